@@ -1,0 +1,1 @@
+"""Human pose estimation with dynamic convolution."""
