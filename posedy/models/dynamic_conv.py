@@ -1,0 +1,193 @@
+"""Dynamic convolution: the kernel of a layer is assembled for each image from K kernels by attention.
+
+Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020, sections 3 and 4.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+
+class KernelAttention(nn.Module):
+    """The attention over K kernels (section 3.2, Eq. 3).
+
+        z = FC2(ReLU(FC1(GAP(x)))),    pi_k = exp(z_k / tau) / sum_j exp(z_j / tau)
+
+    Computed in float32 also under autocast: near-uniform weights differ by less than half precision resolves.
+
+    Args:
+        in_channels: channels of the layer's input.
+        num_kernels: K.
+        reduction: FC1 has in_channels // reduction outputs, at least one.
+        temperature: tau; a persistent buffer, so that it travels with the weights.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, in_channels: int, num_kernels: int, reduction: int = 4, temperature: float = 30.0) -> None:
+        super().__init__()
+        hidden = max(in_channels // reduction, 1)
+        self.fc1 = nn.Linear(in_channels, hidden)
+        self.fc2 = nn.Linear(hidden, num_kernels)
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention weights (N, K) in float32 (float64 for float64 input), summing to one, of x (N, C, H, W)."""
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            pooled = x.mean(dim=(2, 3), dtype=dtype)
+            hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
+            z = F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype))
+            return F.softmax(z / self.temperature.to(dtype), dim=-1)
+
+
+class DynamicConv2d(nn.Module):
+    """A 2-d convolution whose kernel and bias are aggregated per image (Eq. 1).
+
+        W(x) = sum_k pi_k(x) W_k,    b(x) = sum_k pi_k(x) b_k,    y = W(x) * x + b(x)
+
+    Memory: a batch of N holds N aggregated kernels. The input is (N, in_channels, H, W) in any memory format.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: as in `nn.Conv2d`, and so are `stride`, `padding` (numbers), `dilation`, `groups` and `bias`.
+        stride: see above.
+        padding: see above.
+        dilation: see above.
+        groups: see above; `groups=in_channels` is a depthwise convolution.
+        bias: whether each of the K kernels has a bias.
+        num_kernels: K, the number of kernels.
+        reduction: of the attention's first layer.
+        temperature: tau of the attention's softmax.
+
+    Raises:
+        ValueError: if channels do not divide by groups or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        num_kernels: int = 4,
+        reduction: int = 4,
+        temperature: float = 30.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_kernels", num_kernels), ("reduction", reduction), ("groups", groups)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"in_channels and out_channels must be multiples of groups={groups}, got {in_channels} and {out_channels}"
+            )
+        _check_temperature(temperature)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size: tuple[int, int] = _pair(kernel_size)
+        self.stride: tuple[int, int] = _pair(stride)
+        self.padding: tuple[int, int] = _pair(padding)
+        self.dilation: tuple[int, int] = _pair(dilation)
+        self.groups = groups
+        self.num_kernels = num_kernels
+        self.attention = KernelAttention(in_channels, num_kernels, reduction, temperature)
+        self.weight = nn.Parameter(torch.empty(num_kernels, out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = nn.Parameter(torch.empty(num_kernels, out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises each kernel on its own fan, as `nn.Conv2d` does its one."""
+        for kernel in self.weight:
+            nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0, 0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolves each image (N, in_channels, H, W) with its own kernel: (N, out_channels, H', W')."""
+        weight, bias = self.aggregate(self.attention(x))
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = bias.to(dtype) if bias is not None else None
+        if x.shape[0] == 1:
+            return F.conv2d(
+                x,
+                weight[0],
+                bias[0] if bias is not None else None,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.groups,
+            )
+        if self._is_pointwise:
+            return self._matrix_product(x, weight, bias)
+        return self._grouped(x, weight, bias)
+
+    def aggregate(self, attention: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The kernels (N, out, in / groups, kh, kw) and biases (N, out) of N images with attention (N, K)."""
+        with torch.autocast(attention.device.type, enabled=False):
+            dtype = self.weight.dtype
+            pi = attention.to(torch.promote_types(dtype, torch.float32))
+            weight = (pi @ self.weight.flatten(1).to(pi.dtype)).reshape(-1, *self.weight.shape[1:]).to(dtype)
+            bias = (pi @ self.bias.to(pi.dtype)).to(dtype) if self.bias is not None else None
+        return weight, bias
+
+    @property
+    def _is_pointwise(self) -> bool:
+        return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
+
+    def _matrix_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A 1x1 convolution of N images as N matrix products."""
+        pixels = x.flatten(2)
+        matrices = weight.flatten(2)
+        y = torch.bmm(matrices, pixels) if bias is None else torch.baddbmm(bias[..., None], matrices, pixels)
+        return y.reshape(x.shape[0], self.out_channels, *x.shape[2:])
+
+    def _grouped(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """One convolution with the batch folded into its groups."""
+        N = x.shape[0]
+        y = F.conv2d(
+            x.reshape(1, N * self.in_channels, *x.shape[2:]),
+            weight.flatten(0, 1),
+            bias.flatten() if bias is not None else None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            N * self.groups,
+        )
+        return y.reshape(N, self.out_channels, *y.shape[2:])
+
+    def extra_repr(self) -> str:
+        """What `print(net)` shows of the layer."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
+            f"num_kernels={self.num_kernels}"
+        )
+
+
+def set_temperature(net: nn.Module, temperature: float) -> None:
+    """Sets the temperature of every attention in a network (none of them, if it is static).
+
+    Raises:
+        ValueError: if the temperature is not a positive number.
+    """
+    _check_temperature(temperature)
+    for module in net.modules():
+        if isinstance(module, KernelAttention):
+            module.temperature.fill_(temperature)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"the temperature is a positive number (the paper's is 30), got {temperature}")

@@ -1,0 +1,56 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018) as a backbone, static or dynamic."""
+
+from torch import Tensor, nn
+
+from posedy.models.blocks import ConvFactory, InvertedResidual, conv_norm_act, initialise, static_conv
+
+# expansion, channels at width 1.0, blocks, stride of the first block
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_STEM_CHANNELS = 32
+_LAST_CHANNELS = 1280
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Rounds a number of channels to a multiple of the divisor, never down by more than 10 %."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
+class MobileNetV2(nn.Module):
+    """The convolutional part of MobileNetV2, of stride 32.
+
+    In the dynamic form every convolution is dynamic but the stem and the last 1x1 (the paper's rule).
+
+    Args:
+        width: multiplier of all channels but the last layer's.
+        conv: makes the convolutions of the blocks.
+        in_channels: channels of the image.
+    """
+
+    def __init__(self, width: float = 1.0, conv: ConvFactory = static_conv, in_channels: int = 3) -> None:
+        super().__init__()
+        channels = make_divisible(_STEM_CHANNELS * width)
+        self.stem = conv_norm_act(static_conv(in_channels, channels, 3, stride=2), channels, nn.ReLU6())
+        blocks = []
+        for expansion, stage_channels, count, stage_stride in _STAGES:
+            out_channels = make_divisible(stage_channels * width)
+            for index in range(count):
+                stride = stage_stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, expansion * channels, out_channels, 3, stride, conv))
+                channels = out_channels
+        self.blocks = nn.Sequential(*blocks)
+        self.out_channels = max(_LAST_CHANNELS, make_divisible(_LAST_CHANNELS * width))
+        self.last = conv_norm_act(static_conv(channels, self.out_channels, 1), self.out_channels, nn.ReLU6())
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 1280, H / 32, W / 32)."""
+        return self.last(self.blocks(self.stem(x)))

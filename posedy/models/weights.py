@@ -1,0 +1,118 @@
+"""Networks in files: what a checkpoint (.pt) and a released file (.safetensors) hold of a network.
+
+Both carry the model's name and options, its skeleton and its input size beside the tensors, so that a file is enough to
+build the network again; the temperature is among the tensors. Checkpoints hold tensors and plain types only.
+"""
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from posedy.files import replacing
+from posedy.models.pose_net import PoseNet
+from posedy.models.zoo import create_model
+from posedy.skeleton import Skeleton
+
+_SAFETENSORS_KEY = "posedy"
+
+
+def network_record(net: PoseNet) -> dict[str, Any]:
+    """What is needed beside the tensors to build the network again, in plain types."""
+    return {
+        "name": net.name,
+        "options": dict(net.options),
+        "input_size": list(net.input_size),
+        "skeleton": dataclasses.asdict(net.skeleton) if net.skeleton is not None else None,
+    }
+
+
+def network_state(net: PoseNet) -> dict[str, Any]:
+    """A checkpoint's entry for a network: its record and its tensors."""
+    return {"record": network_record(net), "tensors": net.state_dict()}
+
+
+def save_weights(net: PoseNet, path: str | Path) -> None:
+    """Writes a network to a .safetensors file, whole or not at all.
+
+    Raises:
+        ValueError: if the file's name does not end in .safetensors.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"weights are written as NAME.safetensors, got {path}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_SAFETENSORS_KEY: json.dumps(network_record(net))})
+
+
+def load_checkpoint(path: str | Path) -> PoseNet:
+    """Builds the network that a checkpoint (.pt) or a .safetensors file holds, in evaluation mode, on the CPU.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it is not a file of posedy's or its tensors do not fit the network it names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
+    if path.suffix == ".safetensors":
+        record, tensors = _read_safetensors(path)
+    else:
+        state = read_checkpoint(path)
+        record, tensors = state["network"]["record"], state["network"]["tensors"]
+    try:
+        net = _build(record)
+        net.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold a network that this version of posedy can build: {error}") from error
+    return net.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint of posedy's as tensors and plain types, on the CPU.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a checkpoint of posedy's.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint that holds tensors and plain types only: {error}") from error
+    network = state.get("network") if isinstance(state, Mapping) else None
+    if not isinstance(network, Mapping) or not {"record", "tensors"} <= network.keys():
+        raise ValueError(f"{path} is not a checkpoint of posedy's: it has no network with a record and tensors")
+    return dict(state)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if _SAFETENSORS_KEY not in metadata:
+        raise ValueError(f"{path} does not say which network it holds: its metadata has no {_SAFETENSORS_KEY!r} entry")
+    return json.loads(metadata[_SAFETENSORS_KEY]), tensors
+
+
+def _build(record: Mapping[str, Any]) -> PoseNet:
+    skeleton = record["skeleton"]
+    if skeleton is not None:
+        skeleton = Skeleton(
+            keypoints=tuple(skeleton["keypoints"]),
+            flip_pairs=tuple((int(a), int(b)) for a, b in skeleton["flip_pairs"]),
+            limbs=tuple((int(a), int(b)) for a, b in skeleton["limbs"]),
+            sigmas=tuple(skeleton["sigmas"]),
+            upper_body=tuple(skeleton["upper_body"]) if skeleton["upper_body"] is not None else None,
+        )
+    width, height = record["input_size"]
+    return create_model(record["name"], **record["options"], input_size=(width, height), skeleton=skeleton)
