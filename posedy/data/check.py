@@ -1,0 +1,236 @@
+"""Checks a COCO keypoint file before anything is trained on it: its records, their values and the photos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.data.columns import BoolArray, plausible, repeated
+from posedy.data.findings import CheckReport, FindingLog, name_reasons, short
+from posedy.data.photo_check import check_photos
+from posedy.data.records import read_tables
+from posedy.data.tables import CocoTables
+from posedy.geometry import xywh_to_xyxy
+
+# COCO's own boxes end a fraction of a pixel over the border.
+_BOX_TOLERANCE = 1.0
+# A labelled keypoint may lie a little outside; further out than this part of the longer side it is a slip.
+_KEYPOINT_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """A file with what was found in it.
+
+    Attributes:
+        tables: the records, None when the file has no usable top level.
+        usable: (A,) the annotations to train and test on: sound, not a crowd, at least one labelled keypoint.
+        left_out: how many annotations are not used, by reason.
+        report: the findings.
+    """
+
+    tables: CocoTables | None
+    usable: BoolArray
+    left_out: dict[str, int]
+    report: CheckReport
+
+
+def check_coco(annotations: Path | str, images: Path | str | None = None, decode: bool = False) -> CheckReport:
+    """Checks a COCO keypoint file, and its photos where their folder is given.
+
+    Args:
+        annotations: the file.
+        images: the folder that its file names count from.
+        decode: decode every photo fully, which finds truncated ones; else only their headers are read.
+
+    Returns:
+        All findings; nothing in the file makes this raise.
+    """
+    return examine(Path(annotations), None if images is None else Path(images), decode).report
+
+
+def examine(annotations: Path, images: Path | None, decode: bool = False) -> Examination:
+    """Reads and checks a file: the one way in for `check_coco` and `read_coco`."""
+    log = FindingLog()
+    tables = read_tables(annotations, log)
+    usable = np.zeros(0, dtype=bool)
+    left_out: dict[str, int] = {}
+    summary = f"{annotations.name}: no annotations could be read"
+    if tables is not None:
+        usable, left_out = _select(tables)
+        _check_ids(tables, log)
+        _check_keypoints(tables, usable, log)
+        _check_boxes(tables, usable, log)
+        _check_any_usable(tables, usable, left_out, log)
+        if images is not None:
+            with_persons = np.zeros(len(tables.images.ids), dtype=bool)
+            with_persons[tables.annotations.image_index[usable]] = True
+            check_photos(tables.images, images, with_persons, decode, log)
+        num_images = len(np.unique(tables.annotations.image_index[usable]))
+        summary = summarise(annotations, len(tables.images.ids), int(usable.sum()), num_images, left_out)
+    findings = sorted(log.findings, key=lambda finding: finding.severity)
+    return Examination(tables, usable, left_out, CheckReport(annotations, summary, tuple(findings)))
+
+
+def summarise(
+    annotations: Path, num_images: int, num_persons: int, num_person_images: int, left_out: dict[str, int]
+) -> str:
+    """One line that says what a file gives and what of it is left out."""
+    return (
+        f"{annotations.name}: {num_images} images, {num_persons} persons with keypoints on {num_person_images} of them"
+        f"; left out: {name_reasons(left_out)}"
+    )
+
+
+def _select(tables: CocoTables) -> tuple[BoolArray, dict[str, int]]:
+    """The annotations that can be used, and why the others cannot."""
+    records = tables.annotations
+    labelled = (records.keypoints[..., 2] > 0).any(axis=1)
+    faulty = ~records.sound | (records.image_index < 0)
+    crowd = ~faulty & records.crowd
+    unlabelled = ~faulty & ~crowd & ~labelled
+    left_out = {"crowd": int(crowd.sum()), "no labelled keypoints": int(unlabelled.sum())}
+    for reason, count in (("of other categories", tables.other_category), ("with errors", int(faulty.sum()))):
+        if count:
+            left_out[reason] = count
+    return ~(faulty | crowd | unlabelled), left_out
+
+
+def _check_any_usable(tables: CocoTables, usable: BoolArray, left_out: dict[str, int], log: FindingLog) -> None:
+    if usable.any():
+        return
+    total = len(usable) + tables.other_category
+    reasons = f"of these: {name_reasons(left_out)}" if total else "there are none"
+    log.error(
+        "no usable person",
+        f"0 of {total} annotations kept because {reasons}",
+        f"A usable person has category_id {tables.category_id}, iscrowd 0 and at least one keypoint with v > 0.",
+    )
+
+
+def _check_ids(tables: CocoTables, log: FindingLog) -> None:
+    images, records = tables.images, tables.annotations
+    log.add(
+        "error",
+        "image id that stands twice",
+        repeated(images.ids),
+        lambda index: f"image {images.ids[index]} ({images.names[index]})",
+        "Annotations cannot tell such images apart: give each its own id.",
+    )
+    sound = np.flatnonzero(records.sound)
+    log.add(
+        "error",
+        "annotation id that stands twice",
+        sound[repeated(records.ids[sound])],
+        tables.describe,
+        "COCO's evaluation keeps only one of them: give each its own id.",
+    )
+    log.add(
+        "warning",
+        "annotation id 0",
+        sound[records.ids[sound] == 0],
+        tables.describe,
+        "COCO's evaluation counts a match with id 0 as a miss: number annotations from 1.",
+    )
+
+
+def _check_keypoints(tables: CocoTables, usable: BoolArray, log: FindingLog) -> None:
+    records = tables.annotations
+    points, flags = records.keypoints[..., :2], records.keypoints[..., 2]
+    sound = records.sound[:, None]
+    log.add(
+        "error",
+        "visibility flag other than 0, 1, 2",
+        np.argwhere(~np.isin(flags, (0, 1, 2)) & sound),
+        lambda where: _name_keypoint(tables, where),
+        "v is 0 for not labelled, 1 for labelled but hidden, 2 for visible.",
+    )
+    log.add(
+        "error",
+        "keypoint at NaN, infinity or beyond any photo",
+        np.argwhere(~plausible(points).all(axis=-1) & sound),
+        lambda where: _name_keypoint(tables, where),
+        "Write image pixels, and 0, 0, 0 for a keypoint that is not labelled.",
+    )
+    counted = (flags > 0).sum(axis=1)
+    log.add(
+        "warning",
+        "num_keypoints that disagrees with the flags",
+        np.flatnonzero(records.sound & (records.num_keypoints != counted)),
+        lambda i: f"{tables.describe(i)}: num_keypoints {records.num_keypoints[i]:g}, {counted[i]} with v > 0",
+        "COCO's evaluation skips a person by num_keypoints, training by the flags: write the count of v > 0.",
+    )
+    sizes = _image_sizes(tables)
+    slack = _KEYPOINT_TOLERANCE * sizes.max(axis=1)[:, None, None]
+    outside = ((points < -slack) | (points > sizes[:, None] + slack)).any(axis=-1)
+    log.add(
+        "warning",
+        "labelled keypoint far outside its image",
+        np.argwhere(outside & (flags > 0) & (usable & (sizes > 0).all(axis=1))[:, None]),
+        lambda where: f"{_name_keypoint(tables, where)}, image {_by(sizes[where[0]])}",
+        "Look at the annotation: is it of this photo, at this size?",
+    )
+
+
+def _check_boxes(tables: CocoTables, usable: BoolArray, log: FindingLog) -> None:
+    """Boxes and areas of the persons that are used; crowds and unlabelled persons need neither."""
+    records = tables.annotations
+
+    def name_box(i: int) -> str:
+        return f"{tables.describe(i)}: bbox {short(records.boxes[i].tolist())}"
+
+    def name_box_and_image(i: int) -> str:
+        return f"{name_box(i)}, image {_by(sizes[i])}"
+
+    corners = xywh_to_xyxy(records.boxes).astype(np.float32)
+    empty = usable & ~(corners[:, 2:] > corners[:, :2]).all(axis=1)
+    log.add(
+        "error",
+        "box of no area",
+        np.flatnonzero(empty),
+        name_box,
+        "A box is x, y, width, height with width and height above 0: make it from the mask or the keypoints.",
+    )
+    sizes = _image_sizes(tables)
+    placed = usable & ~empty & (sizes > 0).all(axis=1)
+    off = placed & ((corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)).any(axis=1)
+    log.add(
+        "error",
+        "box that lies off its image",
+        np.flatnonzero(off),
+        name_box_and_image,
+        "Boxes are x, y, width, height in pixels of the photo as stored; is the record of the right photo?",
+    )
+    over = ((corners[:, :2] < -_BOX_TOLERANCE) | (corners[:, 2:] > sizes + _BOX_TOLERANCE)).any(axis=1)
+    log.add(
+        "warning",
+        "box that reaches over the border of its image",
+        np.flatnonzero(placed & ~off & over),
+        name_box_and_image,
+        "It is used as it is; what lies outside is black in the crop.",
+    )
+    log.add(
+        "error",
+        "area not above 0 on a labelled person",
+        np.flatnonzero(usable & ~((records.areas > 0) & np.isfinite(records.areas))),
+        lambda i: f"{tables.describe(i)}: area {records.areas[i]:g}",
+        "OKS divides by it: write the area of the person's mask, or of the box where there is no mask.",
+    )
+
+
+def _image_sizes(tables: CocoTables) -> NDArray[np.int32]:
+    """The image size (A, 2) of every annotation, (0, 0) where it is not known."""
+    sizes = np.append(tables.images.sizes, np.zeros((1, 2), np.int32), axis=0)
+    # index -1, an image that the file does not have, is the row appended
+    return sizes[tables.annotations.image_index]
+
+
+def _name_keypoint(tables: CocoTables, where: NDArray[np.int64]) -> str:
+    annotation, keypoint = where
+    x, y, v = tables.annotations.keypoints[annotation, keypoint]
+    return f"{tables.describe(annotation)}: {tables.skeleton.keypoints[keypoint]} x {x:g}, y {y:g}, v {v:g}"
+
+
+def _by(size: NDArray[np.int32]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,120 @@
+"""What a check finds in a data set: each kind of trouble once, counted, the first few named, with what to do."""
+
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+Severity = Literal["error", "warning"]
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble in a file.
+
+    Attributes:
+        kind: what is wrong, in a few words.
+        severity: an "error" keeps the file from being used, a "warning" does not.
+        count: how often it was found.
+        examples: the first few, each with its id, file and value.
+        advice: what to do.
+    """
+
+    kind: str
+    severity: Severity
+    count: int
+    examples: tuple[str, ...]
+    advice: str
+
+    def __str__(self) -> str:
+        more = self.count - len(self.examples)
+        named = "; ".join(self.examples) + (f"; and {more} more" if more else "")
+        return f"{self.severity}: {self.kind} ({self.count}): {named}. {self.advice}"
+
+
+class FindingLog:
+    """Collects findings while a file is checked."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def add(
+        self,
+        severity: Severity,
+        kind: str,
+        culprits: Sequence[Any] | NDArray,
+        describe: Callable[[Any], str],
+        advice: str,
+    ) -> None:
+        """Adds a finding unless there are no culprits; `describe` is asked for the first few only."""
+        if len(culprits):
+            examples = tuple(describe(culprit) for culprit in culprits[:NAMED])
+            self.findings.append(Finding(kind, severity, len(culprits), examples, advice))
+
+    def error(self, kind: str, example: str, advice: str) -> None:
+        """Adds an error about the file as a whole."""
+        self.findings.append(Finding(kind, "error", 1, (example,), advice))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether an error was found."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The outcome of checking an annotation file.
+
+    Attributes:
+        annotations: the file.
+        summary: one line: images, persons that can be used, what is left out and why.
+        findings: errors first, then warnings.
+    """
+
+    annotations: Path
+    summary: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that keep the file from being used."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings to look at that do not keep the file from being used."""
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file can be used."""
+        return not self.errors
+
+    def format(self) -> str:
+        """The report as text: the summary, then a line per finding."""
+        verdict = "can be used" if self.ok else "cannot be used"
+        counts = f"{self.annotations} {verdict}: {len(self.errors)} kinds of errors, {len(self.warnings)} of warnings"
+        return "\n".join([self.summary, counts, *(f"  {finding}" for finding in self.findings)])
+
+
+class CocoFileError(ValueError):
+    """A COCO file that cannot be used; the message lists what is wrong, counted, with the first few named."""
+
+
+def short(value: Any) -> str:
+    """A JSON value as text of bounded length."""
+    return _SHORT.repr(value)
+
+
+def name_reasons(left_out: Mapping[str, int]) -> str:
+    """The counts of what is left out as text: "27 crowd, 468 no labelled keypoints", or "nothing"."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "nothing"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong = 20

@@ -1,0 +1,82 @@
+"""Checks that photos are there, can be read and have the recorded size."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from posedy.data.columns import BoolArray
+from posedy.data.findings import FindingLog
+from posedy.data.photos import read_photo
+from posedy.data.tables import ImageTable
+
+_PHOTOS_PER_TASK = 256
+Trouble = Literal["missing photo", "unreadable photo", "photo of another size"]
+_ADVICE: dict[Trouble, str] = {
+    "missing photo": "Fetch the photo, or give the folder that the file names count from.",
+    "unreadable photo": "Fetch the photo again.",
+    "photo of another size": "Annotations count in pixels of the recorded size, as stored (EXIF rotation is ignored): "
+    "fetch the original photo or repair the record.",
+}
+
+
+@dataclass(frozen=True)
+class _PhotoTrouble:
+    image_index: int
+    kind: Trouble
+    example: str
+
+
+def check_photos(images: ImageTable, folder: Path, with_persons: BoolArray, decode: bool, log: FindingLog) -> None:
+    """Checks the photo of every image: there, readable, of the recorded size.
+
+    The header tells the size, without decoding; `decode` decodes each photo fully. Trouble is an error where the
+    image has persons to be used (`with_persons`, (I,)), a warning elsewhere: training never opens those.
+    """
+    if not folder.is_dir():
+        log.error("no folder of photos", f"{folder} is not a folder", "Give the folder that the file names count from.")
+        return
+    Image.preinit()  # Pillow loads its formats at the first open, which threads must not do at once
+
+    def check_range(start: int) -> list[_PhotoTrouble]:
+        indices = range(start, min(start + _PHOTOS_PER_TASK, len(images.ids)))
+        found = (_photo_trouble(images, index, folder, decode) for index in indices)
+        return [trouble for trouble in found if trouble is not None]
+
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        tasks = pool.map(check_range, range(0, len(images.ids), _PHOTOS_PER_TASK))
+        troubles = [trouble for part in tasks for trouble in part]
+    for kind, advice in _ADVICE.items():
+        of_kind = [trouble for trouble in troubles if trouble.kind == kind]
+        needed = [trouble for trouble in of_kind if with_persons[trouble.image_index]]
+        idle = [trouble for trouble in of_kind if not with_persons[trouble.image_index]]
+        log.add("error", kind, needed, lambda trouble: trouble.example, advice)
+        log.add("warning", f"{kind} (without usable persons)", idle, lambda trouble: trouble.example, advice)
+
+
+def _photo_trouble(images: ImageTable, index: int, folder: Path, decode: bool) -> _PhotoTrouble | None:
+    name = images.names[index]
+    if not name:
+        return None  # the record has no file name, which is an error already
+    path = folder / name
+
+    def trouble(kind: Trouble, text: str) -> _PhotoTrouble:
+        return _PhotoTrouble(index, kind, f"image {images.ids[index]}: {text}")
+
+    try:
+        with Image.open(path) as photo:
+            width, height = photo.size
+            if decode:
+                photo.load()
+                read_photo(path)
+    except FileNotFoundError:
+        return trouble("missing photo", str(path))
+    except Exception as error:  # decoders raise errors of all kinds for broken files
+        return trouble("unreadable photo", f"{path}: {error}")
+    recorded = images.sizes[index]
+    if not recorded.any() or (width, height) == tuple(recorded):
+        return None
+    return trouble("photo of another size", f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}")

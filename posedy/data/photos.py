@@ -1,0 +1,41 @@
+"""Photos from files as RGB arrays."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]:
+    """Reads a photo; grey photos become RGB, transparency is dropped, 16 bits are scaled to 8 (value // 256).
+
+    A truncated JPEG is filled with grey by the decoder without a word: `check_coco(..., decode=True)` finds those.
+
+    Args:
+        path: the file; its name may hold any character.
+        honour_exif: turn the photo as its EXIF orientation says, as viewers do. COCO's annotations refer to the pixels
+            as they are stored, so its readers do not.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError: if the file is missing, empty or not a picture that OpenCV reads.
+    """
+    path = Path(path)
+    # OpenCV itself cannot open every path: bytes are read by Python and decoded from memory.
+    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    if data.size == 0:
+        raise OSError(f"photo {path} is empty (0 bytes): fetch it again")
+    flags = cv2.IMREAD_COLOR if honour_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(data, flags)
+    except cv2.error as error:
+        raise OSError(f"photo {path} cannot be decoded: {error.err}") from error
+    if image is None:
+        raise OSError(
+            f"photo {path} ({data.size} bytes) is not a picture that can be read: expected JPEG, PNG, BMP, TIFF or "
+            "WebP; fetch or convert it again"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
