@@ -101,7 +101,7 @@ def _check_any_usable(tables: CocoTables, usable: BoolArray, left_out: dict[str,
     if usable.any():
         return
     total = len(usable) + tables.other_category
-    reasons = f"of these: {name_reasons(left_out)}" if total else "there are none"
+    reasons = f"of: {name_reasons(left_out)}" if total else "there are none"
     log.error(
         "no usable person",
         f"0 of {total} annotations kept because {reasons}",

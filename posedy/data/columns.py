@@ -55,7 +55,7 @@ def number_rows(values: Sequence[Any], length: int) -> tuple[NDArray[np.float64]
     if not bad.any():
         flat = _packed("d", chain.from_iterable(values))
         if flat is not None:
-            return np.frombuffer(flat, dtype=np.float64).reshape(len(values), length), bad
+            return np.array(flat, dtype=np.float64).reshape(len(values), length), bad
     rows = np.full((len(values), length), np.nan)
     for index in np.flatnonzero(~bad).tolist():
         row = _packed("d", values[index])

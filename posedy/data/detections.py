@@ -79,12 +79,12 @@ def read_detections(path: Path | str, persons: CocoPersons, score_threshold: flo
             )
     categories = np.array([entry.get("category_id", persons.category_id) == persons.category_id for entry in entries])
     image_index = index_in(image_ids, persons.image_ids)
-    finite = plausible(rows).all(axis=1) & np.isfinite(scores)
+    finite = plausible(rows).all(axis=1) & plausible(scores)
     boxes = xywh_to_xyxy(np.where(finite[:, None], rows, 0)).astype(np.float32)
     reasons = {
         "of another category": ~categories.astype(bool),
         "on images outside the set": image_index < 0,
-        "with NaN or infinity": ~finite,
+        "with NaN, infinity or beyond any photo": ~finite,
         "of no area": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
         f"under the score threshold {score_threshold:g}": scores < score_threshold,
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from posedy.data.columns import BoolArray
 from posedy.data.findings import FindingLog
@@ -74,9 +74,13 @@ def _photo_trouble(images: ImageTable, index: int, folder: Path, decode: bool) -
                 read_photo(path)
     except FileNotFoundError:
         return trouble("missing photo", str(path))
+    except UnidentifiedImageError:
+        return trouble("unreadable photo", f"{path} is not a picture ({path.stat().st_size} bytes)")
     except Exception as error:  # decoders raise errors of all kinds for broken files
         return trouble("unreadable photo", f"{path}: {error}")
-    recorded = images.sizes[index]
-    if not recorded.any() or (width, height) == tuple(recorded):
+    recorded = int(images.sizes[index, 0]), int(images.sizes[index, 1])
+    if recorded in ((0, 0), (width, height)):
         return None
-    return trouble("photo of another size", f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}")
+    turned = ", turned by a quarter" if recorded == (height, width) else ""
+    text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}{turned}"
+    return trouble("photo of another size", text)

@@ -25,17 +25,17 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
     """
     path = Path(path)
     # OpenCV itself cannot open every path: bytes are read by Python and decoded from memory.
-    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    if data.size == 0:
+    data = path.read_bytes()
+    if not data:
         raise OSError(f"photo {path} is empty (0 bytes): fetch it again")
     flags = cv2.IMREAD_COLOR if honour_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(data, flags)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
         raise OSError(f"photo {path} cannot be decoded: {error.err}") from error
     if image is None:
         raise OSError(
-            f"photo {path} ({data.size} bytes) is not a picture that can be read: expected JPEG, PNG, BMP, TIFF or "
+            f"photo {path} ({len(data)} bytes) is not a picture that can be read: expected JPEG, PNG, BMP, TIFF or "
             "WebP; fetch or convert it again"
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

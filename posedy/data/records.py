@@ -184,9 +184,9 @@ def _annotation_table(
     wanted = f"The category has {num_keypoints} keypoints: write {3 * num_keypoints} numbers (x, y, v each), 0, 0, 0 "
     broken |= logged("keypoints", bad, wanted + "for a keypoint that is not labelled.")
     boxes, _ = number_rows(column("bbox"), 4)
-    broken |= logged(
-        "bbox", ~plausible(boxes).all(axis=1), "A box is four finite numbers: x, y, width, height in pixels."
-    )
+    bad = np.logical_not(plausible(boxes).all(axis=1))
+    boxes[bad] = np.nan
+    broken |= logged("bbox", bad, "A box is four finite numbers: x, y, width, height in pixels.")
     areas, bad = number_column(column("area"))
     broken |= logged(
         "area", bad, "OKS needs the area of the person's mask in square pixels, or of the box without one."

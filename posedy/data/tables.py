@@ -14,11 +14,11 @@ class PackedNames:
     """Many strings in one buffer: a list of str would be copied by every worker process as it is read.
 
     Attributes:
-        buffer: (B,) uint8, the UTF-8 bytes of all strings joined.
+        buffer: the UTF-8 bytes of all strings joined.
         offsets: (N + 1,) int64, where each string starts in it.
     """
 
-    buffer: NDArray[np.uint8]
+    buffer: bytes
     offsets: NDArray[np.int64]
 
     @classmethod
@@ -26,7 +26,7 @@ class PackedNames:
         """Joins strings."""
         encoded = [name.encode() for name in names]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+        return cls(b"".join(encoded), offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -34,7 +34,7 @@ class PackedNames:
     def __getitem__(self, index: int) -> str:
         if not 0 <= index < len(self):
             raise IndexError(f"name {index} of {len(self)}")
-        return self.buffer[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        return self.buffer[self.offsets[index] : self.offsets[index + 1]].decode()
 
 
 @dataclass(frozen=True, eq=False)
