@@ -1,0 +1,1 @@
+"""Evaluation: OKS, suppression, rescoring, COCO's numbers, and testing a network."""

@@ -1,0 +1,101 @@
+"""Predictions made without a network: what AP a data set gives to the truth, to one average pose, to mixed-up sides."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.evaluation.results import to_coco_results
+from posedy.evaluation.truth import AnnotationSource, KeypointTruth
+from posedy.skeleton import Skeleton
+
+
+def truth_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
+    """Every labelled person as a prediction; keypoints without a label lie at the centre of the box with score 0.
+
+    Args:
+        annotations: a COCO annotation file or its content.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a COCO keypoint file or has no labelled person.
+    """
+    truth, keypoints, labelled, boxes = _labelled_people(annotations)
+    return _results(truth, _centred_where_unlabelled(keypoints, labelled, boxes), labelled)
+
+
+def mirrored_truth_results(annotations: AnnotationSource, skeleton: Skeleton) -> list[dict[str, Any]]:
+    """The truth with left and right exchanged: what a network scores that finds every keypoint but not its side.
+
+    Args:
+        annotations: a COCO annotation file or its content.
+        skeleton: says which keypoints are left and right of each other.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a COCO keypoint file, has no labelled person or has another number of keypoints.
+    """
+    truth, keypoints, labelled, boxes = _labelled_people(annotations)
+    if skeleton.num_keypoints != truth.num_keypoints:
+        raise ValueError(
+            f"{truth.source}: has {truth.num_keypoints} keypoints, but the skeleton has {skeleton.num_keypoints}"
+        )
+    exchanged = list(skeleton.flip_permutation)
+    keypoints, labelled = keypoints[:, exchanged], labelled[:, exchanged]
+    return _results(truth, _centred_where_unlabelled(keypoints, labelled, boxes), labelled)
+
+
+def median_pose_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
+    """One pose for everybody: each keypoint's median place in the box, put into the box of every labelled person.
+
+    A keypoint that is labelled nowhere lies at the centre of the box.
+
+    Args:
+        annotations: a COCO annotation file or its content.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a COCO keypoint file or has no labelled person.
+    """
+    truth, keypoints, labelled, boxes = _labelled_people(annotations)
+    corner, size = boxes[:, None, :2], boxes[:, None, 2:]
+    # A box without width or height has no places in it.
+    usable = labelled & (size > 0).all(axis=-1)
+    relative = np.full_like(keypoints, np.nan)
+    np.divide(keypoints - corner, size, out=relative, where=usable[..., None])
+    relative[:, ~usable.any(axis=0)] = 0.5
+    median = np.nanmedian(relative, axis=0)
+    return _results(truth, corner + median * size, np.ones_like(labelled))
+
+
+def _labelled_people(
+    annotations: AnnotationSource,
+) -> tuple[KeypointTruth, NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """The truth, and of its P labelled persons: keypoints (P, K, 2), which are labelled (P, K), xywh boxes (P, 4)."""
+    truth = KeypointTruth.from_coco(annotations)
+    if not truth.labelled:
+        raise ValueError(f"{truth.source}: no annotation has labelled keypoints (num_keypoints > 0 and iscrowd 0)")
+    triplets = np.array([person["keypoints"] for person in truth.labelled], dtype=np.float64)
+    triplets = triplets.reshape(len(triplets), -1, 3)
+    boxes = np.array([person["bbox"] for person in truth.labelled], dtype=np.float64)
+    return truth, triplets[..., :2], triplets[..., 2] > 0, boxes
+
+
+def _centred_where_unlabelled(
+    keypoints: NDArray[np.float64], labelled: NDArray[np.bool_], boxes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Keypoints (P, K, 2) with those that have no label moved from COCO's (0, 0) to the centre of the xywh box."""
+    center = boxes[:, :2] + boxes[:, 2:] / 2
+    return np.where(labelled[..., None], keypoints, center[:, None])
+
+
+def _results(
+    truth: KeypointTruth, keypoints: NDArray[np.float64], keypoint_scores: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """One COCO result of score 1 for each labelled person, in their order."""
+    category_id = truth.category["id"]
+    results = []
+    for index, person in enumerate(truth.labelled):
+        pose = slice(index, index + 1)
+        results += to_coco_results(person["image_id"], keypoints[pose], keypoint_scores[pose], [1.0], category_id)
+    return results

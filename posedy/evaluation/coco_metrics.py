@@ -1,0 +1,186 @@
+"""The ten numbers of the COCO keypoint evaluation, computed by pycocotools."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any, Literal
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from posedy.evaluation.results import check_results
+from posedy.evaluation.truth import AnnotationSource, KeypointTruth, is_finite
+from posedy.skeleton import Skeleton
+
+METRIC_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+
+Images = Literal["all", "detected"] | Sequence[int]
+
+
+def evaluate_keypoints(
+    annotations: AnnotationSource | KeypointTruth,
+    results: list[dict[str, Any]],
+    images: Images = "all",
+    sigmas: Sequence[float] | None = None,
+) -> dict[str, float]:
+    """AP and AR of keypoint results against a COCO annotation file, as COCOeval computes them.
+
+    Nothing is rescored or suppressed. COCOeval counts the 20 best scored results of an image, and takes the size of
+    a result that matches nobody from its `bbox` if every result has one, else from the extent of its keypoints.
+    Results of other categories of the file are not counted.
+
+    Args:
+        annotations: a COCO annotation file, its content, or what `KeypointTruth.from_coco` made of it.
+        results: COCO keypoint results; extra keys are allowed.
+        images: "all" images of the annotation file, "detected" for those that have results only, or image ids.
+        sigmas: (K,) of OKS; by default those of the file's category (COCO's own for COCO's keypoints).
+
+    Returns:
+        `METRIC_NAMES` with values within [0, 1]; NaN for a size class (m: 32^2 to 96^2 square pixels, l: above)
+        that has no truth.
+
+    Raises:
+        OSError: if the annotation file cannot be read.
+        ValueError: if truth or results are malformed or do not belong together, or if no counted image has a
+            labelled person, where AP is undefined.
+    """
+    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    counted = evaluated_images(truth, results, images)
+    if sigmas is None:
+        sigmas = Skeleton.from_coco_category(truth.category).sigmas
+    sigma_array = np.asarray(sigmas, dtype=np.float64)
+    if sigma_array.shape != (truth.num_keypoints,) or not (np.isfinite(sigma_array) & (sigma_array > 0)).all():
+        raise ValueError(f"{truth.num_keypoints} keypoints need as many positive sigmas, got {list(sigmas)}")
+    if {person["image_id"] for person in truth.labelled}.isdisjoint(counted):
+        raise ValueError(
+            f"{truth.source}: AP is undefined because no annotation of the {len(counted)} counted images has labelled "
+            f"keypoints (num_keypoints > 0 and iscrowd 0)"
+        )
+    with redirect_stdout(io.StringIO()):
+        coco_truth = _indexed(truth, [dict(annotation) for annotation in truth.annotations])
+        coco_results = _load_results(coco_truth, truth, _copies_for_coco(truth, results))
+        evaluation = COCOeval(coco_truth, coco_results, "keypoints")
+        evaluation.params.imgIds = counted
+        evaluation.params.kpt_oks_sigmas = sigma_array
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    # pycocotools writes -1 for what is undefined.
+    values = [float(value) if value >= 0 else math.nan for value in evaluation.stats]
+    return dict(zip(METRIC_NAMES, values, strict=True))
+
+
+def evaluated_images(
+    annotations: AnnotationSource | KeypointTruth,
+    results: list[dict[str, Any]],
+    images: Images = "all",
+) -> list[int]:
+    """The ids of the images that `evaluate_keypoints` counts, sorted.
+
+    Raises:
+        OSError: if the annotation file cannot be read.
+        ValueError: if truth or results are malformed or do not belong together, or if no image is left.
+    """
+    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    _check_belongs_together(truth, results)
+    if isinstance(images, str):
+        if images == "all":
+            return list(truth.image_ids)
+        if images != "detected":
+            raise ValueError(f"images must be 'all', 'detected' or a sequence of image ids, got {images!r}")
+        counted = {result["image_id"] for result in _of_category(truth, results)}
+        if not counted:
+            raise ValueError("images='detected' counts only images that have results, and there are none: use 'all'")
+    else:
+        counted = set(images)
+        if not counted:
+            raise ValueError("no image ids were given to evaluate on")
+        if unknown := sorted(counted.difference(truth.image_ids), key=str):
+            raise ValueError(f"{truth.source}: has no images {_first(unknown)}, which were asked for")
+    return [image_id for image_id in truth.image_ids if image_id in counted]
+
+
+def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for a JSON file: None (null) in place of NaN, which JSON does not have."""
+    return {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
+
+
+def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
+    """A table of the ten numbers to three decimals under a line that names their protocol; "-" for undefined ones.
+
+    Args:
+        metrics: what `evaluate_keypoints` returns.
+        protocol: how the numbers were measured: data, boxes, flip, NMS, input size, number of images.
+
+    Raises:
+        ValueError: if the protocol is empty or a number is missing.
+    """
+    if not protocol.strip():
+        raise ValueError("AP is printed with its protocol (boxes, flip, NMS, images), got an empty one")
+    if missing := [name for name in METRIC_NAMES if name not in metrics]:
+        raise ValueError(f"metrics lack {missing}")
+    values = ["-" if math.isnan(metrics[name]) else f"{metrics[name]:.3f}" for name in METRIC_NAMES]
+    rows = ("".join(f"{cell:>7}" for cell in cells) for cells in (METRIC_NAMES, values))
+    return "\n".join([protocol.strip(), *rows])
+
+
+def _check_belongs_together(truth: KeypointTruth, results: list[dict[str, Any]]) -> None:
+    """Refuses results of images or categories that the annotation file does not have."""
+    check_results(results, truth.num_keypoints)
+    outside = {result["image_id"] for result in results}.difference(truth.image_ids)
+    if outside:
+        raise ValueError(
+            f"results are for {len(outside)} image ids that {truth.source} does not have: "
+            f"{_first(sorted(outside, key=str))}; do both belong to the same data set?"
+        )
+    expected = truth.category["id"]
+    foreign = {result["category_id"] for result in results} - truth.category_ids
+    if foreign or (results and not _of_category(truth, results)):
+        found = sorted(foreign or {result["category_id"] for result in results}, key=str)
+        raise ValueError(
+            f"results have category_id {_first(found)}, but the category with keypoints in {truth.source} is "
+            f"{expected} ({truth.category.get('name')!r})"
+        )
+
+
+def _of_category(truth: KeypointTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of the category that has keypoints."""
+    return [result for result in results if result["category_id"] == truth.category["id"]]
+
+
+def _copies_for_coco(truth: KeypointTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Copies of the results that loadRes may change, with only the keys that it should see.
+
+    loadRes decides by the first result what the others must have (`bbox`, `segmentation`, `caption`), so `bbox` stays
+    where all have a usable one, and nothing else does.
+    """
+    keys = ["image_id", "category_id", "keypoints", "score"]
+    results = _of_category(truth, results)
+    if all(is_finite(result.get("bbox"), (4,)) for result in results):
+        keys.append("bbox")
+    return [{key: result[key] for key in keys} for result in results]
+
+
+def _load_results(coco_truth: COCO, truth: KeypointTruth, results: list[dict[str, Any]]) -> COCO:
+    """The results as pycocotools holds them; its own loadRes fails on an empty list."""
+    return coco_truth.loadRes(results) if results else _indexed(truth, [])
+
+
+def _indexed(truth: KeypointTruth, annotations: list[dict[str, Any]]) -> COCO:
+    """A pycocotools data set of the truth's images with these annotations."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image_id} for image_id in truth.image_ids],
+        "categories": [dict(truth.category)],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _first(values: Sequence[Any], limit: int = 5) -> str:
+    """The first few of many values, for errors."""
+    shown = ", ".join(repr(value) for value in values[:limit])
+    return shown if len(values) <= limit else f"{shown}, ... ({len(values)} in all)"

@@ -1,0 +1,243 @@
+import copy
+import io
+import json
+import math
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from posedy.evaluation.baselines import truth_results
+from posedy.evaluation.coco_metrics import (
+    METRIC_NAMES,
+    evaluate_keypoints,
+    evaluated_images,
+    format_metrics,
+    metrics_to_json,
+)
+from posedy.evaluation.results import read_results
+from posedy.evaluation.truth import KeypointTruth
+
+
+def pycocotools_alone(annotations, results, images=None, sigmas=None):
+    """The ten numbers as pycocotools prints them, with nothing of ours."""
+    with redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(annotations)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "keypoints")
+        if images is not None:
+            evaluation.params.imgIds = images
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [math.nan if value == -1 else value for value in evaluation.stats]
+
+
+def with_boxes(results):
+    return [{**result, "bbox": [5.0, 6.0, 30.0 + 10 * i, 60.0]} for i, result in enumerate(results)]
+
+
+def test_equals_pycocotools_alone(annotations, noised_results):
+    metrics = evaluate_keypoints(annotations, noised_results)
+    assert tuple(metrics) == METRIC_NAMES
+    assert list(metrics.values()) == pycocotools_alone(annotations, noised_results)
+    assert 0.05 < metrics["AP"] < 0.95
+    assert len(set(metrics.values())) > 5
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_equals_pycocotools_on_any_choice_of_results_and_images(annotations, noised_results, seed):
+    rng = np.random.default_rng(seed)
+    chosen = [result for result in noised_results if rng.random() < 0.5] or noised_results[:1]
+    images = [10, *(int(i) for i in rng.permutation(range(20, 130, 10))[:4])]
+    expected = pycocotools_alone(annotations, chosen, images)
+    np.testing.assert_array_equal(list(evaluate_keypoints(annotations, chosen, images).values()), expected)
+
+
+def test_boxes_count_as_in_pycocotools(annotations, noised_results):
+    boxed = with_boxes(noised_results)
+    assert list(evaluate_keypoints(annotations, boxed).values()) == pycocotools_alone(annotations, boxed)
+    # pycocotools looks for boxes in the first result only, and fails where another has none.
+    partly = [noised_results[0], *boxed[1:]]
+    expected = pycocotools_alone(annotations, partly)
+    assert list(evaluate_keypoints(annotations, partly).values()) == expected
+    assert list(evaluate_keypoints(annotations, [*boxed[:1], *noised_results[1:]]).values()) == expected
+
+
+def test_extra_keys_change_nothing(annotations, noised_results):
+    extra = {"caption": "x", "segmentation": [], "area": 5, "id": 3, "iscrowd": 1, "bbox": None, "center": [1, 2]}
+    expected = evaluate_keypoints(annotations, noised_results)
+    assert evaluate_keypoints(annotations, [{**result, **extra} for result in noised_results]) == expected
+
+
+def test_detected_counts_only_images_with_results(annotations, noised_results):
+    images = evaluated_images(annotations, noised_results, "detected")
+    assert set(images) == {result["image_id"] for result in noised_results}
+    assert set(evaluated_images(annotations, noised_results)) - set(images) == {20, 30, 120}
+    metrics = evaluate_keypoints(annotations, noised_results, "detected")
+    assert list(metrics.values()) == pycocotools_alone(annotations, noised_results, images)
+    assert metrics["AP"] > evaluate_keypoints(annotations, noised_results)["AP"]
+
+
+def test_a_file_and_a_read_truth_count_as_the_content(annotations, noised_results, tmp_path):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(annotations))
+    expected = evaluate_keypoints(annotations, noised_results)
+    truth = KeypointTruth.from_coco(path)
+    before = copy.deepcopy(truth)
+    assert evaluate_keypoints(path, noised_results) == evaluate_keypoints(str(path), noised_results) == expected
+    assert evaluate_keypoints(truth, noised_results) == expected
+    assert truth == before
+
+
+def test_what_is_given_stays_as_it_is_and_nothing_is_printed(annotations, noised_results, capsys):
+    before = copy.deepcopy((annotations, noised_results))
+    evaluate_keypoints(annotations, noised_results)
+    assert (annotations, noised_results) == before
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize("count", [5, 17])
+def test_sigmas_come_from_the_category(annotations, noised_results, count):
+    sigmas = [0.03 + 0.01 * k for k in range(count)]
+    annotations["categories"][0] = {
+        "id": 1,
+        "name": "animal",
+        "keypoints": [f"point {k}" for k in range(count)],
+        "sigmas": sigmas,
+    }
+    for record in (*annotations["annotations"], *noised_results):
+        record["keypoints"] = record["keypoints"][: 3 * count]
+    metrics = evaluate_keypoints(annotations, noised_results)
+    assert list(metrics.values()) == pycocotools_alone(annotations, noised_results, sigmas=sigmas)
+    doubled = evaluate_keypoints(annotations, noised_results, sigmas=[2 * sigma for sigma in sigmas])
+    assert doubled["AP"] > metrics["AP"]
+
+
+@pytest.mark.parametrize("sigmas", [[0.1] * 16, [0.0] * 17, [math.nan] * 17])
+def test_bad_sigmas_are_refused(annotations, noised_results, sigmas):
+    with pytest.raises(ValueError, match="17 keypoints need as many positive sigmas"):
+        evaluate_keypoints(annotations, noised_results, sigmas=sigmas)
+
+
+def test_no_results_give_an_ap_of_zero(annotations):
+    assert evaluate_keypoints(annotations, []) == dict.fromkeys(METRIC_NAMES, 0.0)
+    with pytest.raises(ValueError, match="there are none: use 'all'"):
+        evaluate_keypoints(annotations, [], "detected")
+
+
+def test_a_size_class_without_truth_is_nan(annotations):
+    for person in annotations["annotations"]:
+        person["area"] = 40.0**2
+    metrics = evaluate_keypoints(annotations, truth_results(annotations))
+    assert math.isnan(metrics["APl"])
+    assert math.isnan(metrics["ARl"])
+    assert metrics["APm"] == metrics["AP"] == 1
+
+
+def test_ids_of_annotations_do_not_matter(annotations, noised_results):
+    # pycocotools takes an annotation of id 0 for unmatched, and one of two with the same id for absent.
+    expected = evaluate_keypoints(annotations, noised_results)
+    for index, person in enumerate(annotations["annotations"]):
+        person["id"] = index // 2
+    assert evaluate_keypoints(annotations, noised_results) == expected
+
+
+def test_image_ids_may_be_text(annotations, noised_results):
+    expected = evaluate_keypoints(annotations, noised_results)
+    for record in annotations["images"]:
+        record["id"] = f"{record['id']:06d}"
+    for record in (*annotations["annotations"], *noised_results):
+        record["image_id"] = f"{record['image_id']:06d}"
+    assert evaluate_keypoints(annotations, noised_results) == expected
+
+
+def test_results_of_unknown_images_are_counted_and_named(annotations, noised_results):
+    strangers = [{**noised_results[0], "image_id": 1_000_001 + index} for index in range(8)]
+    with pytest.raises(ValueError, match=r"8 image ids that .* 1000001, .* \(8 in all\)"):
+        evaluate_keypoints(annotations, [*noised_results, *strangers])
+    with pytest.raises(ValueError, match="1 image ids that annotations does not have: '10'"):
+        evaluate_keypoints(annotations, [{**noised_results[0], "image_id": "10"}])
+
+
+def test_results_of_other_categories(annotations, noised_results):
+    expected = evaluate_keypoints(annotations, noised_results)
+    stranger = {**noised_results[0], "category_id": 2, "score": 1.0}
+    with pytest.raises(ValueError, match=r"category_id 2, but the category with keypoints in annotations is 1"):
+        evaluate_keypoints(annotations, [*noised_results, stranger])
+    annotations["categories"].append({"id": 2, "name": "dog"})
+    assert evaluate_keypoints(annotations, [*noised_results, stranger]) == expected
+    with pytest.raises(ValueError, match="category_id 2, but"):
+        evaluate_keypoints(annotations, [stranger])
+
+
+def test_truth_without_labels_leaves_ap_undefined(annotations, noised_results):
+    with pytest.raises(ValueError, match="undefined because no annotation of the 1 counted images"):
+        evaluate_keypoints(annotations, noised_results, [120])
+    for person in annotations["annotations"]:
+        person["num_keypoints"] = 0
+    with pytest.raises(ValueError, match="undefined because no annotation of the 12 counted images has labelled"):
+        evaluate_keypoints(annotations, noised_results)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [("some", "'all', 'detected' or"), ([], "no image ids"), ([10, 5, 6], "has no images 5, 6")],
+)
+def test_bad_choices_of_images_are_named(annotations, noised_results, images, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_keypoints(annotations, noised_results, images)
+
+
+def test_results_with_other_keypoints_are_refused(annotations, noised_results):
+    with pytest.raises(ValueError, match="results, entry 0: keypoints must be 51 numbers"):
+        evaluate_keypoints(annotations, [{**noised_results[0], "keypoints": [1, 2, 3] * 21}])
+
+
+def test_undefined_metrics_are_null_in_json():
+    metrics = {"AP": np.float64(0.5), "APl": math.nan}
+    assert json.dumps(metrics_to_json(metrics), allow_nan=False) == '{"AP": 0.5, "APl": null}'
+
+
+def test_the_table_names_its_protocol():
+    metrics = {name: 0.1234 * index / 2 for index, name in enumerate(METRIC_NAMES)} | {"APl": math.nan}
+    protocol, names, values = format_metrics(metrics, "ground-truth boxes, no flip, 12 images").splitlines()
+    assert protocol == "ground-truth boxes, no flip, 12 images"
+    assert names.split() == list(METRIC_NAMES)
+    assert values.split() == ["0.000", "0.062", "0.123", "0.185", "-", "0.308", "0.370", "0.432", "0.494", "0.555"]
+    with pytest.raises(ValueError, match="protocol"):
+        format_metrics(metrics, " ")
+    with pytest.raises(ValueError, match=r"lack \['AP75'\]"):
+        format_metrics({name: 0.0 for name in METRIC_NAMES if name != "AP75"}, "12 images")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "truth", "results", "images"),
+    [
+        ("fakekeypoints100", "fakekeypoints100_gt", "fakekeypoints100_results", "all"),
+        ("fakekeypoints100_detimgs", "fakekeypoints100_gt", "fakekeypoints100_results", "detected"),
+        ("fastercoco_kp", "fastercoco_kp_gt_dataset", "fastercoco_kp_dt_dataset", "all"),
+    ],
+)
+def test_published_results_give_their_known_numbers(real_data, name, truth, results, images):
+    folder = real_data / "results"
+    expected = json.loads((folder / "expected.json").read_text())[name]
+    metrics = evaluate_keypoints(folder / f"{truth}.json", read_results(folder / f"{results}.json"), images)
+    assert list(metrics.values()) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.realdata
+def test_the_truth_of_the_real_val_part_scores_one(real_data):
+    truth = real_data / "coco" / "annotations" / "person_keypoints_val2017.json"
+    metrics = evaluate_keypoints(truth, truth_results(truth))
+    assert min(metrics.values()) >= 0.999

@@ -1,0 +1,139 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posedy.evaluation.results import check_results, read_results, to_coco_results, write_results
+
+ENTRY = {"image_id": 7, "category_id": 1, "keypoints": [1.5, 2, 0.5] * 17, "score": 0.25}
+
+
+def with_changes(**changes):
+    entry = copy.deepcopy(ENTRY)
+    entry.update(changes)
+    return {key: value for key, value in entry.items() if value is not ...}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.sampled_from([np.float32, np.float64]))
+def test_nothing_is_lost_on_the_way_through_json(seed, poses, dtype):
+    rng = np.random.default_rng(seed)
+    keypoints, keypoint_scores = rng.normal(300, 100, (poses, 17, 2)).astype(dtype), rng.random((poses, 17))
+    scores = rng.random(poses).astype(dtype)
+    results = json.loads(json.dumps(to_coco_results(np.int64(9), keypoints, keypoint_scores, scores)))
+    assert len(results) == poses
+    for index, result in enumerate(results):
+        assert list(result) == ["image_id", "category_id", "keypoints", "score"]
+        assert (result["image_id"], result["category_id"]) == (9, 1)
+        triplets = np.array(result["keypoints"]).reshape(17, 3)
+        np.testing.assert_array_equal(triplets[:, :2], keypoints[index])
+        np.testing.assert_array_equal(triplets[:, 2], keypoint_scores[index])
+        assert result["score"] == scores[index]
+
+
+def test_boxes_are_written_as_xywh():
+    results = to_coco_results(1, np.zeros((1, 3, 2)), np.zeros((1, 3)), [1], category_id=4, boxes=[[10, 20, 40, 80]])
+    assert results[0]["bbox"] == [10.0, 20.0, 30.0, 60.0]
+    assert results[0]["category_id"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((2, 17, 3)), np.zeros((2, 17)), np.zeros(2)), r"\(P, K, 2\), got \(2, 17, 3\)"),
+        ((np.zeros((2, 17, 2)), np.zeros((2, 16)), np.zeros(2)), r"\(2, 16\)"),
+        ((np.zeros((2, 17, 2)), np.zeros((2, 17)), np.zeros(3)), r"\(3,\)"),
+        ((np.zeros((2, 17, 2)), np.zeros((2, 17)), np.zeros(2), 1, np.zeros((3, 4))), r"boxes of shape \(2, 4\)"),
+        ((np.full((2, 17, 2), np.inf), np.zeros((2, 17)), np.zeros(2)), "image 7, entry 0: keypoint 0 is not finite"),
+        ((np.zeros((2, 17, 2)), np.zeros((2, 17)), [1, np.nan]), "image 7, entry 1: score must be"),
+    ],
+)
+def test_bad_poses_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        to_coco_results(7, *arguments)
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    results = [ENTRY, with_changes(bbox=[1, 2, 3, 4], tracker="x"), with_changes(score=1, image_id=8)]
+    write_results(path, results)
+    assert read_results(path) == results
+    assert read_results(path, num_keypoints=17) == results
+    write_results(path, [])
+    assert read_results(path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a JSON file"),
+        (b"\xff\xfe\x00\x12", "is not a JSON file"),
+        (b"[" * 100_000, "is not a JSON file"),
+        (b'{"annotations": [], "images": []}', "is an annotation file"),
+        (b'{"score": 1}', "are a list of entries, got a dict"),
+        (b"3", "are a list of entries, got a int"),
+    ],
+)
+def test_a_file_that_is_no_list_of_results_is_named(tmp_path, content, message):
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_results(path)
+    assert str(path) in str(caught.value)
+
+
+BAD_ENTRIES = [
+    (5, "an entry is a dictionary, got 5"),
+    (with_changes(image_id=...), "no 'image_id'"),
+    (with_changes(category_id=...), "no 'category_id'"),
+    (with_changes(keypoints=...), "no 'keypoints'"),
+    (with_changes(score=...), "no 'score'"),
+    (with_changes(image_id=[1]), "image_id must be an id"),
+    (with_changes(category_id=None), "category_id must be an id"),
+    (with_changes(score="0.5"), "score must be a finite number, got '0.5'"),
+    (with_changes(score=True), "score must be"),
+    (with_changes(score=float("nan")), "score must be a finite number, got nan"),
+    (with_changes(keypoints=[]), "flat list"),
+    (with_changes(keypoints=["1", "2", "3"] * 17), "flat list"),
+    (with_changes(keypoints=[[1, 2, 3]] * 17), "flat list"),
+    (with_changes(keypoints=[[1, 2], [3]]), "flat list"),
+    (with_changes(keypoints=None), "flat list"),
+    (with_changes(keypoints=[1, 2, 3] * 16 + [1, 2]), "three numbers .* got 50"),
+    (with_changes(keypoints=[1, 2, 3] * 16), "must be 51 numbers .* got 48"),
+    (with_changes(keypoints=[1, 2, 3] * 16 + [1, float("nan"), 3]), "keypoint 16 is not finite"),
+]
+
+
+@pytest.mark.parametrize(("entry", "message"), BAD_ENTRIES)
+def test_a_bad_entry_is_named_with_its_file_and_index(tmp_path, entry, message):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([ENTRY, ENTRY, entry]))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_results(path)
+    assert f"{path}, entry 2" in str(caught.value)
+
+
+def test_the_number_of_keypoints_can_be_asked_for():
+    check_results([ENTRY], num_keypoints=17)
+    with pytest.raises(ValueError, match="entry 0: keypoints must be 63 numbers"):
+        check_results([ENTRY], num_keypoints=21)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_results(tmp_path / "none.json")
+
+
+def test_bad_results_are_not_written(tmp_path):
+    path = tmp_path / "results.json"
+    with pytest.raises(ValueError, match="entry 1"):
+        write_results(path, [ENTRY, with_changes(score=float("inf"))])
+    assert not path.exists()
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "count"), [("fakekeypoints100_results", 125), ("fastercoco_kp_dt_dataset", 128)])
+def test_published_results_files_are_read(real_data, name, count):
+    assert len(read_results(real_data / "results" / f"{name}.json", num_keypoints=17)) == count
