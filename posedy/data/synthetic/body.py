@@ -1,0 +1,214 @@
+"""A jointed human body in three dimensions: builds, poses, views, and where COCO's keypoints lie.
+
+Lengths are in units of the person's stature. A body frame has x to the person's left, y up and z forward; a seen body
+has x to the right of the picture, y up and z toward the viewer, so a person who faces the viewer has the left side on
+the right of the picture. Angles are degrees. Index 0 of a pair is the person's left, index 1 the right.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+
+SIDES = (1.0, -1.0)  # the sign of x on the person's left and right
+WAIST, SHOULDER, NECK = 0.11, 0.175, 0.195  # heights: the waist above the pelvis, the other two above the waist
+UPPER_ARM, FOREARM, HAND = 0.17, 0.145, 0.045
+THIGH, SHIN, HEEL, TOE = 0.245, 0.235, 0.028, 0.095
+HEAD_AXES = np.array([0.056, 0.076, 0.068])  # half the width, height and depth of the head
+FACE = np.array(  # nose, left and right eye, left and right ear, relative to the centre of the head
+    [[0, -0.012, 0.074], [0.025, 0.014, 0.06], [-0.025, 0.014, 0.06], [0.06, -0.002, -0.004], [-0.06, -0.002, -0.004]]
+)
+
+
+@dataclass(frozen=True)
+class Build:
+    """Proportions of one person as factors on the average.
+
+    Attributes:
+        head: size of the head; figures have large heads, as children do, so that faces show at small sizes.
+        girth: thickness of trunk and limbs.
+        legs: length of the legs.
+        shoulders: width of the shoulders.
+    """
+
+    head: float
+    girth: float
+    legs: float
+    shoulders: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Angles of one arm.
+
+    Attributes:
+        elevation: of the upper arm: 0 hangs down, 90 is level, 180 points up.
+        azimuth: where a raised upper arm points: 0 outward, 90 forward, negative backward.
+        bend: of the elbow: 0 is a straight arm.
+        toward: (inward, up, forward), where the forearm goes when the elbow bends.
+    """
+
+    elevation: float
+    azimuth: float
+    bend: float
+    toward: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Angles of one leg: forward flexion and sideways abduction of the hip, bend of the knee."""
+
+    flexion: float
+    abduction: float
+    knee: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """All angles of a body.
+
+    Attributes:
+        family: what the person does; see `poses.FAMILIES`.
+        pelvis: (forward lean, sideways lean) of the whole body.
+        spine: (forward bend, sideways bend, twist) of the chest against the pelvis.
+        head: (turn, nod, tilt) of the head against the chest.
+        arms: left and right.
+        legs: left and right.
+    """
+
+    family: str
+    pelvis: tuple[float, float]
+    spine: tuple[float, float, float]
+    head: tuple[float, float, float]
+    arms: tuple[Arm, Arm]
+    legs: tuple[Leg, Leg]
+
+
+@dataclass(frozen=True)
+class View:
+    """From where a body is seen: yaw 0 is from the front and 180 from behind, pitch from above, roll in the picture."""
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+@dataclass(frozen=True)
+class Body:
+    """A posed body as it is seen; the pelvis is the origin.
+
+    Attributes:
+        build: the proportions.
+        family: of the pose.
+        keypoints: (17, 3) in COCO's order.
+        hands: (2, 3) finger tips.
+        heels: (2, 3).
+        toes: (2, 3).
+        waist: (3,).
+        neck: (3,) where the neck leaves the trunk.
+        head: (3,) centre of the head.
+        pelvis_frame: (3, 3), columns are the pelvis's left, up and forward directions.
+        chest_frame: (3, 3) likewise.
+        head_frame: (3, 3) likewise.
+    """
+
+    build: Build
+    family: str
+    keypoints: FloatArray
+    hands: FloatArray
+    heels: FloatArray
+    toes: FloatArray
+    waist: FloatArray
+    neck: FloatArray
+    head: FloatArray
+    pelvis_frame: FloatArray
+    chest_frame: FloatArray
+    head_frame: FloatArray
+
+    @property
+    def from_behind(self) -> bool:
+        """Whether the chest faces away from the viewer."""
+        return bool(self.chest_frame[2, 2] < 0)
+
+    def extent(self) -> tuple[FloatArray, FloatArray]:
+        """The lowest and highest (x, y) of the body, y up, without the thickness of its limbs."""
+        head_radius = HEAD_AXES.max() * self.build.head
+        points = np.concatenate(
+            [self.keypoints, self.hands, self.heels, self.toes, self.head + head_radius, self.head - head_radius],
+            axis=None,
+        ).reshape(-1, 3)[:, :2]
+        return points.min(axis=0), points.max(axis=0)
+
+
+def pose_body(pose: Pose, build: Build, view: View) -> Body:
+    """Puts the joints of a body where the angles say and turns it as the view says."""
+    pelvis = (
+        _rotation(2, view.roll)
+        @ _rotation(0, view.pitch)
+        @ _rotation(1, view.yaw)
+        @ _rotation(2, pose.pelvis[1])
+        @ _rotation(0, pose.pelvis[0])
+    )
+    bend, sideways, twist = pose.spine
+    chest = pelvis @ _rotation(0, bend) @ _rotation(2, sideways) @ _rotation(1, twist)
+    turn, nod, tilt = pose.head
+    head_frame = chest @ _rotation(1, turn) @ _rotation(0, nod) @ _rotation(2, tilt)
+
+    waist = pelvis @ [0, WAIST, 0]
+    neck = waist + chest @ [0, NECK, 0]
+    head = neck + chest @ [0, 0.046, 0.008] + head_frame @ [0, 0.068 * build.head, 0.012]
+
+    keypoints = np.empty((17, 3))
+    keypoints[:5] = head + build.head * FACE @ head_frame.T
+    hands, heels, toes = np.empty((3, 2, 3))
+    for index, side in enumerate(SIDES):
+        arm = pose.arms[index]
+        shrug = 0.03 * arm.elevation / 180
+        shoulder = waist + chest @ [side * (0.1 * build.shoulders - shrug / 2), SHOULDER + shrug, 0]
+        upper_arm, forearm = _arm_directions(arm, side)
+        elbow = shoulder + UPPER_ARM * chest @ upper_arm
+        wrist = elbow + FOREARM * chest @ forearm
+        hands[index] = wrist + HAND * chest @ forearm
+
+        leg = pose.legs[index]
+        hip = pelvis @ [side * 0.056 * build.girth, -0.01, 0]
+        knee = hip + THIGH * build.legs * pelvis @ _leg_direction(leg.flexion, leg.abduction, side)
+        ankle = knee + SHIN * build.legs * pelvis @ _leg_direction(leg.flexion - leg.knee, leg.abduction * 0.7, side)
+        # The foot is level under a straight leg and turns with the shin, a little outward.
+        foot_down = pelvis @ _leg_direction((leg.flexion - leg.knee) * 0.75, leg.abduction * 0.5, side)
+        foot_forward = pelvis @ _leg_direction(90 + (leg.flexion - leg.knee) * 0.75, 12, side)
+        heels[index] = ankle + HEEL * foot_down - 0.02 * foot_forward
+        toes[index] = ankle + HEEL * foot_down + TOE * foot_forward
+        keypoints[5 + index :: 2] = shoulder, elbow, wrist, hip, knee, ankle
+    return Body(build, pose.family, keypoints, hands, heels, toes, waist, neck, head, pelvis, chest, head_frame)
+
+
+def _rotation(axis: int, degrees: float) -> FloatArray:
+    """The right-handed rotation about a coordinate axis: about x it leans forward, about y it turns to the left."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    after, last = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[[after, after, last, last], [after, last, after, last]] = cos, -sin, sin, cos
+    return matrix
+
+
+def _arm_directions(arm: Arm, side: float) -> tuple[FloatArray, FloatArray]:
+    """Unit vectors of the upper arm and the forearm in the chest's frame."""
+    elevation, azimuth, bend = np.deg2rad([arm.elevation, arm.azimuth, arm.bend])
+    upper = np.array(
+        [side * np.sin(elevation) * np.cos(azimuth), -np.cos(elevation), np.sin(elevation) * np.sin(azimuth)]
+    )
+    inward, up, forward = arm.toward
+    toward = np.array([-side * inward, up, forward])
+    toward -= upper * (upper @ toward)
+    return upper, np.cos(bend) * upper + np.sin(bend) * toward / np.linalg.norm(toward)
+
+
+def _leg_direction(flexion: float, abduction: float, side: float) -> FloatArray:
+    """Unit vector in the pelvis's frame: down at 0, forward at a flexion of 90, outward by the abduction."""
+    flexion, abduction = np.deg2rad([flexion, abduction])
+    return np.array(
+        [side * np.sin(abduction), -np.cos(abduction) * np.cos(flexion), np.cos(abduction) * np.sin(flexion)]
+    )

@@ -1,0 +1,204 @@
+"""Composing one photo: who stands where, what covers them, and what its annotations say."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.data.synthetic.background import degrade, draw_background, draw_cover, draw_distractor, draw_seat
+from posedy.data.synthetic.body import FloatArray, pose_body
+from posedy.data.synthetic.canvas import ZOOM, Canvas
+from posedy.data.synthetic.outfit import hsv, sample_outfit
+from posedy.data.synthetic.painter import keypoint_visibilities, paint_person
+from posedy.data.synthetic.person import NUM_PARTS, Person
+from posedy.data.synthetic.poses import sample_build, sample_pose, sample_view
+
+Generator = np.random.Generator
+
+_FIRST_LABEL = 1
+_CROWD_LABEL = 1 + 8 * NUM_PARTS  # the tiny figures of a crowd share their labels
+_MIN_VISIBLE_KEYPOINTS = 4  # people who show less are annotated without keypoints
+_MIN_AREA = 12.0  # image pixels; who shows less is not annotated
+
+
+@dataclass
+class Photo:
+    """A drawn photo with the truth about it.
+
+    Attributes:
+        picture: (H, W, 3) uint8 BGR.
+        annotations: COCO annotation records without `id` and `image_id`.
+        from_behind: for each annotation whether the person is seen from behind; False for crowds.
+    """
+
+    picture: NDArray[np.uint8]
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    from_behind: list[bool] = field(default_factory=list)
+
+
+def draw_photo(rng: Generator, with_crowd: bool, with_far_people: bool) -> Photo:
+    """Draws a photo; every random choice comes from `rng`.
+
+    Args:
+        rng: the photo's own generator.
+        with_crowd: draws a group of tiny figures, annotated as one crowd.
+        with_far_people: draws one or two figures too small for keypoints.
+    """
+    width, height = int(rng.integers(288, 353)), int(rng.integers(216, 265))
+    if rng.random() < 0.4:
+        width, height = height, width
+    canvas = Canvas(draw_background(rng, width, height))
+    for _ in range(rng.integers(0, 3)):
+        draw_distractor(rng, canvas)
+    if with_crowd:
+        _paint_crowd(rng, canvas)
+    label = _FIRST_LABEL
+    far_people = []
+    for _ in range(rng.integers(1, 3) if with_far_people else 0):
+        origin = np.array([rng.uniform(0.05, 0.95) * width, rng.uniform(0.3, 0.75) * height])
+        far_people.append(_person(rng, rng.uniform(16, 28), origin, label))
+        label += NUM_PARTS
+    people = _group(rng, canvas.size, label)
+    for person in far_people:
+        paint_person(canvas, person)
+    # Who stands lower in the picture stands nearer.
+    for person in sorted(people, key=lambda person: _box(person)[3]):
+        _paint_with_seat(rng, canvas, person)
+    for _ in range(rng.integers(1, 3) if rng.random() < 0.45 else 0):
+        draw_cover(rng, canvas, _box(people[rng.integers(len(people))]))
+
+    photo = Photo(degrade(rng, canvas.picture()))
+    for person in people:
+        _annotate(photo, canvas, person, with_keypoints=True)
+    for person in far_people:
+        _annotate(photo, canvas, person, with_keypoints=False)
+    if with_crowd:
+        _annotate_crowd(photo, canvas)
+    return photo
+
+
+def _person(rng: Generator, scale: float, origin: FloatArray, label: int) -> Person:
+    pose = sample_pose(rng)
+    body = pose_body(pose, sample_build(rng), sample_view(rng, pose.family))
+    return Person(body, sample_outfit(rng), scale, origin, label)
+
+
+def _box(person: Person) -> FloatArray:
+    """The xyxy box of the whole body in image pixels, covered or not."""
+    (x1, y1), (x2, y2) = person.body.extent()
+    return person.origin[[0, 1, 0, 1]] + person.scale * np.array([x1, -y2, x2, -y1])
+
+
+def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
+    """One to four people, mostly close to each other."""
+    width, height = size
+    close_up = rng.random() < 0.1
+    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.22, 0.38, 0.26, 0.14]))
+    stature = rng.uniform(280, 420) if close_up else np.exp(rng.uniform(np.log(55), np.log(225)))
+    people: list[Person] = []
+    for index in range(count):
+        scale = float(np.clip(stature * rng.uniform(0.8, 1.2), 45, 420))
+        person = _person(rng, scale, np.zeros(2), label + index * NUM_PARTS)
+        x1, y1, x2, y2 = _box(person)
+        center, half = (x1 + x2) / 2, (x2 - x1) / 2
+        if people and rng.random() < 0.75:
+            left, _, right, low = _box(people[rng.integers(len(people))])
+            x = (left + right) / 2 + rng.choice([-1, 1]) * rng.uniform(0.3, 0.75) * (half + (right - left) / 2)
+            bottom = low + rng.normal(0, 0.06) * scale
+        else:
+            x = rng.uniform(0.15, 0.85) * width
+            bottom = height * rng.uniform(0.75, 1.0)
+            if y2 - y1 > 0.95 * height:
+                # Feet or legs are outside: the head is a little below the upper border.
+                bottom = height * rng.uniform(0.03, 0.25) + (y2 - y1)
+            elif rng.random() < 0.12:
+                bottom = height + rng.uniform(0.1, 0.45) * (y2 - y1)
+        x = float(np.clip(x, 0.0 if rng.random() < 0.2 else min(half, width / 2), width))
+        x = float(np.clip(x, 0, width if rng.random() < 0.2 else max(width - half, width / 2)))
+        origin = np.array([x - center, bottom - y2])
+        people.append(Person(person.body, person.outfit, scale, origin, person.label))
+    return people
+
+
+def _paint_with_seat(rng: Generator, canvas: Canvas, person: Person) -> None:
+    """Paints a person; who sits has a block under the hips, before them when seen from behind."""
+    if person.body.family != "sitting":
+        paint_person(canvas, person)
+        return
+    colour = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.8))
+    half, drop = 0.14 * person.scale, 0.06 * person.scale
+    x, y = person.origin
+    seat = np.array([x - half, y + drop, x + half, max(_box(person)[3], y + 3 * drop)])
+    if person.body.from_behind:
+        paint_person(canvas, person)
+        draw_seat(canvas, seat, colour)
+    else:
+        draw_seat(canvas, seat, colour)
+        paint_person(canvas, person)
+
+
+def _paint_crowd(rng: Generator, canvas: Canvas) -> None:
+    width, height = canvas.size
+    center, ground = rng.uniform(0.2, 0.8) * width, rng.uniform(0.35, 0.6) * height
+    for x in np.sort(rng.uniform(-1, 1, rng.integers(8, 15))):
+        origin = np.array([center + x * 42, ground + rng.normal(0, 3)])
+        paint_person(canvas, _person(rng, rng.uniform(18, 26), origin, _CROWD_LABEL))
+
+
+def _visible(canvas: Canvas, label: int) -> tuple[NDArray[np.bool_], float, list[float]]:
+    """Where a person is seen on the canvas; the area and the xywh box of that in image pixels."""
+    mask = (canvas.labels >= label) & (canvas.labels < label + NUM_PARTS)
+    x, y, width, height = (side / ZOOM for side in cv2.boundingRect(mask.view(np.uint8)))
+    return mask, float(np.count_nonzero(mask)) / ZOOM**2, [x, y, width, height]
+
+
+def _annotate(photo: Photo, canvas: Canvas, person: Person, with_keypoints: bool) -> None:
+    _, area, box = _visible(canvas, person.label)
+    if area < _MIN_AREA:
+        return
+    points = person.project(person.body.keypoints)
+    flags = keypoint_visibilities(canvas, person)
+    # An annotator does not guess hidden keypoints far from what is seen of the person.
+    corner, extent = np.array(box[:2]), np.array(box[2:])
+    near = ((points >= corner - 0.1 * extent) & (points <= corner + 1.1 * extent)).all(axis=1)
+    flags[(flags == 1) & ~near] = 0
+    if not with_keypoints or np.count_nonzero(flags == 2) < _MIN_VISIBLE_KEYPOINTS:
+        flags[:] = 0
+    keypoints = np.column_stack([points.round(2), flags])
+    keypoints[flags == 0] = 0
+    photo.annotations.append(
+        {
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": area,
+            "bbox": box,
+            "num_keypoints": int(np.count_nonzero(flags)),
+            "keypoints": [int(v) if v == int(v) else float(v) for v in keypoints.ravel()],
+        }
+    )
+    photo.from_behind.append(person.body.from_behind)
+
+
+def _annotate_crowd(photo: Photo, canvas: Canvas) -> None:
+    """One record for all figures of the crowd, with COCO's uncompressed run lengths as its segmentation."""
+    mask, area, box = _visible(canvas, _CROWD_LABEL)
+    if area < _MIN_AREA:
+        return
+    small = mask[::ZOOM, ::ZOOM]
+    column_major = np.concatenate([[0], small.T.ravel().astype(np.int8), [0]])
+    changes = np.flatnonzero(np.diff(column_major))
+    counts = np.diff(np.concatenate([[0], changes, [small.size]]))
+    photo.annotations.append(
+        {
+            "category_id": 1,
+            "iscrowd": 1,
+            "area": area,
+            "bbox": box,
+            "num_keypoints": 0,
+            "keypoints": [0] * 51,
+            "segmentation": {"counts": counts.tolist(), "size": list(small.shape)},
+        }
+    )
+    photo.from_behind.append(False)
