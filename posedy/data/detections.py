@@ -117,6 +117,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
             f"{path} holds a {type(entries).__name__} instead of a list of boxes, each with image_id, bbox and score: "
             "an annotation file is no file of detections"
         )
+    if not entries:
+        raise CocoFileError(f"{path}: the list is empty; let a detector fill it, with a low score threshold")
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise CocoFileError(

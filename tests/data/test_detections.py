@@ -1,0 +1,134 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from posedy.data.coco import read_coco
+from posedy.data.detections import read_detections
+from posedy.data.findings import CocoFileError
+
+
+def entry(image_id=20, **changes):
+    return {"image_id": image_id, "category_id": 1, "bbox": [1, 2, 30, 40.5], "score": 0.5} | changes
+
+
+@pytest.fixture
+def persons(coco_folder):
+    return read_coco(coco_folder.annotations)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(value):
+        path = tmp_path / "boxes.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return path
+
+    return write
+
+
+def test_boxes_become_xyxy_in_the_order_of_the_file(persons, write):
+    detections = read_detections(write([entry(30, score=0.1), entry(10, bbox=[0, 0, 5, 6]), entry(30)]), persons)
+    assert detections.image_index.tolist() == [2, 0, 2]
+    assert detections.boxes.tolist() == [[1, 2, 31, 42.5], [0, 0, 5, 6], [1, 2, 31, 42.5]]
+    assert detections.scores.tolist() == pytest.approx([0.1, 0.5, 0.5])
+    assert (detections.boxes.dtype, detections.scores.dtype) == (np.float32, np.float32)
+    assert len(detections) == 3
+    assert detections.summary() == "boxes.json: 3 boxes on 2 of 4 images; left out: nothing"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (entry(category_id=2), "of another category"),
+        (entry(99), "on images outside the set"),
+        (entry(bbox=[1, 2, 0, 4]), "of no area"),
+        (entry(bbox=[1, 2, 4, -4]), "of no area"),
+        (entry(bbox=[1, math.nan, 4, 4]), "with NaN, infinity or beyond any photo"),
+        (entry(bbox=[1, 2, 4, 1e300]), "with NaN, infinity or beyond any photo"),
+        (entry(score=math.nan), "with NaN, infinity or beyond any photo"),
+        (entry(score=0.29), "under the score threshold 0.3"),
+        (entry(99, category_id=2, score=0), "of another category"),
+    ],
+)
+def test_boxes_left_out_are_counted_once(persons, write, bad, reason):
+    detections = read_detections(write([bad, entry(score=0.3), bad]), persons, score_threshold=0.3)
+    assert len(detections) == 1
+    assert {key: count for key, count in detections.left_out.items() if count} == {reason: 2}
+    assert f"left out: 2 {reason}" in detections.summary()
+    with pytest.raises(CocoFileError, match=f"none of its 2 boxes can be used: 2 {reason}"):
+        read_detections(write([bad, bad]), persons, score_threshold=0.3)
+
+
+def test_boxes_without_a_category_are_persons(persons, write):
+    box = entry()
+    del box["category_id"]
+    assert len(read_detections(write([box]), persons)) == 1
+
+
+@pytest.mark.parametrize("key", ["bbox", "score", "image_id"])
+def test_entries_without_a_part_are_named(persons, write, key):
+    entries = [entry() for _ in range(9)]
+    for index in range(2, 9):
+        del entries[index][key]
+    with pytest.raises(
+        CocoFileError, match=rf"boxes\.json: 7 of 9 .* '{key}' \(entry 2: missing; .*entry 6: missing\)"
+    ):
+        read_detections(write(entries), persons)
+    with pytest.raises(CocoFileError, match=f"1 of 2 .*'{key}'.*entry 1: 'x'"):
+        read_detections(write([entry(), entry(**{key: "x"})]), persons)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"boxes\.json is not JSON .*line 1"),
+        ({"annotations": []}, "holds a dict instead of a list of boxes"),
+        ("3", "holds a int"),
+        ([entry(), 7], "entry 1 is 7"),
+        ([], "the list is empty"),
+    ],
+)
+def test_other_files_are_refused(persons, write, content, message):
+    with pytest.raises(CocoFileError, match=message):
+        read_detections(write(content), persons)
+
+
+def test_a_missing_file_is_an_oserror(persons, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        read_detections(tmp_path / "none.json", persons)
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2) | st.lists(st.floats(), max_size=5)
+)
+ENTRIES = st.dictionaries(st.sampled_from(["image_id", "bbox", "score", "category_id"]), VALUES).map(
+    lambda d: entry() | d
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ENTRIES | VALUES, max_size=4))
+def test_no_content_raises_anything_but_coco_file_errors(persons, write, entries):
+    path = write(entries)
+    try:
+        detections = read_detections(path, persons)
+    except CocoFileError:
+        return
+    assert len(detections) + sum(detections.left_out.values()) == len(entries)
+    assert np.isfinite(detections.boxes).all()
+    assert (detections.boxes[:, 2:] > detections.boxes[:, :2]).all()
+
+
+@pytest.mark.realdata
+def test_real_detections(real_data):
+    folder = real_data / "coco/annotations"
+    persons = read_coco(folder / "person_keypoints_val2017.json")
+    detections = read_detections(folder / "person_detections_val2017.json", persons)
+    assert len(detections) == 7072
+    assert len(np.unique(detections.image_index)) == 719
+    few = read_detections(folder / "person_detections_val2017.json", persons, score_threshold=0.3)
+    assert few.left_out["under the score threshold 0.3"] == 7072 - len(few) == (detections.scores < 0.3).sum()
