@@ -18,7 +18,7 @@ UPPER_ARM, FOREARM, HAND = 0.17, 0.145, 0.045
 THIGH, SHIN, HEEL, TOE = 0.245, 0.235, 0.028, 0.095
 HEAD_AXES = np.array([0.056, 0.076, 0.068])  # half the width, height and depth of the head
 FACE = np.array(  # nose, left and right eye, left and right ear, relative to the centre of the head
-    [[0, -0.012, 0.074], [0.025, 0.014, 0.06], [-0.025, 0.014, 0.06], [0.06, -0.002, -0.004], [-0.06, -0.002, -0.004]]
+    [[0, -0.012, 0.074], [0.024, 0.014, 0.057], [-0.024, 0.014, 0.057], [0.06, -0.002, -0.004], [-0.06, -0.002, -0.004]]
 )
 
 

@@ -9,7 +9,7 @@ from posedy.data.synthetic.person import Part, Person
 # Directions out of the head at the nose, the eyes and the ears: how they are turned tells whether they are seen.
 _NORMALS = np.array([[0, 0, 1], [0.35, 0, 0.94], [-0.35, 0, 0.94], [1, 0, -0.1], [-1, 0, -0.1]])
 # The nose and the ears stand out, so they show a little beyond the profile.
-SEEN_ABOVE = np.array([-0.15, 0.05, 0.05, -0.2, -0.2])
+SEEN_ABOVE = np.array([-0.15, 0.15, 0.15, -0.2, -0.2])
 _HAIR_AXIS = np.array([0, 0.62, -0.785])
 _LIP_CORNERS = np.array([[-0.02, -0.043, 0.05], [0.02, -0.043, 0.05], [0.012, -0.053, 0.047], [-0.012, -0.053, 0.047]])
 
@@ -37,8 +37,8 @@ def paint_head(canvas: Canvas, person: Person) -> None:
             canvas.disc(ear, 0.018 * size, outfit.skin, label, person.outline / 2)
     for index, eye in enumerate(eyes, start=1):
         if turns[index] > SEEN_ABOVE[index]:
-            canvas.disc(eye, 0.0135 * size, (250.0, 250.0, 250.0), label)
-            canvas.disc(eye, 0.0085 * size, (30.0, 20.0, 15.0), label)
+            canvas.disc(eye, 0.0125 * size, (250.0, 250.0, 250.0), label)
+            canvas.disc(eye, 0.008 * size, (30.0, 20.0, 15.0), label)
     if turns[0] > 0.2:
         lips = body.head + body.build.head * _LIP_CORNERS @ body.head_frame.T
         canvas.polygon(person.project(lips), (60.0, 50.0, 170.0), label)
@@ -52,7 +52,7 @@ def paint_long_hair(canvas: Canvas, person: Person) -> None:
     strand = np.array([[0, 0, -0.01], [0, -0.1, -0.05]]) * body.build.head
     top, bottom = person.project(body.head + strand @ body.head_frame.T)
     radius = 0.056 * person.scale * body.build.head
-    canvas.limb(top, bottom, (radius, radius * 0.9), person.outfit.hair, person.label + Part.HEAD, person.outline)
+    canvas.limb(top, bottom, (radius, radius * 0.9), person.outfit.hair, person.label + Part.LONG_HAIR, person.outline)
 
 
 def _paint_skull(canvas: Canvas, person: Person) -> None:

@@ -22,9 +22,10 @@ class Part(IntEnum):
     THIGH = 10
     SHIN = 12
     FOOT = 14
+    LONG_HAIR = 16
 
 
-NUM_PARTS = 16
+NUM_PARTS = 17
 
 
 @dataclass(frozen=True)

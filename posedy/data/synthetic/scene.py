@@ -66,7 +66,7 @@ def draw_photo(rng: Generator, with_crowd: bool, with_far_people: bool) -> Photo
     # Who stands lower in the picture stands nearer.
     for person in sorted(people, key=lambda person: _box(person)[3]):
         _paint_with_seat(rng, canvas, person)
-    for _ in range(rng.integers(1, 3) if rng.random() < 0.45 else 0):
+    for _ in range(rng.integers(1, 3) if rng.random() < 0.35 else 0):
         draw_cover(rng, canvas, _box(people[rng.integers(len(people))]))
 
     photo = Photo(degrade(rng, canvas.picture()))
@@ -95,7 +95,7 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
     """One to four people, mostly close to each other."""
     width, height = size
     close_up = rng.random() < 0.1
-    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.22, 0.38, 0.26, 0.14]))
+    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.28, 0.4, 0.22, 0.1]))
     stature = rng.uniform(280, 420) if close_up else np.exp(rng.uniform(np.log(55), np.log(225)))
     people: list[Person] = []
     for index in range(count):
@@ -103,9 +103,9 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
         person = _person(rng, scale, np.zeros(2), label + index * NUM_PARTS)
         x1, y1, x2, y2 = _box(person)
         center, half = (x1 + x2) / 2, (x2 - x1) / 2
-        if people and rng.random() < 0.75:
+        if people and rng.random() < 0.6:
             left, _, right, low = _box(people[rng.integers(len(people))])
-            x = (left + right) / 2 + rng.choice([-1, 1]) * rng.uniform(0.3, 0.75) * (half + (right - left) / 2)
+            x = (left + right) / 2 + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0) * (half + (right - left) / 2)
             bottom = low + rng.normal(0, 0.06) * scale
         else:
             x = rng.uniform(0.15, 0.85) * width

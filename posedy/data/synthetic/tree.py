@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from posedy.data.synthetic.detections import detect_people
+from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.data.synthetic.scene import draw_photo
 from posedy.data.synthetic.statistics import DrawnStatistics
 from posedy.files import write_json_atomically
@@ -30,7 +32,7 @@ _DRAWN_PATHS = re.compile(
     r"(train|val)2017(/\d{12}\.jpg)?|annotations(/person_keypoints_(train|val)2017\.json|/person_detections_val2017\.json)?"
 )
 _STAGING = ".drawing-"
-_PHOTOS_PER_PROCESS = 100  # a process takes about as long to start as to draw so many
+_PHOTOS_PER_PROCESS = 300  # fewer are drawn before another process has started
 _CROWD_EVERY, _FAR_PEOPLE_EVERY = 12, 9  # photos; the first photo of a split has both
 
 
@@ -52,7 +54,8 @@ def draw_dataset(
     `out` gets train2017/, val2017/ and annotations/ with person_keypoints_train2017.json,
     person_keypoints_val2017.json and person_detections_val2017.json (a simulated detector's boxes). The set depends on
     the seed alone, not on the number of processes; a drawn set that is there already is replaced. Several processes
-    are spawned for large sets: a script that calls this needs the usual `if __name__ == "__main__":`.
+    are spawned for large sets: a script that calls this
+    needs the usual `if __name__ == "__main__":`, else one draws all.
 
     Args:
         out: folder to write; it may not exist, be empty or hold a drawn set.
@@ -79,8 +82,8 @@ def draw_dataset(
         processes = max(1, min(cpus, (train + val) // _PHOTOS_PER_PROCESS))
     statistics = {}
     with (
-        _staging(out) as folder,
         _pool(processes) as map_photos,
+        _staging(out) as folder,
         tqdm(total=train + val, desc="drawing", unit="photo", disable=not progress) as bar,
     ):
         for split, (name, count) in enumerate((("train", train), ("val", val))):
@@ -136,7 +139,17 @@ def _pool(processes: int) -> Iterator[Callable[[Callable[[int], _Drawn], range],
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as executor:
-        yield partial(executor.map, chunksize=16)
+        try:
+            executor.submit(os.getpid).result()
+            spawned = True
+        except BrokenProcessPool:
+            warnings.warn(
+                "no process could be spawned (a script needs `if __name__ == '__main__':` for it, and code from "
+                "standard input cannot have it): one process draws all photos",
+                stacklevel=4,
+            )
+            spawned = False
+        yield partial(executor.map, chunksize=16) if spawned else map
 
 
 @contextmanager
