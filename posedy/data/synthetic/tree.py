@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.data.synthetic.scene import draw_photo
+from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.data.synthetic.statistics import DrawnStatistics
 from posedy.files import write_json_atomically
 from posedy.skeleton import COCO17

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.data.synthetic.scene import Photo
+from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.geometry import box_iou, xywh_to_xyxy
 
 
