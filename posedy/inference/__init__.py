@@ -1,0 +1,1 @@
+"""Inference: photos in, poses out."""

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from posedy.inference.drawing import DRAW_THRESHOLD, LEFT, MIDDLE, RIGHT, draw_poses
+from posedy.skeleton import COCO17, Skeleton
+
+LINE = Skeleton(
+    keypoints=("left_hand", "right_hand", "chin", "top"),
+    flip_pairs=((0, 1),),
+    limbs=((0, 2), (1, 2), (2, 3), (0, 1)),
+    sigmas=(0.1,) * 4,
+)
+# a left hand on the right of the picture, as of a person who looks at the camera; chin in the middle, top above
+POSE = np.array([[[150.0, 150.0], [50.0, 150.0], [100.0, 100.0], [100.0, 30.0]]])
+
+
+def background(level: int = 128, height: int = 200, width: int = 200) -> np.ndarray:
+    return np.full((height, width, 3), level, dtype=np.uint8)
+
+
+def changed(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return (picture != image).any(axis=-1)
+
+
+def test_the_image_given_is_unchanged() -> None:
+    image = background()
+    picture = draw_poses(image, POSE, np.ones((1, 4)), LINE, boxes=[[40, 20, 160, 160]])
+    assert (image == 128).all()
+    assert picture.shape == image.shape
+    assert picture.dtype == np.uint8
+    assert changed(picture, image).any()
+
+
+def test_no_poses_give_an_equal_copy() -> None:
+    image = background()
+    picture = draw_poses(image, np.zeros((0, 4, 2)), np.zeros((0, 4)), LINE, boxes=np.zeros((0, 4)))
+    np.testing.assert_array_equal(picture, image)
+    assert not np.shares_memory(picture, image)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "colour"),
+    [(125, 125, LEFT), (75, 125, RIGHT), (100, 65, MIDDLE), (100, 150, MIDDLE), (150, 150, LEFT), (100, 30, MIDDLE)],
+)
+@pytest.mark.parametrize("level", [0, 255])
+def test_limbs_have_the_colour_of_their_side(x: int, y: int, colour: tuple[int, int, int], level: int) -> None:
+    picture = draw_poses(background(level), POSE, np.ones((1, 4)), LINE)
+    # the line may be one pixel wide and anti-aliased across a diagonal
+    patch = picture[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
+    assert np.abs(patch - colour).sum(axis=1).min() < 60
+
+
+def test_a_white_photo_gets_a_dark_outline() -> None:
+    image = background(255)
+    picture = draw_poses(image, POSE, np.ones((1, 4)), LINE)
+    assert (picture.max(axis=-1) < 80).any()
+
+
+def test_uncertain_keypoints_are_faint() -> None:
+    image = background()
+    scores = np.ones((1, 4))
+    sure = draw_poses(image, POSE, scores, LINE)
+    scores[0, 3] = DRAW_THRESHOLD
+    faint = draw_poses(image, POSE, scores, LINE)
+    neck = (slice(50, 80), slice(90, 110))
+
+    def contrast(picture: np.ndarray) -> float:
+        return np.abs(picture[neck].astype(int) - 128).max()
+
+    assert 0 < contrast(faint) < 0.5 * contrast(sure)
+    np.testing.assert_array_equal(faint[140:], sure[140:])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_keypoints_without_score_or_position_are_left_out(bad: float) -> None:
+    image = background()
+    scores = np.array([[1, 1, 1, 0.0]])
+    without = draw_poses(image, POSE, scores, LINE)
+    assert not changed(without, image)[:90].any()
+    broken = POSE.copy()
+    broken[0, 3] = bad
+    np.testing.assert_array_equal(draw_poses(image, broken, np.ones((1, 4)), LINE), without)
+
+
+def test_points_far_outside_are_drawn_toward_the_border() -> None:
+    far = POSE.copy()
+    far[0, 3] = [100, -1e30]
+    picture = draw_poses(background(), far, np.ones((1, 4)), LINE)
+    assert changed(picture, background())[:90, 95:106].any(axis=1).all()
+
+
+def test_lines_grow_with_the_person_not_with_the_picture() -> None:
+    def painted(scale: float, side: int) -> int:
+        image = background(height=side, width=side)
+        return int(changed(draw_poses(image, POSE * scale, np.ones((1, 4)), LINE), image).sum())
+
+    assert painted(1, 200) == painted(1, 1600)
+    # an area in proportion to scale squared: the lines keep their width in relation to the person
+    assert painted(6, 1600) > 0.3 * 36 * painted(1, 1600)
+
+
+def test_a_person_moves_with_its_keypoints() -> None:
+    image = background(height=300, width=300)
+    picture = draw_poses(image, POSE, np.ones((1, 4)), LINE)
+    moved = draw_poses(image, POSE + np.array([60, 40]), np.ones((1, 4)), LINE)
+    np.testing.assert_array_equal(moved[40:, 60:], picture[:-40, :-60])
+
+
+def test_boxes_are_framed_also_beyond_the_picture() -> None:
+    image = background()
+    nobody = np.zeros((1, 4))
+    picture = draw_poses(image, POSE, nobody, LINE, boxes=[[40, 20, 1e9, 160]])
+    assert changed(picture, image)[21:159, 40].all()
+    assert not changed(picture, image)[30:150, 50:].any()
+
+
+def test_a_view_that_is_not_contiguous_can_be_drawn_on() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    expected = draw_poses(image[:, ::-1].copy(), POSE, np.ones((1, 4)), LINE)
+    np.testing.assert_array_equal(draw_poses(image[:, ::-1], POSE, np.ones((1, 4)), LINE), expected)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8, got \(200, 200\)"):
+        draw_poses(background()[..., 0], POSE, np.ones((1, 4)), LINE)
+    with pytest.raises(ValueError, match="float64"):
+        draw_poses(background().astype(float), POSE, np.ones((1, 4)), LINE)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"\(P, 17, 2\).*got \(1, 4, 2\)"):
+        draw_poses(background(), POSE, np.ones((1, 4)), COCO17)
+    with pytest.raises(ValueError, match=r"boxes of shape \(1, 4\), got \(2, 4\)"):
+        draw_poses(background(), POSE, np.ones((1, 4)), LINE, boxes=np.zeros((2, 4)))
