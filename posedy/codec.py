@@ -54,9 +54,11 @@ class HeatmapCodec:
         return self.sigma if self.sigma is not None else self.input_size[1] / 128
 
     def encode(self, keypoints: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws the targets of keypoints: exp(-((c - mu_x)^2 + (r - mu_y)^2) / (2 sigma^2)) with mu = floor(x / 4 + 0.5).
+        """Draws the targets of keypoints.
 
-        Beyond 3 sigma of its rounded cell a target is 0.
+            target(c, r) = exp(-((c - mu_x)^2 + (r - mu_y)^2) / (2 sigma^2)),    mu = floor(keypoint / 4 + 0.5)
+
+        and 0 beyond 3 sigma of mu.
 
         Args:
             keypoints: (N, K, 2) in crop pixels.

@@ -100,4 +100,5 @@ def apply_affine(matrix: ArrayLike, points: ArrayLike) -> FloatArray:
 
 def warp_crop(image: NDArray[np.uint8], image_to_crop: FloatArray, input_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Cuts a crop (H, W, C) out of an image in one bilinear warp; outside of the image is black."""
-    return cv2.warpAffine(image, image_to_crop, input_size, flags=cv2.INTER_LINEAR)
+    crop = cv2.warpAffine(image, image_to_crop, input_size, flags=cv2.INTER_LINEAR)
+    return crop.astype(np.uint8, copy=False)

@@ -1,0 +1,1 @@
+"""Data sets: reading and checking COCO files, augmentation, crops, and drawn people."""

@@ -1,0 +1,1 @@
+"""Networks: dynamic convolution, backbones, heads, and the zoo that names them."""

@@ -103,16 +103,16 @@ class InvertedResidual(nn.Module):
 def initialise(module: nn.Module) -> None:
     """Initialises the convolutions of a network for training from scratch.
 
-    He's normal initialisation over the fan out, each of a dynamic layer's K kernels on its own fan; attention layers
+    He's normal initialisation over the fan in, each of a dynamic layer's K kernels on its own fan; attention layers
     and batch norms keep torch's defaults.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, DynamicConv2d):
             for kernel in layer.weight:
-                nn.init.kaiming_normal_(kernel, mode="fan_out")
+                nn.init.kaiming_normal_(kernel, mode="fan_in")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

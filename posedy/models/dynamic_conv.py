@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from posedy.models.depthwise import depthwise_conv
+
 
 class KernelAttention(nn.Module):
     """The attention over K kernels (section 3.2, Eq. 3).
@@ -88,7 +90,7 @@ class DynamicConv2d(nn.Module):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"in_channels and out_channels must be multiples of groups={groups}, got {in_channels} and {out_channels}"
+                f"in_channels={in_channels} and out_channels={out_channels} must be multiples of groups={groups}"
             )
         _check_temperature(temperature)
         self.in_channels = in_channels
@@ -156,8 +158,13 @@ class DynamicConv2d(nn.Module):
     def _grouped(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One convolution with the batch folded into its groups."""
         N = x.shape[0]
+        x = x.reshape(1, N * self.in_channels, *x.shape[2:])
+        if self.groups == self.in_channels == self.out_channels:
+            y = depthwise_conv(x, weight.flatten(0, 1), self.stride, self.padding, self.dilation)
+            y = y.reshape(N, self.out_channels, *y.shape[2:])
+            return y if bias is None else y + bias[..., None, None]
         y = F.conv2d(
-            x.reshape(1, N * self.in_channels, *x.shape[2:]),
+            x,
             weight.flatten(0, 1),
             bias.flatten() if bias is not None else None,
             self.stride,

@@ -67,5 +67,6 @@ def _heatmap_conv(channels: int, num_keypoints: int) -> nn.Conv2d:
     """The last layer, always static, which starts at N(0, 0.001) and bias 0."""
     conv = nn.Conv2d(channels, num_keypoints, 1)
     nn.init.normal_(conv.weight, std=0.001)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv

@@ -1,0 +1,1 @@
+"""Training: loss, schedules, checkpoints, logs and the loop."""

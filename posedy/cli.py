@@ -1,0 +1,169 @@
+"""The command line: parse, call the package, print. `posedy COMMAND --help` tells what each command takes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from posedy.files import write_json_atomically
+
+# Everything heavy is imported by the command that needs it, so that --help answers at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 0 done, 1 the work failed or its input is bad.
+
+    Wrong usage exits with 2.
+    """
+    parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_test, _add_eval, _add_check, _add_demo, _add_synth):
+        add(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except (ValueError, OSError, ArithmeticError, InterruptedError) as error:
+        print(f"posedy {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"posedy {parsed.command}: stopped", file=sys.stderr)
+        return 1
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="a YAML file, such as configs/coco/dy_mobilenetv2_050-dy_bneck.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as data.root=/data/coco train.epochs=210"
+    )
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser("train", help="train a network; the same --out goes on from its last checkpoint")
+    _add_config(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from posedy.config import load_config
+    from posedy.memory import keep_freed_memory
+    from posedy.training.loop import Trainer
+
+    config = load_config(arguments.config, arguments.overrides)
+    keep_freed_memory()
+    Trainer(config, arguments.out).fit()
+    return 0
+
+
+def _add_test(commands: Any) -> None:
+    parser = commands.add_parser("test", help="measure a network on a COCO set")
+    _add_config(parser)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a .pt or .safetensors file")
+    parser.add_argument("--boxes", help="'gt', or a detector's boxes as COCO results; default: data.boxes, else gt")
+    parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, results.json, persons.jpg")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    _add_json(parser)
+    parser.set_defaults(run=_test)
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from posedy.config import load_config
+    from posedy.evaluation.command import measure_checkpoint
+
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.boxes is not None:
+        config.data.boxes = None if arguments.boxes == "gt" else Path(arguments.boxes)
+    metrics = measure_checkpoint(config, arguments.checkpoint, arguments.out, arguments.device)
+    _write_json(arguments.json, metrics)
+    return 0
+
+
+def _add_eval(commands: Any) -> None:
+    parser = commands.add_parser("eval", help="COCO's numbers of a results file, as it is; needs no photos")
+    parser.add_argument("results", type=Path, help="COCO keypoint results")
+    parser.add_argument("--annotations", type=Path, required=True, help="the truth, like person_keypoints_val2017.json")
+    parser.add_argument(
+        "--images", choices=("all", "detected"), default="all", help="count all images, or those with results only"
+    )
+    _add_json(parser)
+    parser.set_defaults(run=_eval)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from posedy.evaluation.coco_metrics import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
+    from posedy.evaluation.results import read_results
+    from posedy.evaluation.truth import KeypointTruth
+
+    truth = KeypointTruth.from_coco(arguments.annotations)
+    results = read_results(arguments.results, truth.num_keypoints)
+    metrics = evaluate_keypoints(truth, results, arguments.images)
+    counted = len(evaluated_images(truth, results, arguments.images))
+    which = "all images" if arguments.images == "all" else "only images with results"
+    protocol = (
+        f"{arguments.results.name}, {which} ({counted} of {len(truth.image_ids)}), nothing rescored or suppressed"
+    )
+    print(format_metrics(metrics, protocol))
+    _write_json(arguments.json, metrics_to_json(metrics) | {"protocol": protocol})
+    return 0
+
+
+def _add_check(commands: Any) -> None:
+    parser = commands.add_parser("check", help="say what is wrong with a COCO keypoint file")
+    parser.add_argument("annotations", type=Path)
+    parser.add_argument("--images", type=Path, help="the folder of its photos, to check them too")
+    parser.add_argument("--decode", action="store_true", help="decode every photo, to find truncated ones")
+    parser.set_defaults(run=_check)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from posedy.data.check import check_coco
+
+    report = check_coco(arguments.annotations, arguments.images, arguments.decode)
+    print(report.format())
+    return 0 if report.ok else 1
+
+
+def _add_demo(commands: Any) -> None:
+    from posedy.inference import demo
+
+    parser = commands.add_parser("demo", help="draw the keypoints of photos")
+    demo.add_arguments(parser)
+    parser.set_defaults(run=demo.run)
+
+
+def _add_synth(commands: Any) -> None:
+    parser = commands.add_parser("synth", help="draw a COCO data set of people")
+    parser.add_argument("out", type=Path, help="the folder of the data set, such as data/drawn")
+    parser.add_argument("--train", type=int, default=700, help="photos to train on")
+    parser.add_argument("--val", type=int, default=128, help="photos to test on")
+    parser.add_argument("--seed", type=int, default=0, help="which decides everything drawn")
+    _add_json(parser)
+    parser.set_defaults(run=_synth)
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    from posedy.data.synthetic import draw_dataset
+    from posedy.evaluation.difficulty import difficulty
+
+    statistics = draw_dataset(arguments.out, arguments.train, arguments.val, arguments.seed, progress=True)
+    report = {}
+    for split, drawn in statistics.items():
+        annotations = arguments.out / "annotations" / f"person_keypoints_{split}2017.json"
+        report[split] = difficulty(drawn, annotations)
+        print(f"{split}: " + ", ".join(f"{name} {value:.3g}" for name, value in report[split].items()))
+    _write_json(arguments.json, report)
+    return 0
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a JSON file too")
+
+
+def _write_json(path: Path | None, value: Any) -> None:
+    if path is not None:
+        write_json_atomically(path, value, indent=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The configuration of an experiment: defaults (the paper's recipe), a YAML file, `key=value` from the command line."""
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from posedy.models.pose_net import HeatmapOutput
+from posedy.models.zoo import create_model, list_models
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class KeypointSet(_Section):
+    """A COCO keypoint file and the folder of its photos."""
+
+    annotations: Path
+    images: Path
+
+
+class DataConfig(_Section):
+    """Where the data set is. Relative paths count from the working directory."""
+
+    root: Path = Path("data/coco")
+    """COCO's tree: annotations/, train2017/, val2017/."""
+    train_annotations: Path | None = None
+    """None is ROOT/annotations/person_keypoints_train2017.json."""
+    train_images: Path | None = None
+    """None is ROOT/train2017."""
+    val_annotations: Path | None = None
+    """None is ROOT/annotations/person_keypoints_val2017.json."""
+    val_images: Path | None = None
+    """None is ROOT/val2017."""
+    extra: list[KeypointSet] = []
+    """More training sets of the same keypoints."""
+    boxes: Path | None = None
+    """Person boxes for testing (COCO results of a detector); None is the ground truth's."""
+
+    @property
+    def train_set(self) -> KeypointSet:
+        """The first training set."""
+        return KeypointSet(
+            annotations=self.train_annotations or self.root / "annotations/person_keypoints_train2017.json",
+            images=self.train_images or self.root / "train2017",
+        )
+
+    @property
+    def val_set(self) -> KeypointSet:
+        """The set that AP is measured on."""
+        return KeypointSet(
+            annotations=self.val_annotations or self.root / "annotations/person_keypoints_val2017.json",
+            images=self.val_images or self.root / "val2017",
+        )
+
+
+class ModelConfig(_Section):
+    """The network and the coding of its heatmaps."""
+
+    name: str = "dy_mobilenetv2_050-dy_bneck"
+    input_size: tuple[int, int] = (192, 256)
+    """(width, height) of the crops, divisible by 32."""
+    num_kernels: int = Field(4, ge=1)
+    """K of each dynamic convolution."""
+    output: HeatmapOutput = "linear"
+    """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs."""
+    sigma: float | None = Field(None, gt=0)
+    """Standard deviation of the targets in cells; None is 2 at 256 pixels of height, and in proportion."""
+    weights: Path | None = None
+    """A checkpoint or .safetensors file of the same network to start from."""
+
+    @model_validator(mode="after")
+    def _names_a_network(self) -> "ModelConfig":
+        if self.name not in list_models():
+            create_model(self.name)  # raises with the nearest name
+        if any(side <= 0 or side % 32 for side in self.input_size):
+            raise ValueError(f"input_size is (width, height), each divisible by 32, got {self.input_size}")
+        return self
+
+
+class AugmentConfig(_Section):
+    """How training crops vary (paper, section 6, and Sun et al., CVPR 2019)."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of mirroring."""
+    scale_std: float = Field(0.35, ge=0)
+    """The crop's size varies by N(1, scale_std), clipped to scale_range."""
+    scale_range: tuple[float, float] = (0.65, 1.35)
+    rotation_std: float = Field(45, ge=0)
+    """Degrees: N(0, rotation_std), clipped to +-rotation_max."""
+    rotation_max: float = Field(45, ge=0, le=180)
+    rotation_probability: float = Field(0.6, ge=0, le=1)
+    half_body_probability: float = Field(0.3, ge=0, le=1)
+    """Of showing only the upper or lower body of persons with enough labelled keypoints."""
+    photometric: list[dict[str, Any]] = []
+    """More albumentations transforms of the crop: {transform: NAME, and its arguments}."""
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> "AugmentConfig":
+        low, high = self.scale_range
+        if not 0 < low <= high:
+            raise ValueError(f"scale_range is (smallest, largest), both positive, got {self.scale_range}")
+        return self
+
+
+class TemperatureConfig(_Section):
+    """The attention's temperature over the epochs: linear from start to end, then constant (paper, section 4.2)."""
+
+    start: float = Field(30, gt=0)
+    end: float = Field(30, gt=0)
+    epochs: int = Field(10, ge=0)
+
+
+Loss = Literal["mse", "cross_entropy"]
+Schedule = Literal["step", "cosine"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+class TrainConfig(_Section):
+    """The optimisation. Defaults are the paper's."""
+
+    epochs: int = Field(210, ge=1)
+    batch_size: int = Field(128, ge=1)
+    """Persons per step, over all devices together."""
+    lr: float = Field(1e-3, gt=0)
+    schedule: Schedule = "step"
+    """"step": the rate falls to a tenth at each of `lr_drops`; "cosine": half a cosine from lr to 0."""
+    lr_drops: list[int] | None = None
+    """Epochs after which the rate falls; None is the paper's 170 and 200 of 210, in proportion."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises linearly from 0."""
+    loss: Loss = "mse"
+    temperature: TemperatureConfig = TemperatureConfig()
+    workers: int | None = Field(None, ge=0)
+    """Processes that load crops, for each device; None is one for each CPU core, at most 8."""
+    seed: int = Field(0, ge=0)
+    precision: Precision = "no"
+    """Mixed precision of the forward pass; attention and loss stay in float32."""
+
+
+class EvalConfig(_Section):
+    """How AP is measured."""
+
+    every: int = Field(10, ge=1)
+    """Epochs between evaluations during training; the last epoch is always evaluated."""
+    flip: bool = True
+    """Average the heatmaps of the crop and its mirror."""
+    batch_size: int = Field(64, ge=1)
+    padding: float = Field(1.25, gt=0)
+    """Of the boxes, at test time and in training."""
+    box_threshold: float = 0.0
+    """Detector boxes with a lower score are not used."""
+    keypoint_threshold: float = 0.2
+    """A person's score is box score x mean of the keypoint scores over this."""
+    nms: float | None = Field(0.9, gt=0, le=1)
+    """OKS above which the lower-scored of two poses is suppressed; None switches suppression off."""
+    backend: Literal["pycocotools"] = "pycocotools"
+
+
+class Config(_Section):
+    """An experiment."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _loss_fits_output(self) -> "Config":
+        if (self.train.loss == "cross_entropy") != (self.model.output == "softmax"):
+            raise ValueError(
+                "train.loss: cross_entropy and model.output: softmax belong together, "
+                f"got train.loss: {self.train.loss} and model.output: {self.model.output}"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML that `load_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        path: a YAML file that names what differs from the defaults; None is the defaults.
+        overrides: `section.key=value`, values in YAML.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ConfigError: if it is not YAML, a key is unknown (the nearest valid one is named) or a value does not fit.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = _read_yaml(Path(path))
+    for override in overrides:
+        _apply_override(values, override)
+    source = str(path) if path is not None else "the command line"
+    for key in _unknown_keys(values, Config):
+        nearest = difflib.get_close_matches(key, list(_valid_keys(Config)), n=1, cutoff=0)
+        raise ConfigError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest[0]!r}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg'].removeprefix('Value error, ')}"
+            + ("" if item["type"] == "value_error" else f", got {item['input']!r}")
+            for item in error.errors()
+        ]
+        raise ConfigError("\n".join([f"{source}: values that do not fit", *problems])) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration at {path.resolve()}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold sections such as 'data:' and 'train:', got {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not of the form section.key=value, such as train.epochs=210")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {override!r} is not YAML: {error}") from None
+    # YAML 1.1 reads 1e-3, without a dot, as text
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{override!r}: {section!r} is not a section")
+        values = inner
+    values[name] = value
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        yield name, kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, section in _sections(model):
+        if section is not None:
+            yield from _valid_keys(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _unknown_keys(values: dict[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    sections = dict(_sections(model))
+    for name, value in values.items():
+        if name not in sections:
+            yield f"{prefix}{name}"
+        elif (section := sections[name]) is not None and isinstance(value, dict):
+            yield from _unknown_keys(value, section, f"{prefix}{name}.")

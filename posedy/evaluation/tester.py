@@ -1,0 +1,222 @@
+"""Testing a network on a COCO set: boxes -> poses -> results -> COCO's numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from posedy.codec import HeatmapCodec
+from posedy.config import EvalConfig
+from posedy.data.coco import CocoPersons
+from posedy.data.dataset import BoxCrops, use_one_thread
+from posedy.data.detections import Detections
+from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.nms import oks_nms
+from posedy.evaluation.rescoring import rescore
+from posedy.evaluation.results import to_coco_results
+from posedy.evaluation.truth import KeypointTruth
+from posedy.geometry import FloatArray, apply_affine, invert_affine
+from posedy.prediction import predict_keypoints
+
+
+@dataclass(frozen=True, eq=False)
+class BoxPoses:
+    """One pose for each of D boxes on the images of a `CocoPersons`.
+
+    Attributes:
+        image_index: (D,) index of the image.
+        boxes: (D, 4) xyxy in image pixels.
+        box_scores: (D,).
+        keypoints: (D, K, 2) in image pixels.
+        scores: (D, K) of the keypoints.
+    """
+
+    image_index: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    box_scores: NDArray[np.float32]
+    keypoints: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+
+def predict_crops(
+    net: Callable[[Tensor], Tensor],
+    crops: BoxCrops,
+    codec: HeatmapCodec,
+    config: EvalConfig,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    part: tuple[int, int] = (0, 1),
+    progress: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
+    """The poses that a network sees in crops, persons of several images batched together.
+
+    Args:
+        net: normalised crops (N, 3, H, W) -> heatmaps (N, K, h, w), in evaluation mode.
+        crops: what to look at.
+        codec: of the network's heatmaps.
+        config: flip and batch size.
+        device: of the network.
+        workers: processes that load crops.
+        part: (i, n) takes every n-th crop from the i-th on; the parts together are all crops, each once.
+        progress: whether to show a bar.
+
+    Returns:
+        Indices (M,) of the crops, keypoints (M, K, 2) in image pixels and their scores (M, K).
+    """
+    skeleton = crops.persons.skeleton
+    indices = np.arange(part[0], len(crops), part[1])
+    loader: DataLoader[Any] = DataLoader(
+        Subset(crops, indices.tolist()),
+        batch_size=config.batch_size,
+        num_workers=workers if len(indices) > config.batch_size else 0,
+        worker_init_fn=use_one_thread,
+    )
+    keypoints: list[FloatArray] = [np.zeros((0, skeleton.num_keypoints, 2))]
+    scores = [np.zeros((0, skeleton.num_keypoints), dtype=np.float32)]
+    flip_permutation = skeleton.flip_permutation if config.flip else None
+    with tqdm(total=len(indices), desc="test", unit="person", disable=None if progress else True) as bar:
+        for batch in loader:
+            in_crop, peaks = predict_keypoints(net, batch["crop"].numpy(), codec, flip_permutation, device)
+            image_to_crop = np.stack([crops.image_to_crop(int(index)) for index in batch["index"]])
+            keypoints.append(apply_affine(invert_affine(image_to_crop), in_crop))
+            scores.append(peaks)
+            bar.update(len(peaks))
+    return indices, np.concatenate(keypoints), np.concatenate(scores)
+
+
+def poses_to_results(
+    persons: CocoPersons, poses: BoxPoses, areas: NDArray[np.float64], config: EvalConfig
+) -> list[dict[str, Any]]:
+    """Rescores the poses and suppresses near duplicates image by image: COCO results.
+
+    A person's score is its box's times the mean of its keypoint scores over `keypoint_threshold`.
+
+    Args:
+        persons: the set, for image ids and sigmas.
+        poses: D poses.
+        areas: (D,) for OKS among poses: those of the padded crops, by the protocol behind published numbers.
+        config: thresholds.
+    """
+    person_scores = rescore(poses.box_scores, poses.scores, config.keypoint_threshold)
+    results = []
+    order = np.argsort(poses.image_index, kind="stable")
+    for of_image in np.split(order, np.flatnonzero(np.diff(poses.image_index[order])) + 1):
+        if len(of_image) == 0:
+            continue
+        if config.nms is not None:
+            kept = oks_nms(
+                poses.keypoints[of_image],
+                person_scores[of_image],
+                areas[of_image],
+                np.asarray(persons.skeleton.sigmas),
+                config.nms,
+            )
+            of_image = of_image[kept]
+        image_id = int(persons.image_ids[poses.image_index[of_image[0]]])
+        results += to_coco_results(
+            image_id,
+            poses.keypoints[of_image],
+            poses.scores[of_image],
+            person_scores[of_image],
+            persons.category_id,
+        )
+    return results
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a reader must know to compare an AP."""
+
+    boxes: str
+    num_boxes: int
+    num_images: int
+    input_size: tuple[int, int]
+    flip: bool
+    nms: float | None
+    padding: float
+    box_threshold: float
+    keypoint_threshold: float
+    backend: str
+
+    def __str__(self) -> str:
+        """One line, to stand above the numbers."""
+        width, height = self.input_size
+        nms = "off" if self.nms is None else f"OKS {self.nms:g}"
+        return (
+            f"boxes={self.boxes} ({self.num_boxes} on {self.num_images} images), flip={'on' if self.flip else 'off'}, "
+            f"NMS={nms}, input {height}x{width}, {self.backend}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a test found: COCO's ten numbers with their protocol, the results they are of, and a pose for each box."""
+
+    metrics: dict[str, float]
+    protocol: Protocol
+    results: list[dict[str, Any]]
+    poses: BoxPoses
+
+
+def evaluate_network(
+    net: Callable[[Tensor], Tensor],
+    persons: CocoPersons,
+    boxes: Detections | None,
+    codec: HeatmapCodec,
+    config: EvalConfig,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    truth: KeypointTruth | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = False,
+) -> Outcome:
+    """Measures a network on a COCO set.
+
+    Args:
+        net: normalised crops (N, 3, H, W) -> heatmaps (N, K, h, w), in evaluation mode.
+        persons: the set.
+        boxes: of a detector; None is the ground truth's boxes with score 1.
+        codec: of the network's heatmaps.
+        config: the protocol.
+        device: of the network.
+        workers: processes that load crops.
+        truth: the annotation file for COCOeval, if it has been read already.
+        accelerator: of several processes, each of which tests its part; every process gets the whole outcome.
+        progress: whether to show a bar.
+    """
+    if boxes is None:
+        image_index, box_array, scores = persons.image_index, persons.boxes, np.ones(len(persons), dtype=np.float32)
+    else:
+        image_index, box_array, scores = boxes.image_index, boxes.boxes, boxes.scores
+    crops = BoxCrops(persons, image_index, box_array, codec.input_size, config.padding)
+    part = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
+    found = predict_crops(net, crops, codec, config, device=device, workers=workers, part=part, progress=progress)
+    found_by_all = gather_object([found]) if part[1] > 1 else [found]
+    indices, keypoints, keypoint_scores = (np.concatenate(values) for values in zip(*found_by_all, strict=True))
+    order = np.argsort(indices)
+    poses = BoxPoses(image_index, box_array, scores, keypoints[order], keypoint_scores[order])
+    results = poses_to_results(persons, poses, crops.sizes.prod(axis=-1), config)
+    metrics = evaluate_keypoints(truth if truth is not None else persons.annotations, results)
+    protocol = Protocol(
+        boxes="gt" if boxes is None else boxes.path.name,
+        num_boxes=len(box_array),
+        num_images=len(persons.image_ids),
+        input_size=codec.input_size,
+        flip=config.flip,
+        nms=config.nms,
+        padding=config.padding,
+        box_threshold=config.box_threshold,
+        keypoint_threshold=config.keypoint_threshold,
+        backend=config.backend,
+    )
+    return Outcome(metrics, protocol, results, poses)

@@ -1,0 +1,54 @@
+"""What a run writes while it goes: metrics.csv and TensorBoard curves."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from posedy.evaluation.coco_metrics import METRIC_NAMES
+from posedy.files import write_bytes_atomically
+
+_COLUMNS = ("epoch", "step", "lr", "temperature", "loss", "persons_per_second", "seconds", *METRIC_NAMES)
+
+
+class RunLog:
+    """One row for each epoch in metrics.csv and the same numbers as TensorBoard curves.
+
+    Args:
+        run: the run's folder.
+        epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
+    """
+
+    def __init__(self, run: Path, epochs_done: int) -> None:
+        self._path = run / "metrics.csv"
+        self._rows = [row for row in read_metrics(run) if int(row["epoch"]) <= epochs_done]
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
+
+    def write(self, numbers: Mapping[str, float]) -> None:
+        """Adds an epoch's row; AP columns stay empty where it was not measured."""
+        self._rows.append({name: f"{numbers[name]:g}" if name in numbers else "" for name in _COLUMNS})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_bytes_atomically(self._path, text.getvalue().encode())
+        for name, value in numbers.items():
+            if name != "epoch":
+                group = "val" if name in METRIC_NAMES else "train"
+                self._board.add_scalar(f"{group}/{name}", value, int(numbers["epoch"]))
+        self._board.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        self._board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv, by column name; none if there is no such file yet."""
+    path = run / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

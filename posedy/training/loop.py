@@ -1,0 +1,350 @@
+"""The training loop."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from posedy.codec import HeatmapCodec
+from posedy.config import Config
+from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.dataset import EpochSampler, TrainingCrops, use_one_thread
+from posedy.evaluation.coco_metrics import format_metrics
+from posedy.evaluation.tester import evaluate_network
+from posedy.evaluation.truth import KeypointTruth
+from posedy.files import write_bytes_atomically
+from posedy.models.dynamic_conv import set_temperature
+from posedy.models.pose_net import PoseNet
+from posedy.models.weights import load_checkpoint, network_state, read_checkpoint
+from posedy.models.zoo import create_model
+from posedy.prediction import normalise_crops
+from posedy.training.checkpoint import BEST, LAST, check_same_experiment, save_checkpoint
+from posedy.training.log import RunLog
+from posedy.training.loss import heatmap_loss
+from posedy.training.schedule import learning_rate, temperature
+from posedy.workers import default_workers
+
+
+class TrainingInterruptedError(Exception):
+    """Training was stopped by the user; a checkpoint has been written."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; the message names the batch."""
+
+
+class Trainer:
+    """Trains the network of a configuration in a run folder, from its last checkpoint if there is one.
+
+    The folder gets config.yaml, metrics.csv, TensorBoard curves, last.pt after every epoch (all that is needed to go
+    on) and best.pt (the network of the best AP so far).
+
+    Args:
+        config: the experiment.
+        run: its folder.
+        progress: whether to show bars.
+
+    Raises:
+        OSError, ValueError: if data, weights or an earlier run in the folder do not fit the configuration.
+    """
+
+    def __init__(self, config: Config, run: Path, progress: bool = True) -> None:
+        self.config = config
+        self.run = run
+        self.accelerator = Accelerator(mixed_precision=config.train.precision)
+        self.progress = progress and self.accelerator.is_main_process
+        if config.train.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"train.batch_size={config.train.batch_size} does not divide by the {self.accelerator.num_processes} "
+                "processes"
+            )
+        self.workers = config.train.workers if config.train.workers is not None else default_workers()
+        self.codec = HeatmapCodec(config.model.input_size, config.model.sigma)
+
+        train_sets = [config.data.train_set, *config.data.extra]
+        sets = [self._read(entry.annotations, entry.images) for entry in train_sets]
+        self.val = self._read(config.data.val_set.annotations, config.data.val_set.images)
+        self.truth = KeypointTruth.from_coco(self.val.annotations)
+        self.crops = TrainingCrops(sets, self.codec.input_size, config.augment, config.eval.padding, config.train.seed)
+        if self.crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
+            self.say("half body is off: the categories of the training set name no 'upper_body' keypoints")
+        self.sampler = EpochSampler(
+            len(self.crops),
+            config.train.batch_size,
+            config.train.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+
+        torch.manual_seed(config.train.seed)
+        self.net = self._build_network()
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.train.lr, fused=True)
+        self.epoch, self.step = 0, 0
+        self.loss_sum, self.seconds = 0.0, 0.0
+        self.best_ap: float | None = None
+        self.metrics: dict[str, float] = {}
+        scaler_state = self._resume(run / LAST) if (run / LAST).is_file() else None
+        self.wrapped_net, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
+        if self.accelerator.scaler is not None and scaler_state is not None:
+            self.accelerator.scaler.load_state_dict(scaler_state)
+
+    # -- set-up ----------------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Prints on the main process."""
+        if self.accelerator.is_main_process:
+            tqdm.write(text)
+
+    def _read(self, annotations: Path, images: Path) -> CocoPersons:
+        persons = read_coco(annotations, images)
+        self.say(persons.summary())
+        for warning in persons.warnings:
+            self.say(f"  warning: {warning}")
+        return persons
+
+    def _build_network(self) -> PoseNet:
+        model, skeleton = self.config.model, self.crops.skeleton
+        net = create_model(
+            model.name,
+            skeleton.num_keypoints,
+            model.num_kernels,
+            temperature=self.config.train.temperature.start,
+            output=model.output,
+            input_size=model.input_size,
+            skeleton=skeleton,
+        )
+        if model.weights is not None:
+            start = load_checkpoint(model.weights)
+            try:
+                net.load_state_dict(start.state_dict())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"model.weights: {model.weights} holds {start.name}, not {net.name}: {error}"
+                ) from None
+            self.say(f"starting from the weights of {model.weights}")
+        return net
+
+    def _resume(self, path: Path) -> dict[str, Any] | None:
+        """Takes up the state of a checkpoint; returns that of the loss scaler, which does not exist yet."""
+        state = read_checkpoint(path)
+        check_same_experiment(state["config"], self.config, self.run)
+        self.net.load_state_dict(state["network"]["tensors"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
+        self.best_ap = state["best_ap"]
+        self.metrics = state["metrics"]
+        torch.set_rng_state(state["random"])
+        where = f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
+        self.say(f"going on from {path} after {where}")
+        return state["scaler"]
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def fit(self) -> dict[str, float]:
+        """Trains to the last epoch and returns the numbers of the last evaluation.
+
+        Raises:
+            TrainingInterruptedError: after Ctrl-C; training goes on from there with the same command.
+            NonFiniteLossError: if the loss is not a number any more.
+        """
+        epochs = self.config.train.epochs
+        if self.accelerator.is_main_process:
+            write_bytes_atomically(self.run / "config.yaml", self.config.to_yaml().encode())
+        log = RunLog(self.run, self.epoch) if self.accelerator.is_main_process else None
+        loader = DataLoader(
+            self.crops,
+            batch_sampler=self.sampler,
+            num_workers=self.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            persistent_workers=self.workers > 0,
+            worker_init_fn=use_one_thread,
+        )
+        with _interruptible() as interrupted:
+            while self.epoch < epochs:
+                numbers = self._train_epoch(loader, interrupted)
+                if self.epoch % self.config.eval.every == 0 or self.epoch == epochs:
+                    self.metrics = self._evaluate()
+                    numbers |= self.metrics
+                if self.accelerator.is_main_process and log is not None:
+                    self._save()
+                    log.write(numbers)
+                if interrupted:
+                    self._stop_here()
+        if log is not None:
+            log.close()
+        return self.metrics
+
+    def _train_epoch(self, loader: DataLoader[Any], interrupted: list[bool]) -> dict[str, float]:
+        config, steps = self.config.train, len(self.sampler)
+        tau = temperature(config.temperature, self.epoch)
+        set_temperature(self.net, tau)
+        self.net.train()
+        self.sampler.set_position(self.epoch, self.step)
+        began = time.perf_counter()
+        seen, rate = 0, config.lr
+        bar = tqdm(
+            total=steps,
+            initial=self.step,
+            desc=f"epoch {self.epoch + 1}/{config.epochs}",
+            unit="step",
+            disable=None if self.progress else True,
+            leave=False,
+        )
+        for batch in loader:
+            rate = learning_rate(config, self.epoch * steps + self.step, steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss = self._train_step(batch)
+            value = float(loss)
+            if not np.isfinite(value):
+                self._refuse_loss(value, batch)
+            self.loss_sum += value
+            self.step += 1
+            seen += len(batch["crop"]) * self.accelerator.num_processes
+            elapsed = time.perf_counter() - began
+            left = (elapsed / seen) * (len(self.crops) * (config.epochs - self.epoch) - self.step * config.batch_size)
+            bar.update()
+            bar.set_postfix_str(
+                f"loss {self.loss_sum / self.step:.5f}, {seen / elapsed:.0f} persons/s, left {_clock(max(left, 0))}"
+                + (f", best AP {self.best_ap:.3f}" if self.best_ap is not None else "")
+            )
+            if interrupted and self.step < steps:
+                self.seconds += elapsed
+                self._stop_here()
+        bar.close()
+        elapsed = time.perf_counter() - began
+        numbers = {
+            "epoch": self.epoch + 1,
+            "step": (self.epoch + 1) * steps,
+            "lr": rate,
+            "temperature": tau,
+            "loss": self.loss_sum / steps,
+            "persons_per_second": seen / elapsed,
+            "seconds": self.seconds + elapsed,
+        }
+        self.say(
+            f"epoch {self.epoch + 1}/{config.epochs}: loss {numbers['loss']:.5f}, lr {rate:.2g}, "
+            f"{numbers['persons_per_second']:.0f} persons/s, {_clock(numbers['seconds'])}"
+        )
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum, self.seconds = 0.0, 0.0
+        return numbers
+
+    def _train_step(self, batch: dict[str, Tensor]) -> Tensor:
+        device = self.accelerator.device
+        crops = batch["crop"].to(device, non_blocking=True)
+        keypoints = batch["keypoints"].to(device, non_blocking=True)
+        labelled = batch["labelled"].to(device, non_blocking=True)
+        targets, weights = self.codec.encode(keypoints, labelled)
+        heatmaps = self.wrapped_net(normalise_crops(crops))
+        loss = heatmap_loss(heatmaps, targets, weights, self.config.train.loss)
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    def _evaluate(self) -> dict[str, float]:
+        self.net.eval()
+        outcome = evaluate_network(
+            self.net,
+            self.val,
+            None,
+            self.codec,
+            self.config.eval,
+            device=self.accelerator.device,
+            workers=self.workers,
+            truth=self.truth,
+            accelerator=self.accelerator,
+            progress=self.progress,
+        )
+        self.say(format_metrics(outcome.metrics, str(outcome.protocol)))
+        ap = outcome.metrics["AP"]
+        if self.best_ap is None or ap > self.best_ap:
+            self.best_ap = ap
+            if self.accelerator.is_main_process:
+                save_checkpoint(
+                    self.run / BEST,
+                    {
+                        "network": network_state(self.net),
+                        "epoch": self.epoch,
+                        "metrics": outcome.metrics,
+                        "protocol": str(outcome.protocol),
+                    },
+                )
+        return outcome.metrics
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        scaler = self.accelerator.scaler
+        save_checkpoint(
+            self.run / LAST,
+            {
+                "network": network_state(self.net),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "epoch": self.epoch,
+                "step": self.step,
+                "loss_sum": self.loss_sum,
+                "seconds": self.seconds,
+                "best_ap": self.best_ap,
+                "metrics": self.metrics,
+                "random": torch.get_rng_state(),
+                "config": self.config.model_dump(mode="json"),
+            },
+        )
+
+    def _stop_here(self) -> None:
+        if self.accelerator.is_main_process:
+            self._save()
+        done = f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
+        raise TrainingInterruptedError(
+            f"stopped after {done}; {self.run / LAST} is written, the same command goes on from there"
+        )
+
+    def _refuse_loss(self, value: float, batch: dict[str, Tensor]) -> None:
+        ids = batch["annotation_id"].tolist()
+        raise NonFiniteLossError(
+            f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}, on the batch of annotations {ids}; "
+            f"{self.run / LAST} holds the state before this epoch if there was one: look at them, or train "
+            "with a lower train.lr"
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[bool]]:
+    """Turns the first Ctrl-C (or SIGTERM) into an entry of the yielded list; the second one interrupts at once."""
+    interrupted: list[bool] = []
+    handlers: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        interrupted.append(True)
+        signal.signal(number, handlers[number])
+        tqdm.write("stopping after this step ...")
+
+    try:
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            handlers[caught] = signal.signal(caught, note)
+    except ValueError:  # not in the main thread
+        handlers.clear()
+    try:
+        yield interrupted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

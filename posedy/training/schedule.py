@@ -1,0 +1,33 @@
+"""Learning rate and temperature as functions of the position in training: nothing to save, nothing to restore."""
+
+import math
+
+from posedy.config import TemperatureConfig, TrainConfig
+
+_PAPER_EPOCHS = 210
+_PAPER_DROPS = (170, 200)
+_DROP_FACTOR = 0.1
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The rate of a step, counted from 0 over all epochs."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "cosine":
+        progress = step / (config.epochs * steps_per_epoch)
+        return config.lr * warmup * (1 + math.cos(math.pi * progress)) / 2
+    epoch = step // steps_per_epoch
+    return config.lr * warmup * _DROP_FACTOR ** sum(epoch >= drop for drop in lr_drops(config))
+
+
+def lr_drops(config: TrainConfig) -> list[int]:
+    """The epochs at which the step schedule drops: the configured ones, or the paper's in proportion to the epochs."""
+    if config.lr_drops is not None:
+        return config.lr_drops
+    return [round(drop / _PAPER_EPOCHS * config.epochs) for drop in _PAPER_DROPS]
+
+
+def temperature(config: TemperatureConfig, epoch: int) -> float:
+    """The temperature of an epoch, counted from 0: linear from start to end over the first epochs, then end."""
+    if config.epochs == 0:
+        return config.end
+    return config.start + (config.end - config.start) * min(1.0, epoch / config.epochs)

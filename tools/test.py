@@ -1,0 +1,8 @@
+"""Measures a network: `python tools/test.py CONFIG --checkpoint FILE --out FOLDER`, the same as `posedy test`."""
+
+import sys
+
+from posedy.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["test", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""Trains a network: `python tools/train.py CONFIG key=value ... --out RUN`, the same as `posedy train`."""
+
+import sys
+
+from posedy.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
