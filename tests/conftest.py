@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Tests use small networks, which threads slow down, above all where several processes share the cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture
