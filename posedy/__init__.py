@@ -1,1 +1,55 @@
-"""Human pose estimation with dynamic convolution."""
+"""Human pose estimation with dynamic convolution.
+
+The names below are imported when they are first used, so that `import posedy` costs nothing.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posedy.inference.estimator import PoseEstimator
+    from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
+    from posedy.models.weights import load_checkpoint
+    from posedy.models.zoo import create_model, list_models
+    from posedy.skeleton import COCO17, Skeleton
+
+    __version__: str
+
+__all__ = [
+    "COCO17",
+    "DynamicConv2d",
+    "PoseEstimator",
+    "Skeleton",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_checkpoint",
+    "set_temperature",
+]
+
+_HOMES = {
+    "COCO17": "posedy.skeleton",
+    "DynamicConv2d": "posedy.models.dynamic_conv",
+    "PoseEstimator": "posedy.inference.estimator",
+    "Skeleton": "posedy.skeleton",
+    "create_model": "posedy.models.zoo",
+    "list_models": "posedy.models.zoo",
+    "load_checkpoint": "posedy.models.weights",
+    "set_temperature": "posedy.models.dynamic_conv",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.metadata.version("posedy")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'posedy' has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,155 @@
+"""The pose estimator: an image and person boxes in, poses out."""
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from posedy.codec import HeatmapCodec
+from posedy.device import choose_device
+from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
+from posedy.inference.boxes import checked_box_scores, checked_boxes
+from posedy.inference.detectors import Detector, as_detector
+from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
+from posedy.inference.poses import Poses
+from posedy.models.pose_net import PoseNet
+from posedy.models.weights import load_checkpoint
+from posedy.models.zoo import list_models
+from posedy.prediction import predict_keypoints
+from posedy.skeleton import COCO17, Skeleton
+
+_SHIPPED = Path(__file__).parents[1] / "weights"
+# OpenCV's warps count pixels in 16 bits
+_LARGEST_SIDE = 32766
+
+
+class PoseEstimator:
+    """Finds the keypoints of persons in images.
+
+        estimator = PoseEstimator("runs/x/best.pt")
+        poses = estimator("photo.jpg", boxes=[[48, 20, 210, 400]])
+        cv2.imwrite("drawn.jpg", poses.draw("photo.jpg"))
+
+    It holds nothing that a call changes, so several threads may share one.
+
+    Args:
+        model: a checkpoint (.pt) or .safetensors file, the name of a shipped model, or a network. A network is copied:
+            the one given stays on its device and in its mode.
+        device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
+        detector: finds the persons of images that come without boxes: "whole" takes the whole image for one person,
+            and so does any object with `detect(image_bgr) -> (boxes, scores)`; None asks for boxes.
+        flip: whether heatmaps are averaged with those of the mirrored crop: more accurate, at twice the time.
+        batch_size: persons that go through the network at a time.
+
+    Raises:
+        OSError: if the model's file cannot be read.
+        TypeError: if an argument is of another type.
+        ValueError: if the file holds no network, the device is absent, or another argument does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | PoseNet,
+        device: str | torch.device = "auto",
+        detector: str | Detector | None = None,
+        flip: bool = True,
+        batch_size: int = 32,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.device = choose_device(str(device))
+        self._detector = as_detector(detector) if detector is not None else None
+        net = _load(model)
+        if flip and net.skeleton is None:
+            raise ValueError(
+                "the network does not say which of its keypoints are left and right: flip=True needs a skeleton "
+                "(create_model(..., skeleton=...)); flip=False does without"
+            )
+        self._net = net.eval().to(self.device)
+        self._codec = HeatmapCodec(net.input_size)
+        self._flip_permutation = net.skeleton.flip_permutation if flip and net.skeleton is not None else None
+        self._batch_size = batch_size
+        self.skeleton = net.skeleton if net.skeleton is not None else _nameless(net.num_keypoints)
+
+    def __call__(self, image: ImageLike, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None) -> Poses:
+        """The poses of an image, one for each box, in the order of the boxes.
+
+        Args:
+            image: a path, a PIL image, or a uint8 array in OpenCV's BGR order, (H, W, 3), (H, W, 4) or grey. The EXIF
+                orientation of paths and PIL images is honoured. It is not changed.
+            boxes: (P, 4) xyxy of the persons in image pixels; they may reach beyond the image. Zero boxes give zero
+                poses; without boxes the detector is asked.
+            box_scores: (P,) how sure the boxes are, 1 if not given.
+
+        Raises:
+            OSError: if a photo cannot be read.
+            TypeError: if the image is of another type.
+            ValueError: if the image or the boxes are not as above, or there are neither boxes nor a detector.
+        """
+        if boxes is None and box_scores is not None:
+            raise ValueError("box_scores came without boxes")
+        if boxes is None and self._detector is None:
+            raise ValueError(
+                "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or make the estimator with "
+                "detector='whole' (the whole image is one person) or with detector=an object that has "
+                "detect(image_bgr) -> (boxes, scores)"
+            )
+        rgb = to_rgb(image)
+        if max(rgb.shape[:2]) > _LARGEST_SIDE:
+            raise ValueError(
+                f"the image is {rgb.shape[1]}x{rgb.shape[0]} pixels: OpenCV warps up to {_LARGEST_SIDE} a side; cut or "
+                "shrink it"
+            )
+        if boxes is None and self._detector is not None:
+            boxes, box_scores = self._detector.detect(rgb_to_bgr(rgb))
+        checked = checked_boxes(boxes if boxes is not None else [])
+        scores = checked_box_scores(box_scores, len(checked))
+        keypoints, keypoint_scores = self._estimate(rgb, checked)
+        return Poses(keypoints, keypoint_scores, checked, scores, self.skeleton)
+
+    def _estimate(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keypoints (P, K, 2) in image pixels and scores (P, K) of an RGB image."""
+        width, height = self._codec.input_size
+        keypoints = np.zeros((len(boxes), self.skeleton.num_keypoints, 2), dtype=np.float32)
+        scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
+        image_to_crop = image_to_crop_matrix(*padded_region(boxes, width / height), self._codec.input_size)
+        crop_to_image = invert_affine(image_to_crop)
+        for start in range(0, len(boxes), self._batch_size):
+            batch = slice(start, start + self._batch_size)
+            crops = np.stack([warp_crop(image, matrix, self._codec.input_size) for matrix in image_to_crop[batch]])
+            in_crop, scores[batch] = predict_keypoints(
+                self._net, crops, self._codec, self._flip_permutation, self.device
+            )
+            keypoints[batch] = apply_affine(crop_to_image[batch], in_crop)
+        return keypoints, scores
+
+
+def _load(model: str | os.PathLike[str] | PoseNet) -> PoseNet:
+    """The network that a file or a name stands for, or a copy of the network given."""
+    if isinstance(model, PoseNet):
+        return copy.deepcopy(model)
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"a model is a path, the name of a shipped model, or a PoseNet, got {type(model).__name__}")
+    path = Path(model)
+    is_name = isinstance(model, str) and path.name == model and not path.suffix and not path.exists()
+    if not is_name:
+        return load_checkpoint(path)
+    shipped = sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))
+    if model in shipped:
+        return load_checkpoint(_SHIPPED / f"{model}.safetensors")
+    hint = f" ({model} is an architecture: posedy.create_model builds it, untrained)" if model in list_models() else ""
+    raise ValueError(
+        f"no shipped model is named {model!r}{hint}; shipped are: {', '.join(shipped) or 'none'}. "
+        "Or give the path of a .pt or .safetensors file, or a network"
+    )
+
+
+def _nameless(num_keypoints: int) -> Skeleton:
+    """Stands for a skeleton that is not known: numbered keypoints without limbs, sigmas the mean of COCO's."""
+    names = tuple(f"keypoint_{index}" for index in range(num_keypoints))
+    return Skeleton(names, (), (), (float(np.mean(COCO17.sigmas)),) * num_keypoints)

@@ -1,0 +1,79 @@
+"""The poses of one image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.evaluation.rescoring import rescore
+from posedy.evaluation.results import to_coco_results
+from posedy.inference.drawing import DRAW_THRESHOLD, draw_poses
+from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
+from posedy.skeleton import Skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """P poses of one image.
+
+    Attributes:
+        keypoints: (P, K, 2) float32 in image pixels.
+        scores: (P, K) float32, how sure each keypoint is: the height of its heatmap's peak.
+        boxes: (P, 4) float32 xyxy in image pixels.
+        box_scores: (P,) float32.
+        skeleton: the meaning of the K keypoints.
+    """
+
+    keypoints: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    box_scores: NDArray[np.float32]
+    skeleton: Skeleton
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def pose_scores(self) -> NDArray[np.float64]:
+        """(P,) by which poses are ranked: box score times the mean of the keypoint scores over 0.2."""
+        return rescore(self.box_scores, self.scores)
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """The poses as P COCO keypoint results, for `posedy eval` and COCOeval.
+
+        Args:
+            image_id: the id that the annotation file gives the image.
+        """
+        return to_coco_results(image_id, self.keypoints, self.scores, self.pose_scores)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """The poses as P dictionaries of Python numbers, keypoints by name; pixels to 0.01, scores to 0.0001."""
+        return [
+            {
+                "score": round(float(pose_score), 4),
+                "box_xyxy": [round(float(side), 2) for side in box],
+                "box_score": round(float(box_score), 4),
+                "keypoints": {
+                    name: {"x": round(float(x), 2), "y": round(float(y), 2), "score": round(float(score), 4)}
+                    for name, (x, y), score in zip(self.skeleton.keypoints, points, scores, strict=True)
+                },
+            }
+            for points, scores, box, box_score, pose_score in zip(
+                self.keypoints, self.scores, self.boxes, self.box_scores, self.pose_scores, strict=True
+            )
+        ]
+
+    def draw(self, image: ImageLike, threshold: float = DRAW_THRESHOLD, boxes: bool = False) -> NDArray[np.uint8]:
+        """Draws the poses on a copy of their image.
+
+        Args:
+            image: of any kind that the estimator takes; it stays as it is.
+            threshold: keypoints with scores up to this one are faint.
+            boxes: whether to draw the boxes too.
+
+        Returns:
+            (H, W, 3) uint8 in OpenCV's BGR order, for `cv2.imwrite` and `cv2.imshow`.
+        """
+        frames = self.boxes if boxes else None
+        return rgb_to_bgr(draw_poses(to_rgb(image), self.keypoints, self.scores, self.skeleton, frames, threshold))

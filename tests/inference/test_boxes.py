@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from posedy.inference.boxes import checked_box_scores, checked_boxes
+
+
+@pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros((0, 4), dtype=int), ()])
+def test_no_boxes(boxes: object) -> None:
+    assert checked_boxes(boxes).shape == (0, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("boxes", [[[1, 2, 3, 4]], ((1, 2, 3, 4.0),), np.array([[1, 2, 3, 4]], dtype=np.uint8)])
+def test_boxes_become_float32(boxes: object) -> None:
+    checked = checked_boxes(boxes)  # type: ignore[arg-type]
+    assert checked.dtype == np.float32
+    assert checked.tolist() == [[1, 2, 3, 4]]
+
+
+def test_boxes_given_are_not_shared() -> None:
+    boxes = np.array([[1, 2, 3, 4]], dtype=np.float32)
+    assert not np.shares_memory(checked_boxes(boxes), boxes)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[0, 0, 9, 9], [10, 20, 5, 40]], r"box 1 has no area: \[10.*x2 > x1.*height, the box is \[10.*15.0, 60.0\]"),
+        ([[0, 0, 9, 0]], r"box 0 has no area: \[0.0, 0.0, 9.0, 0.0\] as x1, y1, x2, y2 needs x2 > x1 and y2 > y1$"),
+        ([[0, 0, 9, 9], [0, np.nan, 9, 9]], "box 1 is not finite"),
+        ([[0, 0, np.inf, 9]], "box 0 is not finite"),
+        ([[0, 0, 1e200, 9]], "box 0 is not finite"),
+        # in float32 these corners are one
+        ([[1e8, 0, 1e8 + 1, 9]], "box 0 has no area"),
+        ([1, 2, 3, 4], r"shape \(4,\); write \[\[x1"),
+        ([[0, 0, 9, 9, 0.5]], r"shape \(1, 5\); give the fifth column as box_scores"),
+        (np.zeros((0, 5)), r"shape \(0, 5\)"),
+        (3, r"shape \(\)"),
+        ([[1, 2, 3]], r"shape \(1, 3\)"),
+        ([[1, 2, 3, 4], [1, 2]], "boxes are .P, 4. numbers"),
+        ([["a", "b", "c", "d"]], "boxes are .P, 4. numbers"),
+    ],
+)
+def test_other_boxes_are_refused_in_words(boxes: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        checked_boxes(boxes)  # type: ignore[arg-type]
+
+
+def test_scores() -> None:
+    assert checked_box_scores(None, 2).tolist() == [1, 1]
+    assert checked_box_scores([0.5, 0.25], 2).tolist() == [0.5, 0.25]
+    assert checked_box_scores([], 0).shape == (0,)
+    with pytest.raises(ValueError, match=r"2 boxes have scores of shape \(2,\), got \(1,\)"):
+        checked_box_scores([0.5], 2)
+    with pytest.raises(ValueError, match="score of box 1 is not finite"):
+        checked_box_scores([0.5, np.nan], 2)
+    with pytest.raises(ValueError, match="numbers, one for each box"):
+        checked_box_scores(["a"], 1)

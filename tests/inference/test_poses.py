@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from posedy.evaluation.results import check_results
+from posedy.inference.poses import Poses
+from posedy.skeleton import COCO17
+
+
+@pytest.fixture
+def poses() -> Poses:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 50, (3, 2))
+    return Poses(
+        keypoints=rng.uniform(0, 100, (3, 17, 2)).astype(np.float32),
+        scores=rng.uniform(0, 1, (3, 17)).astype(np.float32),
+        boxes=np.concatenate([corners, corners + 40], axis=1).astype(np.float32),
+        box_scores=np.array([1, 0.5, 0.25], dtype=np.float32),
+        skeleton=COCO17,
+    )
+
+
+def no_poses() -> Poses:
+    empty = np.zeros((0, 17, 2), np.float32)
+    return Poses(empty, empty[..., 0], np.zeros((0, 4), np.float32), np.zeros(0, np.float32), COCO17)
+
+
+def test_len(poses: Poses) -> None:
+    assert len(poses) == 3
+    assert len(no_poses()) == 0
+
+
+def test_to_coco_gives_valid_rescored_results(poses: Poses) -> None:
+    results = poses.to_coco(42)
+    check_results(results, num_keypoints=17)
+    for index, result in enumerate(results):
+        certain = [score for score in poses.scores[index].tolist() if score > 0.2]
+        assert result["score"] == pytest.approx(poses.box_scores[index] * sum(certain) / len(certain))
+        assert result["image_id"] == 42
+        np.testing.assert_array_equal(np.reshape(result["keypoints"], (17, 3))[:, :2], poses.keypoints[index])
+    assert json.loads(json.dumps(results)) == results
+    assert no_poses().to_coco(42) == []
+
+
+def test_records_name_the_keypoints(poses: Poses) -> None:
+    records = json.loads(json.dumps(poses.to_records()))
+    assert len(records) == 3
+    for index, record in enumerate(records):
+        assert list(record["keypoints"]) == list(COCO17.keypoints)
+        points = [(point["x"], point["y"]) for point in record["keypoints"].values()]
+        np.testing.assert_allclose(points, poses.keypoints[index], atol=0.006)
+        np.testing.assert_allclose([p["score"] for p in record["keypoints"].values()], poses.scores[index], atol=6e-5)
+        np.testing.assert_allclose(record["box_xyxy"], poses.boxes[index], atol=0.006)
+        assert record["box_score"] == pytest.approx(poses.box_scores[index], abs=6e-5)
+        assert record["score"] == pytest.approx(poses.pose_scores[index], abs=6e-5)
+    assert no_poses().to_records() == []
+
+
+def test_draw_takes_every_kind_of_image_and_gives_bgr(poses: Poses, photo: np.ndarray) -> None:
+    before = photo.copy()
+    bgr = photo[..., ::-1]
+    drawn = poses.draw(bgr)
+    assert (drawn != bgr).any()
+    np.testing.assert_array_equal(poses.draw(Image.fromarray(photo)), drawn)
+    np.testing.assert_array_equal(photo, before)
+    np.testing.assert_array_equal(no_poses().draw(bgr), bgr)
+    assert poses.draw(photo[..., 0]).shape == photo.shape
+
+
+def test_draw_passes_threshold_and_boxes_on(poses: Poses, photo: np.ndarray) -> None:
+    drawn = poses.draw(photo)
+    assert (poses.draw(photo, boxes=True) != drawn).any()
+    assert (poses.draw(photo, threshold=2) != drawn).any()
