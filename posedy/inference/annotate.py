@@ -1,0 +1,203 @@
+"""Annotating photos: reads them, estimates poses, writes drawings and one file of keypoints."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posedy.data.photos import read_photo
+from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.inference.box_files import boxes_from_file
+from posedy.inference.boxes import checked_boxes
+from posedy.inference.detectors import WholeImage
+from posedy.inference.drawing import DRAW_THRESHOLD
+from posedy.inference.estimator import PoseEstimator
+from posedy.inference.images import rgb_to_bgr
+from posedy.models.pose_net import PoseNet
+
+KEYPOINTS_FILE = "keypoints.json"
+_JPEG_QUALITY = 92
+_WAYS = "--box x1,y1,x2,y2 (one photo), --boxes FILE, or --whole for the whole photo"
+
+# a photo and its pixels (BGR) -> boxes and their scores
+BoxSource = Callable[[Path, NDArray[np.uint8]], tuple[ArrayLike, ArrayLike | None]]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What was done: the records in keypoints.json, and why a photo could not be done."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[Path, str] = field(default_factory=dict)
+
+
+def annotate_photos(
+    photos: Sequence[Path],
+    model: str | Path | PoseNet,
+    out: str | Path,
+    *,
+    boxes: ArrayLike | None = None,
+    boxes_file: str | Path | None = None,
+    annotations: str | Path | None = None,
+    whole: bool = False,
+    device: str = "auto",
+    flip: bool = True,
+    threshold: float = DRAW_THRESHOLD,
+    box_threshold: float = 0.3,
+    report: Callable[[str], None] = print,
+) -> Annotated:
+    """Writes `out`/NAME.jpg for each photo, and `out`/keypoints.json for all of them.
+
+    Persons come from exactly one of `boxes`, `boxes_file` and `whole`. A photo that cannot be done is reported, and the
+    others are done. keypoints.json is a list of photos: the file, its width and height as seen upright, the name of the
+    drawing, and the persons (`Poses.to_records`).
+
+    Args:
+        photos: the files.
+        model: as `PoseEstimator` takes it.
+        out: the folder, made if needed. Each file in it is written whole or not at all.
+        boxes: (P, 4) xyxy in image pixels, for a single photo.
+        boxes_file: a file as `boxes_from_file` reads it.
+        annotations: the annotation file of a boxes file with image ids.
+        whole: whether each photo as a whole is one person.
+        device: as `PoseEstimator` takes it.
+        flip: whether the mirrored crop is looked at too.
+        threshold: keypoints with scores up to this one are drawn faint.
+        box_threshold: boxes of the file with lower scores are left out.
+        report: takes lines of text on what was found and how long each stage took.
+
+    Raises:
+        OSError: if a file cannot be read or keypoints.json not be written.
+        ValueError: if it is not clear where persons are, or an argument does not fit.
+    """
+    source = _box_source(photos, boxes, boxes_file, annotations, whole, box_threshold, report)
+    targets = [Path(out) / name for name in drawing_names(photos)]
+    inputs = {photo.resolve() for photo in photos}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise ValueError(f"the drawing {target} would take the place of a photo: choose another --out")
+    estimator = PoseEstimator(model, device=device, flip=flip)
+    report(f"{estimator.skeleton.num_keypoints} keypoints on {estimator.device}, flip {'on' if flip else 'off'}")
+    done = Annotated()
+    for photo, target in zip(photos, targets, strict=True):
+        try:
+            record, line = _annotate(photo, target, estimator, source, threshold, show_boxes=not whole)
+        except (OSError, ValueError) as error:
+            done.failures[photo] = str(error)
+            report(f"{photo}: NOT DONE: {error}")
+        else:
+            done.records.append(record)
+            report(line)
+    write_json_atomically(Path(out) / KEYPOINTS_FILE, done.records, indent=2)
+    persons = sum(len(record["persons"]) for record in done.records)
+    report(
+        f"{persons} persons on {len(done.records)} of {len(photos)} photos: {Path(out) / KEYPOINTS_FILE}"
+        + (f"; not done: {len(done.failures)}" if done.failures else "")
+    )
+    return done
+
+
+def drawing_names(photos: Sequence[Path]) -> list[str]:
+    """A name NAME.jpg for the drawing of each photo; equal ones, also but for case, are numbered: NAME-2.jpg."""
+    # A photo's own name is taken before any number is given, so that no photo loses its name to another's number.
+    taken = {photo.stem.casefold() for photo in photos}
+    used: set[str] = set()
+    names = []
+    for photo in photos:
+        name, number = photo.stem, 2
+        while name.casefold() in used or (name != photo.stem and name.casefold() in taken):
+            name, number = f"{photo.stem}-{number}", number + 1
+        used.add(name.casefold())
+        names.append(f"{name}.jpg")
+    return names
+
+
+def _box_source(
+    photos: Sequence[Path],
+    boxes: ArrayLike | None,
+    boxes_file: str | Path | None,
+    annotations: str | Path | None,
+    whole: bool,
+    box_threshold: float,
+    report: Callable[[str], None],
+) -> BoxSource:
+    """What says where the persons of a photo are."""
+    ways = [boxes is not None, boxes_file is not None, whole]
+    if sum(ways) != 1:
+        raise ValueError(f"{'where are the persons' if not any(ways) else 'give one way only'}? The ways are {_WAYS}")
+    if annotations is not None and boxes_file is None:
+        raise ValueError("--annotations belongs to --boxes FILE; to use the boxes of annotations, give them as --boxes")
+    if boxes is not None:
+        if len(photos) != 1:
+            raise ValueError(f"--box belongs to one photo, got {len(photos)} photos; for several use --boxes FILE")
+        given = checked_boxes(boxes)
+        return lambda photo, image: (given, None)
+    if boxes_file is None:
+        detector = WholeImage()
+        return lambda photo, image: detector.detect(image)
+    known = boxes_from_file(boxes_file, annotations, box_threshold)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in known.left_out.items())
+    report(f"{known.path}: boxes of {len(known.by_name)} photos; left out: {left_out or 'nothing'}")
+    if not any(known.of(photo) for photo in photos):
+        raise ValueError(
+            f"{known.path} knows none of the {len(photos)} photos: its file names are like "
+            f"{next(iter(known.by_name), 'none at all')!r}, the first photo is {photos[0]}"
+        )
+
+    def of_file(photo: Path, image: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
+        found = known.of(photo)
+        if found is None:
+            raise ValueError(f"{known.path} does not know this photo")
+        return found
+
+    return of_file
+
+
+def _annotate(
+    photo: Path, target: Path, estimator: PoseEstimator, source: BoxSource, threshold: float, show_boxes: bool
+) -> tuple[dict[str, Any], str]:
+    """Does one photo: its record, and a line to report."""
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "read"):
+        image = rgb_to_bgr(read_photo(photo, honour_exif=True))
+    with _timed(seconds, "boxes"):
+        boxes, box_scores = source(photo, image)
+    with _timed(seconds, "keypoints"):
+        poses = estimator(image, boxes, box_scores)
+    with _timed(seconds, "draw"):
+        picture = poses.draw(image, threshold, boxes=show_boxes)
+    with _timed(seconds, "write"):
+        write_bytes_atomically(target, _as_jpeg(picture))
+    height, width = image.shape[:2]
+    record = {
+        "file": str(photo),
+        "width": width,
+        "height": height,
+        "drawing": target.name,
+        "persons": poses.to_records(),
+    }
+    times = ", ".join(f"{stage} {1000 * duration:.0f} ms" for stage, duration in seconds.items())
+    return record, f"{photo}: {len(poses)} {'person' if len(poses) == 1 else 'persons'} ({times}) -> {target}"
+
+
+def _as_jpeg(picture: NDArray[np.uint8]) -> bytes:
+    try:
+        encoded, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    except cv2.error as error:
+        raise ValueError(f"the drawing cannot be encoded as JPEG: {error.err}") from error
+    if not encoded:
+        raise ValueError(f"the drawing of {picture.shape[1]}x{picture.shape[0]} pixels cannot be encoded as JPEG")
+    return data.tobytes()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - begin

@@ -1,0 +1,120 @@
+"""The command `posedy demo`: its arguments, and which photos they mean.
+
+Nothing heavy is imported before the command runs, so that --help answers at once.
+"""
+
+import argparse
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns like 'a/*.jpg'"
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="MODEL", help="a .pt or .safetensors file")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="FOLDER", help="for NAME.jpg and keypoints.json (default: out)"
+    )
+    persons = parser.add_mutually_exclusive_group(required=True)
+    persons.add_argument(
+        "--box",
+        action="append",
+        type=_box,
+        metavar="x1,y1,x2,y2",
+        help="a person of the photo in pixels, once for each; write --box=-5,... where it begins with a minus",
+    )
+    persons.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="boxes in COCO's form: annotations, or a list with bbox and file_name",
+    )
+    persons.add_argument("--whole", action="store_true", help="take each photo as a whole for one person")
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="the annotation file of --boxes with image_id instead of names"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument(
+        "--no-flip", dest="flip", action="store_false", help="leave out the mirrored crop: half the time, less accurate"
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="SCORE", help="draw keypoints up to this score faint (default: 0.2)"
+    )
+    parser.add_argument(
+        "--box-threshold",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="leave out boxes of the file under this score (default: 0.3)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command: 0 when every photo was done, 1 when some could not be."""
+    from posedy.inference.annotate import annotate_photos
+    from posedy.inference.drawing import DRAW_THRESHOLD
+
+    done = annotate_photos(
+        photo_paths(arguments.photos),
+        arguments.checkpoint,
+        arguments.out,
+        boxes=arguments.box,
+        boxes_file=arguments.boxes,
+        annotations=arguments.annotations,
+        whole=arguments.whole,
+        device=arguments.device,
+        flip=arguments.flip,
+        threshold=DRAW_THRESHOLD if arguments.threshold is None else arguments.threshold,
+        box_threshold=arguments.box_threshold,
+    )
+    return 1 if done.failures else 0
+
+
+def photo_paths(arguments: Sequence[str]) -> list[Path]:
+    """The photos that arguments mean, each once, in their order.
+
+    A file is itself. A folder is the photos directly in it, by suffix and sorted by name. Anything else is a pattern,
+    where ** also goes down into folders.
+
+    Raises:
+        OSError: if a folder cannot be read.
+        ValueError: if an argument means no photo.
+    """
+    photos: dict[Path, Path] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = _only_photos(path.iterdir())
+        else:
+            found = _only_photos(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
+        if not found:
+            if path.is_dir():
+                what = f"folder {argument} has no photo directly in it (looked for {', '.join(PHOTO_SUFFIXES)})"
+            elif glob.has_magic(argument):
+                what = f"no photo matches {argument}"
+            else:
+                what = f"no photo or folder at {path.absolute()}"
+            raise ValueError(what)
+        for photo in found:
+            photos.setdefault(photo.resolve(), photo)
+    return list(photos.values())
+
+
+def _only_photos(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+
+
+def _box(text: str) -> list[float]:
+    """x1,y1,x2,y2 as numbers."""
+    try:
+        x1, y1, x2, y2 = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers x1,y1,x2,y2") from None
+    return [x1, y1, x2, y2]

@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from posedy.inference.box_files import boxes_from_file
+
+IMAGES = [
+    {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80},
+    {"id": 8, "file_name": "sub/a.jpg"},
+    {"id": 9, "file_name": "empty.jpg"},
+]
+PERSON = {"id": 1, "name": "person", "keypoints": ["nose"]}
+
+
+def write(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    entries = [
+        {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 0},
+        {"id": 2, "image_id": 8, "category_id": 1, "bbox": [5, 6, 7, 8]},
+        {"id": 3, "image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9]},
+        {"id": 4, "image_id": 7, "category_id": 1, "bbox": [0, 0, 50, 50], "iscrowd": 1},
+        {"id": 5, "image_id": 7, "category_id": 1, "bbox": [0, 0, 0, 50]},
+    ]
+    content = {"images": IMAGES, "annotations": entries, "categories": [PERSON, {"id": 3, "name": "car"}]}
+    return write(tmp_path / "annotations.json", content)
+
+
+def test_an_annotation_file(annotations: Path) -> None:
+    found = boxes_from_file(annotations)
+    assert set(found.by_name) == {"a.jpg", "sub/a.jpg", "empty.jpg"}
+    boxes, scores = found.by_name["a.jpg"]
+    assert boxes.tolist() == [[1, 2, 31, 42]]
+    assert boxes.dtype == scores.dtype == np.float32
+    assert scores.tolist() == [1]
+    assert found.by_name["empty.jpg"][0].shape == (0, 4)
+    assert found.left_out == {"of another category": 1, "of crowds": 1, "without area": 1}
+
+
+def test_the_longest_file_name_at_the_end_of_the_path_counts(annotations: Path, tmp_path: Path) -> None:
+    found = boxes_from_file(annotations)
+    for photo, start in (("a.jpg", 1), ("x/a.jpg", 1), ("sub/a.jpg", 5), ("x/sub/a.jpg", 5)):
+        boxes = found.of(tmp_path / photo)
+        assert boxes is not None
+        assert boxes[0][0, 0] == start
+    no_person = found.of(Path("empty.jpg"))
+    assert no_person is not None
+    assert len(no_person[0]) == 0
+    assert found.of(Path("ba.jpg")) is None
+    assert found.of(Path("a.jpg/b.jpg")) is None
+
+
+def test_a_list_with_file_names(tmp_path: Path) -> None:
+    entries = [
+        {"file_name": "a.jpg", "bbox": [1, 2, 3, 4], "score": 0.9},
+        {"file_name": ".\\sub\\b.jpg", "bbox": [1, 2, 3, 4], "score": 0.3, "category_id": 1},
+        {"file_name": "a.jpg", "bbox": [5, 6, 7, 8], "score": 0.29},
+        {"file_name": "a.jpg", "bbox": [5, 6, 7, 8], "score": 0.9, "category_id": 2},
+        {"file_name": "a.jpg", "bbox": [9, 9, 1, 1]},
+    ]
+    found = boxes_from_file(write(tmp_path / "boxes.json", entries), threshold=0.3)
+    assert set(found.by_name) == {"a.jpg", "sub/b.jpg"}
+    boxes, scores = found.by_name["a.jpg"]
+    assert boxes.tolist() == [[1, 2, 4, 6], [9, 9, 10, 10]]
+    np.testing.assert_allclose(scores, [0.9, 1])
+    assert found.left_out == {"with scores under 0.3": 1, "of another category": 1}
+
+
+def test_a_list_with_image_ids_needs_the_annotations(annotations: Path, tmp_path: Path) -> None:
+    # the id 8 is of sub/a.jpg, whatever numbers stand in file names
+    entries = [
+        {"image_id": 8, "bbox": [1, 2, 3, 4], "score": 0.9},
+        {"image_id": 77, "bbox": [1, 2, 3, 4], "score": 0.9},
+    ]
+    path = write(tmp_path / "boxes.json", entries)
+    with pytest.raises(ValueError, match=r"image_id 8; .*--annotations FILE, or write file_name"):
+        boxes_from_file(path)
+    found = boxes_from_file(path, annotations)
+    assert len(found.by_name["sub/a.jpg"][0]) == 1
+    assert len(found.by_name["a.jpg"][0]) == 0
+    assert found.left_out == {"on photos that annotations.json does not list": 1}
+
+
+def test_the_category_with_keypoints_is_the_person(tmp_path: Path) -> None:
+    content = {
+        "images": IMAGES,
+        "annotations": [{"image_id": 7, "category_id": 5, "bbox": [0, 0, 9, 9]}],
+        "categories": [{"id": 1, "name": "person"}, {"id": 5, "name": "dog", "keypoints": ["nose"]}],
+    }
+    assert len(boxes_from_file(write(tmp_path / "dogs.json", content)).by_name["a.jpg"][0]) == 1
+    content["categories"] = [{"id": 5, "name": "dog"}, {"id": 6, "name": "cat"}]
+    with pytest.raises(ValueError, match=r"dogs\.json: none or several of its categories \['dog', 'cat'\]"):
+        boxes_from_file(write(tmp_path / "dogs.json", content))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("text", r"boxes\.json holds a str"),
+        ({"images": []}, r"holds a dict instead of a list of boxes"),
+        ([3], r"entry 0 is 3 instead of an object"),
+        ([{"file_name": "a.jpg"}], r"entry 0 has bbox None, it must be \[x, y, width, height\]"),
+        ([{"file_name": "a.jpg", "bbox": [1, 2, 3]}], "entry 0 has bbox"),
+        ([{"file_name": "a.jpg", "bbox": [1, 2, 3, 4], "score": "high"}], "entry 0 has score 'high'"),
+        ([{"bbox": [1, 2, 3, 4]}], "entry 0 has neither a file_name nor an image_id"),
+        ({"annotations": [], "images": [{"id": 1}]}, "entry 0 of 'images' needs an id and a file_name"),
+        ({"annotations": []}, "no list under 'images'"),
+        ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}, "same file_name a"),
+        ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "have the same id"),
+    ],
+)
+def test_other_files_are_refused_in_words(value: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        boxes_from_file(write(tmp_path / "boxes.json", value))
+
+
+def test_unreadable_files(annotations: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("[{")
+    with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
+        boxes_from_file(broken)
+    with pytest.raises(OSError, match=r"absent\.json"):
+        boxes_from_file(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match="is an annotation file itself"):
+        boxes_from_file(annotations, annotations)
+    with pytest.raises(ValueError, match="no list under 'images'"):
+        boxes_from_file(write(tmp_path / "boxes.json", []), write(tmp_path / "other.json", []))
+
+
+@pytest.mark.realdata
+def test_real_detections(real_data: Path) -> None:
+    folder = real_data / "coco" / "annotations"
+    found = boxes_from_file(
+        folder / "person_detections_val2017.json", folder / "person_keypoints_val2017.json", threshold=0.3
+    )
+    assert len(found.by_name) == 726
+    number = sum(len(boxes) for boxes, _ in found.by_name.values())
+    assert number + sum(found.left_out.values()) == 7072
+    assert set(found.left_out) == {"with scores under 0.3"}
