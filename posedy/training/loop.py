@@ -124,12 +124,12 @@ class Trainer:
         )
         if model.weights is not None:
             start = load_checkpoint(model.weights)
-            try:
-                net.load_state_dict(start.state_dict())
-            except RuntimeError as error:
+            if (start.name, start.options) != (net.name, net.options):
                 raise ValueError(
-                    f"model.weights: {model.weights} holds {start.name}, not {net.name}: {error}"
-                ) from None
+                    f"model.weights: {model.weights} holds {start.name} with {start.options}, the configuration asks for "
+                    f"{net.name} with {net.options}"
+                )
+            net.load_state_dict(start.state_dict())
             self.say(f"starting from the weights of {model.weights}")
         return net
 

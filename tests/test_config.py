@@ -1,0 +1,108 @@
+"""The configuration: defaults, files, overrides and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from posedy.config import Config, ConfigError, load_config
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_papers_recipe() -> None:
+    config = load_config(None)
+    assert config.train.epochs == 210
+    assert config.train.batch_size == 128
+    assert config.train.lr == 1e-3
+    assert (config.train.schedule, config.train.loss, config.model.output) == ("step", "mse", "linear")
+    assert (config.train.temperature.start, config.train.temperature.end) == (30, 30)
+    assert config.model.input_size == (192, 256)
+    assert config.augment.flip == 0.5
+    assert (config.augment.scale_std, config.augment.scale_range) == (0.35, (0.65, 1.35))
+    assert (config.augment.rotation_std, config.augment.rotation_max) == (45, 45)
+    assert (config.augment.rotation_probability, config.augment.half_body_probability) == (0.6, 0.3)
+    assert (config.eval.nms, config.eval.keypoint_threshold, config.eval.padding) == (0.9, 0.2, 1.25)
+
+
+def test_a_file_names_only_what_differs_and_overrides_win(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "train: {epochs: 3, lr: 0.01}\n")
+    config = load_config(path, ["train.lr=1e-4", "model.input_size=[96, 128]", "data.root=/data/coco", "eval.nms=null"])
+    assert config.train.epochs == 3
+    assert config.train.lr == 1e-4
+    assert config.model.input_size == (96, 128)
+    assert config.eval.nms is None
+    assert config.data.train_set.annotations == Path("/data/coco/annotations/person_keypoints_train2017.json")
+    assert config.data.val_set.images == Path("/data/coco/val2017")
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = load_config(None, ["train.epochs=7", "augment.photometric=[{transform: ColorJitter, p: 0.5}]"])
+    assert load_config(write(tmp_path / "config.yaml", config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.epoch=3", ["'train.epoch'", "'train.epochs'"]),
+        ("trian.epochs=3", ["'trian'", "'train."]),
+        ("train.epochs=0", ["train.epochs", "0"]),
+        ("train.epochs=many", ["train.epochs", "'many'"]),
+        ("model.name=dy_mobilenetv2_050-dybneck", ["'dy_mobilenetv2_050-dybneck'", "'dy_mobilenetv2_050-dy_bneck'"]),
+        ("model.input_size=[100,128]", ["divisible by 32", "100"]),
+        ("train.loss=cross_entropy", ["model.output: softmax"]),
+        ("augment.scale_range=[2,1]", ["scale_range"]),
+        ("train.lr=.nan", ["train.lr"]),
+        ("train.epochs", ["section.key=value"]),
+        ("train.epochs.x=1", ["train.epochs"]),
+        ("train.lr=[", ["not YAML"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, override: str, words: list[str]) -> None:
+    path = write(tmp_path / "a.yaml", "train: {epochs: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"no configuration at .*nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(write(tmp_path / "bad.yaml", "train: [1"))
+    with pytest.raises(ConfigError, match="sections"):
+        load_config(write(tmp_path / "list.yaml", "- 1"))
+    assert load_config(write(tmp_path / "empty.yaml", "")) == Config()
+
+
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(REPOSITORY)) for path in CONFIGS])
+def test_every_shipped_configuration_loads_and_says_only_what_differs(path: Path) -> None:
+    config = load_config(path)
+    default = Config().model_dump(mode="json")
+    for section, values in yaml.safe_load(path.read_text()).items():
+        for key, value in values.items():
+            # An experiment names its network even where that is the default.
+            if (section, key) != ("model", "name"):
+                assert value != default[section][key], f"{section}.{key} repeats the default"
+    assert config.train.epochs >= 1
+
+
+def test_every_key_is_read_by_the_code() -> None:
+    """A key that nothing reads misleads; each must occur as an attribute somewhere outside of config.py."""
+    sources = "\n".join(
+        path.read_text() for path in (REPOSITORY / "posedy").rglob("*.py") if path.name != "config.py"
+    )
+    own = (REPOSITORY / "posedy" / "config.py").read_text()
+    for section, values in Config().model_dump().items():
+        for key in values:
+            read_here = own.count(f"self.{key}") > 0
+            assert f".{key}" in sources or read_here, f"{section}.{key} is read by nothing"

@@ -1,0 +1,37 @@
+"""A drawn data set and a small experiment on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from posedy.config import Config, load_config
+from posedy.data.synthetic import draw_dataset
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn data set of a few photos."""
+    root = tmp_path_factory.mktemp("drawn") / "set"
+    draw_dataset(root, 10, 4, seed=3, processes=1)
+    return root
+
+
+@pytest.fixture
+def experiment(drawn: Path) -> Callable[..., Config]:
+    """Makes configurations of a quick experiment on drawn people: `experiment("train.epochs=2", ...)`."""
+
+    def make(*overrides: str) -> Config:
+        quick = [
+            f"data.root={drawn}",
+            "model.name=dy_mobilenetv2_035-bneck",
+            "model.input_size=[32, 64]",
+            "train.epochs=2",
+            "train.batch_size=8",
+            "train.workers=0",
+            "eval.flip=false",
+            "eval.every=100",
+        ]
+        return load_config(None, [*quick, *overrides])
+
+    return make

@@ -1,0 +1,208 @@
+"""The training loop: it learns, goes on exactly, stops cleanly and names what breaks it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from posedy.config import Config
+from posedy.models.weights import load_checkpoint, read_checkpoint
+from posedy.training.checkpoint import BEST, LAST
+from posedy.training.log import read_metrics
+from posedy.training.loop import NonFiniteLossError, Trainer, TrainingInterruptedError
+
+Experiment = Callable[..., Config]
+
+
+def tensors(run: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run / name)["network"]["tensors"]
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_a_run_leaves_everything_that_is_promised(experiment: Experiment, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = experiment("eval.every=1", "train.temperature={start: 30, end: 10, epochs: 1}")
+    metrics = Trainer(config, run, progress=False).fit()
+    assert set(metrics) == {"AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"}
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["epochs"] == 2
+    rows = read_metrics(run)
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert [float(row["temperature"]) for row in rows] == [30, 10]
+    assert all(float(row["loss"]) > 0 and row["AP"] for row in rows)
+    assert list((run / "tensorboard").glob("events*"))
+    last, best = load_checkpoint(run / LAST), load_checkpoint(run / BEST)
+    assert last.name == best.name == config.model.name
+    assert last.input_size == (32, 64)
+    state = last.state_dict()
+    temperatures = [value for name, value in state.items() if name.endswith("temperature")]
+    assert temperatures
+    assert all(value == 10 for value in temperatures)
+
+
+def test_training_lowers_the_loss(experiment: Experiment, tmp_path: Path) -> None:
+    config = experiment("train.epochs=6", "train.lr=0.003", "train.loss=cross_entropy", "model.output=softmax")
+    Trainer(config, tmp_path, progress=False).fit()
+    losses = [float(row["loss"]) for row in read_metrics(tmp_path)]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_going_on_gives_the_same_bits_as_never_stopping(experiment: Experiment, tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    schedule = ("train.schedule=step", "train.lr_drops=[3]")
+    Trainer(experiment("train.epochs=4", *schedule), whole, progress=False).fit()
+    Trainer(experiment("train.epochs=2", *schedule), halves, progress=False).fit()
+    Trainer(experiment("train.epochs=4", *schedule), halves, progress=False).fit()
+    assert_equal(tensors(whole), tensors(halves))
+    assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(halves)]
+
+
+def test_a_finished_run_is_left_as_it_is(experiment: Experiment, tmp_path: Path) -> None:
+    first = Trainer(experiment(), tmp_path, progress=False).fit()
+    before = (tmp_path / LAST).read_bytes()
+    again = Trainer(experiment(), tmp_path, progress=False).fit()
+    assert again == pytest.approx(first, nan_ok=True)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    Trainer(experiment(), whole, progress=False).fit()
+    trainer = Trainer(experiment(), stopped, progress=False)
+    step = trainer._train_step
+
+    def interrupted_step(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = step(batch)
+        if trainer.epoch == 1 and trainer.step == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(trainer, "_train_step", interrupted_step)
+    with pytest.raises(TrainingInterruptedError, match=r"1 epochs and 1 steps"):
+        trainer.fit()
+    assert read_checkpoint(stopped / LAST)["step"] == 1
+    Trainer(experiment(), stopped, progress=False).fit()
+    assert_equal(tensors(whole), tensors(stopped))
+    assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(stopped)]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(experiment(), tmp_path, progress=False)
+    seen: list[int] = []
+    step = trainer._train_step
+
+    def broken_step(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if trainer.epoch == 1:
+            seen.extend(batch["annotation_id"].tolist())
+            with torch.no_grad():
+                trainer.net.head.heatmap.bias.fill_(float("nan"))
+        return step(batch)
+
+    monkeypatch.setattr(trainer, "_train_step", broken_step)
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer.fit()
+    assert str(seen) in str(caught.value)
+    assert "epoch 2, step 1" in str(caught.value)
+    assert all(value.isfinite().all() for value in tensors(tmp_path).values())
+
+
+def test_another_configuration_is_refused_with_the_difference(experiment: Experiment, tmp_path: Path) -> None:
+    Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
+    with pytest.raises(ValueError, match=r"train\.lr: 0\.001 in the run, 0\.01 now"):
+        Trainer(experiment("train.lr=0.01"), tmp_path, progress=False)
+    Trainer(experiment("train.epochs=1", "eval.flip=true", "train.workers=1"), tmp_path, progress=False)
+
+
+def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:
+    Trainer(experiment("train.epochs=1"), tmp_path / "a", progress=False).fit()
+    start = tmp_path / "a" / LAST
+    trainer = Trainer(experiment(f"model.weights={start}"), tmp_path / "b", progress=False)
+    assert_equal(dict(trainer.net.state_dict()), tensors(tmp_path / "a"))
+    with pytest.raises(ValueError, match="holds dy_mobilenetv2_035-bneck with .* asks for mobilenetv2_035-bneck"):
+        Trainer(experiment(f"model.weights={start}", "model.name=mobilenetv2_035-bneck"), tmp_path / "c", progress=False)
+
+
+def test_a_val_set_without_keypoints_is_refused_before_training(
+    experiment: Experiment, drawn: Path, tmp_path: Path
+) -> None:
+    path = drawn / "annotations" / "person_keypoints_val2017.json"
+    record = json.loads(path.read_text())
+    for annotation in record["annotations"]:
+        annotation["keypoints"] = [0] * 51
+        annotation["num_keypoints"] = 0
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="0 of .* annotations kept"):
+        Trainer(experiment(f"data.val_annotations={empty}"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_must_divide_by_the_processes(experiment: Experiment, tmp_path: Path) -> None:
+    from posedy.data.dataset import EpochSampler
+
+    whole = EpochSampler(10, 4, seed=1)
+    whole.set_position(3)
+    parts = [EpochSampler(10, 4, seed=1, rank=rank, world_size=2) for rank in range(2)]
+    for part in parts:
+        part.set_position(3)
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert sorted(index for share in shares for index in share) == sorted(batch)
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from posedy.config import load_config
+from posedy.training.loop import Trainer
+Trainer(load_config(sys.argv[1]), Path(sys.argv[2]), progress=False).fit()
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_never_leaves_a_broken_file(experiment: Experiment, tmp_path: Path) -> None:
+    """Kills a run again and again, at other moments each time; it always goes on and ends like an unhurt one."""
+    config = experiment("train.epochs=6", "eval.every=2")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    Trainer(config, whole, progress=False).fit()
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    kills, epochs = 0, []
+    for attempt in range(40):
+        process = subprocess.Popen([sys.executable, "-c", TRAIN, str(path), str(killed)], stdout=subprocess.PIPE)
+        started = time.monotonic()
+        limit = 4 + 0.45 * attempt
+        while process.poll() is None and time.monotonic() - started < limit:
+            time.sleep(0.02)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        for name in (LAST, BEST):
+            if (killed / name).exists():
+                state = read_checkpoint(killed / name)
+                assert state["epoch"] >= (epochs[-1] if epochs and name == LAST else 0)
+                if name == LAST:
+                    epochs.append(state["epoch"])
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0
+    assert kills >= 2
+    assert_equal(tensors(whole), tensors(killed))
+    shutil.rmtree(killed)

@@ -1,0 +1,39 @@
+"""Learning rate and temperature at the positions that the paper names."""
+
+import pytest
+
+from posedy.config import TemperatureConfig, TrainConfig
+from posedy.training.schedule import learning_rate, lr_drops, temperature
+
+
+def test_the_papers_rate_drops_at_epochs_170_and_200() -> None:
+    config = TrainConfig()
+    steps = 10
+    rates = [learning_rate(config, epoch * steps, steps) for epoch in range(210)]
+    assert rates[:170] == [1e-3] * 170
+    assert rates[170:200] == pytest.approx([1e-4] * 30)
+    assert rates[200:] == pytest.approx([1e-5] * 10)
+    assert learning_rate(config, 170 * steps - 1, steps) == 1e-3
+
+
+def test_drops_keep_their_proportion_in_shorter_runs() -> None:
+    assert lr_drops(TrainConfig(epochs=21)) == [17, 20]
+    assert lr_drops(TrainConfig(epochs=21, lr_drops=[5])) == [5]
+
+
+def test_cosine_goes_from_the_rate_to_nothing_and_warmup_rises_to_it() -> None:
+    config = TrainConfig(epochs=2, schedule="cosine", lr=0.5)
+    rates = [learning_rate(config, step, 50) for step in range(100)]
+    assert rates[0] == 0.5
+    assert rates == sorted(rates, reverse=True)
+    assert rates[50] == pytest.approx(0.25)
+    assert rates[-1] < 0.001
+    warm = TrainConfig(warmup_steps=10, lr=1.0)
+    assert [learning_rate(warm, step, 50) for step in (0, 4, 9, 30)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+
+
+def test_temperature_is_constant_by_default_and_can_be_annealed() -> None:
+    assert {temperature(TemperatureConfig(), epoch) for epoch in range(210)} == {30}
+    annealed = TemperatureConfig(start=30, end=1, epochs=10)
+    assert [temperature(annealed, epoch) for epoch in (0, 5, 10, 200)] == pytest.approx([30, 15.5, 1, 1])
+    assert temperature(TemperatureConfig(start=30, end=1, epochs=0), 0) == 1
