@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.floating]
 
+_MAX_WARP_SIDE = 32766  # cv2.warpAffine counts pixels in 16 bits
+
 
 def xywh_to_xyxy(boxes: ArrayLike) -> FloatArray:
     """COCO's (x, y, width, height) as (x, y, x + width, y + height); shape (..., 4)."""
@@ -99,6 +101,15 @@ def apply_affine(matrix: ArrayLike, points: ArrayLike) -> FloatArray:
 
 
 def warp_crop(image: NDArray[np.uint8], image_to_crop: FloatArray, input_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cuts a crop (H, W, C) out of an image in one bilinear warp; outside of the image is black."""
+    """Cuts a crop (H, W, C) out of an image in one bilinear warp; outside of the image is black.
+
+    Raises:
+        ValueError: if the image is empty or too large for OpenCV's warp.
+    """
+    if not 0 < min(image.shape[:2]) <= max(image.shape[:2]) <= _MAX_WARP_SIDE:
+        raise ValueError(
+            f"an image to cut crops from has sides of 1 to {_MAX_WARP_SIDE} pixels, got {image.shape[1]}x"
+            f"{image.shape[0]}; shrink or split it"
+        )
     crop = cv2.warpAffine(image, image_to_crop, input_size, flags=cv2.INTER_LINEAR)
     return crop.astype(np.uint8, copy=False)

@@ -42,6 +42,9 @@ class Skeleton:
             raise ValueError(f"{count} keypoints need {count} sigmas, got {len(self.sigmas)}")
         if not all(np.isfinite(sigma) and sigma > 0 for sigma in self.sigmas):
             raise ValueError(f"sigmas must be positive numbers, got {list(self.sigmas)}")
+        for what, pairs in (("flip_pairs", self.flip_pairs), ("limbs", self.limbs)):
+            if any(len(pair) != 2 for pair in pairs):
+                raise ValueError(f"{what} are pairs of indices, got {list(pairs)}")
         paired = [index for pair in self.flip_pairs for index in pair]
         if len(set(paired)) != len(paired):
             raise ValueError(f"a keypoint stands in two flip pairs: {list(self.flip_pairs)}")

@@ -4,6 +4,8 @@ Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CV
 """
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -85,9 +87,16 @@ class DynamicConv2d(nn.Module):
         temperature: float = 30.0,
     ) -> None:
         super().__init__()
+        if isinstance(padding, str):
+            raise ValueError(f"padding is a number of pixels (kernel_size // 2 keeps the size), got {padding!r}")
         for name, value in (("num_kernels", num_kernels), ("reduction", reduction), ("groups", groups)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, pair in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+            if min(_pair(pair)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {pair}")
+        if min(_pair(padding)) < 0:
+            raise ValueError(f"padding must not be negative, got {padding}")
         if in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels={in_channels} and out_channels={out_channels} must be multiples of groups={groups}"
@@ -173,6 +182,20 @@ class DynamicConv2d(nn.Module):
             N * self.groups,
         )
         return y.reshape(N, self.out_channels, *y.shape[2:])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Converts parameters (`Module.to` and others); the kernels as one tensor of 4 dimensions.
+
+        `net.to(memory_format=torch.channels_last)` converts tensors of 4 and of 5 dimensions, and torch refuses the
+        latter. The kernels stay contiguous: their aggregation is a matrix product.
+        """
+
+        def convert(tensor: Tensor) -> Tensor:
+            if tensor.ndim != 5:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2]).contiguous()
+
+        return super()._apply(convert, recurse)
 
     def extra_repr(self) -> str:
         """What `print(net)` shows of the layer."""

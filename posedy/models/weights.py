@@ -6,7 +6,6 @@ build the network again; the temperature is among the tensors. Checkpoints hold 
 
 import dataclasses
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def load_checkpoint(path: str | Path) -> PoseNet:
     try:
         net = _build(record)
         net.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold a network that this version of posedy can build: {error}") from error
     return net.eval()
 
@@ -84,7 +83,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever a spoiled file runs into: struct.error, KeyError, AssertionError
         raise ValueError(f"{path} is not a checkpoint that holds tensors and plain types only: {error}") from error
     network = state.get("network") if isinstance(state, Mapping) else None
     if not isinstance(network, Mapping) or not {"record", "tensors"} <= network.keys():
@@ -101,7 +102,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if _SAFETENSORS_KEY not in metadata:
         raise ValueError(f"{path} does not say which network it holds: its metadata has no {_SAFETENSORS_KEY!r} entry")
-    return json.loads(metadata[_SAFETENSORS_KEY]), tensors
+    try:
+        return json.loads(metadata[_SAFETENSORS_KEY]), tensors
+    except ValueError as error:
+        raise ValueError(f"{path}: the {_SAFETENSORS_KEY!r} entry of its metadata is not JSON: {error}") from error
 
 
 def _build(record: Mapping[str, Any]) -> PoseNet:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from torch import nn
 
+from posedy.codec import HeatmapCodec
 from posedy.models.blocks import ConvFactory, DynamicConvFactory, static_conv
 from posedy.models.heads import BneckHead, DeconvHead
 from posedy.models.mobilenetv2 import MobileNetV2
@@ -66,12 +67,14 @@ def create_model(
         ValueError: if the name is unknown or another argument does not fit.
     """
     if name not in list_models():
-        nearest = difflib.get_close_matches(name, list_models(), n=1, cutoff=0)
+        nearest = difflib.get_close_matches(name.lower(), list_models(), n=1, cutoff=0)
         raise ValueError(
             f"unknown model {name!r}; the nearest name is {nearest[0]!r}; posedy.list_models() has them all"
         )
-    if num_keypoints < 1:
-        raise ValueError(f"num_keypoints must be at least 1, got {num_keypoints}")
+    for what, number in (("num_keypoints", num_keypoints), ("num_kernels", num_kernels)):
+        if number < 1:
+            raise ValueError(f"{what} must be at least 1, got {number}")
+    HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output is one of {list(get_args(HeatmapOutput))}, got {output!r}")
     if skeleton is None and num_keypoints == COCO17.num_keypoints:
