@@ -1,0 +1,342 @@
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention, set_temperature
+
+CASES: dict[str, dict[str, Any]] = {
+    "1x1": {"in_channels": 6, "out_channels": 5, "kernel_size": 1},
+    "1x1, stride 2": {"in_channels": 6, "out_channels": 5, "kernel_size": 1, "stride": 2},
+    "1x1, padding": {"in_channels": 6, "out_channels": 5, "kernel_size": 1, "padding": 1},
+    "1x1, groups": {"in_channels": 6, "out_channels": 4, "kernel_size": 1, "groups": 2},
+    "3x3": {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "padding": 1},
+    "3x3, stride 2, no bias": {
+        **{"in_channels": 4, "out_channels": 6, "kernel_size": 3, "padding": 1, "stride": 2, "bias": False}
+    },
+    "3x3, groups": {"in_channels": 6, "out_channels": 9, "kernel_size": 3, "groups": 3, "dilation": 2},
+    "depthwise": {"in_channels": 5, "out_channels": 5, "kernel_size": 3, "padding": 1, "groups": 5},
+    "depthwise, stride 2": {
+        **{"in_channels": 5, "out_channels": 5, "kernel_size": 5, "padding": 2, "stride": 2, "groups": 5, "bias": False}
+    },
+    "depthwise, dilation": {
+        **{"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 2, "dilation": 2, "groups": 4}
+    },
+    "depthwise with a multiplier": {"in_channels": 3, "out_channels": 6, "kernel_size": 3, "groups": 3},
+    "non-square": {
+        **{"in_channels": 4, "out_channels": 3, "kernel_size": (3, 2), "padding": (0, 1)},
+        **{"stride": (1, 2), "dilation": (2, 1)},
+    },
+    "one channel": {"in_channels": 1, "out_channels": 2, "kernel_size": 3, "padding": 1},
+    "three channels": {"in_channels": 3, "out_channels": 2, "kernel_size": 3, "padding": 1},
+    "one kernel": {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "num_kernels": 1},
+    "eight kernels": {"in_channels": 8, "out_channels": 4, "kernel_size": 3, "num_kernels": 8, "reduction": 2},
+}
+by_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> dict[str, Any]:
+    groups = draw(st.integers(1, 4))
+    depthwise = draw(st.booleans())
+    pairs = st.tuples(st.integers(1, 2), st.integers(1, 2))
+    return {
+        "in_channels": groups * (1 if depthwise else draw(st.integers(1, 3))),
+        "out_channels": groups * (1 if depthwise else draw(st.integers(1, 3))),
+        "kernel_size": draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
+        "stride": draw(pairs),
+        "padding": draw(st.tuples(st.integers(0, 3), st.integers(0, 3))),
+        "dilation": draw(pairs),
+        "groups": groups,
+        "bias": draw(st.booleans()),
+        "num_kernels": draw(st.integers(1, 5)),
+        "reduction": draw(st.integers(1, 8)),
+        "temperature": draw(st.sampled_from([1.0, 4.5, 30.0])),
+    }
+
+
+def images(layer: DynamicConv2d, batch: int, height: int = 7, width: int = 9, dtype: Any = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(batch * 1000 + height)
+    noise = torch.randn(batch, layer.in_channels, height, width, generator=generator, dtype=torch.float64)
+    level = torch.randn(batch, layer.in_channels, 1, 1, generator=generator, dtype=torch.float64)
+    return (noise + level).to(dtype)
+
+
+def attention_by_hand(layer: DynamicConv2d, image: Tensor, temperature: float) -> Tensor:
+    pooled = image.sum(dim=(1, 2)) / (image.shape[1] * image.shape[2])
+    hidden = (layer.attention.fc1.weight @ pooled + layer.attention.fc1.bias).clamp(min=0)
+    z = layer.attention.fc2.weight @ hidden + layer.attention.fc2.bias
+    powers = torch.exp((z - z.max()) / temperature)
+    return powers / powers.sum()
+
+
+def equation_1(layer: DynamicConv2d, x: Tensor, case: dict[str, Any]) -> Tensor:
+    outputs = []
+    for image in x:
+        pi = attention_by_hand(layer, image, case.get("temperature", 30.0))
+        kernel = sum(pi[k] * layer.weight[k] for k in range(len(pi)))
+        bias = sum(pi[k] * layer.bias[k] for k in range(len(pi))) if layer.bias is not None else None
+        geometry = [case.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+        outputs.append(F.conv2d(image[None], kernel, bias, *geometry, case.get("groups", 1)))
+    return torch.cat(outputs)
+
+
+def assert_sharp_and_different(layer: DynamicConv2d, x: Tensor) -> None:
+    if layer.num_kernels == 1 or len(x) == 1:
+        return
+    attention = layer.attention(x)
+    assert attention.amax() > 0.8
+    assert (attention - attention[:1]).abs().max() > 0.3
+
+
+def assert_equal_with_gradients(case: dict[str, Any], x: Tensor, perturb: Callable[..., nn.Module]) -> None:
+    layer = perturb(DynamicConv2d(**case).double(), x)
+    assert_sharp_and_different(layer, x)
+    expected_x, x = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected = equation_1(layer, expected_x, case)
+    pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    parameters = dict(layer.named_parameters())
+    expected_gradients = torch.autograd.grad((expected * pull).sum(), [expected_x, *parameters.values()])
+    y = layer(x)
+    gradients = torch.autograd.grad((y * pull).sum(), [x, *parameters.values()])
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-9 * float(expected.detach().abs().max()))
+    largest = max(float(gradient.abs().max()) for gradient in expected_gradients)
+    for name, ours, theirs in zip(["x", *parameters], gradients, expected_gradients, strict=True):
+        # A gradient that is zero by nature (with one kernel) is known to the digits of the largest.
+        atol = 1e-9 * float(theirs.abs().max()) + 1e-12 * largest
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@by_case
+@pytest.mark.parametrize("batch", [1, 3])
+def test_equals_equation_1_in_value_and_every_gradient(case, batch, perturb):
+    probe = DynamicConv2d(**case)
+    assert_equal_with_gradients(case, images(probe, batch), perturb)
+
+
+@settings(deadline=None, max_examples=60)
+@given(layers(), st.integers(1, 3), st.integers(0, 4), st.integers(0, 4))
+def test_equals_equation_1_for_any_layer(perturb, case, batch, extra_height, extra_width):
+    least = [(k - 1) * d + 1 for k, d in zip(case["kernel_size"], case["dilation"], strict=True)]
+    x = images(DynamicConv2d(**case), batch, least[0] + extra_height, least[1] + extra_width)
+    assert_equal_with_gradients(case, x, perturb)
+
+
+@by_case
+def test_image_of_a_batch_equals_the_image_alone(case, perturb):
+    layer = DynamicConv2d(**case)
+    x = images(layer, 4, dtype=torch.float32)
+    perturb(layer, x)
+    y = layer(x)
+    for index in range(4):
+        alone = layer(x[index : index + 1])
+        torch.testing.assert_close(y[index : index + 1], alone, rtol=0, atol=1e-5 * float(y.detach().abs().max()))
+
+
+@by_case
+def test_memory_format_changes_nothing(case, perturb):
+    layer = DynamicConv2d(**case).double()
+    x = images(layer, 3)
+    perturb(layer, x)
+    last = x.contiguous(memory_format=torch.channels_last)
+    expected = layer(x)
+    torch.testing.assert_close(layer(last), expected, rtol=1e-12, atol=1e-12)
+    strided = torch.stack([x, x], dim=-1)[..., 0]
+    torch.testing.assert_close(layer(strided), expected, rtol=1e-12, atol=1e-12)
+    weight = layer.weight
+    layer.to(memory_format=torch.channels_last)
+    assert layer.weight is weight
+    torch.testing.assert_close(layer(last), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(last[:1]), expected[:1], rtol=1e-12, atol=1e-12)
+
+
+@by_case
+def test_one_kernel_is_a_plain_convolution(case):
+    layer = DynamicConv2d(**(case | {"num_kernels": 1})).double()
+    arguments = {name: value for name, value in case.items() if name not in ("num_kernels", "reduction")}
+    plain = nn.Conv2d(**arguments).double()
+    plain.load_state_dict({name: value[0] for name, value in layer.state_dict().items() if "attention" not in name})
+    x = images(layer, 3)
+    torch.testing.assert_close(layer(x), plain(x), rtol=1e-12, atol=1e-12)
+
+
+@by_case
+def test_starts_as_so_many_plain_convolutions(case):
+    torch.manual_seed(0)
+    wide = case | {"in_channels": 48 * case["in_channels"], "out_channels": 48 * case["out_channels"]}
+    if case.get("groups", 1) == case["in_channels"]:
+        wide["groups"] = wide["in_channels"]
+    layer = DynamicConv2d(**wide)
+    arguments = {name: value for name, value in wide.items() if name not in ("num_kernels", "reduction")}
+    plain = nn.Conv2d(**arguments)
+    for kernel in layer.weight:
+        torch.testing.assert_close(kernel.std(), plain.weight.std(), rtol=0.1, atol=0)
+        torch.testing.assert_close(kernel.abs().max(), plain.weight.abs().max(), rtol=0.1, atol=0)
+    if layer.bias is not None:
+        assert plain.bias is not None
+        torch.testing.assert_close(layer.bias.std(), plain.bias.std(), rtol=0.25, atol=0)
+
+
+def test_kernels_start_different():
+    layer = DynamicConv2d(8, 8, 3)
+    correlation = torch.corrcoef(layer.weight.detach().flatten(1))
+    assert (correlation - torch.eye(4)).abs().max() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "reduction", "hidden"), [(3, 4, 1), (1, 4, 1), (7, 4, 1), (64, 4, 16), (8, 1, 8)]
+)
+def test_attention_reduces_channels(in_channels, reduction, hidden):
+    attention = KernelAttention(in_channels, 4, reduction)
+    assert attention.fc1.weight.shape == (hidden, in_channels)
+    assert attention.fc2.weight.shape == (4, hidden)
+    assert attention.fc1.bias is not None
+    assert attention.fc2.bias is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_stays_in_float32_under_autocast(dtype, perturb):
+    layer = DynamicConv2d(16, 8, 3)
+    x = images(layer, 6, dtype=torch.float32)
+    perturb(layer, x)
+    expected = layer.attention(x.to(dtype).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        attention = layer.attention(x.to(dtype))
+        y = layer(x.to(dtype))
+    assert attention.dtype == torch.float32
+    assert attention.sum(dim=1).sub(1).abs().max() < 1e-6
+    torch.testing.assert_close(attention, expected, rtol=0, atol=0)
+    assert y.dtype == torch.bfloat16
+
+
+@by_case
+@pytest.mark.parametrize("batch", [1, 3])
+def test_trains_under_autocast(case, batch, perturb):
+    layer = DynamicConv2d(**case)
+    x = images(layer, batch, dtype=torch.float32)
+    perturb(layer, x)
+
+    def step() -> tuple[Tensor, dict[str, Tensor]]:
+        layer.zero_grad()
+        y = layer(x)
+        pull = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+        (y.float() * pull).sum().backward()
+        return y, {name: parameter.grad for name, parameter in layer.named_parameters() if parameter.grad is not None}
+
+    expected, expected_gradients = step()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, gradients = step()
+    torch.testing.assert_close(y.float(), expected, rtol=0, atol=0.03 * float(expected.detach().abs().max()))
+    assert gradients.keys() == expected_gradients.keys() == dict(layer.named_parameters()).keys()
+    for name in ("weight", "bias") if layer.bias is not None else ("weight",):
+        assert gradients[name].dtype == torch.float32
+        atol = 0.03 * float(expected_gradients[name].abs().max())
+        torch.testing.assert_close(gradients[name], expected_gradients[name], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions(dtype, perturb):
+    layer = DynamicConv2d(16, 16, 3, padding=1, groups=16)
+    x = images(layer, 3, dtype=torch.float32)
+    perturb(layer, x)
+    expected = layer(x)
+    y = copy.deepcopy(layer).to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    tolerance = {torch.float64: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.1}[dtype]
+    torch.testing.assert_close(y.float(), expected, rtol=0, atol=tolerance * float(expected.detach().abs().max()))
+
+
+def test_temperature_travels_with_the_weights(perturb):
+    layer = DynamicConv2d(8, 8, 3, temperature=30.0)
+    x = images(layer, 3, dtype=torch.float32)
+    perturb(layer, x)
+    set_temperature(layer, 7.5)
+    assert layer.state_dict()["attention.temperature"] == 7.5
+    fresh = DynamicConv2d(8, 8, 3, temperature=30.0)
+    fresh.load_state_dict(layer.state_dict())
+    assert fresh.attention.temperature == 7.5
+    torch.testing.assert_close(fresh(x), layer(x), rtol=0, atol=0)
+
+
+def test_temperature_flattens_attention(perturb):
+    net = nn.Sequential(
+        DynamicConv2d(8, 8, 1, temperature=1), nn.Sequential(DynamicConv2d(8, 8, 3)), nn.Conv2d(8, 1, 1)
+    )
+    x = torch.randn(4, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    perturb(net, x)
+    sharp = net(x)
+    set_temperature(net, 1e6)
+    assert not torch.allclose(sharp, net(x), rtol=0.01)
+    for layer in net.modules():
+        if isinstance(layer, KernelAttention):
+            torch.testing.assert_close(layer(torch.randn(4, 8, 2, 2)), torch.full((4, 4), 0.25), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
+def test_refuses_temperatures(temperature):
+    with pytest.raises(ValueError, match="temperature"):
+        DynamicConv2d(4, 4, 1, temperature=temperature)
+    layer = DynamicConv2d(4, 4, 1)
+    with pytest.raises(ValueError, match="temperature"):
+        set_temperature(layer, temperature)
+    assert layer.attention.temperature == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"num_kernels": 0}, "num_kernels"),
+        ({"reduction": 0}, "reduction"),
+        ({"groups": 0}, "groups"),
+        ({"groups": 3}, "in_channels=4"),
+        ({"out_channels": 3, "groups": 2}, "out_channels=3"),
+        ({"in_channels": 0}, "in_channels=0"),
+        ({"kernel_size": 0}, "kernel_size"),
+        ({"kernel_size": (3, 0)}, "kernel_size"),
+        ({"stride": 0}, "stride"),
+        ({"dilation": (1, -1)}, "dilation"),
+        ({"padding": -1}, "padding"),
+        ({"padding": "same"}, "'same'"),
+    ],
+)
+def test_refuses_arguments_and_names_them(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        DynamicConv2d(**({"in_channels": 4, "out_channels": 4, "kernel_size": 3} | arguments))
+
+
+@by_case
+def test_copies_give_equal_outputs(case, perturb):
+    layer = DynamicConv2d(**case)
+    x = images(layer, 3, dtype=torch.float32)
+    perturb(layer, x)
+    expected = layer(x)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["1x1", "3x3, groups", "depthwise"])
+def test_compiles_without_graph_breaks_for_any_batch(name, perturb):
+    layer = DynamicConv2d(**CASES[name]).double()
+    perturb(layer, images(layer, 4))
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
+    for batch in (2, 3, 5, 1):
+        x, expected_x = images(layer, batch).requires_grad_(), images(layer, batch).requires_grad_()
+        y, expected = compiled(x), layer(expected_x)
+        torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+        y.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(x.grad, expected_x.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_prints_what_it_is():
+    layer = DynamicConv2d(4, 8, 3, stride=2, padding=1, groups=2, bias=False, num_kernels=6)
+    assert "4, 8, kernel_size=(3, 3), stride=(2, 2)" in repr(layer)
+    assert "groups=2, bias=False, num_kernels=6" in repr(layer)

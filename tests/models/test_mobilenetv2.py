@@ -1,0 +1,76 @@
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from posedy.models.blocks import DynamicConvFactory
+from posedy.models.dynamic_conv import DynamicConv2d
+from posedy.models.mobilenetv2 import MobileNetV2, make_divisible
+
+PARAMETERS = {
+    0.35: (396_128, 1_405_612),
+    0.5: (687_680, 2_665_334),
+    0.75: (1_355_424, 5_731_118),
+    1.0: (2_223_872, 9_868_736),
+}
+
+
+def count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("width", PARAMETERS)
+def test_number_of_parameters(width):
+    assert count(MobileNetV2(width)) == PARAMETERS[width][0]
+    assert count(MobileNetV2(width, DynamicConvFactory())) == PARAMETERS[width][1]
+
+
+@pytest.mark.parametrize("width", PARAMETERS)
+def test_equals_torchvisions_with_its_weights(width, perturb):
+    theirs = torchvision.models.mobilenet_v2(width_mult=width).features
+    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    perturb(theirs, x)
+    ours = MobileNetV2(width)
+    ours_state, their_state = ours.state_dict(), theirs.state_dict()
+    assert [tensor.shape for tensor in ours_state.values()] == [tensor.shape for tensor in their_state.values()]
+    ours.load_state_dict(dict(zip(ours_state, their_state.values(), strict=True)))
+    y, expected = ours.eval()(x), theirs(x)
+    assert y.shape == (2, 1280, 2, 3)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-5 * float(expected.detach().abs().max()))
+
+
+def test_all_is_dynamic_but_the_stem_and_the_last_convolution():
+    net = MobileNetV2(0.5, DynamicConvFactory())
+    static = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    assert [(layer.in_channels, layer.out_channels, layer.kernel_size) for layer in static] == [
+        (3, 16, (3, 3)),
+        (160, 1280, (1, 1)),
+    ]
+    # 17 blocks of expansion, depthwise and projection; the first has no expansion.
+    assert sum(isinstance(layer, DynamicConv2d) for layer in net.modules()) == 3 * 17 - 1
+
+
+def test_dynamic_form_has_the_static_forms_layers():
+    def geometry(net: nn.Module) -> list[tuple]:
+        return [
+            (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.groups)
+            for layer in net.modules()
+            if isinstance(layer, nn.Conv2d | DynamicConv2d)
+        ]
+
+    assert geometry(MobileNetV2(0.75, DynamicConvFactory())) == geometry(MobileNetV2(0.75))
+
+
+@given(st.floats(1, 5000), st.integers(1, 32))
+def test_make_divisible(channels, divisor):
+    rounded = make_divisible(channels, divisor)
+    assert rounded % divisor == 0
+    assert rounded >= 0.9 * channels
+    assert rounded <= max(channels + divisor, divisor)
+
+
+@pytest.mark.parametrize(("channels", "rounded"), [(32 * 0.35, 16), (24 * 0.35, 8), (96 * 0.35, 32), (160 * 0.35, 56)])
+def test_make_divisible_at_width_035(channels, rounded):
+    assert make_divisible(channels) == rounded

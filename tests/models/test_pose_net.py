@@ -1,0 +1,108 @@
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from posedy.codec import HeatmapCodec
+from posedy.models.dynamic_conv import KernelAttention
+from posedy.models.pose_net import SpatialSoftmax
+from posedy.models.zoo import create_model
+
+NAME = "dy_mobilenetv2_035-dy_bneck"
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 48), (96, 72), (16, 16)])
+def test_softmax_sums_to_the_mass_of_a_gaussian(height, width):
+    maps = 5 * torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    heatmaps = SpatialSoftmax()(maps)
+    sigma = HeatmapCodec((4 * width, 4 * height)).target_sigma
+    np.testing.assert_allclose(heatmaps.sum(dim=(2, 3)), 2 * math.pi * sigma**2, rtol=1e-5)
+    ratio = heatmaps[..., 1:].log() - heatmaps[..., :-1].log()
+    torch.testing.assert_close(ratio, maps.diff(dim=-1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("input_size", [(192, 256), (288, 384), (144 + 48, 192)])
+def test_softmax_of_a_perfect_map_is_the_codecs_target(input_size):
+    codec = HeatmapCodec(input_size)
+    targets, _ = codec.encode(torch.tensor([[[input_size[0] / 2, input_size[1] / 2]]]), torch.ones(1, 1))
+    heatmaps = SpatialSoftmax()(targets.log().clamp(min=-1000))
+    # The target's sum over cells is 2 pi sigma^2 but for the tails beyond 3 sigma, 0.3 % of it in each direction.
+    torch.testing.assert_close(heatmaps, targets, rtol=0, atol=0.02)
+    assert heatmaps.max() == pytest.approx(1, abs=0.02)
+
+
+def test_softmax_is_float32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert SpatialSoftmax()(torch.randn(1, 2, 8, 8).bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("output", ["linear", "softmax"])
+def test_output_size(output):
+    net = create_model(NAME, output=output).eval()
+    assert net(torch.randn(1, 3, 256, 192)).shape == (1, 17, 64, 48)
+    assert net(torch.randn(2, 3, 64, 96)).shape == (2, 17, 16, 24)
+    assert net.num_keypoints == 17
+
+
+def test_output_layer_is_applied_to_the_heads_map():
+    net = create_model(NAME, output="softmax").eval()
+    linear = create_model(NAME).eval()
+    linear.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(net(x), SpatialSoftmax()(linear(x)))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 250, 192), (1, 3, 256, 190), (3, 256, 192), (1, 1, 3, 64, 64)])
+def test_refuses_other_sizes(shape):
+    with pytest.raises(ValueError, match="divisible by 32"):
+        create_model(NAME)(torch.zeros(shape))
+
+
+def test_image_of_a_batch_equals_the_image_alone(perturb):
+    net = create_model(NAME).double()  # sharp attention in 61 layers multiplies the errors of float32
+    x = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    perturb(net, x)
+    y = net(x)
+    scale = float(y.detach().abs().max())
+    for index in range(3):
+        torch.testing.assert_close(net(x[index : index + 1]), y[index : index + 1], rtol=0, atol=1e-6 * scale)
+    shuffled = net(x[[2, 0, 1]])
+    torch.testing.assert_close(shuffled, y[[2, 0, 1]], rtol=0, atol=1e-6 * scale)
+
+
+def test_channels_last_changes_nothing(perturb):
+    net = create_model(NAME).double()
+    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    perturb(net, x)
+    expected = net(x)
+    net.to(memory_format=torch.channels_last)
+    y = net(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-9 * float(expected.detach().abs().max()))
+
+
+def test_copies_give_equal_outputs(perturb):
+    net = create_model(NAME, input_size=(64, 96))
+    x = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    perturb(net, x)
+    for copied in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        torch.testing.assert_close(copied(x), net(x), rtol=0, atol=0)
+        assert (copied.name, copied.skeleton, copied.input_size) == (net.name, net.skeleton, net.input_size)
+
+
+def test_sharp_attention_tells_images_apart(perturb):
+    """The perturbation that equality tests rely on does what it says in every layer of a whole network."""
+    net = create_model(NAME)
+    x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    perturb(net, x)
+    seen: list[torch.Tensor] = []
+    for layer in net.modules():
+        if isinstance(layer, KernelAttention):
+            layer.register_forward_hook(lambda layer, inputs, attention: seen.append(attention.detach()))
+    net(x)
+    assert len(seen) == 50 + 11
+    for attention in seen:
+        assert attention.max() > 0.8
+        assert (attention - attention[:1]).abs().max() > 0.3

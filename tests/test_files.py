@@ -1,0 +1,100 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posedy.files import replacing, write_bytes_atomically, write_json_atomically
+
+
+def test_writes_and_replaces(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.bin"
+    write_bytes_atomically(path, b"old")
+    write_bytes_atomically(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_temporary_file_is_beside_the_target_with_its_suffix(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with replacing(path) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".safetensors"
+        assert temporary != path
+        temporary.write_text("x")
+        assert not path.exists()
+    assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("ne")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_kill_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    program = (
+        "import os, signal, sys\n"
+        "from posedy.files import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('ne')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_mode_follows_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_bytes_atomically(tmp_path / "file", b"")
+        after = os.umask(umask)
+    finally:
+        os.umask(before)
+    assert after == umask
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_bytes_atomically(tmp_path / "folder", b"")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_json(tmp_path):
+    value = {"keypoints": [1.5, 2, None], "name": "ünï ✓"}
+    write_json_atomically(tmp_path / "a.json", value)
+    write_json_atomically(tmp_path / "b.json", value, indent=2)
+    for name in ("a.json", "b.json"):
+        assert json.loads((tmp_path / name).read_text(encoding="utf-8")) == value
+    assert "\n  " in (tmp_path / "b.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_is_no_json(tmp_path, number):
+    path = tmp_path / "file.json"
+    write_json_atomically(path, [1])
+    with pytest.raises(ValueError, match="JSON"):
+        write_json_atomically(path, {"score": [number]})
+    with pytest.raises(TypeError):
+        write_json_atomically(path, Path())
+    assert json.loads(path.read_text()) == [1]

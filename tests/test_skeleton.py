@@ -1,0 +1,153 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools.cocoeval import Params
+
+from posedy.skeleton import COCO17, Skeleton
+
+HAND = Skeleton(
+    keypoints=("wrist", "left_tip", "right_tip", "palm"),
+    flip_pairs=((1, 2),),
+    limbs=((0, 3), (3, 1), (3, 2)),
+    sigmas=(0.05, 0.06, 0.06, 0.1),
+    upper_body=(1, 2),
+)
+
+
+@st.composite
+def skeletons(draw: st.DrawFn) -> Skeleton:
+    names = draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, unique=True))
+    order = draw(st.permutations(range(len(names))))
+    pairs = draw(st.integers(0, len(names) // 2))
+    index = st.integers(0, len(names) - 1)
+    return Skeleton(
+        keypoints=tuple(names),
+        flip_pairs=tuple((order[2 * i], order[2 * i + 1]) for i in range(pairs)),
+        limbs=tuple(draw(st.lists(st.tuples(index, index), max_size=10))),
+        sigmas=tuple(draw(st.lists(st.floats(1e-3, 1), min_size=len(names), max_size=len(names)))),
+        upper_body=draw(st.none() | st.lists(index, unique=True).map(tuple)),
+    )
+
+
+def test_coco_sigmas_are_pycocotools():
+    np.testing.assert_allclose(COCO17.sigmas, Params(iouType="keypoints").kpt_oks_sigmas, rtol=1e-12)
+
+
+def test_coco_left_and_right():
+    assert len(COCO17.flip_pairs) == 8
+    for left, right in COCO17.flip_pairs:
+        assert COCO17.keypoints[left].removeprefix("left_") == COCO17.keypoints[right].removeprefix("right_")
+    assert [COCO17.keypoints[i] for i, j in enumerate(COCO17.flip_permutation) if i == j] == ["nose"]
+
+
+def test_coco_halves():
+    assert COCO17.upper_body == tuple(range(11))
+    assert COCO17.lower_body == tuple(range(11, 17))
+
+
+@given(skeletons())
+def test_flip_twice_changes_nothing(skeleton):
+    permutation = skeleton.flip_permutation
+    assert sorted(permutation) == list(range(skeleton.num_keypoints))
+    assert [permutation[index] for index in permutation] == list(range(skeleton.num_keypoints))
+    moved = {index for pair in skeleton.flip_pairs for index in pair}
+    assert {index for index, other in enumerate(permutation) if index != other} == moved
+
+
+@given(skeletons())
+def test_upper_and_lower_body_are_everything_once(skeleton):
+    if skeleton.upper_body is None:
+        assert skeleton.lower_body is None
+    else:
+        assert sorted(skeleton.upper_body + skeleton.lower_body) == list(range(skeleton.num_keypoints))
+
+
+@given(skeletons() | st.just(COCO17) | st.just(HAND))
+@pytest.mark.filterwarnings("error")
+def test_survives_a_coco_file(skeleton):
+    category = json.loads(json.dumps(skeleton.to_coco_category()))
+    assert Skeleton.from_coco_category(category) == skeleton
+
+
+def test_limbs_count_from_one_in_a_coco_file():
+    assert HAND.to_coco_category()["skeleton"] == [[1, 4], [4, 2], [4, 3]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_official_category_is_coco17():
+    category = {
+        "supercategory": "person",
+        "id": 1,
+        "name": "person",
+        "keypoints": list(COCO17.keypoints),
+        "skeleton": [[a + 1, b + 1] for a, b in COCO17.limbs],
+    }
+    assert Skeleton.from_coco_category(category) == COCO17
+
+
+def test_unknown_names_get_pairs_by_name_and_warn_of_sigmas():
+    names = ["Left_Wing", "tail", "right_wing", "wing_left", "wing_right", "left_alone"]
+    with pytest.warns(UserWarning, match=r"'bird' has no 'sigmas'.*6 keypoints"):
+        skeleton = Skeleton.from_coco_category({"name": "bird", "keypoints": names})
+    assert skeleton.flip_pairs == ((0, 2), (3, 4))
+    assert skeleton.sigmas == (pytest.approx(np.mean(COCO17.sigmas), abs=1e-4),) * 6
+    assert skeleton.limbs == ()
+    assert skeleton.upper_body is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keypoints": (), "sigmas": ()}, "at least one keypoint"),
+        ({"keypoints": ("a", "b", "a", "c")}, "names repeat"),
+        ({"sigmas": (0.1, 0.1, 0.1)}, "4 keypoints need 4 sigmas, got 3"),
+        ({"sigmas": (0.1, 0.1, 0.1, 0)}, "positive"),
+        ({"sigmas": (0.1, 0.1, 0.1, float("nan"))}, "positive"),
+        ({"sigmas": (0.1, 0.1, 0.1, float("inf"))}, "positive"),
+        ({"flip_pairs": ((0, 1), (1, 2))}, "two flip pairs"),
+        ({"flip_pairs": ((1, 1),)}, "two flip pairs"),
+        ({"flip_pairs": ((0, 4),)}, r"flip_pairs name keypoints \[4\]"),
+        ({"flip_pairs": ((0, 1, 2),)}, "flip_pairs are pairs"),
+        ({"limbs": ((0, -1),)}, r"limbs name keypoints \[-1\]"),
+        ({"limbs": ((0,),)}, "limbs are pairs"),
+        ({"upper_body": (0, 9)}, r"upper_body name keypoints \[9\], but indices go from 0 to 3"),
+    ],
+)
+def test_refuses_parts_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(HAND, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keypoints": None},
+        {"keypoints": []},
+        {"keypoints": "nose"},
+        {"keypoints": ["nose", 3]},
+        {"skeleton": [[1, 2, 3]]},
+        {"skeleton": 5},
+        {"skeleton": [[0, 1]]},
+        {"skeleton": [[1, 5]]},
+        {"sigmas": ["wide"] * 4},
+        {"sigmas": [0.1]},
+        {"sigmas": None},
+        {"flip_pairs": None},
+        {"flip_pairs": [[0]]},
+        {"flip_pairs": [[0, 7]]},
+        {"upper_body": 3},
+        {"upper_body": [4]},
+    ],
+)
+def test_refuses_spoiled_categories(changes):
+    with pytest.raises(ValueError, match=r"category|keypoints|flip_pairs|limbs|sigmas"):
+        Skeleton.from_coco_category(HAND.to_coco_category() | changes)
+
+
+def test_refuses_a_category_without_keypoints():
+    with pytest.raises(ValueError, match="'dog' has no list of keypoint names"):
+        Skeleton.from_coco_category({"id": 18, "name": "dog"})
