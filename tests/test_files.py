@@ -18,6 +18,15 @@ def test_writes_and_replaces(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_whoever_reads_the_old_file_reads_on_in_it(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        write_bytes_atomically(path, b"new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_temporary_file_is_beside_the_target_with_its_suffix(tmp_path):
     path = tmp_path / "model.safetensors"
     with replacing(path) as temporary:
