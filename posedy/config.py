@@ -122,7 +122,7 @@ class TemperatureConfig(_Section):
 
 Loss = Literal["mse", "cross_entropy"]
 Schedule = Literal["step", "cosine"]
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TrainConfig(_Section):
@@ -143,7 +143,7 @@ class TrainConfig(_Section):
     workers: int | None = Field(None, ge=0)
     """Processes that load crops, for each device; None is one for each CPU core, at most 8."""
     seed: int = Field(0, ge=0)
-    precision: Precision = "no"
+    precision: Precision = "fp32"
     """Mixed precision of the forward pass; attention and loss stay in float32."""
 
 

@@ -98,9 +98,7 @@ def test_every_shipped_configuration_loads_and_says_only_what_differs(path: Path
 
 def test_every_key_is_read_by_the_code() -> None:
     """A key that nothing reads misleads; each must occur as an attribute somewhere outside of config.py."""
-    sources = "\n".join(
-        path.read_text() for path in (REPOSITORY / "posedy").rglob("*.py") if path.name != "config.py"
-    )
+    sources = "\n".join(path.read_text() for path in (REPOSITORY / "posedy").rglob("*.py") if path.name != "config.py")
     own = (REPOSITORY / "posedy" / "config.py").read_text()
     for section, values in Config().model_dump().items():
         for key in values:

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from posedy.data.coco import CocoPersons
 from posedy.data.photos import read_photo
+from posedy.drawing import draw_poses
 from posedy.evaluation.tester import BoxPoses
 from posedy.geometry import FloatArray, apply_affine, image_to_crop_matrix, padded_region, warp_crop
-from posedy.inference.drawing import draw_poses
 
 _PERSONS_OF_A_ROW = 6
 _TILE = (144, 192)

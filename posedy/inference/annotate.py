@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.photos import read_photo
+from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.inference.box_files import boxes_from_file
 from posedy.inference.boxes import checked_boxes
 from posedy.inference.detectors import WholeImage
-from posedy.inference.drawing import DRAW_THRESHOLD
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.images import rgb_to_bgr
 from posedy.models.pose_net import PoseNet

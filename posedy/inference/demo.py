@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command: 0 when every photo was done, 1 when some could not be."""
+    from posedy.drawing import DRAW_THRESHOLD
     from posedy.inference.annotate import annotate_photos
-    from posedy.inference.drawing import DRAW_THRESHOLD
 
     done = annotate_photos(
         photo_paths(arguments.photos),

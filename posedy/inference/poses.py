@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.drawing import DRAW_THRESHOLD, draw_poses
 from posedy.evaluation.rescoring import rescore
 from posedy.evaluation.results import to_coco_results
-from posedy.inference.drawing import DRAW_THRESHOLD, draw_poses
 from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
 from posedy.skeleton import Skeleton
 

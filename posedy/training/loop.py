@@ -60,7 +60,8 @@ class Trainer:
     def __init__(self, config: Config, run: Path, progress: bool = True) -> None:
         self.config = config
         self.run = run
-        self.accelerator = Accelerator(mixed_precision=config.train.precision)
+        precision = config.train.precision
+        self.accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
         self.progress = progress and self.accelerator.is_main_process
         if config.train.batch_size % self.accelerator.num_processes:
             raise ValueError(
@@ -126,8 +127,8 @@ class Trainer:
             start = load_checkpoint(model.weights)
             if (start.name, start.options) != (net.name, net.options):
                 raise ValueError(
-                    f"model.weights: {model.weights} holds {start.name} with {start.options}, the configuration asks for "
-                    f"{net.name} with {net.options}"
+                    f"model.weights: {model.weights} holds {start.name} with {start.options}, the configuration "
+                    f"asks for {net.name} with {net.options}"
                 )
             net.load_state_dict(start.state_dict())
             self.say(f"starting from the weights of {model.weights}")

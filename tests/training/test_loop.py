@@ -135,8 +135,10 @@ def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:
     start = tmp_path / "a" / LAST
     trainer = Trainer(experiment(f"model.weights={start}"), tmp_path / "b", progress=False)
     assert_equal(dict(trainer.net.state_dict()), tensors(tmp_path / "a"))
-    with pytest.raises(ValueError, match="holds dy_mobilenetv2_035-bneck with .* asks for mobilenetv2_035-bneck"):
-        Trainer(experiment(f"model.weights={start}", "model.name=mobilenetv2_035-bneck"), tmp_path / "c", progress=False)
+    with pytest.raises(ValueError, match=r"holds dy_mobilenetv2_035-bneck with .* asks for mobilenetv2_035-bneck"):
+        Trainer(
+            experiment(f"model.weights={start}", "model.name=mobilenetv2_035-bneck"), tmp_path / "c", progress=False
+        )
 
 
 def test_a_val_set_without_keypoints_is_refused_before_training(
@@ -149,7 +151,7 @@ def test_a_val_set_without_keypoints_is_refused_before_training(
         annotation["num_keypoints"] = 0
     empty = tmp_path / "empty.json"
     empty.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="0 of .* annotations kept"):
+    with pytest.raises(ValueError, match=r"0 of .* annotations kept"):
         Trainer(experiment(f"data.val_annotations={empty}"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 

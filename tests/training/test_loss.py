@@ -23,7 +23,9 @@ def test_mean_squared_error_is_half_the_mean_over_all_cells() -> None:
             for r in range(8):
                 for c in range(6):
                     total += float(weights[n, k] * (heatmaps[n, k, r, c] - targets[n, k, r, c]) ** 2)
-    assert math.isclose(float(mean_squared_error(heatmaps, targets, weights)), 0.5 * total / (2 * 3 * 8 * 6), rel_tol=1e-5)
+    assert math.isclose(
+        float(mean_squared_error(heatmaps, targets, weights)), 0.5 * total / (2 * 3 * 8 * 6), rel_tol=1e-5
+    )
 
 
 def test_cross_entropy_is_that_of_distributions_over_the_cells() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posedy.inference.drawing import DRAW_THRESHOLD, LEFT, MIDDLE, RIGHT, draw_poses
+from posedy.drawing import DRAW_THRESHOLD, LEFT, MIDDLE, RIGHT, draw_poses
 from posedy.skeleton import COCO17, Skeleton
 
 LINE = Skeleton(

@@ -1,0 +1,187 @@
+"""The augmentation: one warp, keypoints where the pixels are, left and right exchanged by a flip."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from posedy.codec import HeatmapCodec
+from posedy.config import AugmentConfig
+from posedy.data.augment import PersonCrop, training_transform
+from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region
+from posedy.skeleton import COCO17, Skeleton
+
+SIZE = (192, 256)
+STILL = AugmentConfig(flip=0, scale_std=0, rotation_probability=0, half_body_probability=0)
+BOX = np.array([100.0, 60.0, 220.0, 300.0], dtype=np.float32)
+
+
+def person(seed: int = 0, visible: float = 1.0) -> dict[str, NDArray]:
+    random = np.random.default_rng(seed)
+    keypoints = random.uniform(BOX[:2] + 5, BOX[2:] - 5, size=(17, 2)).astype(np.float32)
+    return {
+        "image": random.integers(0, 255, (400, 320, 3), dtype=np.uint8),
+        "box": BOX,
+        "keypoints": keypoints,
+        "visibility": (random.random(17) < visible).astype(np.float32) * 2,
+    }
+
+
+def dots(keypoints: NDArray) -> NDArray[np.uint8]:
+    """A black photo with one bright 7x7 square per keypoint; its level names the keypoint."""
+    image = np.zeros((400, 320, 3), dtype=np.uint8)
+    for index, (x, y) in enumerate(keypoints.round().astype(int)):
+        image[y - 3 : y + 4, x - 3 : x + 4] = 40 + 12 * index
+    return image
+
+
+def test_without_variation_it_is_the_crop_of_the_padded_box() -> None:
+    sample = person()
+    out = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
+    matrix = image_to_crop_matrix(*padded_region(BOX, 0.75, 1.25), SIZE)
+    assert out["image"].shape == (256, 192, 3)
+    assert np.abs(out["keypoints"] - apply_affine(matrix, sample["keypoints"])).max() < 1e-3
+    assert (np.asarray(out["visibility"]) == sample["visibility"]).all()
+
+
+def test_a_flipped_left_wrist_is_where_the_mirrored_right_wrist_was() -> None:
+    sample = person()
+    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
+    flipped = training_transform(SIZE, COCO17, STILL.model_copy(update={"flip": 1.0}), 1.25)(**sample)
+    assert (flipped["image"] == plain["image"][:, ::-1]).mean() > 0.99
+    left, right = COCO17.keypoints.index("left_wrist"), COCO17.keypoints.index("right_wrist")
+    x, y = plain["keypoints"][right]
+    assert flipped["keypoints"][left] == pytest.approx([SIZE[0] - 1 - x, y], abs=1e-3)
+    # in the targets: within the cell that rounding and the coding's 0.75 cell can make
+    codec = HeatmapCodec(SIZE)
+    labelled = torch.ones(1, 17)
+    before, _ = codec.encode(torch.tensor(plain["keypoints"], dtype=torch.float32)[None], labelled)
+    after, _ = codec.encode(torch.tensor(flipped["keypoints"], dtype=torch.float32)[None], labelled)
+    for one, other in enumerate(COCO17.flip_permutation):
+        mirrored = before[0, other].flip(-1)
+        (row, column), (row_after, column_after) = (divmod(int(m.argmax()), 48) for m in (mirrored, after[0, one]))
+        assert row == row_after
+        assert column_after - column in (0, 1)
+        if before[0, one].flip(-1).argmax() != mirrored.argmax():
+            assert not torch.equal(after[0, one], before[0, one].flip(-1))
+
+
+def test_visibility_changes_places_with_its_keypoint() -> None:
+    sample = person(visible=0.5)
+    flipped = training_transform(SIZE, COCO17, STILL.model_copy(update={"flip": 1.0}), 1.25)(**sample)
+    assert (np.asarray(flipped["visibility"]) == sample["visibility"][list(COCO17.flip_permutation)]).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_keypoints_stay_on_their_pixels_under_everything(seed: int) -> None:
+    sample = person(seed)
+    sample["keypoints"] = np.stack(
+        [np.linspace(115, 205, 17), 80 + (np.arange(17) * 5 % 17) * 13], axis=1, dtype=np.float32
+    ).round()
+    sample["image"] = dots(sample["keypoints"])
+    transform = training_transform(SIZE, COCO17, AugmentConfig(), 1.25)
+    transform.set_random_seed(seed)
+    out = transform(**sample)
+    checked = 0
+    for index, (x, y) in enumerate(np.asarray(out["keypoints"])):
+        if 3 <= x < SIZE[0] - 4 and 3 <= y < SIZE[1] - 4:
+            # a flip exchanges names, so the dot's level is that of one of a pair
+            level = int(out["image"][round(float(y)), round(float(x)), 0])
+            pair = (index, COCO17.flip_permutation[index])
+            assert min(abs(level - (40 + 12 * i)) for i in pair) <= 6
+            checked += 1
+    assert checked >= 3
+
+
+def test_rotation_and_scale_stay_within_the_papers_bounds() -> None:
+    transform = training_transform(SIZE, COCO17, AugmentConfig(half_body_probability=0, flip=0), 1.25)
+    sample = person()
+    angles, scales = [], []
+    for seed in range(300):
+        transform.set_random_seed(seed)
+        a, b = np.asarray(transform(**sample)["keypoints"])[[0, 1]]
+        before = sample["keypoints"][1] - sample["keypoints"][0]
+        after = b - a
+        scales.append(np.linalg.norm(before) / np.linalg.norm(after))
+        turn = np.arctan2(after[1], after[0]) - np.arctan2(before[1], before[0])
+        angles.append(np.rad2deg((turn + np.pi) % (2 * np.pi) - np.pi))
+    base = padded_region(BOX, 0.75, 1.25)[1][0] / SIZE[0]
+    assert max(np.abs(angles)) <= 45.01
+    assert np.mean(np.abs(angles) < 1e-3) == pytest.approx(0.4, abs=0.1)
+    assert np.mean(np.abs(angles) > 44.99) > 0.1
+    assert min(scales) / base == pytest.approx(0.65, abs=0.01)
+    assert max(scales) / base == pytest.approx(1.35, abs=0.01)
+
+
+def test_half_body_shows_the_upper_or_the_lower_body() -> None:
+    sample = person()
+    sample["keypoints"][:11, 1] = np.linspace(70, 150, 11)
+    sample["keypoints"][11:, 1] = np.linspace(200, 290, 6)
+    config = STILL.model_copy(update={"half_body_probability": 1.0})
+    transform = training_transform(SIZE, COCO17, config, 1.25)
+    seen = set()
+    for seed in range(20):
+        transform.set_random_seed(seed)
+        y = np.asarray(transform(**sample)["keypoints"])[:, 1]
+        inside = (y >= 0) & (y < SIZE[1])
+        assert inside[:11].all() or inside[11:].all()
+        seen.add(bool(inside[:11].all()))
+    assert seen == {True, False}
+
+
+def test_half_body_needs_enough_keypoints_and_a_known_upper_body() -> None:
+    config = STILL.model_copy(update={"half_body_probability": 1.0})
+    few = person()
+    few["visibility"] = np.array([2.0] * 8 + [0.0] * 9, dtype=np.float32)
+    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**few)["keypoints"]
+    assert np.allclose(training_transform(SIZE, COCO17, config, 1.25)(**few)["keypoints"], plain)
+    unknown = Skeleton(COCO17.keypoints, COCO17.flip_pairs, COCO17.limbs, COCO17.sigmas)
+    whole = person()
+    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**whole)["keypoints"]
+    assert np.allclose(training_transform(SIZE, unknown, config, 1.25)(**whole)["keypoints"], plain)
+
+
+def test_the_photo_is_left_alone_and_a_seed_repeats_the_sample() -> None:
+    sample = person()
+    before = sample["image"].copy()
+    transform = training_transform(SIZE, COCO17, AugmentConfig(photometric=[{"transform": "ColorJitter"}]), 1.25)
+    outs = []
+    for seed in (5, 5, 6):
+        transform.set_random_seed(seed)
+        outs.append(transform(**sample))
+    assert (sample["image"] == before).all()
+    assert (outs[0]["image"] == outs[1]["image"]).all()
+    assert np.allclose(outs[0]["keypoints"], outs[1]["keypoints"])
+    assert not np.allclose(outs[0]["keypoints"], outs[2]["keypoints"])
+
+
+def test_photometric_transforms_change_pixels_only() -> None:
+    sample = person()
+    config = STILL.model_copy(update={"photometric": [{"transform": "InvertImg", "p": 1.0}]})
+    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
+    out = training_transform(SIZE, COCO17, config, 1.25)(**sample)
+    assert (out["image"] == 255 - plain["image"]).all()
+    assert np.allclose(out["keypoints"], plain["keypoints"])
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"transform": "ColourJitter"}, "'ColourJitter' is not a transform of albumentations.*'ColorJitter'"),
+        ({"transform": "HorizontalFlip"}, "'HorizontalFlip' moves pixels"),
+        ({"transform": "ColorJitter", "brightnes": 0.1}, "'brightnes'.*'brightness'"),
+        ({"transform": "ColorJitter", "brightness": "much"}, "ColorJitter does not take"),
+        ({"p": 0.5}, "None"),
+    ],
+)
+def test_what_is_no_photometric_transform_is_refused(record: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        training_transform(SIZE, COCO17, AugmentConfig(photometric=[record]), 1.25)
+
+
+def test_keypoints_outside_the_photo_are_kept() -> None:
+    sample = person()
+    sample["keypoints"][0] = [-500, 2000]
+    out = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
+    assert len(out["keypoints"]) == 17
+    assert isinstance(PersonCrop(SIZE, COCO17, STILL, 1.25).input_size, tuple)

@@ -1,0 +1,162 @@
+"""The way from boxes to COCO's numbers: with the truth in place of a network, and with a network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from posedy.codec import HeatmapCodec
+from posedy.config import EvalConfig
+from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.dataset import BoxCrops
+from posedy.data.detections import read_detections
+from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.rescoring import rescore
+from posedy.evaluation.tester import BoxPoses, Protocol, evaluate_network, poses_to_results, predict_crops
+from posedy.geometry import apply_affine
+from posedy.models.zoo import create_model
+
+SIZE = (192, 256)
+CODEC = HeatmapCodec(SIZE)
+
+
+def true_poses(persons: CocoPersons) -> BoxPoses:
+    ones = np.ones(len(persons), dtype=np.float32)
+    scores = np.ones(persons.keypoints.shape[:2], dtype=np.float32)
+    return BoxPoses(persons.image_index, persons.boxes, ones, persons.keypoints.astype(np.float64), scores)
+
+
+def crop_areas(persons: CocoPersons) -> np.ndarray:
+    return BoxCrops(persons, persons.image_index, persons.boxes, SIZE, 1.25).sizes.prod(axis=-1)
+
+
+class Oracle:
+    """A network that knows the truth: it draws the heatmaps of the crops it is given, in their order.
+
+    For the mirrored crop it draws those of the mirrored keypoints, so that a wrong way back or a missing exchange of
+    left and right shows.
+    """
+
+    def __init__(self, persons: CocoPersons, crops: BoxCrops, batch_size: int, flip: bool) -> None:
+        self.heatmaps = []
+        keypoints = np.stack([apply_affine(crops.image_to_crop(i), persons.keypoints[i]) for i in range(len(persons))])
+        labelled = torch.tensor(persons.visibility > 0)
+        mirrored = keypoints * [-1, 1] + [SIZE[0] - 1, 0]
+        permutation = list(persons.skeleton.flip_permutation)
+        for begin in range(0, len(persons), batch_size):
+            part = slice(begin, begin + batch_size)
+            self.heatmaps.append(CODEC.encode(torch.tensor(keypoints[part]), labelled[part])[0])
+            if flip:
+                mirror = torch.tensor(mirrored[part][:, permutation])
+                self.heatmaps.append(CODEC.encode(mirror, labelled[part][:, permutation])[0])
+        self.calls = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        heatmaps = self.heatmaps[self.calls]
+        assert len(heatmaps) == len(images)
+        self.calls += 1
+        return heatmaps
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_network_that_knows_the_truth_scores_the_codings_ceiling(persons: CocoPersons, flip: bool) -> None:
+    config = EvalConfig(flip=flip, batch_size=7)
+    crops = BoxCrops(persons, persons.image_index, persons.boxes, SIZE, config.padding)
+    oracle = Oracle(persons, crops, 7, flip)
+    outcome = evaluate_network(oracle, persons, None, CODEC, config)
+    assert oracle.calls == len(oracle.heatmaps)
+    assert outcome.metrics["AP"] > 0.93
+    assert outcome.metrics["AP50"] > 0.99
+    labelled = persons.visibility > 0
+    distance = np.abs(outcome.poses.keypoints - persons.keypoints)[labelled] / (crops.sizes[:, 0] / SIZE[0]).max()
+    # half a cell of rounding, and a quarter where the mirror pulls
+    assert distance.max() <= 4 * (0.5 + 0.25) + 1e-6
+
+
+def test_truth_as_predictions_scores_1_without_suppression(persons: CocoPersons) -> None:
+    results = poses_to_results(persons, true_poses(persons), crop_areas(persons), EvalConfig(nms=None))
+    metrics = evaluate_keypoints(persons.annotations, results)
+    assert min(value for value in metrics.values() if not np.isnan(value)) >= 0.999
+
+
+def test_suppression_keeps_the_better_of_two_equal_poses(persons: CocoPersons) -> None:
+    truth = true_poses(persons)
+    twice = BoxPoses(*(np.concatenate([value, value]) for value in vars(truth).values()))
+    twice.box_scores[: len(persons)] = 0.5
+    areas = np.concatenate([crop_areas(persons)] * 2)
+    results = poses_to_results(persons, twice, areas, EvalConfig())
+    assert all(result["score"] == 1 for result in results)
+    assert len(poses_to_results(persons, twice, areas, EvalConfig(nms=None))) == 2 * len(persons)
+
+
+def test_scores_and_ids_are_those_of_the_file(persons: CocoPersons) -> None:
+    poses = true_poses(persons)
+    random = np.random.default_rng(0)
+    poses.scores[:] = random.random(poses.scores.shape)
+    poses.box_scores[:] = random.random(len(persons))
+    results = poses_to_results(persons, poses, crop_areas(persons), EvalConfig(nms=None, keypoint_threshold=0.4))
+    expected = rescore(poses.box_scores, poses.scores, 0.4)
+    ids = persons.image_ids[persons.image_index]
+    found = np.array(sorted((result["image_id"], result["score"]) for result in results))
+    assert np.allclose(found, sorted(zip(ids.tolist(), expected.tolist(), strict=True)))
+    assert {result["category_id"] for result in results} == {persons.category_id}
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    net = create_model("dy_mobilenetv2_035-bneck")
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter) * parameter.abs().mean()
+    torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
+    return net.eval()
+
+
+def test_batches_workers_and_parts_do_not_matter(persons: CocoPersons) -> None:
+    net, size = network(), (32, 64)
+    codec = HeatmapCodec(size)
+    crops = BoxCrops(persons, persons.image_index, persons.boxes, size, 1.25)
+    _, keypoints, scores = predict_crops(net, crops, codec, EvalConfig(batch_size=64))
+    _, one_by_one, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=1))
+    assert np.isclose(keypoints, one_by_one, atol=1e-2).mean() > 0.99  # near ties of the argmax may fall otherwise
+    _, with_workers, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=8), workers=2)
+    _, without, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=8), workers=0)
+    assert (with_workers == without).all()
+    parts = [predict_crops(net, crops, codec, EvalConfig(), part=(i, 3)) for i in range(3)]
+    indices = np.concatenate([part[0] for part in parts])
+    assert sorted(indices) == list(range(len(crops)))
+    together = np.concatenate([part[2] for part in parts])[np.argsort(indices)]
+    assert np.allclose(together, scores, atol=1e-4)
+
+
+def test_detections_for_some_images_only(persons: CocoPersons, drawn: Path) -> None:
+    detections = read_detections(drawn / "annotations/person_detections_val2017.json", persons)
+    few = detections.image_index < 3
+    some = type(detections)(
+        detections.path, detections.image_index[few], detections.boxes[few], detections.scores[few], 12, {}
+    )
+    codec = HeatmapCodec((32, 64))
+    outcome = evaluate_network(network(), persons, some, codec, EvalConfig(flip=False))
+    assert {result["image_id"] for result in outcome.results} <= set(persons.image_ids[:3].tolist())
+    assert "person_detections_val2017.json" in str(outcome.protocol)
+    assert 0 <= outcome.metrics["AP"] < 0.5
+
+
+def test_the_protocol_says_everything() -> None:
+    line = str(Protocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools"))
+    for word in ("boxes=gt", "10", "4 images", "flip=on", "NMS=off", "128x96", "pycocotools"):
+        assert word in line
+
+
+@pytest.mark.realdata
+def test_truth_through_the_test_path_on_real_photos(real_data: Path) -> None:
+    """With suppression five nearly duplicate annotations go."""
+    coco = real_data / "coco"
+    persons = read_coco(coco / "annotations/person_keypoints_val2017.json", coco / "val2017")
+    poses, areas = true_poses(persons), crop_areas(persons)
+    without = evaluate_keypoints(persons.annotations, poses_to_results(persons, poses, areas, EvalConfig(nms=None)))
+    assert min(without.values()) >= 0.999
+    results = poses_to_results(persons, poses, areas, EvalConfig())
+    assert len(persons) - len(results) == 5
+    assert evaluate_keypoints(persons.annotations, results)["AP"] == pytest.approx(0.990, abs=0.0005)

@@ -1,0 +1,122 @@
+"""The command line: what it prints, where it writes, how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posedy.cli import main
+from posedy.evaluation.baselines import truth_results
+from posedy.evaluation.results import write_results
+
+REPOSITORY = Path(__file__).parents[1]
+QUICK = ["model.input_size=[32,64]", "train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli") / "drawn"
+    assert main(["synth", str(root), "--train", "4", "--val", "4", "--seed", "2"]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    config = REPOSITORY / "configs/drawn/quickstart.yaml"
+    assert main(["train", str(config), f"data.root={drawn}", *QUICK, "--out", str(out)]) == 0
+    return out
+
+
+def annotations(drawn: Path) -> Path:
+    return drawn / "annotations/person_keypoints_val2017.json"
+
+
+def test_synth_prints_how_hard_the_set_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    out = tmp_path / "drawn"
+    assert main(["synth", str(out), "--train", "1", "--val", "8", "--seed", "5", "--json", str(report)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("back views", "with a neighbour", "occluded keypoints", "AP of the median pose", "left and right"):
+        assert words in printed
+    assert json.loads(report.read_text())["val"]["photos"] == 8
+
+
+def test_train_test_and_demo_work_together(
+    drawn: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(REPOSITORY / "configs/drawn/quickstart.yaml")
+    numbers = tmp_path / "numbers.json"
+    test = ["test", config, f"data.root={drawn}", *QUICK, "--checkpoint", str(run / "last.pt"), "--out", str(tmp_path)]
+    assert main([*test, "--boxes", "gt", "--json", str(numbers)]) == 0
+    assert json.loads(numbers.read_text())["protocol"]["boxes"] == "gt"
+    boxes = drawn / "annotations/person_detections_val2017.json"
+    assert main([*test, "--boxes", str(boxes)]) == 0
+    assert f"boxes={boxes.name}" in capsys.readouterr().out
+    photo = next((drawn / "val2017").glob("*.jpg"))
+    out = tmp_path / "pictures"
+    assert main(["demo", str(photo), "--checkpoint", str(run / "last.pt"), "--whole", "--out", str(out)]) == 0
+    assert (out / "keypoints.json").is_file()
+    assert (out / photo.name).is_file()
+
+
+def test_eval_names_its_protocol(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, numbers = tmp_path / "results.json", tmp_path / "metrics.json"
+    write_results(results, truth_results(annotations(drawn))[:2])
+    command = ["eval", str(results), "--annotations", str(annotations(drawn)), "--json", str(numbers)]
+    assert main(command) == 0
+    assert "all images (4 of 4)" in capsys.readouterr().out
+    everything = json.loads(numbers.read_text())["AP"]
+    assert main([*command, "--images", "detected"]) == 0
+    assert "only images with results" in capsys.readouterr().out
+    assert json.loads(numbers.read_text())["AP"] > everything
+
+
+def test_check_ends_with_1_when_something_is_wrong(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(annotations(drawn)), "--images", str(drawn / "val2017"), "--decode"]) == 0
+    capsys.readouterr()
+    record = json.loads(annotations(drawn).read_text())
+    record["annotations"][0]["image_id"] = 999
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(record))
+    assert main(["check", str(broken)]) == 1
+    assert "999" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["train", "nowhere.yaml", "--out", "run"], "no configuration at"),
+        (["eval", "nowhere.json", "--annotations", "nowhere.json"], "nowhere.json"),
+        (["synth", "drawn", "--train", "0"], "train"),
+        (["demo", "nowhere.jpg", "--checkpoint", "nowhere.pt", "--whole"], "nowhere"),
+    ],
+)
+def test_bad_input_gives_one_message_and_status_1(
+    command: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"posedy {command[0]}: ")
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[], ["dance"], ["train"], ["eval", "a.json"]])
+def test_wrong_usage_exits_with_2(command: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("tool", ["train", "test", "demo"])
+def test_tools_are_the_same_entry_points(tool: str) -> None:
+    command = [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"posedy {tool}" in shown

@@ -1,0 +1,39 @@
+"""metrics.csv and the TensorBoard curves."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from posedy.training.log import RunLog, read_metrics
+
+
+def numbers(epoch: int, **more: float) -> dict[str, float]:
+    return {"epoch": epoch, "step": 10 * epoch, "loss": 1 / epoch, "lr": 0.001, "temperature": 30, **more}
+
+
+def test_a_row_for_each_epoch_and_the_same_curves(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    log.write(numbers(1))
+    log.write(numbers(2, AP=0.25))
+    log.close()
+    rows = read_metrics(tmp_path)
+    assert [(row["epoch"], row["loss"], row["AP"]) for row in rows] == [("1", "1", ""), ("2", "0.5", "0.25")]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [event.value for event in board.Scalars("train/loss")] == [1.0, 0.5]
+    assert [(event.step, event.value) for event in board.Scalars("val/AP")] == [(2, 0.25)]
+
+
+def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    for epoch in (1, 2, 3):
+        log.write(numbers(epoch))
+    log.close()
+    again = RunLog(tmp_path, 2)
+    again.write(numbers(3, AP=0.5))
+    again.close()
+    assert [(row["epoch"], row["AP"]) for row in read_metrics(tmp_path)] == [("1", ""), ("2", ""), ("3", "0.5")]
+
+
+def test_no_file_is_no_rows(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
