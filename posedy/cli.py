@@ -16,11 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Wrong usage exits with 2.
     """
-    parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_test, _add_eval, _add_check, _add_demo, _add_synth):
-        add(commands)
-    parsed = parser.parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     try:
         return parsed.run(parsed)
     except (ValueError, OSError, ArithmeticError, InterruptedError) as error:
@@ -29,6 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"posedy {parsed.command}: stopped", file=sys.stderr)
         return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it returns has `run`, which does the work."""
+    parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_test, _add_eval, _add_check, _add_demo, _add_synth):
+        add(commands)
+    return parser
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +156,10 @@ def _synth(arguments: argparse.Namespace) -> int:
     for split, drawn in statistics.items():
         annotations = arguments.out / "annotations" / f"person_keypoints_{split}2017.json"
         report[split] = difficulty(drawn, annotations)
-        print(f"{split}: " + ", ".join(f"{name} {value:.3g}" for name, value in report[split].items()))
+        numbers = [
+            f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in report[split].items()
+        ]
+        print(f"{split}: {', '.join(numbers)}")
     _write_json(arguments.json, report)
     return 0
 

@@ -1,4 +1,4 @@
-"""A made COCO annotation file with everything that COCOeval treats apart, noised predictions of its truth; drawn people."""
+"""A made COCO annotation file with all that COCOeval treats apart, noised predictions of its truth; drawn people."""
 
 from pathlib import Path
 from typing import Any

@@ -36,10 +36,10 @@ def sample_build(rng: Generator) -> Build:
 
 def sample_view(rng: Generator, family: str) -> View:
     """A random view: front and back about equally often, sides seldom; lying people lie across the picture."""
-    if rng.random() < 0.1:
+    if rng.random() < 0.06:
         yaw = rng.choice([-90, 90]) + rng.normal(0, 15)
     else:
-        yaw = (180 if rng.random() < 0.49 else 0) + np.clip(rng.normal(0, 32), -75, 75)
+        yaw = (180 if rng.random() < 0.45 else 0) + np.clip(rng.normal(0, 24), -75, 75)
     roll = rng.choice([-90, 90]) + rng.normal(0, 12) if family == "lying" else rng.normal(0, 4)
     return View(yaw=float(yaw), pitch=float(rng.uniform(0, 14)), roll=float(roll))
 
@@ -142,4 +142,4 @@ FAMILIES: dict[str, Callable[[Generator], Pose]] = {
     "leaning": _leaning,
     "lying": _lying,
 }
-_WEIGHTS = (0.26, 0.2, 0.14, 0.14, 0.09, 0.04, 0.07, 0.04, 0.02)
+_WEIGHTS = (0.42, 0.24, 0.1, 0.1, 0.05, 0.02, 0.03, 0.03, 0.01)

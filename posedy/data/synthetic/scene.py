@@ -94,9 +94,9 @@ def _box(person: Person) -> FloatArray:
 def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
     """One to four people, mostly close to each other."""
     width, height = size
-    close_up = rng.random() < 0.1
-    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.28, 0.4, 0.22, 0.1]))
-    stature = rng.uniform(280, 420) if close_up else np.exp(rng.uniform(np.log(55), np.log(225)))
+    close_up = rng.random() < 0.05
+    count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.32, 0.42, 0.18, 0.08]))
+    stature = rng.uniform(280, 420) if close_up else np.exp(rng.uniform(np.log(65), np.log(225)))
     people: list[Person] = []
     for index in range(count):
         scale = float(np.clip(stature * rng.uniform(0.8, 1.2), 45, 420))
@@ -105,7 +105,7 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
         center, half = (x1 + x2) / 2, (x2 - x1) / 2
         if people and rng.random() < 0.6:
             left, _, right, low = _box(people[rng.integers(len(people))])
-            x = (left + right) / 2 + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0) * (half + (right - left) / 2)
+            x = (left + right) / 2 + rng.choice([-1, 1]) * rng.uniform(0.5, 1.0) * (half + (right - left) / 2)
             bottom = low + rng.normal(0, 0.06) * scale
         else:
             x = rng.uniform(0.15, 0.85) * width
@@ -113,10 +113,10 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
             if y2 - y1 > 0.95 * height:
                 # Feet or legs are outside: the head is a little below the upper border.
                 bottom = height * rng.uniform(0.03, 0.25) + (y2 - y1)
-            elif rng.random() < 0.12:
+            elif rng.random() < 0.08:
                 bottom = height + rng.uniform(0.1, 0.45) * (y2 - y1)
-        x = float(np.clip(x, 0.0 if rng.random() < 0.2 else min(half, width / 2), width))
-        x = float(np.clip(x, 0, width if rng.random() < 0.2 else max(width - half, width / 2)))
+        x = float(np.clip(x, 0.0 if rng.random() < 0.1 else min(half, width / 2), width))
+        x = float(np.clip(x, 0, width if rng.random() < 0.1 else max(width - half, width / 2)))
         origin = np.array([x - center, bottom - y2])
         people.append(Person(person.body, person.outfit, scale, origin, person.label))
     return people
