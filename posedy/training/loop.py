@@ -176,9 +176,10 @@ class Trainer:
                 if self.epoch % self.config.eval.every == 0 or self.epoch == epochs:
                     self.metrics = self._evaluate()
                     numbers |= self.metrics
-                if self.accelerator.is_main_process and log is not None:
-                    self._save()
+                if log is not None:
+                    # The row first: one that is ahead of its checkpoint is dropped when the run goes on.
                     log.write(numbers)
+                    self._save()
                 if interrupted:
                     self._stop_here()
         if log is not None:
