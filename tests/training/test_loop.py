@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from posedy.config import Config
+from posedy.evaluation.tester import evaluate_network
 from posedy.models.weights import load_checkpoint, read_checkpoint
 from posedy.training.checkpoint import BEST, LAST
 from posedy.training.log import read_metrics
@@ -51,6 +52,14 @@ def test_a_run_leaves_everything_that_is_promised(experiment: Experiment, tmp_pa
     temperatures = [value for name, value in state.items() if name.endswith("temperature")]
     assert temperatures
     assert all(value == 10 for value in temperatures)
+
+
+def test_the_ap_of_training_is_that_of_a_test_of_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
+    config = experiment("train.precision=bf16", "train.lr=0.003", "eval.flip=true", "train.epochs=4")
+    trainer = Trainer(config, tmp_path, progress=False)
+    metrics = trainer.fit()
+    outcome = evaluate_network(load_checkpoint(tmp_path / LAST), trainer.val, None, trainer.codec, config.eval)
+    assert outcome.metrics == pytest.approx(metrics, nan_ok=True, abs=1e-12)
 
 
 def test_training_lowers_the_loss(experiment: Experiment, tmp_path: Path) -> None:
