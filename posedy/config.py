@@ -4,10 +4,10 @@ import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from posedy.models.pose_net import HeatmapOutput
 from posedy.models.zoo import create_model, list_models
@@ -17,8 +17,32 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key."""
 
 
+def _as_section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_slip(cls, value: Any, info: ValidationInfo) -> Any:
+        """Empty sections are sections; pydantic would take true for the number 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if value is None and _as_section(kind) is not None:
+            return {}
+        items = value if isinstance(value, list | tuple) else [value]
+        if kind is not bool and any(isinstance(item, bool) for item in items):
+            raise ValueError(f"is not a switch, got {value!r} (YAML reads on and yes as true, off and no as false)")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError as error:
+            raise ValueError(f"{value}: {error}") from error
 
 
 class KeypointSet(_Section):
@@ -29,7 +53,7 @@ class KeypointSet(_Section):
 
 
 class DataConfig(_Section):
-    """Where the data set is. Relative paths count from the working directory."""
+    """Where the data set is. Relative paths count from the working directory; ~ is the home directory."""
 
     root: Path = Path("data/coco")
     """COCO's tree: annotations/, train2017/, val2017/."""
@@ -134,7 +158,7 @@ class TrainConfig(_Section):
     lr: float = Field(1e-3, gt=0)
     schedule: Schedule = "step"
     """"step": the rate falls to a tenth at each of `lr_drops`; "cosine": half a cosine from lr to 0."""
-    lr_drops: list[int] | None = None
+    lr_drops: list[Annotated[int, Field(ge=0)]] | None = None
     """Epochs after which the rate falls; None is the paper's 170 and 200 of 210, in proportion."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the rate rises linearly from 0."""
@@ -162,8 +186,13 @@ class EvalConfig(_Section):
     keypoint_threshold: float = 0.2
     """A person's score is box score x mean of the keypoint scores over this."""
     nms: float | None = Field(0.9, gt=0, le=1)
-    """OKS above which the lower-scored of two poses is suppressed; None switches suppression off."""
+    """OKS above which the lower-scored of two poses is suppressed; None (or off) switches suppression off."""
     backend: Literal["pycocotools"] = "pycocotools"
+
+    @field_validator("nms", mode="before")
+    @classmethod
+    def _off_is_none(cls, value: Any) -> Any:
+        return None if value is False else value
 
 
 class Config(_Section):
@@ -206,8 +235,15 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     for override in overrides:
         _apply_override(values, override)
     source = str(path) if path is not None else "the command line"
+    valid_keys = list(_valid_keys(Config))
     for key in _unknown_keys(values, Config):
-        nearest = difflib.get_close_matches(key, list(_valid_keys(Config)), n=1, cutoff=0)
+        if key in valid_keys:
+            section, _, name = key.rpartition(".")
+            raise ConfigError(
+                f"{source}: {key!r} must be nested, dots are for the command line: write '{name}: ...' indented below "
+                f"the section '{section}:'"
+            )
+        nearest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0)
         raise ConfigError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest[0]!r}")
     try:
         return Config.model_validate(values)
@@ -248,7 +284,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             value = float(value)
     *sections, name = key.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        inner = values[section] = {} if values.get(section) is None else values[section]
         if not isinstance(inner, dict):
             raise ConfigError(f"{override!r}: {section!r} is not a section")
         values = inner
@@ -257,8 +293,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        yield name, kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        yield name, _as_section(field.annotation)
 
 
 def _valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -61,6 +61,11 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("train.epochs", ["section.key=value"]),
         ("train.epochs.x=1", ["train.epochs"]),
         ("train.lr=[", ["not YAML"]),
+        ("data.root=~no-such-user/coco", ["data.root", "~no-such-user/coco", "home"]),
+        ("train.epochs=true", ["train.epochs", "not a switch, got True"]),
+        ("model.input_size=[96, yes]", ["model.input_size", "not a switch, got [96, True]"]),
+        ("eval.nms=on", ["eval.nms", "not a switch, got True"]),
+        ("train.lr_drops=[2, -1]", ["train.lr_drops.1", "greater than or equal to 0", "-1"]),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, override: str, words: list[str]) -> None:
@@ -69,6 +74,38 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, override: str, wor
         load_config(path, [override])
     for word in words:
         assert word in str(caught.value)
+
+
+def test_dotted_keys_in_a_file_are_to_be_nested(tmp_path: Path) -> None:
+    for text, section in (("train.epochs: 5", "train"), ("train: {temperature.start: 5}", "train.temperature")):
+        with pytest.raises(ConfigError, match=rf"must be nested.* indented below the section '{section}:'"):
+            load_config(write(tmp_path / "a.yaml", text))
+
+
+def test_empty_sections_are_the_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "train:\nmodel: {name: mobilenetv2_035-deconv}\neval:\n")
+    config = load_config(path)
+    assert (config.train, config.eval) == (Config().train, Config().eval)
+    assert load_config(path, ["train.epochs=4", "train.temperature.start=5"]).train.epochs == 4
+    assert load_config(write(path, "train:\n  temperature:\n")) == Config()
+
+
+def test_off_switches_suppression_off(tmp_path: Path) -> None:
+    assert load_config(None, ["eval.nms=off"]).eval.nms is None
+    assert load_config(write(tmp_path / "a.yaml", "eval: {nms: no}")).eval.nms is None
+    assert load_config(None, ["eval.flip=off"]).eval.flip is False
+
+
+def test_every_path_may_start_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("USERPROFILE", "/home/ada")
+    extra = "data.extra=[{annotations: ~/x.json, images: ~/x}]"
+    config = load_config(None, ["data.root=~/coco", "data.boxes=~/b.json", "model.weights=~/w.pt", extra])
+    assert config.data.train_set.images == Path("/home/ada/coco/train2017")
+    assert config.data.boxes == Path("/home/ada/b.json")
+    assert config.model.weights == Path("/home/ada/w.pt")
+    assert config.data.extra[0].annotations == Path("/home/ada/x.json")
+    assert config.data.extra[0].images == Path("/home/ada/x")
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
