@@ -1,6 +1,7 @@
 """The command line: parse, call the package, print. `posedy COMMAND --help` tells what each command takes."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Wrong usage exits with 2.
     """
-    parsed = make_parser().parse_args(arguments)
+    parser = make_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest:
+        # Settings may stand after options too.
+        if not hasattr(parsed, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parsed.overrides += rest
     try:
         return parsed.run(parsed)
-    except (ValueError, OSError, ArithmeticError, InterruptedError) as error:
-        print(f"posedy {parsed.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"posedy {parsed.command}: {_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"posedy {parsed.command}: stopped", file=sys.stderr)
         return 1
+
+
+def _message(error: Exception) -> str:
+    """What an error says; of one that comes from a worker process, the last line, which is the error itself."""
+    text = str(error)
+    if "Original Traceback" in text:
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    return text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,17 +62,21 @@ def _add_train(commands: Any) -> None:
     parser = commands.add_parser("train", help="train a network; the same --out goes on from its last checkpoint")
     _add_config(parser)
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    _add_json(parser)
     parser.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from posedy.config import load_config
+    from posedy.evaluation.coco_metrics import metrics_to_json
     from posedy.memory import keep_freed_memory
     from posedy.training.loop import Trainer
 
     config = load_config(arguments.config, arguments.overrides)
     keep_freed_memory()
-    Trainer(config, arguments.out).fit()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    metrics = Trainer(config, arguments.out).fit()
+    _write_json(arguments.json, metrics_to_json(metrics))
     return 0
 
 
@@ -118,6 +137,7 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--images", type=Path, help="the folder of its photos, to check them too")
     parser.add_argument("--decode", action="store_true", help="decode every photo, to find truncated ones")
+    _add_json(parser)
     parser.set_defaults(run=_check)
 
 
@@ -126,6 +146,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     report = check_coco(arguments.annotations, arguments.images, arguments.decode)
     print(report.format())
+    _write_json(arguments.json, {"ok": report.ok, "findings": [dataclasses.asdict(item) for item in report.findings]})
     return 0 if report.ok else 1
 
 

@@ -1,11 +1,16 @@
 """The command line: what it prints, where it writes, how it ends."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 
 from posedy.cli import main
 from posedy.evaluation.baselines import truth_results
@@ -13,6 +18,12 @@ from posedy.evaluation.results import write_results
 
 REPOSITORY = Path(__file__).parents[1]
 QUICK = ["model.input_size=[32,64]", "train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_accelerator() -> None:
+    """accelerate keeps one precision for the life of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +131,54 @@ def test_tools_are_the_same_entry_points(tool: str) -> None:
     command = [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"posedy {tool}" in shown
+
+
+def test_ctrl_c_ends_with_words_and_status_1(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from posedy.training.loop import Trainer
+
+    step = Trainer._train_step
+
+    def interrupted(trainer: Trainer, batch: dict[str, torch.Tensor]) -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", interrupted)
+    config = str(REPOSITORY / "configs/drawn/quickstart.yaml")
+    quick = [*QUICK, "train.batch_size=2"]
+    assert main(["train", config, f"data.root={drawn}", *quick, "--out", str(tmp_path / "run")]) == 1
+    assert "goes on from there" in capsys.readouterr().err
+    assert (tmp_path / "run/last.pt").is_file()
+
+
+def test_settings_may_stand_after_options(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(REPOSITORY / "configs/drawn/quickstart.yaml")
+    assert main(["train", config, "--out", str(tmp_path), "train.epoch=1"]) == 1
+    assert "the nearest valid key is 'train.epochs'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["train", config, "--out", str(tmp_path), "--fast"])
+    assert caught.value.code == 2
+
+
+def test_an_error_of_a_worker_process_is_one_line(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(drawn, root)
+    config = str(REPOSITORY / "configs/drawn/quickstart.yaml")
+    from posedy.training.loop import Trainer
+
+    fit = Trainer.fit
+
+    def fit_without_photos(trainer: Trainer) -> dict[str, float]:
+        for photo in (root / "train2017").iterdir():
+            photo.write_bytes(b"gone")
+        return fit(trainer)
+
+    monkeypatch.setattr(Trainer, "fit", fit_without_photos)
+    quick = [*QUICK, "train.workers=1"]
+    assert main(["train", config, f"data.root={root}", *quick, "--out", str(tmp_path / "run")]) == 1
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("posedy train: photo ")
+    assert "Traceback" not in message

@@ -38,6 +38,7 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
         OSError, ValueError: if a file is missing or does not fit the others.
     """
     chosen = choose_device(device)
+    out.mkdir(parents=True, exist_ok=True)
     net = load_checkpoint(checkpoint)
     if net.name != config.model.name:
         raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
@@ -49,8 +50,11 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
             f"{checkpoint} predicts {net.num_keypoints} keypoints, {val.annotations} has "
             f"{persons.skeleton.num_keypoints}"
         )
-    if len(persons) == 0:
-        raise ValueError(f"{val.annotations} has no person with a labelled keypoint: nothing can be measured on it")
+    if net.skeleton is not None and net.skeleton.keypoints != persons.skeleton.keypoints:
+        raise ValueError(
+            f"{checkpoint} knows the keypoints {list(net.skeleton.keypoints)}, {val.annotations} has "
+            f"{list(persons.skeleton.keypoints)}"
+        )
     if net.input_size != config.model.input_size:
         print(
             f"the network was trained on crops of {net.input_size}, the configuration's are {config.model.input_size}"

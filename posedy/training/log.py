@@ -27,8 +27,9 @@ class RunLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
 
     def write(self, numbers: Mapping[str, float]) -> None:
-        """Adds an epoch's row; AP columns stay empty where it was not measured."""
-        self._rows.append({name: f"{numbers[name]:g}" if name in numbers else "" for name in _COLUMNS})
+        """Writes an epoch's row in place of an earlier one; AP columns stay empty where it was not measured."""
+        self._rows = [row for row in self._rows if int(row["epoch"]) < numbers["epoch"]]
+        self._rows.append({name: _shown(numbers[name]) if name in numbers else "" for name in _COLUMNS})
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -43,6 +44,10 @@ class RunLog:
     def close(self) -> None:
         """Ends the TensorBoard file."""
         self._board.close()
+
+
+def _shown(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:.7g}"
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:

@@ -1,14 +1,11 @@
 """The training loop."""
 
-import signal
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -25,22 +22,19 @@ from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet
-from posedy.models.weights import load_checkpoint, network_state, read_checkpoint
+from posedy.models.weights import load_checkpoint, network_state
 from posedy.models.zoo import create_model
 from posedy.prediction import normalise_crops
-from posedy.training.checkpoint import BEST, LAST, check_same_experiment, save_checkpoint
+from posedy.training.checkpoint import BEST, LAST, read_run, save_checkpoint
+from posedy.training.interrupt import Interruption, TrainingInterruptedError, interruptible
 from posedy.training.log import RunLog
 from posedy.training.loss import heatmap_loss
 from posedy.training.schedule import learning_rate, temperature
 from posedy.workers import default_workers
 
 
-class TrainingInterruptedError(Exception):
-    """Training was stopped by the user; a checkpoint has been written."""
-
-
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; the message names the batch."""
+    """The loss or the weights became NaN or infinite; the message names the batch."""
 
 
 class Trainer:
@@ -71,30 +65,18 @@ class Trainer:
             )
         self.workers = config.train.workers if config.train.workers is not None else default_workers()
         self.codec = HeatmapCodec(config.model.input_size, config.model.sigma)
-
-        train_sets = [config.data.train_set, *config.data.extra]
-        sets = [self._read(entry.annotations, entry.images) for entry in train_sets]
-        self.val = self._read(config.data.val_set.annotations, config.data.val_set.images)
-        self.truth = KeypointTruth.from_coco(self.val.annotations)
-        self.crops = TrainingCrops(sets, self.codec.input_size, config.augment, config.eval.padding, config.train.seed)
-        if self.crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
-            self.say("half body is off: the categories of the training set name no 'upper_body' keypoints")
-        self.sampler = EpochSampler(
-            len(self.crops),
-            config.train.batch_size,
-            config.train.seed,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
+        self._read_data()
 
         torch.manual_seed(config.train.seed)
         self.net = self._build_network()
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.train.lr, fused=True)
         self.epoch, self.step = 0, 0
         self.loss_sum, self.seconds = 0.0, 0.0
+        self.numbers: dict[str, float] = {}
+        self.evaluated_epoch = 0
         self.best_ap: float | None = None
         self.metrics: dict[str, float] = {}
-        scaler_state = self._resume(run / LAST) if (run / LAST).is_file() else None
+        scaler_state = self._go_on() if (run / LAST).is_file() else None
         self.wrapped_net, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
         if self.accelerator.scaler is not None and scaler_state is not None:
             self.accelerator.scaler.load_state_dict(scaler_state)
@@ -105,6 +87,30 @@ class Trainer:
         """Prints on the main process."""
         if self.accelerator.is_main_process:
             tqdm.write(text)
+
+    def _read_data(self) -> None:
+        config = self.config
+        train_sets = [config.data.train_set, *config.data.extra]
+        sets = [self._read(entry.annotations, entry.images) for entry in train_sets]
+        self.crops = TrainingCrops(sets, self.codec.input_size, config.augment, config.eval.padding, config.train.seed)
+        self.val = self._read(config.data.val_set.annotations, config.data.val_set.images)
+        if self.val.skeleton.keypoints != self.crops.skeleton.keypoints:
+            raise ValueError(
+                f"{self.val.annotations} and {sets[0].annotations} differ in their keypoints: "
+                f"{list(self.val.skeleton.keypoints)} and {list(self.crops.skeleton.keypoints)}"
+            )
+        self.truth = KeypointTruth.from_coco(self.val.annotations)
+        if not self.truth.labelled:
+            raise ValueError(f"{self.val.annotations}: AP is undefined, num_keypoints is 0 for every person")
+        if self.crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
+            self.say("half body is off: the categories of the training set name no 'upper_body' keypoints")
+        self.sampler = EpochSampler(
+            len(self.crops),
+            config.train.batch_size,
+            config.train.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
 
     def _read(self, annotations: Path, images: Path) -> CocoPersons:
         persons = read_coco(annotations, images)
@@ -131,23 +137,31 @@ class Trainer:
                     f"model.weights: {model.weights} holds {start.name} with {start.options}, the configuration "
                     f"asks for {net.name} with {net.options}"
                 )
+            if start.skeleton is not None and start.skeleton.keypoints != skeleton.keypoints:
+                raise ValueError(
+                    f"model.weights: {model.weights} is of the keypoints {list(start.skeleton.keypoints)}, the "
+                    f"training set of {list(skeleton.keypoints)}"
+                )
             net.load_state_dict(start.state_dict())
             self.say(f"starting from the weights of {model.weights}")
         return net
 
-    def _resume(self, path: Path) -> dict[str, Any] | None:
-        """Takes up the state of a checkpoint; returns that of the loss scaler, which does not exist yet."""
-        state = read_checkpoint(path)
-        check_same_experiment(state["config"], self.config, self.run)
+    def _go_on(self) -> dict[str, Any] | None:
+        """Takes up the state of the last checkpoint; returns that of the loss scaler, which does not exist yet."""
+        state = read_run(self.run, self.config)
+        if state["num_crops"] != len(self.crops):
+            raise ValueError(
+                f"{self.run} was trained on {state['num_crops']} persons, the training set has {len(self.crops)} now"
+            )
         self.net.load_state_dict(state["network"]["tensors"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
-        self.best_ap = state["best_ap"]
-        self.metrics = state["metrics"]
+        self.numbers, self.metrics = state["numbers"], state["metrics"]
+        self.evaluated_epoch, self.best_ap = state["evaluated_epoch"], state["best_ap"]
         torch.set_rng_state(state["random"])
         where = f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
-        self.say(f"going on from {path} after {where}")
+        self.say(f"going on from {self.run / LAST} after {where} of {self.config.train.epochs} epochs")
         return state["scaler"]
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -171,23 +185,23 @@ class Trainer:
             persistent_workers=self.workers > 0,
             worker_init_fn=use_one_thread,
         )
-        with _interruptible() as interrupted:
-            while self.epoch < epochs:
-                numbers = self._train_epoch(loader, interrupted)
-                if self.epoch % self.config.eval.every == 0 or self.epoch == epochs:
-                    self.metrics = self._evaluate()
-                    numbers |= self.metrics
-                if log is not None:
-                    # The row first: one that is ahead of its checkpoint is dropped when the run goes on.
-                    log.write(numbers)
-                    self._save()
-                if interrupted:
+        with interruptible() as interruption:
+            while True:
+                if self._evaluation_is_due():
+                    self._evaluate()
+                    self._save_epoch(log)
+                if self.epoch >= epochs:
+                    break
+                if self._is_asked_to_stop(interruption):
                     self._stop_here()
+                self._train_epoch(loader, interruption)
+                # An epoch is safe before its evaluation, which may take long.
+                self._save_epoch(log)
         if log is not None:
             log.close()
         return self.metrics
 
-    def _train_epoch(self, loader: DataLoader[Any], interrupted: list[bool]) -> dict[str, float]:
+    def _train_epoch(self, loader: DataLoader[Any], interruption: Interruption) -> None:
         config, steps = self.config.train, len(self.sampler)
         tau = temperature(config.temperature, self.epoch)
         set_temperature(self.net, tau)
@@ -207,11 +221,7 @@ class Trainer:
             rate = learning_rate(config, self.epoch * steps + self.step, steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._train_step(batch)
-            value = float(loss)
-            if not np.isfinite(value):
-                self._refuse_loss(value, batch)
-            self.loss_sum += value
+            self.loss_sum += self._train_step(batch)
             self.step += 1
             seen += len(batch["crop"]) * self.accelerator.num_processes
             elapsed = time.perf_counter() - began
@@ -221,12 +231,12 @@ class Trainer:
                 f"loss {self.loss_sum / self.step:.5f}, {seen / elapsed:.0f} persons/s, left {_clock(max(left, 0))}"
                 + (f", best AP {self.best_ap:.3f}" if self.best_ap is not None else "")
             )
-            if interrupted and self.step < steps:
+            if self.step < steps and self._is_asked_to_stop(interruption):
                 self.seconds += elapsed
                 self._stop_here()
         bar.close()
         elapsed = time.perf_counter() - began
-        numbers = {
+        self.numbers = {
             "epoch": self.epoch + 1,
             "step": (self.epoch + 1) * steps,
             "lr": rate,
@@ -236,14 +246,14 @@ class Trainer:
             "seconds": self.seconds + elapsed,
         }
         self.say(
-            f"epoch {self.epoch + 1}/{config.epochs}: loss {numbers['loss']:.5f}, lr {rate:.2g}, "
-            f"{numbers['persons_per_second']:.0f} persons/s, {_clock(numbers['seconds'])}"
+            f"epoch {self.epoch + 1}/{config.epochs}: loss {self.numbers['loss']:.5f}, lr {rate:.2g}, "
+            f"{self.numbers['persons_per_second']:.0f} persons/s, {_clock(self.numbers['seconds'])}"
         )
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.seconds = 0.0, 0.0
-        return numbers
 
-    def _train_step(self, batch: dict[str, Tensor]) -> Tensor:
+    def _train_step(self, batch: dict[str, Tensor]) -> float:
+        """One step of the optimiser; returns the loss, which is checked before it can do harm."""
         device = self.accelerator.device
         crops = batch["crop"].to(device, non_blocking=True)
         keypoints = batch["keypoints"].to(device, non_blocking=True)
@@ -251,12 +261,23 @@ class Trainer:
         targets, weights = self.codec.encode(keypoints, labelled)
         heatmaps = self.wrapped_net(normalise_crops(crops))
         loss = heatmap_loss(heatmaps, targets, weights, self.config.train.loss)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}, on the batch of annotations "
+                f"{batch['annotation_id'].tolist()}: look at them, or train with a lower train.lr; {self.run / LAST} "
+                "still holds the state of its last writing, if there was one"
+            )
         self.accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.detach()
+        return value
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluation_is_due(self) -> bool:
+        due = self.epoch > 0 and (self.epoch % self.config.eval.every == 0 or self.epoch >= self.config.train.epochs)
+        return due and self.step == 0 and self.evaluated_epoch != self.epoch
+
+    def _evaluate(self) -> None:
         self.net.eval()
         outcome = evaluate_network(
             # accelerate has put mixed precision into net.forward; numbers are those of float32, as in a test
@@ -272,9 +293,10 @@ class Trainer:
             progress=self.progress,
         )
         self.say(format_metrics(outcome.metrics, str(outcome.protocol)))
-        ap = outcome.metrics["AP"]
-        if self.best_ap is None or ap > self.best_ap:
-            self.best_ap = ap
+        self.metrics, self.evaluated_epoch = outcome.metrics, self.epoch
+        self.numbers |= outcome.metrics
+        if self.best_ap is None or outcome.metrics["AP"] > self.best_ap:
+            self.best_ap = outcome.metrics["AP"]
             if self.accelerator.is_main_process:
                 save_checkpoint(
                     self.run / BEST,
@@ -285,28 +307,51 @@ class Trainer:
                         "protocol": str(outcome.protocol),
                     },
                 )
-        return outcome.metrics
 
-    # -- stopping --------------------------------------------------------------------------------------------------
+    # -- saving and stopping ---------------------------------------------------------------------------------------
+
+    def _save_epoch(self, log: RunLog | None) -> None:
+        if log is not None:
+            # The row first: one that is ahead of its checkpoint is dropped when the run goes on.
+            log.write(self.numbers)
+            self._save()
 
     def _save(self) -> None:
+        """Writes last.pt, unless the weights are broken: a good state is not overwritten by a bad one."""
+        network = network_state(self.net)
+        broken = [name for name, tensor in network["tensors"].items() if not tensor.isfinite().all()]
+        if broken:
+            raise NonFiniteLossError(
+                f"after epoch {self.epoch}, step {self.step}, {len(broken)} tensors of the network are not finite, "
+                f"first {broken[0]}: train with a lower train.lr; {self.run / LAST} was left as it was"
+            )
         scaler = self.accelerator.scaler
         save_checkpoint(
             self.run / LAST,
             {
-                "network": network_state(self.net),
+                "network": network,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "epoch": self.epoch,
                 "step": self.step,
+                "num_crops": len(self.crops),
                 "loss_sum": self.loss_sum,
                 "seconds": self.seconds,
+                "numbers": self.numbers,
+                "evaluated_epoch": self.evaluated_epoch,
                 "best_ap": self.best_ap,
                 "metrics": self.metrics,
                 "random": torch.get_rng_state(),
                 "config": self.config.model_dump(mode="json"),
             },
         )
+
+    def _is_asked_to_stop(self, interruption: Interruption) -> bool:
+        """Whether any process has been asked to; all stop at the same step, or the others would wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return interruption.asked
+        asked = torch.tensor(float(interruption.asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)
 
     def _stop_here(self) -> None:
         if self.accelerator.is_main_process:
@@ -315,37 +360,6 @@ class Trainer:
         raise TrainingInterruptedError(
             f"stopped after {done}; {self.run / LAST} is written, the same command goes on from there"
         )
-
-    def _refuse_loss(self, value: float, batch: dict[str, Tensor]) -> None:
-        ids = batch["annotation_id"].tolist()
-        raise NonFiniteLossError(
-            f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}, on the batch of annotations {ids}; "
-            f"{self.run / LAST} holds the state before this epoch if there was one: look at them, or train "
-            "with a lower train.lr"
-        )
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Turns the first Ctrl-C (or SIGTERM) into an entry of the yielded list; the second one interrupts at once."""
-    interrupted: list[bool] = []
-    handlers: dict[int, Any] = {}
-
-    def note(number: int, frame: Any) -> None:
-        interrupted.append(True)
-        signal.signal(number, handlers[number])
-        tqdm.write("stopping after this step ...")
-
-    try:
-        for caught in (signal.SIGINT, signal.SIGTERM):
-            handlers[caught] = signal.signal(caught, note)
-    except ValueError:  # not in the main thread
-        handlers.clear()
-    try:
-        yield interrupted
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _clock(seconds: float) -> str:

@@ -37,3 +37,11 @@ def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path
 
 def test_no_file_is_no_rows(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
+
+
+def test_a_row_takes_the_place_of_its_epochs_earlier_one_and_steps_are_exact(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    log.write(numbers(1) | {"step": 1234567})
+    log.write(numbers(1, AP=0.5) | {"step": 1234567})
+    log.close()
+    assert [(row["epoch"], row["step"], row["AP"]) for row in read_metrics(tmp_path)] == [("1", "1234567", "0.5")]

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from posedy.config import Config
+from posedy.data.synthetic import draw_dataset
 from posedy.evaluation.tester import evaluate_network
 from posedy.models.weights import load_checkpoint, read_checkpoint
 from posedy.training.checkpoint import BEST, LAST
@@ -95,7 +96,7 @@ def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     trainer = Trainer(experiment(), stopped, progress=False)
     step = trainer._train_step
 
-    def interrupted_step(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def interrupted_step(batch: dict[str, torch.Tensor]) -> float:
         loss = step(batch)
         if trainer.epoch == 1 and trainer.step == 0:
             os.kill(os.getpid(), signal.SIGINT)
@@ -117,7 +118,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(
     seen: list[int] = []
     step = trainer._train_step
 
-    def broken_step(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def broken_step(batch: dict[str, torch.Tensor]) -> float:
         if trainer.epoch == 1:
             seen.extend(batch["annotation_id"].tolist())
             with torch.no_grad():
@@ -165,16 +166,59 @@ def test_a_val_set_without_keypoints_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_batches_must_divide_by_the_processes(experiment: Experiment, tmp_path: Path) -> None:
-    from posedy.data.dataset import EpochSampler
+def test_weights_that_break_after_the_loss_never_reach_the_checkpoint(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(experiment(), tmp_path, progress=False)
+    step = trainer._train_step
 
-    whole = EpochSampler(10, 4, seed=1)
-    whole.set_position(3)
-    parts = [EpochSampler(10, 4, seed=1, rank=rank, world_size=2) for rank in range(2)]
-    for part in parts:
-        part.set_position(3)
-    for batch, *shares in zip(whole, *parts, strict=True):
-        assert sorted(index for share in shares for index in share) == sorted(batch)
+    def breaking_step(batch: dict[str, torch.Tensor]) -> float:
+        loss = step(batch)
+        if trainer.epoch == 1 and trainer.step == len(trainer.sampler) - 1:
+            trainer.net.head.heatmap.bias.data.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(trainer, "_train_step", breaking_step)
+    with pytest.raises(NonFiniteLossError, match=r"head\.heatmap\.bias"):
+        trainer.fit()
+    assert read_checkpoint(tmp_path / LAST)["epoch"] == 1
+
+
+def test_an_epoch_is_safe_before_its_evaluation(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = Trainer(experiment(), whole, progress=False).fit()
+    trainer = Trainer(experiment(), killed, progress=False)
+
+    def killed_here() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(trainer, "_evaluate", killed_here)
+    with pytest.raises(MemoryError):
+        trainer.fit()
+    assert read_checkpoint(killed / LAST)["epoch"] == 2
+    assert Trainer(experiment(), killed, progress=False).fit() == pytest.approx(expected, nan_ok=True)
+    assert [(row["epoch"], row["AP"]) for row in read_metrics(whole)] == [
+        (row["epoch"], row["AP"]) for row in read_metrics(killed)
+    ]
+
+
+def test_another_training_set_is_refused(experiment: Experiment, drawn: Path, tmp_path: Path) -> None:
+    Trainer(experiment("train.epochs=1"), tmp_path / "run", progress=False).fit()
+    other = tmp_path / "other"
+    draw_dataset(other, 3, 4, seed=9, processes=1)
+    with pytest.raises(ValueError, match="persons, the training set has"):
+        Trainer(experiment("train.epochs=2", f"data.root={other}"), tmp_path / "run", progress=False)
+
+
+def test_a_val_set_of_other_keypoints_is_refused(experiment: Experiment, drawn: Path, tmp_path: Path) -> None:
+    record = json.loads((drawn / "annotations" / "person_keypoints_val2017.json").read_text())
+    record["categories"][0]["keypoints"][5:7] = ["right_shoulder", "left_shoulder"]
+    path = tmp_path / "renamed.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="differ in their keypoints"):
+        Trainer(experiment(f"data.val_annotations={path}"), tmp_path / "run", progress=False)
 
 
 TRAIN = """
