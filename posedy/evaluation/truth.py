@@ -132,7 +132,7 @@ def _checked_copy(annotation: Mapping[str, Any], new_id: int, num_keypoints: int
         )
     labelled = sum(visibility > 0 for visibility in copy["keypoints"][2::3])
     count = annotation.get("num_keypoints", labelled)
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+    if isinstance(count, bool) or not is_finite(count, ()) or count < 0 or count != int(count):
         raise ValueError(f"{where}: 'num_keypoints' must be a count, got {count!r}")
     return {**copy, "num_keypoints": int(count), "id": new_id}
 

@@ -39,13 +39,14 @@ class Poses:
         """(P,) by which poses are ranked: box score times the mean of the keypoint scores over 0.2."""
         return rescore(self.box_scores, self.scores)
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """The poses as P COCO keypoint results, for `posedy eval` and COCOeval.
 
         Args:
             image_id: the id that the annotation file gives the image.
+            category_id: the id of its category with keypoints, 1 in COCO's files.
         """
-        return to_coco_results(image_id, self.keypoints, self.scores, self.pose_scores)
+        return to_coco_results(image_id, self.keypoints, self.scores, self.pose_scores, category_id)
 
     def to_records(self) -> list[dict[str, Any]]:
         """The poses as P dictionaries of Python numbers, keypoints by name; pixels to 0.01, scores to 0.0001."""

@@ -66,6 +66,8 @@ def create_model(
     Raises:
         ValueError: if the name is unknown or another argument does not fit.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a model's name is text, one of posedy.list_models(), got {name!r}")
     if name not in list_models():
         nearest = difflib.get_close_matches(name.lower(), list_models(), n=1, cutoff=0)
         raise ValueError(

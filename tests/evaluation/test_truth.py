@@ -68,6 +68,8 @@ def test_other_categories_and_annotations_without_an_image_are_left_out(annotati
         ("area", -3.0, "'area' must not be negative"),
         ("iscrowd", "no", "'iscrowd' 0 or 1"),
         ("num_keypoints", None, "'num_keypoints' must be a count"),
+        ("num_keypoints", 2.5, "'num_keypoints' must be a count"),
+        ("num_keypoints", float("inf"), "'num_keypoints' must be a count"),
     ],
 )
 def test_a_bad_annotation_is_named(annotations, key, value, message):
@@ -115,3 +117,9 @@ def test_a_file_that_is_no_dictionary_is_named(tmp_path):
         KeypointTruth.from_coco(path)
     with pytest.raises(FileNotFoundError):
         KeypointTruth.from_coco(tmp_path / "none.json")
+
+
+def test_whole_numbers_written_with_a_point_are_counts(annotations):
+    for person in annotations["annotations"]:
+        person["num_keypoints"] = float(person["num_keypoints"])
+    assert KeypointTruth.from_coco(annotations).labelled

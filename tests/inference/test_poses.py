@@ -42,6 +42,7 @@ def test_to_coco_gives_valid_rescored_results(poses: Poses) -> None:
         np.testing.assert_array_equal(np.reshape(result["keypoints"], (17, 3))[:, :2], poses.keypoints[index])
     assert json.loads(json.dumps(results)) == results
     assert no_poses().to_coco(42) == []
+    assert {result["category_id"] for result in poses.to_coco(42, category_id=3)} == {3}
 
 
 def test_records_name_the_keypoints(poses: Poses) -> None:

@@ -129,3 +129,9 @@ def test_refuses_arguments(name, arguments, message):
 def test_public_signature():
     assert posedy.create_model is create_model
     assert list(inspect.signature(create_model).parameters)[:3] == ["name", "num_keypoints", "num_kernels"]
+
+
+@pytest.mark.parametrize("name", [None, 5, ["dy_mobilenetv2_050-bneck"]])
+def test_names_are_text(name):
+    with pytest.raises(TypeError, match="a model's name is text"):
+        create_model(name)

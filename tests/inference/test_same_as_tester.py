@@ -1,0 +1,32 @@
+"""The estimator and the tester are two ways to the same keypoints."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from posedy.codec import HeatmapCodec
+from posedy.config import EvalConfig
+from posedy.data.coco import read_coco
+from posedy.data.dataset import BoxCrops
+from posedy.data.synthetic import draw_dataset
+from posedy.evaluation.tester import predict_crops
+from posedy.inference.estimator import PoseEstimator
+from posedy.models.zoo import create_model
+
+
+def test_estimator_and_tester_agree(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    draw_dataset(root, 1, 3, seed=4, processes=1)
+    persons = read_coco(root / "annotations/person_keypoints_val2017.json", root / "val2017")
+    torch.manual_seed(0)
+    net = create_model("dy_mobilenetv2_035-bneck", input_size=(64, 96)).eval()
+    torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
+    crops = BoxCrops(persons, persons.image_index, persons.boxes, net.input_size, 1.25)
+    _, tested, tested_scores = predict_crops(net, crops, HeatmapCodec(net.input_size), EvalConfig(batch_size=1))
+    estimator = PoseEstimator(net, device="cpu", batch_size=1)
+    for index in np.unique(persons.image_index):
+        of_image = persons.image_index == index
+        poses = estimator(persons.image_path(int(index)), boxes=persons.boxes[of_image])
+        assert np.allclose(poses.keypoints, tested[of_image], atol=1e-2)
+        assert np.allclose(poses.scores, tested_scores[of_image], atol=1e-5)
