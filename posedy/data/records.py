@@ -111,6 +111,14 @@ def _keypoint_category(values: list[Any], log: FindingLog) -> tuple[int, Skeleto
         lambda item: str(item.message),
         "Without them OKS and AP are rough.",
     )
+    unpaired = "flip_pairs" not in category and not skeleton.flip_pairs and skeleton.num_keypoints > 1
+    log.add(
+        "warning",
+        "skeleton without left and right",
+        [skeleton.keypoints] if unpaired else [],
+        lambda names: f"keypoints {', '.join(names[:5])}",
+        "No names differ in left/right, so a mirror exchanges nothing: write 'flip_pairs' into the category, [] for none.",
+    )
     return int(ids[0]), skeleton
 
 

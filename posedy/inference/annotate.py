@@ -154,6 +154,18 @@ def _box_source(
         found = known.of(photo)
         if found is None:
             raise ValueError(f"{known.path} does not know this photo")
+        height, width = image.shape[:2]
+        recorded = known.size_of(photo)
+        if recorded not in (None, (width, height)):
+            turned = (
+                " as stored, before the turn that its EXIF orientation asks for: save it upright and correct its boxes"
+                if recorded == (height, width)
+                else ": give the photo that the boxes belong to"
+            )
+            raise ValueError(
+                f"the boxes would land elsewhere: upright the photo is {width} x {height} pixels, the boxes count in "
+                f"{recorded[0]} x {recorded[1]}{turned}"
+            )
         return found
 
     return of_file

@@ -29,11 +29,13 @@ class PhotoBoxes:
     Attributes:
         path: the file.
         by_name: boxes (P, 4) xyxy in image pixels and scores (P,) of each photo that the file knows, by file name.
+        sizes: (width, height) in stored pixels of each photo whose size an annotation file records, by file name.
         left_out: how many boxes of the file are not among them, by reason.
     """
 
     path: Path
     by_name: Mapping[str, BoxesAndScores]
+    sizes: Mapping[str, tuple[int, int]]
     left_out: Mapping[str, int]
 
     def of(self, photo: Path) -> BoxesAndScores | None:
@@ -41,12 +43,18 @@ class PhotoBoxes:
 
         The photo's path must end in the file name; the longest such name counts.
         """
+        name = self._name_of(photo)
+        return None if name is None else self.by_name[name]
+
+    def size_of(self, photo: Path) -> tuple[int, int] | None:
+        """The recorded (width, height) of a photo, which its boxes count in; None if there is no record of it."""
+        name = self._name_of(photo)
+        return None if name is None else self.sizes.get(name)
+
+    def _name_of(self, photo: Path) -> str | None:
         parts = photo.absolute().parts
-        for start in range(len(parts)):
-            name = Path(*parts[start:]).as_posix()
-            if name in self.by_name:
-                return self.by_name[name]
-        return None
+        names = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
+        return next((name for name in names if name in self.by_name), None)
 
 
 def boxes_from_file(path: str | Path, annotations: str | Path | None = None, threshold: float = 0.0) -> PhotoBoxes:
@@ -66,15 +74,17 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
     path = Path(path)
     content = _load(path)
     names: dict[Any, str] | None = None
+    sizes: dict[str, tuple[int, int]] = {}
     person = _PERSON
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         if annotations is not None:
             raise ValueError(f"{path} is an annotation file itself: leave out the other one, {annotations}")
-        names, person, entries = *_photos_and_category(content, path), content["annotations"]
+        names, sizes, person = _photos_and_category(content, path)
+        entries = content["annotations"]
     elif isinstance(content, list):
         entries = content
         if annotations is not None:
-            names, person = _photos_and_category(_load(Path(annotations)), Path(annotations))
+            names, sizes, person = _photos_and_category(_load(Path(annotations)), Path(annotations))
     else:
         raise ValueError(
             f"{path} holds a {type(content).__name__} instead of a list of boxes or COCO's annotations and images"
@@ -112,7 +122,7 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
         else:
             kept.append(index)
     by_name = {name: (boxes[indices], scores[indices].astype(np.float32)) for name, indices in of_photo.items()}
-    return PhotoBoxes(path, by_name, left_out)
+    return PhotoBoxes(path, by_name, sizes, left_out)
 
 
 def _load(path: Path) -> Any:
@@ -139,16 +149,24 @@ def _photo_of(entry: Mapping[str, Any], index: int, names: Mapping[Any, str] | N
     return names.get(image_id)
 
 
-def _photos_and_category(content: Any, path: Path) -> tuple[dict[Any, str], int]:
-    """File names by image id, and the category id of persons, of an annotation file."""
+def _photos_and_category(content: Any, path: Path) -> tuple[dict[Any, str], dict[str, tuple[int, int]], int]:
+    """File names by image id, sizes by file name, and the category id of persons, of an annotation file."""
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise ValueError(f"{path} is not an annotation file: it has no list under 'images'")
     names: dict[Any, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for index, image in enumerate(images):
         if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
             raise ValueError(f"{path}: entry {index} of 'images' needs an id and a file_name, got {image!r:.60}")
-        names[image["id"]] = _normal(image["file_name"])
+        if not isinstance(image["id"], int | str):
+            raise ValueError(
+                f"{path}: entry {index} of 'images' has id {image['id']!r:.60}, it must be an integer or text"
+            )
+        name = names[image["id"]] = _normal(image["file_name"])
+        width, height = image.get("width"), image.get("height")
+        if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+            sizes[name] = width, height
     repeated = [name for name, count in Counter(names.values()).items() if count > 1]
     if repeated or len(names) < len(images):
         raise ValueError(f"{path}: two images have the same {'file_name ' + repeated[0] if repeated else 'id'}")
@@ -156,11 +174,11 @@ def _photos_and_category(content: Any, path: Path) -> tuple[dict[Any, str], int]
     for fits in (lambda category: category.get("keypoints"), lambda category: category.get("name") == "person"):
         found = [category.get("id") for category in categories if fits(category)]
         if len(found) == 1 and isinstance(found[0], int):
-            return names, found[0]
+            return names, sizes, found[0]
     if categories:
         listed = [category.get("name") for category in categories]
         raise ValueError(f"{path}: none or several of its categories {listed} have keypoints or are named person")
-    return names, _PERSON
+    return names, sizes, _PERSON
 
 
 def _normal(file_name: str) -> str:

@@ -41,6 +41,22 @@ def checked_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
     return checked
 
 
+def check_boxes_meet_image(boxes: NDArray[np.float32], width: int, height: int) -> None:
+    """Refuses boxes that lie wholly beside the image of width x height pixels.
+
+    Raises:
+        ValueError: naming the first such box.
+    """
+    beside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
+    for index in np.flatnonzero(beside):
+        raise ValueError(
+            f"box {index}, {boxes[index].tolist()} as x1, y1, x2, y2, lies beside the image of {width} x {height} "
+            "pixels"
+        )
+    if len(boxes) and boxes.max() <= 1.5:
+        raise ValueError(f"boxes are in pixels, not in fractions of the image, got {boxes[0].tolist()}")
+
+
 def checked_box_scores(scores: ArrayLike | None, num_boxes: int) -> NDArray[np.float32]:
     """Scores (P,) of P boxes as float32; 1 for each where none are given.
 

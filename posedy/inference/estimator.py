@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from posedy.codec import HeatmapCodec
 from posedy.device import choose_device
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
-from posedy.inference.boxes import checked_box_scores, checked_boxes
+from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
 from posedy.inference.detectors import Detector, as_detector
 from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
@@ -106,6 +106,7 @@ class PoseEstimator:
         if boxes is None and self._detector is not None:
             boxes, box_scores = self._detector.detect(rgb_to_bgr(rgb))
         checked = checked_boxes(boxes if boxes is not None else [])
+        check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
         scores = checked_box_scores(box_scores, len(checked))
         keypoints, keypoint_scores = self._estimate(rgb, checked)
         return Poses(keypoints, keypoint_scores, checked, scores, self.skeleton)

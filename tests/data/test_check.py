@@ -98,6 +98,13 @@ SPOILED = {
         1,
         ["OKS"],
     ),
+    "no pairs": (
+        change("categories", 0, keypoints=[f"k{i}" for i in range(17)], flip_pairs=...),
+        "warning",
+        "skeleton without left and right",
+        1,
+        ["k0", "'flip_pairs'"],
+    ),
     "not an object": (lambda c: c["images"].append(7), "error", "entry of 'images'", 1, ["images[4] is 7"]),
     "short keypoints": (
         annotation(2, keypoints=[1, 2, 2]),

@@ -57,6 +57,15 @@ def test_the_longest_file_name_at_the_end_of_the_path_counts(annotations: Path, 
     assert found.of(Path("a.jpg/b.jpg")) is None
 
 
+def test_recorded_sizes_are_kept(annotations: Path, tmp_path: Path) -> None:
+    entries = write(tmp_path / "boxes.json", [{"file_name": "a.jpg", "bbox": [1, 2, 3, 4]}])
+    for found in (boxes_from_file(annotations), boxes_from_file(entries, annotations)):
+        assert found.size_of(Path("x/a.jpg")) == (100, 80)
+        assert found.size_of(Path("empty.jpg")) is None
+        assert found.size_of(Path("unknown.jpg")) is None
+    assert boxes_from_file(entries).size_of(Path("a.jpg")) is None
+
+
 def test_a_list_with_file_names(tmp_path: Path) -> None:
     entries = [
         {"file_name": "a.jpg", "bbox": [1, 2, 3, 4], "score": 0.9},
@@ -112,6 +121,11 @@ def test_the_category_with_keypoints_is_the_person(tmp_path: Path) -> None:
         ([{"bbox": [1, 2, 3, 4]}], "entry 0 has neither a file_name nor an image_id"),
         ({"annotations": [], "images": [{"id": 1}]}, "entry 0 of 'images' needs an id and a file_name"),
         ({"annotations": []}, "no list under 'images'"),
+        (
+            {"annotations": [], "images": [{"id": [1], "file_name": "a"}]},
+            r"entry 0 of 'images' has id \[1\], it must be",
+        ),
+        ([{"image_id": [1], "bbox": [1, 2, 3, 4]}], "entry 0 has neither a file_name nor an image_id"),
         ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}, "same file_name a"),
         ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "have the same id"),
     ],

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posedy.inference.boxes import checked_box_scores, checked_boxes
+from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
 
 
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros((0, 4), dtype=int), ()])
@@ -55,3 +55,17 @@ def test_scores() -> None:
         checked_box_scores([0.5, np.nan], 2)
     with pytest.raises(ValueError, match="numbers, one for each box"):
         checked_box_scores(["a"], 1)
+
+
+@pytest.mark.parametrize("box", [[-50, 10, -1, 90], [200, 10, 260, 90], [10, 150, 60, 190], [10, -90, 60, 0]])
+def test_boxes_beside_the_image_are_named(box: list[float]) -> None:
+    boxes = checked_boxes([[10, 10, 50, 50], box])
+    with pytest.raises(ValueError, match=r"box 1, .* lies beside the image of 200 x 150 pixels"):
+        check_boxes_meet_image(boxes, 200, 150)
+    check_boxes_meet_image(checked_boxes([[-50, -50, 1, 1], [199, 149, 400, 400]]), 200, 150)
+    check_boxes_meet_image(checked_boxes([]), 200, 150)
+
+
+def test_boxes_in_fractions_are_recognised() -> None:
+    with pytest.raises(ValueError, match="in pixels, not in fractions"):
+        check_boxes_meet_image(checked_boxes([[0.1, 0.2, 0.5, 0.9]]), 200, 150)
