@@ -117,7 +117,7 @@ def _keypoint_category(values: list[Any], log: FindingLog) -> tuple[int, Skeleto
         "skeleton without left and right",
         [skeleton.keypoints] if unpaired else [],
         lambda names: f"keypoints {', '.join(names[:5])}",
-        "No names differ in left/right, a mirror exchanges nothing: write 'flip_pairs' into the category ([] for none).",
+        "A mirror would exchange nothing: write 'flip_pairs' into the category ([] for none).",
     )
     return int(ids[0]), skeleton
 
