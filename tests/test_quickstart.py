@@ -30,7 +30,7 @@ def test_files_fit_together(quickstart: ModuleType) -> None:
     _, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS)
     assert (REPOSITORY / train.config).is_file()
     assert test.config == train.config
-    assert test.checkpoint == demo.checkpoint == train.out / "best.pt"
+    assert test.checkpoint == Path(demo.checkpoint) == train.out / "best.pt"
 
 
 def test_a_failing_step_stops_it(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

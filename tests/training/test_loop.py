@@ -240,7 +240,12 @@ def test_sigkill_at_any_moment_never_leaves_a_broken_file(experiment: Experiment
     path.write_text(config.to_yaml())
     kills, epochs = 0, []
     for attempt in range(40):
-        process = subprocess.Popen([sys.executable, "-c", TRAIN, str(path), str(killed)], stdout=subprocess.PIPE)
+        # One thread, as in this process: sums over more threads round otherwise.
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAIN, str(path), str(killed)],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         started = time.monotonic()
         limit = 4 + 0.45 * attempt
         while process.poll() is None and time.monotonic() - started < limit:
