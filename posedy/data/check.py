@@ -42,7 +42,7 @@ def check_coco(annotations: Path | str, images: Path | str | None = None, decode
     Args:
         annotations: the file.
         images: the folder that its file names count from.
-        decode: decode every photo fully, which finds truncated ones; else only their headers are read.
+        decode: decode every photo fully, which finds damage inside; else only their headers and ends are read.
 
     Returns:
         All findings; nothing in the file makes this raise.

@@ -4,8 +4,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+import cv2
 from PIL import Image, UnidentifiedImageError
 
 from posedy.data.columns import BoolArray
@@ -14,10 +15,17 @@ from posedy.data.photos import read_photo
 from posedy.data.tables import ImageTable
 
 _PHOTOS_PER_TASK = 256
-Trouble = Literal["missing photo", "unreadable photo", "photo of another size"]
+# Pillow names what it finds in a file; training decodes with OpenCV, whose builds all read these.
+_FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP"})
+_END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 1024
+"""Bytes at the end of a file in which its end mark is looked for: some cameras write a little after it."""
+
+Trouble = Literal["missing photo", "unreadable photo", "truncated photo", "photo of another size"]
 _ADVICE: dict[Trouble, str] = {
     "missing photo": "Fetch the photo, or give the folder that the file names count from.",
-    "unreadable photo": "Fetch the photo again.",
+    "unreadable photo": "Fetch the photo again, or convert it to JPEG or PNG.",
+    "truncated photo": "Its lower part would be grey in training: fetch the photo again.",
     "photo of another size": "Annotations count in pixels of the recorded size, as stored (EXIF rotation is ignored): "
     "fetch the original photo or repair the record.",
 }
@@ -33,8 +41,9 @@ class _PhotoTrouble:
 def check_photos(images: ImageTable, folder: Path, with_persons: BoolArray, decode: bool, log: FindingLog) -> None:
     """Checks the photo of every image: there, readable, of the recorded size.
 
-    The header tells the size, without decoding; `decode` decodes each photo fully. Trouble is an error where the
-    image has persons to be used (`with_persons`, (I,)), a warning elsewhere: training never opens those.
+    The header tells the size, the file's end whether it is whole; `decode` decodes each photo fully. Trouble is an
+    error where the image has persons to be used (`with_persons`, (I,)), a warning elsewhere: training never opens
+    those.
     """
     if not folder.is_dir():
         log.error("no folder of photos", f"{folder} is not a folder", "Give the folder that the file names count from.")
@@ -67,8 +76,12 @@ def _photo_trouble(images: ImageTable, index: int, folder: Path, decode: bool) -
         return _PhotoTrouble(index, kind, f"image {images.ids[index]}: {text}")
 
     try:
-        with Image.open(path) as photo:
+        with path.open("rb") as file, Image.open(file) as photo:
             width, height = photo.size
+            if photo.format not in _FORMATS and not cv2.haveImageReader(str(path)):
+                return trouble("unreadable photo", f"{path} is of the format {photo.format}, which OpenCV cannot read")
+            if _is_truncated(photo, file):
+                return trouble("truncated photo", f"{path} ends early, after {path.stat().st_size} bytes")
             if decode:
                 photo.load()
                 read_photo(path)
@@ -84,3 +97,21 @@ def _photo_trouble(images: ImageTable, index: int, folder: Path, decode: bool) -
     turned = ", turned by a quarter" if recorded == (height, width) else ""
     text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}{turned}"
     return trouble("photo of another size", text)
+
+
+def _is_truncated(photo: Image.Image, file: BinaryIO) -> bool:
+    """Whether an open photo lacks its end. One without its end mark is decoded: much may follow the mark in a file."""
+    mark = _END_MARKS.get(photo.format or "")
+    if mark is None:
+        return False
+    place = file.tell()
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+    tail = file.read()
+    file.seek(place)
+    if mark in tail:
+        return False
+    try:
+        photo.load()
+    except OSError:
+        return True
+    return False

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]:
     """Reads a photo; grey photos become RGB, transparency is dropped, 16 bits are scaled to 8 (value // 256).
 
-    A truncated JPEG is filled with grey by the decoder without a word: `check_coco(..., decode=True)` finds those.
+    A truncated JPEG is filled with grey by the decoder without a word: `check_coco` finds those.
 
     Args:
         path: the file; its name may hold any character.

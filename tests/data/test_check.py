@@ -11,6 +11,7 @@ from PIL import Image
 from posedy.data.check import check_coco
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.findings import CocoFileError
+from posedy.data.photos import read_photo
 
 
 def change(part, index, **values):
@@ -345,13 +346,49 @@ def test_broken_photos(coco_folder):
     assert "image 20: " in str(found)
 
 
-def test_only_decoding_finds_a_truncated_photo(coco_folder):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("decode", [False, True])
+def test_truncated_photos(coco_folder, kind, decode):
+    for name in ("sub/b.jpg", "empty.jpg"):
+        path = coco_folder.images / name
+        Image.open(path).save(path, format=kind)
+        path.write_bytes(path.read_bytes()[:-400])
+    report = check_coco(coco_folder.annotations, coco_folder.images, decode=decode)
+    errors, warnings = report.findings
+    assert (errors.severity, errors.kind, errors.count) == ("error", "truncated photo", 1)
+    assert "b.jpg ends early, after" in str(errors)
+    assert (warnings.severity, warnings.kind) == ("warning", "truncated photo (without usable persons)")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_bytes_after_the_end_do_not_make_a_photo_truncated(coco_folder, kind):
+    path = coco_folder.images / "a.jpg"
+    Image.open(path).save(path, format=kind)
+    for count in (7, 5000):
+        path.write_bytes(path.read_bytes() + bytes(count))
+        assert check_coco(coco_folder.annotations, coco_folder.images, decode=True).findings == ()
+
+
+def test_only_decoding_finds_damage_inside(coco_folder):
     path = coco_folder.images / "sub/b.jpg"
-    path.write_bytes(path.read_bytes()[:-400])
+    Image.open(path).save(path, format="PNG")
+    data = path.read_bytes()
+    path.write_bytes(data[:1000] + bytes(400) + data[1400:])
     assert check_coco(coco_folder.annotations, coco_folder.images).ok
-    found = finding(check_coco(coco_folder.annotations, coco_folder.images, decode=True), "unreadable photo")
-    assert found.count == 1
-    assert "truncated" in str(found)
+    assert finding(check_coco(coco_folder.annotations, coco_folder.images, decode=True), "unreadable photo").count == 1
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "ICO", "JPEG", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP"])
+def test_formats_are_accepted_that_training_reads(coco_folder, kind):
+    path = coco_folder.images / "a.jpg"
+    Image.new("RGB", (64, 48)).save(path, format=kind)
+    report = check_coco(coco_folder.annotations, coco_folder.images)
+    try:
+        read_photo(path)
+    except OSError:
+        assert finding(report, "unreadable photo").count == 1
+    else:
+        assert report.findings == ()
 
 
 def test_size_is_that_of_the_pixels_not_of_the_exif_orientation(coco_folder):
