@@ -136,7 +136,7 @@ def _add_check(commands: Any) -> None:
     parser = commands.add_parser("check", help="say what is wrong with a COCO keypoint file")
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--images", type=Path, help="the folder of its photos, to check them too")
-    parser.add_argument("--decode", action="store_true", help="decode every photo, to find truncated ones")
+    parser.add_argument("--decode", action="store_true", help="decode every photo, to find damage inside")
     _add_json(parser)
     parser.set_defaults(run=_check)
 
