@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +20,15 @@ def test_the_first_signal_is_noted_and_handlers_come_back(number: signal.Signals
     assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def default_handler() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a process started in the background may lack."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_handler")
 def test_the_second_interrupts_at_once() -> None:
     with interruptible() as interruption:
         os.kill(os.getpid(), signal.SIGINT)
