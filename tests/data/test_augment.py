@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from posedy.codec import HeatmapCodec
 from posedy.config import AugmentConfig
-from posedy.data.augment import PersonCrop, training_transform
+from posedy.data.augment import training_transform
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region
 from posedy.skeleton import COCO17, Skeleton
 
@@ -184,4 +184,3 @@ def test_keypoints_outside_the_photo_are_kept() -> None:
     sample["keypoints"][0] = [-500, 2000]
     out = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
     assert len(out["keypoints"]) == 17
-    assert isinstance(PersonCrop(SIZE, COCO17, STILL, 1.25).input_size, tuple)
