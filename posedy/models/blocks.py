@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from posedy.models.depthwise import DepthwiseConv2d
 from posedy.models.dynamic_conv import DynamicConv2d
 
 
@@ -19,6 +20,8 @@ class ConvFactory(Protocol):
 
 def static_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
     """A plain convolution without bias (a batch norm follows), padded to keep the size at stride 1."""
+    if groups == in_channels == out_channels:
+        return DepthwiseConv2d(in_channels, kernel_size, stride)
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
 
 

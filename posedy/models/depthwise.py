@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.utils import _pair
 
 Pair = tuple[int, int]
 
@@ -22,6 +23,25 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilat
     if x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _DepthwiseConv.apply(x, weight, stride, padding, dilation)
     return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise `nn.Conv2d` without bias, padded to keep the size at stride 1, with fast gradients.
+
+    (N, channels, H, W) -> (N, channels, H / stride, W / stride).
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolves each channel with its kernel, under autocast in its precision."""
+        weight = self.weight
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+        geometry = _pair(self.stride), _pair(self.padding), _pair(self.dilation)
+        return depthwise_conv(x, weight, *geometry)
 
 
 class _DepthwiseConv(torch.autograd.Function):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posedy.models.depthwise import depthwise_conv
+from posedy.models.depthwise import DepthwiseConv2d, depthwise_conv
 
 
 def tensors(batch: int, channels: int, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -112,3 +112,27 @@ def test_needs_nothing_of_its_own_without_gradients():
         y = depthwise_conv(x, weight.requires_grad_(), (1, 1), (1, 1), (1, 1))
     assert y.grad_fn is None
     torch.testing.assert_close(y, F.conv2d(x, weight, None, 1, 1, 1, 3).detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (5, 1)])
+def test_layer_is_the_plain_one_with_the_same_weights(kernel_size, stride):
+    layer = DepthwiseConv2d(6, kernel_size, stride)
+    plain = torch.nn.Conv2d(6, 6, kernel_size, stride, kernel_size // 2, groups=6, bias=False)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 6, 9, 8, generator=torch.Generator().manual_seed(0))
+    pull = torch.randn(plain(x).shape, generator=torch.Generator().manual_seed(1))
+    for module in (layer, plain):
+        (module(x) * pull).sum().backward()
+    torch.testing.assert_close(layer(x), plain(x), rtol=0, atol=0)
+    torch.testing.assert_close(layer.weight.grad, plain.weight.grad)
+
+
+def test_layer_follows_autocast():
+    layer = DepthwiseConv2d(4, 5)
+    x = torch.randn(2, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == torch.float32
