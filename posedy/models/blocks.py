@@ -1,12 +1,17 @@
 """What the backbones and heads are built of: convolutions, static or dynamic, with norm and activation."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
 from posedy.models.depthwise import DepthwiseConv2d
-from posedy.models.dynamic_conv import DynamicConv2d
+from posedy.models.dynamic_conv import AttentionKind, DynamicConv2d
+
+BneckLayer = Literal["expand", "depthwise", "project"]
+"""The three convolutions of a bneck, C1, C2 and C3 of the paper's Table 5."""
+BNECK_LAYERS: tuple[BneckLayer, ...] = get_args(BneckLayer)
 
 
 class ConvFactory(Protocol):
@@ -32,10 +37,12 @@ class DynamicConvFactory:
     Attributes:
         num_kernels: K.
         temperature: tau of the attention's softmax.
+        attention: what makes weights of the attention's last layer.
     """
 
     num_kernels: int = 4
     temperature: float = 30.0
+    attention: AttentionKind = "softmax"
 
     def __call__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
@@ -51,6 +58,7 @@ class DynamicConvFactory:
             bias=False,
             num_kernels=self.num_kernels,
             temperature=self.temperature,
+            attention=self.attention,
         )
 
 
@@ -60,8 +68,40 @@ def conv_norm_act(conv: nn.Module, out_channels: int, activation: nn.Module | No
     return nn.Sequential(*layers, activation) if activation is not None else nn.Sequential(*layers)
 
 
-class InvertedResidual(nn.Module):
-    """MobileNetV2's bottleneck residual block (bneck): 1x1 expansion, depthwise kxk, linear 1x1 projection.
+class ResidualBlock(nn.Module):
+    """A block that may add its input to its output."""
+
+    @property
+    def residual_norm(self) -> nn.BatchNorm2d | None:
+        """The last norm of the branch that the input is added to; None if nothing is added."""
+        raise NotImplementedError
+
+
+class SqueezeExcitation(nn.Module):
+    """Attention over channels (Hu et al., CVPR 2018), with the hard sigmoid of MobileNetV3.
+
+        y = x * hard_sigmoid(FC2(ReLU(FC1(GAP(x)))))
+
+    Args:
+        channels: C; FC1 has C // reduction outputs.
+        reduction: of the channels.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, channels // reduction)
+        self.fc2 = nn.Linear(channels // reduction, channels)
+        self.activation = nn.ReLU()
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        scale = self.gate(self.fc2(self.activation(self.fc1(x.mean(dim=(2, 3))))))
+        return x * scale[..., None, None]
+
+
+class InvertedResidual(ResidualBlock):
+    """The bottleneck residual block (bneck) of MobileNetV2 and V3: 1x1 expansion, depthwise kxk, linear 1x1 projection.
 
     The input is added when the stride is 1 and the channels stay.
 
@@ -71,7 +111,10 @@ class InvertedResidual(nn.Module):
         out_channels: channels of the output.
         kernel_size: of the depthwise convolution.
         stride: of the depthwise convolution.
-        conv: makes the three convolutions.
+        conv: makes the convolutions that `dynamic_layers` names; the others are static.
+        activation: makes the activations.
+        se: squeeze-and-excitation after the depthwise convolution (MobileNetV3).
+        dynamic_layers: see above.
     """
 
     def __init__(
@@ -82,25 +125,46 @@ class InvertedResidual(nn.Module):
         kernel_size: int,
         stride: int,
         conv: ConvFactory,
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU6,
+        se: bool = False,
+        dynamic_layers: Collection[str] = BNECK_LAYERS,
     ) -> None:
         super().__init__()
+        expand, depthwise, project = (conv if layer in dynamic_layers else static_conv for layer in BNECK_LAYERS)
         self.expand = (
-            conv_norm_act(conv(in_channels, hidden_channels, 1), hidden_channels, nn.ReLU6())
+            conv_norm_act(expand(in_channels, hidden_channels, 1), hidden_channels, activation())
             if hidden_channels != in_channels
             else nn.Identity()
         )
         self.depthwise = conv_norm_act(
-            conv(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels),
+            depthwise(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels),
             hidden_channels,
-            nn.ReLU6(),
+            activation(),
         )
-        self.project = conv_norm_act(conv(hidden_channels, out_channels, 1), out_channels)
+        self.se = SqueezeExcitation(hidden_channels) if se else nn.Identity()
+        self.project = conv_norm_act(project(hidden_channels, out_channels, 1), out_channels)
         self.is_residual = stride == 1 and in_channels == out_channels
+
+    @property
+    def residual_norm(self) -> nn.BatchNorm2d | None:
+        """The projection's, if the input is added."""
+        norm = self.project[-1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm if self.is_residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H / stride, W / stride)."""
-        y = self.project(self.depthwise(self.expand(x)))
+        y = self.project(self.se(self.depthwise(self.expand(x))))
         return x + y if self.is_residual else y
+
+
+def classifier(in_channels: int, num_classes: int, hidden_channels: int | None = None) -> nn.Sequential:
+    """Global average pool and FC, or FC -> h-swish -> FC with hidden channels (MobileNetV3): (N, C, H, W) -> logits."""
+    layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if hidden_channels is not None:
+        layers += [nn.Linear(in_channels, hidden_channels), nn.Hardswish()]
+    return nn.Sequential(*layers, nn.Linear(hidden_channels or in_channels, num_classes))
 
 
 def initialise(module: nn.Module) -> None:
@@ -120,7 +184,5 @@ def initialise(module: nn.Module) -> None:
                 nn.init.kaiming_normal_(kernel, mode="fan_in")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, InvertedResidual) and layer.is_residual:
-            norm = layer.project[-1]
-            assert isinstance(norm, nn.BatchNorm2d)
-            nn.init.zeros_(norm.weight)
+        elif isinstance(layer, ResidualBlock) and layer.residual_norm is not None:
+            nn.init.zeros_(layer.residual_norm.weight)

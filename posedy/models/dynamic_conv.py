@@ -5,7 +5,7 @@ Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CV
 
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,38 +14,49 @@ from torch.nn.modules.utils import _pair
 
 from posedy.models.depthwise import depthwise_conv
 
+AttentionKind = Literal["softmax", "sigmoid"]
+
 
 class KernelAttention(nn.Module):
     """The attention over K kernels (section 3.2, Eq. 3).
 
         z = FC2(ReLU(FC1(GAP(x)))),    pi_k = exp(z_k / tau) / sum_j exp(z_j / tau)
 
-    Computed in float32 also under autocast: near-uniform weights differ by less than half precision resolves.
+    The sigmoid of CondConv (section 4.3), pi_k = 1 / (1 + exp(-z_k)), knows no temperature; its weights do not sum to
+    one. Computed in float32 also under autocast: near-uniform weights differ by less than half precision resolves.
 
     Args:
         in_channels: channels of the layer's input.
         num_kernels: K.
         reduction: FC1 has in_channels // reduction outputs, at least one.
         temperature: tau; a persistent buffer, so that it travels with the weights.
+        kind: "softmax", the paper's, or "sigmoid".
     """
 
-    temperature: Tensor
+    temperature: Tensor | None
 
-    def __init__(self, in_channels: int, num_kernels: int, reduction: int = 4, temperature: float = 30.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        num_kernels: int,
+        reduction: int = 4,
+        temperature: float = 30.0,
+        kind: AttentionKind = "softmax",
+    ) -> None:
         super().__init__()
         hidden = max(in_channels // reduction, 1)
         self.fc1 = nn.Linear(in_channels, hidden)
         self.fc2 = nn.Linear(hidden, num_kernels)
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer("temperature", torch.tensor(float(temperature)) if kind == "softmax" else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attention weights (N, K) in float32 (float64 for float64 input), summing to one, of x (N, C, H, W)."""
+        """Attention weights (N, K) in float32 (float64 for float64 input) of x (N, C, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
             pooled = x.mean(dim=(2, 3), dtype=dtype)
             hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
             z = F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype))
-            return F.softmax(z / self.temperature.to(dtype), dim=-1)
+            return F.sigmoid(z) if self.temperature is None else F.softmax(z / self.temperature.to(dtype), dim=-1)
 
 
 class DynamicConv2d(nn.Module):
@@ -67,9 +78,10 @@ class DynamicConv2d(nn.Module):
         num_kernels: K, the number of kernels.
         reduction: of the attention's first layer.
         temperature: tau of the attention's softmax.
+        attention: "softmax" or "sigmoid", see `KernelAttention`.
 
     Raises:
-        ValueError: if channels do not divide by groups or a number is not positive.
+        ValueError: if channels do not divide by groups, a number is not positive or the attention is unknown.
     """
 
     def __init__(
@@ -85,8 +97,11 @@ class DynamicConv2d(nn.Module):
         num_kernels: int = 4,
         reduction: int = 4,
         temperature: float = 30.0,
+        attention: AttentionKind = "softmax",
     ) -> None:
         super().__init__()
+        if attention not in get_args(AttentionKind):
+            raise ValueError(f"attention is one of {list(get_args(AttentionKind))}, got {attention!r}")
         if isinstance(padding, str):
             raise ValueError(f"padding is a number of pixels (kernel_size // 2 keeps the size), got {padding!r}")
         for name, value in (("num_kernels", num_kernels), ("reduction", reduction), ("groups", groups)):
@@ -110,7 +125,7 @@ class DynamicConv2d(nn.Module):
         self.dilation: tuple[int, int] = _pair(dilation)
         self.groups = groups
         self.num_kernels = num_kernels
-        self.attention = KernelAttention(in_channels, num_kernels, reduction, temperature)
+        self.attention = KernelAttention(in_channels, num_kernels, reduction, temperature, attention)
         self.weight = nn.Parameter(torch.empty(num_kernels, out_channels, in_channels // groups, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(num_kernels, out_channels)) if bias else None
         self.reset_parameters()
@@ -207,14 +222,14 @@ class DynamicConv2d(nn.Module):
 
 
 def set_temperature(net: nn.Module, temperature: float) -> None:
-    """Sets the temperature of every attention in a network (none of them, if it is static).
+    """Sets the temperature of every softmax attention in a network (none of them, if it is static).
 
     Raises:
         ValueError: if the temperature is not a positive number.
     """
     _check_temperature(temperature)
     for module in net.modules():
-        if isinstance(module, KernelAttention):
+        if isinstance(module, KernelAttention) and module.temperature is not None:
             module.temperature.fill_(temperature)
 
 

@@ -1,8 +1,10 @@
 """The heads that turn a backbone's map of stride 32 into heatmaps of stride 4 (paper, section 6)."""
 
+from collections.abc import Collection
+
 from torch import Tensor, nn
 
-from posedy.models.blocks import ConvFactory, InvertedResidual, initialise, static_conv
+from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, initialise, static_conv
 
 # Table 9: hidden channels (None: those of the input) and output channels of the bnecks after each upsampling
 _BNECK_STAGES: tuple[tuple[tuple[int | None, int], ...], ...] = (
@@ -42,16 +44,28 @@ class BneckHead(nn.Module):
         in_channels: channels of the backbone's map.
         num_keypoints: K heatmaps.
         conv: makes the convolutions of the bnecks.
+        dynamic_layers: which convolutions of a bneck `conv` makes (Table 5); the others are static.
     """
 
-    def __init__(self, in_channels: int, num_keypoints: int, conv: ConvFactory = static_conv) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        num_keypoints: int,
+        conv: ConvFactory = static_conv,
+        *,
+        dynamic_layers: Collection[str] = BNECK_LAYERS,
+    ) -> None:
         super().__init__()
         stages = []
         channels = in_channels
         for bnecks in _BNECK_STAGES:
             layers: list[nn.Module] = [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)]
             for hidden, out_channels in bnecks:
-                layers.append(InvertedResidual(channels, hidden or channels, out_channels, 5, 1, conv))
+                layers.append(
+                    InvertedResidual(
+                        channels, hidden or channels, out_channels, 5, 1, conv, dynamic_layers=dynamic_layers
+                    )
+                )
                 channels = out_channels
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)

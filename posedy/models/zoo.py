@@ -1,17 +1,21 @@
 """Networks by name: `[dy_]BACKBONE-[dy_]HEAD`."""
 
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, get_args
 
 from torch import nn
 
 from posedy.codec import HeatmapCodec
-from posedy.models.blocks import ConvFactory, DynamicConvFactory, static_conv
+from posedy.models.blocks import BNECK_LAYERS, ConvFactory, DynamicConvFactory, static_conv
+from posedy.models.dynamic_conv import AttentionKind
 from posedy.models.heads import BneckHead, DeconvHead
 from posedy.models.mobilenetv2 import MobileNetV2
+from posedy.models.mobilenetv3 import MobileNetV3Small
 from posedy.models.pose_net import HeatmapOutput, PoseNet
+from posedy.models.resnet import ResNet
 from posedy.skeleton import COCO17, Skeleton
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -19,6 +23,9 @@ _BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2_050": partial(MobileNetV2, 0.5),
     "mobilenetv2_075": partial(MobileNetV2, 0.75),
     "mobilenetv2_100": partial(MobileNetV2, 1.0),
+    "mobilenetv3_small": MobileNetV3Small,
+    "resnet10": partial(ResNet, (1, 1, 1, 1)),
+    "resnet18": partial(ResNet, (2, 2, 2, 2)),
 }
 
 
@@ -28,10 +35,16 @@ def _deconv_head(in_channels: int, num_keypoints: int, conv: ConvFactory) -> nn.
 
 
 # head name -> constructor and whether it has a dynamic form
-_HEADS: dict[str, tuple[Callable[[int, int, ConvFactory], nn.Module], bool]] = {
+_HEADS: dict[str, tuple[Callable[..., nn.Module], bool]] = {
     "deconv": (_deconv_head, False),
     "bneck": (BneckHead, True),
 }
+_DYNAMIC_OPTIONS = ("attention", "dynamic_layers")
+
+
+def list_backbones() -> list[str]:
+    """The names of all backbones, static and dynamic."""
+    return [f"{prefix}{backbone}" for backbone in _BACKBONES for prefix in ("", "dy_")]
 
 
 def list_models() -> list[str]:
@@ -39,7 +52,53 @@ def list_models() -> list[str]:
     heads = [
         name for head, (_, has_dynamic) in _HEADS.items() for name in ([head, f"dy_{head}"] if has_dynamic else [head])
     ]
-    return [f"{prefix}{backbone}-{head}" for backbone in _BACKBONES for prefix in ("", "dy_") for head in heads]
+    return [f"{backbone}-{head}" for backbone in list_backbones() for head in heads]
+
+
+def list_options(name: str) -> list[str]:
+    """The options of a network or a backbone beside those that all have, as `create_model` takes them.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    _check_name(name, [*list_models(), *list_backbones()], "posedy.list_models()")
+    backbone, _, head = name.partition("-")
+    names = _parameters(_BACKBONES[backbone.removeprefix("dy_")])
+    names |= _parameters(_HEADS[head.removeprefix("dy_")][0]) if head else set()
+    names |= {"attention"}
+    names -= {"num_classes"}
+    return sorted(name for name in names if _is_dynamic(backbone, head) or name not in _DYNAMIC_OPTIONS)
+
+
+def create_backbone(
+    name: str,
+    num_kernels: int = 4,
+    *,
+    temperature: float = 30.0,
+    num_classes: int | None = None,
+    attention: AttentionKind = "softmax",
+    **options: Any,
+) -> nn.Module:
+    """Builds a backbone with fresh weights: (N, 3, H, W) -> (N, out_channels, H / 32, W / 32).
+
+    Args:
+        name: one of `list_backbones()`.
+        num_kernels: K of each dynamic convolution.
+        temperature: tau of the attention's softmax.
+        num_classes: ends in the ImageNet classifier of so many classes (paper, Table 8); None ends in the last map.
+        attention: "softmax", the paper's, or "sigmoid", CondConv's.
+        options: of the architecture, see `create_model`.
+
+    Raises:
+        ValueError: if the name or an option is unknown or an argument does not fit.
+    """
+    _check_name(name, list_backbones(), "posedy.models.zoo.list_backbones()")
+    _check_options(name, options)
+    _check_at_least_one(num_kernels=num_kernels)
+    if num_classes is not None:
+        _check_at_least_one(num_classes=num_classes)
+    conv = _conv_factory(name, num_kernels, temperature, attention)
+    return _BACKBONES[name.removeprefix("dy_")](conv=conv, num_classes=num_classes, **options)
 
 
 def create_model(
@@ -51,6 +110,7 @@ def create_model(
     output: HeatmapOutput = "linear",
     input_size: tuple[int, int] = (192, 256),
     skeleton: Skeleton | None = None,
+    **options: Any,
 ) -> PoseNet:
     """Builds a network with fresh weights.
 
@@ -62,20 +122,19 @@ def create_model(
         output: "linear", the paper's, or "softmax": each heatmap a distribution over its cells, for cross-entropy.
         input_size: (width, height) of the crops; kept with the network for those who use it.
         skeleton: the meaning of the keypoints; COCO's when there are 17.
+        options: of the architecture, `list_options(name)` has those of a network:
+            in_channels: 3; 1 makes a grey-scale network, which takes RGB crops too.
+            attention: "softmax", the paper's, or "sigmoid", CondConv's (section 4.3), which has no temperature.
+            dynamic_layers: which of "expand", "depthwise" and "project", C1 to C3 of Table 5, are dynamic in a bneck.
+            depth: multiplier of the number of blocks (MobileNetV2, Figure 6).
+            se: False leaves out squeeze-and-excitation (MobileNetV3, Table 7).
 
     Raises:
-        ValueError: if the name is unknown or another argument does not fit.
+        ValueError: if the name or an option is unknown or another argument does not fit.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"a model's name is text, one of posedy.list_models(), got {name!r}")
-    if name not in list_models():
-        nearest = difflib.get_close_matches(name.lower(), list_models(), n=1, cutoff=0)
-        raise ValueError(
-            f"unknown model {name!r}; the nearest name is {nearest[0]!r}; posedy.list_models() has them all"
-        )
-    for what, number in (("num_keypoints", num_keypoints), ("num_kernels", num_kernels)):
-        if number < 1:
-            raise ValueError(f"{what} must be at least 1, got {number}")
+    _check_name(name, list_models(), "posedy.list_models()")
+    _check_options(name, options)
+    _check_at_least_one(num_keypoints=num_keypoints, num_kernels=num_kernels)
     HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output is one of {list(get_args(HeatmapOutput))}, got {output!r}")
@@ -83,14 +142,85 @@ def create_model(
         skeleton = COCO17
     if skeleton is not None and skeleton.num_keypoints != num_keypoints:
         raise ValueError(f"the skeleton has {skeleton.num_keypoints} keypoints, num_keypoints is {num_keypoints}")
-    dynamic = DynamicConvFactory(num_kernels, temperature)
     backbone_name, head_name = name.split("-")
-    make_backbone = _BACKBONES[backbone_name.removeprefix("dy_")]
-    make_head, _ = _HEADS[head_name.removeprefix("dy_")]
-    backbone = make_backbone(conv=dynamic if backbone_name.startswith("dy_") else static_conv)
-    head = make_head(_out_channels(backbone), num_keypoints, dynamic if head_name.startswith("dy_") else static_conv)
-    options: dict[str, Any] = {"num_keypoints": num_keypoints, "num_kernels": num_kernels, "output": output}
-    return PoseNet(backbone, head, name=name, skeleton=skeleton, input_size=input_size, options=options)
+    attention = options.get("attention", "softmax")
+    make_backbone, (make_head, _) = _BACKBONES[backbone_name.removeprefix("dy_")], _HEADS[head_name.removeprefix("dy_")]
+    backbone = make_backbone(
+        conv=_conv_factory(backbone_name, num_kernels, temperature, attention), **_those_of(make_backbone, options)
+    )
+    head = make_head(
+        _out_channels(backbone),
+        num_keypoints,
+        _conv_factory(head_name, num_kernels, temperature, attention),
+        **_those_of(make_head, options),
+    )
+    record: dict[str, Any] = {"num_keypoints": num_keypoints, "num_kernels": num_kernels, "output": output, **options}
+    return PoseNet(backbone, head, name=name, skeleton=skeleton, input_size=input_size, options=record)
+
+
+def _conv_factory(name: str, num_kernels: int, temperature: float, attention: AttentionKind) -> ConvFactory:
+    return DynamicConvFactory(num_kernels, temperature, attention) if name.startswith("dy_") else static_conv
+
+
+def _parameters(constructor: Callable[..., nn.Module]) -> set[str]:
+    """The options of a constructor: its arguments that are given by name only."""
+    parameters = inspect.signature(constructor).parameters.values()
+    return {item.name for item in parameters if item.kind is item.KEYWORD_ONLY}
+
+
+def _those_of(constructor: Callable[..., nn.Module], options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in _parameters(constructor)}
+
+
+def _is_dynamic(backbone: str, head: str) -> bool:
+    return backbone.startswith("dy_") or head.startswith("dy_")
+
+
+def _check_name(name: str, names: list[str], source: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a model's name is text, one of {source}, got {name!r}")
+    if name not in names:
+        raise ValueError(
+            f"unknown model {name!r}; the nearest name is {_nearest(name.lower(), names)!r}; {source} has them all"
+        )
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    valid = list_options(name)
+    for option, value in options.items():
+        if option in _DYNAMIC_OPTIONS and option not in valid:
+            raise ValueError(f"{option!r} is an option of dynamic convolution, {name} has none that takes it")
+        if option not in valid:
+            raise ValueError(
+                f"unknown option {option!r} of {name}; the nearest is {_nearest(option, valid)!r}, all are {valid}"
+            )
+        if option == "in_channels":
+            _check_at_least_one(in_channels=value)
+        if option == "se" and not isinstance(value, bool):
+            raise ValueError(f"se is true or false, got {value!r}")
+        if option == "dynamic_layers":
+            _check_layers(value)
+
+
+def _check_layers(layers: Collection[str]) -> None:
+    if isinstance(layers, str) or not isinstance(layers, Collection) or not layers:
+        raise ValueError(f"dynamic_layers is a list of some of {list(BNECK_LAYERS)}, got {layers!r}")
+    for layer in layers:
+        if layer not in BNECK_LAYERS:
+            nearest = _nearest(str(layer), BNECK_LAYERS)
+            raise ValueError(f"unknown layer {layer!r} in dynamic_layers; the nearest is {nearest!r}")
+
+
+def _check_at_least_one(**numbers: int) -> None:
+    for what, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"{what} is a whole number, got {number!r}")
+        if number < 1:
+            raise ValueError(f"{what} must be at least 1, got {number}")
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    return difflib.get_close_matches(word, list(words), n=1, cutoff=0)[0]
 
 
 def _out_channels(backbone: nn.Module) -> int:

@@ -74,3 +74,13 @@ def test_make_divisible(channels, divisor):
 @pytest.mark.parametrize(("channels", "rounded"), [(32 * 0.35, 16), (24 * 0.35, 8), (96 * 0.35, 32), (160 * 0.35, 56)])
 def test_make_divisible_at_width_035(channels, rounded):
     assert make_divisible(channels) == rounded
+
+
+@pytest.mark.parametrize(
+    ("depth", "counts"),
+    [(1.0, [1, 2, 3, 4, 3, 3, 1]), (0.7, [1, 1, 2, 3, 2, 2, 1]), (0.5, [1, 1, 2, 2, 2, 2, 1]), (0.1, [1] * 7)],
+)
+def test_depth_multiplies_the_blocks_of_each_stage(depth, counts):
+    net = MobileNetV2(0.35, depth=depth).eval()
+    assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
+    assert len(net.blocks) == sum(counts)

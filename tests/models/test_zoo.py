@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import posedy
+from posedy.models.blocks import InvertedResidual
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
-from posedy.models.zoo import create_model, list_models
+from posedy.models.zoo import create_backbone, create_model, list_backbones, list_models, list_options
 from posedy.skeleton import COCO17, Skeleton
 
 BACKBONE_PARAMETERS = {
@@ -19,13 +20,31 @@ BACKBONE_PARAMETERS = {
     "dy_mobilenetv2_075": 5_731_118,
     "mobilenetv2_100": 2_223_872,
     "dy_mobilenetv2_100": 9_868_736,
+    "mobilenetv3_small": 1_087_998,
+    "dy_mobilenetv3_small": 2_754_368,
+    "resnet10": 4_905_792,
+    "dy_resnet10": 19_173_008,
+    "resnet18": 11_176_512,
+    "dy_resnet18": 44_420_880,
 }
-HEAD_PARAMETERS = {"deconv": 7_345_937, "bneck": 1_208_081, "dy_bneck": 6_318_877}
+# by the channels of the backbone's map
+HEAD_PARAMETERS = {
+    1280: {"deconv": 7_345_937, "bneck": 1_208_081, "dy_bneck": 6_318_877},
+    576: {"deconv": 4_462_353, "bneck": 1_008_849, "dy_bneck": 4_871_101},
+    512: {"deconv": 4_200_209, "bneck": 990_737, "dy_bneck": 4_764_061},
+}
+DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "resnet18": 16}
+ONE_OF_EACH = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]
+
+
+def architecture(backbone: str) -> str:
+    name = backbone.removeprefix("dy_")
+    return name if name in DYNAMIC_LAYERS else name.rpartition("_")[0]
 
 
 def test_every_backbone_with_every_head():
-    expected = {f"{backbone}-{head}" for backbone in BACKBONE_PARAMETERS for head in HEAD_PARAMETERS}
-    assert len(list_models()) == len(set(list_models())) == 24
+    expected = {f"{backbone}-{head}" for backbone in BACKBONE_PARAMETERS for head in ("deconv", "bneck", "dy_bneck")}
+    assert len(list_models()) == len(set(list_models())) == 42
     assert set(list_models()) == expected
     assert posedy.list_models() == list_models()
 
@@ -35,7 +54,10 @@ def test_goes_forward_and_backward(name, perturb):
     net = create_model(name)
     backbone, head = name.split("-")
     assert sum(parameter.numel() for parameter in net.backbone.parameters()) == BACKBONE_PARAMETERS[backbone]
-    assert sum(parameter.numel() for parameter in net.head.parameters()) == HEAD_PARAMETERS[head]
+    assert (
+        sum(parameter.numel() for parameter in net.head.parameters())
+        == HEAD_PARAMETERS[net.backbone.out_channels][head]
+    )
     attentions: list[torch.Tensor] = []
     x = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     perturb(net, x, training=True)
@@ -45,13 +67,18 @@ def test_goes_forward_and_backward(name, perturb):
     y = net(x)
     assert y.shape == (3, 17, 16, 8)
     y.square().mean().backward()
+    for key, layer in net.named_modules():
+        if isinstance(layer, DynamicConv2d):
+            assert layer.weight.grad is not None
+            assert all(gradient.any() for gradient in layer.weight.grad), f"a kernel of {key} gets no gradient"
     without = [
         key
         for key, parameter in net.named_parameters()
         if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
     ]
     assert without == []
-    expected = (50 if backbone.startswith("dy_") else 0) + (11 if head.startswith("dy_") else 0)
+    in_backbone = DYNAMIC_LAYERS[architecture(backbone)] if backbone.startswith("dy_") else 0
+    expected = in_backbone + (11 if head.startswith("dy_") else 0)
     assert len(attentions) == expected
     assert all((attention - attention[:1]).abs().max() > 0.1 for attention in attentions)
 
@@ -64,6 +91,7 @@ def test_goes_forward_and_backward(name, perturb):
         ("mobilenetv2_050-dy_deconv", "mobilenetv2_050-deconv"),
         ("DY_MobileNetV2_100-dy_bneck", "dy_mobilenetv2_100-dy_bneck"),
         ("", ""),
+        ("resnet18-dconv", "resnet18-deconv"),
         ("resnet50", ""),
     ],
 )
@@ -119,6 +147,12 @@ def test_a_custom_skeleton():
         ({"output": "sigmoid"}, "'sigmoid'"),
         ({"input_size": (100, 256)}, "divisible by 32"),
         ({"input_size": (192,)}, "divisible by 32"),
+        ({"num_keypoints": 2.0}, "num_keypoints is a whole number, got 2.0"),
+        ({"in_channels": 0}, "in_channels must be at least 1"),
+        ({"in_channels": True}, "in_channels is a whole number, got True"),
+        ({"dept": 0.5}, r"unknown option 'dept' of .*; the nearest is 'depth'"),
+        ({"depth": 0}, "depth is a positive multiplier"),
+        ({"se": False}, "unknown option 'se'"),
     ],
 )
 def test_refuses_arguments(name, arguments, message):
@@ -135,3 +169,113 @@ def test_public_signature():
 def test_names_are_text(name):
     with pytest.raises(TypeError, match="a model's name is text"):
         create_model(name)
+
+
+@pytest.mark.parametrize("backbone", list(dict.fromkeys(name.removeprefix("dy_") for name in list_backbones())))
+def test_one_kernel_is_the_static_twin(backbone, perturb):
+    """With K = 1 attention weighs the one kernel by one."""
+    dynamic = create_model(f"dy_{backbone}-dy_bneck", num_kernels=1)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    perturb(dynamic, x)
+    static = create_model(f"{backbone}-bneck").eval()
+    shapes = {key: tensor.shape for key, tensor in static.state_dict().items()}
+    static.load_state_dict(
+        {key: tensor.reshape(shapes[key]) for key, tensor in dynamic.state_dict().items() if "attention" not in key}
+    )
+    with torch.no_grad():
+        expected = static(x)
+        torch.testing.assert_close(dynamic(x), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("backbone", [name for name in list_backbones() if "_075" not in name])
+def test_classifiers_of_imagenet(backbone):
+    net = create_backbone(backbone, num_classes=7).eval()
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_classifier_parameters():
+    expected = {"resnet18": 11_689_512, "resnet10": 5_418_792, "mobilenetv2_100": 3_504_872}
+    for name, count in expected.items():
+        assert sum(parameter.numel() for parameter in create_backbone(name, num_classes=1000).parameters()) == count
+
+
+@pytest.mark.parametrize("num_kernels", [1, 2, 6, 8])
+@pytest.mark.parametrize("backbone", ONE_OF_EACH)
+def test_any_number_of_kernels(backbone, num_kernels):
+    net = create_model(f"dy_{backbone}-dy_bneck", num_kernels=num_kernels).eval()
+    assert {layer.num_kernels for layer in net.modules() if isinstance(layer, DynamicConv2d)} == {num_kernels}
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 17, 8, 8)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv2_035", "mobilenetv3_small"])
+@pytest.mark.parametrize("layers", [["expand"], ["depthwise", "project"], ("project",)])
+def test_chosen_layers_of_each_bneck_are_dynamic(backbone, layers):
+    net = create_model(f"dy_{backbone}-dy_bneck", dynamic_layers=layers)
+    found = set()
+    for block in net.modules():
+        if isinstance(block, InvertedResidual):
+            for name in ("expand", "depthwise", "project"):
+                convolution = next(iter(getattr(block, name).children()), None)
+                assert convolution is None or isinstance(convolution, DynamicConv2d) == (name in layers)
+                found |= {name} if isinstance(convolution, DynamicConv2d) else set()
+    assert found == set(layers)
+
+
+@pytest.mark.parametrize("backbone", ONE_OF_EACH)
+def test_sigmoid_attention(backbone, perturb):
+    net = create_model(f"dy_{backbone}-dy_bneck", attention="sigmoid")
+    assert not [key for key in net.state_dict() if "temperature" in key]
+    sums = []
+    for layer in net.modules():
+        if isinstance(layer, KernelAttention):
+            layer.register_forward_hook(lambda layer, inputs, attention: sums.append(attention.sum(dim=1)))
+    net.eval()(torch.randn(2, 3, 32, 32))
+    assert all(((total > 0.5) & (total < 3.5) & ((total - 1).abs() > 0.01)).all() for total in sums)
+
+
+@pytest.mark.parametrize("in_channels", [1, 4, 6])
+@pytest.mark.parametrize("backbone", ONE_OF_EACH)
+def test_any_number_of_channels(backbone, in_channels):
+    net = create_model(f"{backbone}-bneck", in_channels=in_channels).eval()
+    assert net(torch.randn(1, in_channels, 64, 32)).shape == (1, 17, 16, 8)
+
+
+@pytest.mark.parametrize("backbone", ONE_OF_EACH)
+@pytest.mark.parametrize("height", [32, 160])
+@pytest.mark.parametrize("width", [64, 96])
+def test_any_size_divisible_by_32_and_any_number_of_keypoints(backbone, height, width):
+    net = create_model(f"dy_{backbone}-bneck", 3, input_size=(width, height)).eval()
+    assert net(torch.randn(2, 3, height, width)).shape == (2, 3, height // 4, width // 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mobilenetv2_035-bneck", {"attention": "sigmoid"}, "an option of dynamic convolution"),
+        ("mobilenetv2_035-bneck", {"dynamic_layers": ["expand"]}, "an option of dynamic convolution"),
+        ("dy_resnet10-deconv", {"dynamic_layers": ["expand"]}, "an option of dynamic convolution"),
+        ("dy_mobilenetv2_035-bneck", {"attention": "softmx"}, "'softmx'"),
+        ("dy_mobilenetv2_035-bneck", {"dynamic_layers": ["projct"]}, "the nearest is 'project'"),
+        ("dy_mobilenetv2_035-bneck", {"dynamic_layers": "project"}, "is a list of some of"),
+        ("dy_mobilenetv2_035-bneck", {"dynamic_layers": []}, "is a list of some of"),
+        ("resnet10-bneck", {"depth": 0.5}, "unknown option 'depth' of resnet10-bneck"),
+        ("mobilenetv3_small-bneck", {"se": 0}, "se is true or false, got 0"),
+    ],
+)
+def test_refuses_options(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **options)
+
+
+def test_lists_the_options_of_each():
+    assert list_options("dy_mobilenetv2_035-bneck") == ["attention", "depth", "dynamic_layers", "in_channels"]
+    assert list_options("mobilenetv3_small-deconv") == ["in_channels", "se"]
+    assert list_options("resnet10-dy_bneck") == ["attention", "dynamic_layers", "in_channels"]
+    assert list_options("dy_resnet10") == ["attention", "in_channels"]
+    with torch.device("meta"):
+        assert all(create_model(name, in_channels=2).options["in_channels"] == 2 for name in list_models())
+
+
+def test_unknown_backbones_give_the_nearest():
+    with pytest.raises(ValueError, match="the nearest name is 'dy_resnet18'"):
+        create_backbone("dy_resnet_18")

@@ -1,0 +1,92 @@
+"""MobileNetV3-Small (Howard et al., arXiv 1905.02244v1) as a backbone, static or dynamic."""
+
+from collections.abc import Callable, Collection
+
+from torch import Tensor, nn
+
+from posedy.models.blocks import (
+    BNECK_LAYERS,
+    ConvFactory,
+    InvertedResidual,
+    SqueezeExcitation,
+    classifier,
+    conv_norm_act,
+    initialise,
+    static_conv,
+)
+
+# kernel size, hidden channels, output channels, squeeze-and-excitation, activation, stride
+_BNECKS: tuple[tuple[int, int, int, bool, Callable[[], nn.Module], int], ...] = (
+    (3, 16, 16, True, nn.ReLU, 2),
+    (3, 72, 24, False, nn.ReLU, 2),
+    (3, 88, 24, False, nn.ReLU, 1),
+    (5, 96, 40, True, nn.Hardswish, 1),
+    (5, 240, 40, True, nn.Hardswish, 2),
+    (5, 240, 40, True, nn.Hardswish, 1),
+    (5, 120, 48, True, nn.Hardswish, 1),
+    (5, 144, 48, True, nn.Hardswish, 1),
+    (5, 288, 96, True, nn.Hardswish, 2),
+    (5, 576, 96, True, nn.Hardswish, 1),
+    (5, 576, 96, True, nn.Hardswish, 1),
+)
+_STEM_CHANNELS = 16
+_LAST_CHANNELS = 576
+_CLASSIFIER_CHANNELS = 1280
+
+
+class MobileNetV3Small(nn.Module):
+    """The convolutional part of MobileNetV3-Small, of stride 32.
+
+    The first arXiv version, which the paper used: its numbers fit no other. Where the final version (torchvision's)
+    differs: the stride from 28x28 to 14x14 (at 224x224) is the fourth bneck's there and the fifth's here, the last 1x1
+    has squeeze-and-excitation here, and the classifier has 1280 hidden channels. In the dynamic form every convolution
+    is dynamic but the stem and the last 1x1; squeeze-and-excitation is static.
+
+    Args:
+        conv: makes the convolutions of the blocks.
+        in_channels: channels of the image.
+        num_classes: ends in the classifier of so many classes (ImageNet's are 1000); None ends in the last map.
+        se: squeeze-and-excitation; False leaves it out everywhere (Table 7).
+        dynamic_layers: which convolutions of a block `conv` makes (Table 5); the others are static.
+    """
+
+    def __init__(
+        self,
+        conv: ConvFactory = static_conv,
+        *,
+        in_channels: int = 3,
+        num_classes: int | None = None,
+        se: bool = True,
+        dynamic_layers: Collection[str] = BNECK_LAYERS,
+    ) -> None:
+        super().__init__()
+        channels = _STEM_CHANNELS
+        self.stem = conv_norm_act(static_conv(in_channels, channels, 3, stride=2), channels, nn.Hardswish())
+        blocks = []
+        for kernel_size, hidden, out_channels, has_se, activation, stride in _BNECKS:
+            blocks.append(
+                InvertedResidual(
+                    channels,
+                    hidden,
+                    out_channels,
+                    kernel_size,
+                    stride,
+                    conv,
+                    activation=activation,
+                    se=se and has_se,
+                    dynamic_layers=dynamic_layers,
+                )
+            )
+            channels = out_channels
+        self.blocks = nn.Sequential(*blocks)
+        self.out_channels = _LAST_CHANNELS
+        self.last = conv_norm_act(static_conv(channels, self.out_channels, 1), self.out_channels, nn.Hardswish())
+        self.se = SqueezeExcitation(self.out_channels) if se else nn.Identity()
+        self.classifier = (
+            nn.Identity() if num_classes is None else classifier(self.out_channels, num_classes, _CLASSIFIER_CHANNELS)
+        )
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 576, H / 32, W / 32), or logits (N, num_classes)."""
+        return self.classifier(self.se(self.last(self.blocks(self.stem(x)))))
