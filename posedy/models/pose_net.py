@@ -4,11 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from posedy.skeleton import Skeleton
 
 HeatmapOutput = Literal["linear", "softmax"]
+
+# ITU-R BT.601
+_LUMA = (0.299, 0.587, 0.114)
 
 
 class SpatialSoftmax(nn.Module):
@@ -61,12 +65,26 @@ class PoseNet(nn.Module):
         """The number K of heatmaps."""
         return self.options["num_keypoints"]
 
+    @property
+    def in_channels(self) -> int:
+        """The number C of channels of the crops."""
+        return self.options.get("in_channels", 3)
+
     def forward(self, x: Tensor) -> Tensor:
-        """RGB crops (N, 3, H, W), ImageNet-normalised float -> heatmaps (N, K, H / 4, W / 4).
+        """Crops (N, C, H, W), RGB ImageNet-normalised float -> heatmaps (N, K, H / 4, W / 4).
+
+        A grey-scale network (C = 1) sees the luma of RGB crops, or grey crops as they are.
 
         Raises:
-            ValueError: if H or W is not divisible by 32.
+            ValueError: if H or W is not divisible by 32 or the channels are not the network's.
         """
         if x.ndim != 4 or x.shape[-2] % 32 or x.shape[-1] % 32:
             raise ValueError(f"the network takes (N, C, H, W) with H and W divisible by 32, got {tuple(x.shape)}")
+        if self.in_channels == 1 and x.shape[1] == 3:
+            x = (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{self.name} was built with in_channels={self.in_channels}, got crops of {x.shape[1]} channels "
+                "(crops of photos have 3)"
+            )
         return self.output(self.head(self.backbone(x)))

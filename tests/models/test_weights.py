@@ -266,3 +266,18 @@ def test_no_spoiled_byte_raises_anything_else(kind, net, tmp_path, monkeypatch):
         except (ValueError, OSError):
             refused += 1
     assert refused == 300  # what can still be read does not fit the network
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_options_of_the_architecture_travel(tmp_path, suffix):
+    options = {"dynamic_layers": ["project"], "attention": "sigmoid", "depth": 0.5, "in_channels": 1}
+    net = create_model("dy_mobilenetv2_035-bneck", 5, 2, **options)
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".pt":
+        torch.save({"network": network_state(net)}, path)
+    else:
+        save_weights(net, path)
+    loaded = load_checkpoint(path)
+    assert loaded.options == net.options
+    x = torch.randn(2, 1, 64, 32)
+    torch.testing.assert_close(loaded(x), net.eval()(x), rtol=0, atol=0)
