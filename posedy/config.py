@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -95,6 +96,8 @@ class ModelConfig(_Section):
     """(width, height) of the crops, divisible by 32."""
     num_kernels: int = Field(4, ge=1)
     """K of each dynamic convolution."""
+    options: dict[str, Any] = {}
+    """Of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; `create_model` documents them."""
     output: HeatmapOutput = "linear"
     """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs."""
     sigma: float | None = Field(None, gt=0)
@@ -104,8 +107,9 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _names_a_network(self) -> "ModelConfig":
-        if self.name not in list_models():
-            create_model(self.name)  # raises with the nearest name
+        if self.name not in list_models() or self.options:
+            with torch.device("meta"):
+                create_model(self.name, **self.options)  # raises with the nearest name
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise ValueError(f"input_size is (width, height), each divisible by 32, got {self.input_size}")
         return self

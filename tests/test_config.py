@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from posedy.config import Config, ConfigError, load_config
+from posedy.models.zoo import create_model
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -55,6 +57,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("train.epochs=many", ["train.epochs", "'many'"]),
         ("model.name=dy_mobilenetv2_050-dybneck", ["'dy_mobilenetv2_050-dybneck'", "'dy_mobilenetv2_050-dy_bneck'"]),
         ("model.input_size=[100,128]", ["divisible by 32", "100"]),
+        ("model.options={dept: 0.5}", ["model", "'dept'", "'depth'"]),
+        ("model.options={dynamic_layers: [projct]}", ["model", "'projct'", "'project'"]),
         ("train.loss=cross_entropy", ["model.output: softmax"]),
         ("augment.scale_range=[2,1]", ["scale_range"]),
         ("train.lr=.nan", ["train.lr"]),
@@ -141,3 +145,29 @@ def test_every_key_is_read_by_the_code() -> None:
         for key in values:
             read_here = own.count(f"self.{key}") > 0
             assert f".{key}" in sources or read_here, f"{section}.{key} is read by nothing"
+
+
+PAPERS_ROWS = [
+    *("resnet18-deconv", "dy_resnet18-deconv", "mobilenetv2_100-deconv", "dy_mobilenetv2_100-deconv"),
+    *("mobilenetv2_050-deconv", "dy_mobilenetv2_050-deconv", "mobilenetv3_small-deconv", "dy_mobilenetv3_small-deconv"),
+    *("mobilenetv2_100-bneck", "dy_mobilenetv2_100-dy_bneck", "mobilenetv2_050-bneck", "dy_mobilenetv2_050-dy_bneck"),
+    *("mobilenetv3_small-bneck", "dy_mobilenetv3_small-dy_bneck"),
+    # Table 11
+    *("mobilenetv2_050-dy_bneck", "dy_mobilenetv2_050-bneck"),
+]
+
+
+@pytest.mark.parametrize("name", PAPERS_ROWS)
+def test_rows_of_tables_10_and_11_are_configurations_of_the_papers_recipe(name: str) -> None:
+    config = load_config(REPOSITORY / "configs" / "coco" / f"{name}.yaml")
+    with torch.device("meta"):
+        net = create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
+    assert net.name == name
+    rest = config.model_dump(exclude={"model"})
+    assert rest == Config().model_dump(exclude={"model"})
+    assert (config.model.input_size, config.model.num_kernels) == ((192, 256), 4)
+
+
+def test_there_is_a_configuration_for_each_row_and_no_other() -> None:
+    assert len(PAPERS_ROWS) == 16
+    assert {path.stem for path in (REPOSITORY / "configs" / "coco").iterdir()} == set(PAPERS_ROWS)

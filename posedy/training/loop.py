@@ -129,6 +129,7 @@ class Trainer:
             output=model.output,
             input_size=model.input_size,
             skeleton=skeleton,
+            **model.options,
         )
         if model.weights is not None:
             start = load_checkpoint(model.weights)
