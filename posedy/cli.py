@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it returns has `run`, which does the work."""
     parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_test, _add_eval, _add_check, _add_demo, _add_synth):
+    for add in (_add_train, _add_sweep, _add_test, _add_eval, _add_check, _add_demo, _add_synth):
         add(commands)
     return parser
 
@@ -77,6 +77,28 @@ def _train(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     metrics = Trainer(config, arguments.out).fit()
     _write_json(arguments.json, metrics_to_json(metrics))
+    return 0
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sweep", help="train the rows of a table, each with several seeds; the same --out goes on where it stopped"
+    )
+    parser.add_argument("sweep", type=Path, help="a YAML file, such as configs/sweeps/table10.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all rows")
+    parser.add_argument("--config", type=Path, help="the configuration of all rows, in place of the file's own")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs, table.md and sweep.json")
+    _add_json(parser)
+    parser.set_defaults(run=_sweep)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from posedy.memory import keep_freed_memory
+    from posedy.training.sweep import read_sweep, run_sweep
+
+    sweep = read_sweep(arguments.sweep, arguments.config, arguments.overrides)
+    keep_freed_memory()
+    _write_json(arguments.json, run_sweep(sweep, arguments.out))
     return 0
 
 

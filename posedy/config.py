@@ -235,7 +235,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     """
     values: dict[str, Any] = {}
     if path is not None:
-        values = _read_yaml(Path(path))
+        values = read_yaml(Path(path))
     for override in overrides:
         _apply_override(values, override)
     source = str(path) if path is not None else "the command line"
@@ -260,7 +260,13 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         raise ConfigError("\n".join([f"{source}: values that do not fit", *problems])) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping; an empty file is an empty one.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ConfigError: if it is not YAML or holds something else.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path.resolve()}")
     try:

@@ -16,7 +16,7 @@ BEST = "best.pt"
 # What a checkpoint has beside the network when a run can go on from it.
 _STATE_KEYS = (
     *("optimizer", "scaler", "epoch", "step", "num_crops", "loss_sum", "seconds", "numbers", "evaluated_epoch"),
-    *("best_ap", "metrics", "random", "config"),
+    *("best_ap", "metrics", "protocol", "random", "config"),
 )
 # What may differ when a run goes on; everything else changes the mathematics.
 _FREE_KEYS = (

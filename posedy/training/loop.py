@@ -76,6 +76,7 @@ class Trainer:
         self.evaluated_epoch = 0
         self.best_ap: float | None = None
         self.metrics: dict[str, float] = {}
+        self.protocol = ""
         scaler_state = self._go_on() if (run / LAST).is_file() else None
         self.wrapped_net, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
         if self.accelerator.scaler is not None and scaler_state is not None:
@@ -160,6 +161,7 @@ class Trainer:
         self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
         self.numbers, self.metrics = state["numbers"], state["metrics"]
         self.evaluated_epoch, self.best_ap = state["evaluated_epoch"], state["best_ap"]
+        self.protocol = state["protocol"]
         torch.set_rng_state(state["random"])
         where = f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
         self.say(f"going on from {self.run / LAST} after {where} of {self.config.train.epochs} epochs")
@@ -293,8 +295,8 @@ class Trainer:
             accelerator=self.accelerator,
             progress=self.progress,
         )
-        self.say(format_metrics(outcome.metrics, str(outcome.protocol)))
-        self.metrics, self.evaluated_epoch = outcome.metrics, self.epoch
+        self.metrics, self.protocol, self.evaluated_epoch = outcome.metrics, str(outcome.protocol), self.epoch
+        self.say(format_metrics(self.metrics, self.protocol))
         self.numbers |= outcome.metrics
         if self.best_ap is None or outcome.metrics["AP"] > self.best_ap:
             self.best_ap = outcome.metrics["AP"]
@@ -305,7 +307,7 @@ class Trainer:
                         "network": network_state(self.net),
                         "epoch": self.epoch,
                         "metrics": outcome.metrics,
-                        "protocol": str(outcome.protocol),
+                        "protocol": self.protocol,
                     },
                 )
 
@@ -342,6 +344,7 @@ class Trainer:
                 "evaluated_epoch": self.evaluated_epoch,
                 "best_ap": self.best_ap,
                 "metrics": self.metrics,
+                "protocol": self.protocol,
                 "random": torch.get_rng_state(),
                 "config": self.config.model_dump(mode="json"),
             },

@@ -33,7 +33,7 @@ def saved_run(run: Path) -> Path:
     state = dict.fromkeys(
         ("optimizer", "scaler", "step", "num_crops", "loss_sum", "seconds", "numbers", "evaluated_epoch", "best_ap"), 0
     )
-    state |= {"metrics": {}, "random": torch.get_rng_state(), "epoch": 7, "network": network_state(net)}
+    state |= {"metrics": {}, "protocol": "", "random": torch.get_rng_state(), "epoch": 7, "network": network_state(net)}
     save_checkpoint(run / LAST, state | {"config": load_config(None).model_dump(mode="json")})
     return run
 

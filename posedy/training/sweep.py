@@ -1,0 +1,182 @@
+"""Tables of experiments: some configurations, each trained with several seeds, and what they reach."""
+
+import dataclasses
+import difflib
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import PartialState
+
+from posedy.config import Config, ConfigError, load_config, read_yaml
+from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.training.log import read_metrics
+from posedy.training.loop import Trainer
+
+_KEYS = ("config", "seeds", "rows")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """The rows of a table and the seeds that each is trained with.
+
+    Attributes:
+        rows: name -> configuration (with whatever seed; it is replaced).
+        seeds: at least one.
+    """
+
+    rows: Mapping[str, Config]
+    seeds: Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run reached after its last epoch, and the minutes that its steps took."""
+
+    row: str
+    seed: int
+    metrics: Mapping[str, float]
+    protocol: str
+    minutes: float
+
+
+def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> Sweep:
+    """Reads a sweep: `config`, a configuration file beside it that all rows share; `rows`, for each its settings.
+
+        config: ../drawn/ablation.yaml
+        seeds: [0, 1, 2]
+        rows:
+          static: [model.name=mobilenetv2_035-bneck]
+          dynamic: [model.name=dy_mobilenetv2_035-dy_bneck]
+
+    Args:
+        path: the YAML file.
+        config: taken in place of the file's own.
+        overrides: `section.key=value` for all rows, stronger than their own.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ConfigError: if it is not a sweep or a configuration does not fit; the message names the row.
+    """
+    values = read_yaml(path)
+    for key in values:
+        if key not in _KEYS:
+            nearest = difflib.get_close_matches(str(key), _KEYS, n=1, cutoff=0)[0]
+            raise ConfigError(f"{path}: unknown key {key!r}; the nearest valid key is {nearest!r}")
+    rows, seeds = values.get("rows"), values.get("seeds", [0])
+    if not isinstance(rows, dict) or not rows:
+        raise ConfigError(f"{path}: rows is a mapping of names to lists of key=value, got {rows!r}")
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ConfigError(f"{path}: seeds is a list of whole numbers, got {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: seeds are given twice in {seeds}")
+    if config is None and "config" in values:
+        config = path.parent / str(values["config"])
+    configs = {}
+    for name, settings in rows.items():
+        if not isinstance(settings, list) or not all(isinstance(setting, str) for setting in settings):
+            raise ConfigError(f"{path}: row {name!r} is a list of key=value, got {settings!r}")
+        try:
+            configs[str(name)] = load_config(config, [*settings, *overrides])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: row {name!r}: {error}") from None
+    folders = [_slug(name) for name in configs]
+    if len(set(folders)) < len(folders):
+        raise ConfigError(f"{path}: rows need names that differ in letters or digits, got {list(configs)}")
+    precisions = {row.train.precision for row in configs.values()}
+    if len(precisions) > 1:
+        raise ConfigError(f"{path}: a process trains in one precision, the rows have {sorted(precisions)}")
+    return Sweep(configs, seeds)
+
+
+def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
+    """Trains every row with every seed in a folder of its own, seed by seed, and keeps the table of what is done.
+
+    A run that is finished is not trained again, one that was stopped goes on: the same call goes on after anything.
+
+    Args:
+        sweep: what to train.
+        out: folder of the runs, table.md and sweep.json.
+        progress: whether to show bars.
+
+    Returns:
+        The content of sweep.json.
+
+    Raises:
+        OSError, ValueError, ArithmeticError: as `Trainer` does.
+    """
+    results: list[RunResult] = []
+    for seed in sweep.seeds:
+        for name, config in sweep.rows.items():
+            seeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+            run = out / f"{_slug(name)}-seed{seed}"
+            run.mkdir(parents=True, exist_ok=True)
+            trainer = Trainer(seeded, run, progress)
+            trainer.say(f"\n{name}, seed {seed}: {run}")
+            metrics = trainer.fit()
+            minutes = sum(float(row["seconds"]) for row in read_metrics(run)) / 60
+            results.append(RunResult(name, seed, metrics, trainer.protocol, minutes))
+            if PartialState().is_main_process:
+                table = format_sweep(results)
+                write_bytes_atomically(out / "table.md", f"{table}\n".encode())
+                write_json_atomically(out / "sweep.json", summarise(results), indent=2)
+                trainer.say(f"\n{table}")
+    return summarise(results)
+
+
+def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
+    """Per row AP and AP50, their mean and standard deviation over the seeds, and the gain on the first row.
+
+    The gain is taken seed by seed, so that what a seed does to all rows does not count.
+    """
+    first = {result.seed: result for result in results if result.row == results[0].row}
+    rows = []
+    for name in dict.fromkeys(result.row for result in results):
+        of_row = [result for result in results if result.row == name]
+        gains = [result.metrics["AP"] - first[result.seed].metrics["AP"] for result in of_row]
+        rows.append(
+            {
+                "row": name,
+                "seeds": [result.seed for result in of_row],
+                "AP": _mean_and_spread([result.metrics["AP"] for result in of_row]),
+                "AP50": _mean_and_spread([result.metrics["AP50"] for result in of_row]),
+                "gain": _mean_and_spread(gains),
+                "minutes": max(result.minutes for result in of_row),
+            }
+        )
+    return {"protocol": results[0].protocol, "rows": rows}
+
+
+def format_sweep(results: Sequence[RunResult]) -> str:
+    """The table in Markdown, under a line that names its protocol."""
+    summary = summarise(results)
+    lines = [
+        f"After the last epoch, mean ± standard deviation over the seeds; {summary['protocol']}",
+        "",
+        "| | seeds | AP | gain | AP50 | minutes, at most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for index, row in enumerate(summary["rows"]):
+        gain = _shown(row["gain"], "+") if index else ""
+        lines.append(
+            f"| {row['row']} | {len(row['seeds'])} | {_shown(row['AP'])} | {gain} | {_shown(row['AP50'])} "
+            f"| {row['minutes']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": spread, "values": list(values)}
+
+
+def _shown(numbers: Mapping[str, Any], sign: str = "") -> str:
+    spread = f" ± {numbers['std']:.3f}" if numbers["std"] is not None else ""
+    return f"{numbers['mean']:{sign}.3f}{spread}"
+
+
+def _slug(name: str) -> str:
+    """A row's name as that of a folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
