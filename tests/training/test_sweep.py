@@ -3,12 +3,15 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
 
 from posedy.config import ConfigError
+from posedy.models.zoo import create_model
 from posedy.training.interrupt import TrainingInterruptedError
 from posedy.training.loop import Trainer
 from posedy.training.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarise
 
+REPOSITORY = Path(__file__).parents[2]
 QUICK = """
 model: {input_size: [32, 64]}
 train: {epochs: 1, batch_size: 8, workers: 0}
@@ -125,3 +128,14 @@ def test_one_seed_has_no_spread() -> None:
     table = format_sweep([result("a", 0, 0.1), result("b", 0, 0.2)])
     assert "±" not in table.split("|", 1)[1]
     assert "| b | 1 | 0.200 | +0.100 | 0.400 | 3.0 |" in table
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_sweep_builds(path: Path) -> None:
+    sweep = read_sweep(path)
+    experiments = set()
+    for config in sweep.rows.values():
+        with torch.device("meta"):
+            create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
+        experiments.add(config.to_yaml())
+    assert len(experiments) == len(sweep.rows) > 1
