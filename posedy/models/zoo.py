@@ -61,7 +61,7 @@ def list_options(name: str) -> list[str]:
     Raises:
         ValueError: if the name is unknown.
     """
-    _check_name(name, [*list_models(), *list_backbones()], "posedy.list_models()")
+    _check_name(name, [*list_models(), *list_backbones()])
     backbone, _, head = name.partition("-")
     names = _parameters(_BACKBONES[backbone.removeprefix("dy_")])
     names |= _parameters(_HEADS[head.removeprefix("dy_")][0]) if head else set()
@@ -92,7 +92,7 @@ def create_backbone(
     Raises:
         ValueError: if the name or an option is unknown or an argument does not fit.
     """
-    _check_name(name, list_backbones(), "posedy.models.zoo.list_backbones()")
+    _check_name(name, list_backbones())
     _check_options(name, options)
     _check_at_least_one(num_kernels=num_kernels)
     if num_classes is not None:
@@ -132,7 +132,7 @@ def create_model(
     Raises:
         ValueError: if the name or an option is unknown or another argument does not fit.
     """
-    _check_name(name, list_models(), "posedy.list_models()")
+    _check_name(name, list_models())
     _check_options(name, options)
     _check_at_least_one(num_keypoints=num_keypoints, num_kernels=num_kernels)
     HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
@@ -176,12 +176,15 @@ def _is_dynamic(backbone: str, head: str) -> bool:
     return backbone.startswith("dy_") or head.startswith("dy_")
 
 
-def _check_name(name: str, names: list[str], source: str) -> None:
+def _check_name(name: str, names: list[str]) -> None:
     if not isinstance(name, str):
-        raise TypeError(f"a model's name is text, one of {source}, got {name!r}")
+        raise TypeError(f"a model's name is text, one of posedy.list_models(), got {name!r}")
     if name not in names:
+        heads = [f"[dy_]{head}" if has_dynamic else head for head, (_, has_dynamic) in _HEADS.items()]
         raise ValueError(
-            f"unknown model {name!r}; the nearest name is {_nearest(name.lower(), names)!r}; {source} has them all"
+            f"unknown model {name!r}; the nearest name is {_nearest(name.lower(), names)!r}. Networks are "
+            f"[dy_]BACKBONE-HEAD with the backbones {', '.join(_BACKBONES)} and the heads {', '.join(heads)}; "
+            "posedy.list_models() has them all"
         )
 
 

@@ -266,3 +266,12 @@ def test_sigkill_at_any_moment_never_leaves_a_broken_file(experiment: Experiment
     assert kills >= 2
     assert_equal(tensors(whole), tensors(killed))
     shutil.rmtree(killed)
+
+
+def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
+    options = "model.options={in_channels: 1, dynamic_layers: [project], depth: 0.5}"
+    Trainer(experiment("train.epochs=1", options), tmp_path, progress=False).fit()
+    net = load_checkpoint(tmp_path / "best.pt")
+    assert {name: net.options[name] for name in ("in_channels", "dynamic_layers", "depth")} == {
+        **{"in_channels": 1, "dynamic_layers": ["project"], "depth": 0.5}
+    }
