@@ -1,0 +1,178 @@
+"""Counts against layers.csv, counted by hand at 224x224 and, for the heads, after a map of 8x6, and section 3.2."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from posedy.models.blocks import SqueezeExcitation
+from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers
+from posedy.models.dynamic_conv import DynamicConv2d
+from posedy.models.zoo import create_backbone, create_model
+
+# name in layers.csv -> ours: a backbone, or a network whose head it is
+NETWORKS = {
+    "mobilenetv2_x1": "mobilenetv2_100",
+    "mobilenetv2_x0.75": "mobilenetv2_075",
+    "mobilenetv2_x0.5": "mobilenetv2_050",
+    "mobilenetv2_x0.35": "mobilenetv2_035",
+    "mobilenetv3_small_v1": "mobilenetv3_small",
+    "resnet18": "resnet18",
+    "resnet10": "resnet10",
+    "head_typeB_B1280": "mobilenetv2_100-bneck",
+    "head_typeB_B576": "mobilenetv3_small-bneck",
+}
+
+
+def reference_layers(name: str) -> list[dict[str, Any]]:
+    """The rows of a network in the order in which they run: the file has a shortcut before the second convolution."""
+    with (Path(__file__).parent / "layers.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == name]
+    shortcuts = [index for index, row in enumerate(rows) if row["kind"] == "ds"]
+    for index in shortcuts:
+        rows[index], rows[index + 1] = rows[index + 1], rows[index]
+    return rows
+
+
+def size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def reference(row: dict[str, Any], is_dynamic: bool) -> dict[str, Any]:
+    return {
+        "in_channels": int(row["cin"]),
+        "out_channels": int(row["cout"]),
+        "kernel_size": (int(row["k"]), int(row["k"])),
+        "groups": int(row["groups"]),
+        "in_size": size(row["in_hw"]),
+        "out_size": size(row["out_hw"]),
+        "is_dynamic": is_dynamic and row["dynamic"] == "1",
+        "weights": int(row["weights"]),
+        "madds": int(row["madds"]),
+    }
+
+
+def without_name(layer: ConvLayer) -> dict[str, Any]:
+    return {key: value for key, value in vars(layer).items() if key != "name"}
+
+
+@pytest.mark.parametrize("is_dynamic", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_are_the_references(name: str, is_dynamic: bool) -> None:
+    ours = NETWORKS[name] if not is_dynamic else "dy_" + NETWORKS[name].replace("-", "-dy_")
+    with torch.device("meta"):
+        if "-" in ours:
+            network = create_model(ours)
+            layers = measure_layers(network.head, (network.backbone.out_channels, 8, 6))
+        else:
+            layers = measure_layers(create_backbone(ours), (3, 224, 224))
+    rows = reference_layers(name)
+    assert [without_name(layer) for layer in layers] == [reference(row, is_dynamic) for row in rows]
+    assert len(rows) >= 12
+
+
+def test_layers_have_the_networks_names_and_follow_each_other() -> None:
+    with torch.device("meta"):
+        network = create_backbone("dy_mobilenetv2_035")
+    layers = measure_layers(network, (3, 64, 96))
+    modules = dict(network.named_modules())
+    assert all(isinstance(modules[layer.name], nn.Conv2d | DynamicConv2d) for layer in layers)
+    assert all(before.out_size == after.in_size for before, after in pairwise(layers))
+    assert (layers[0].in_size, layers[-1].out_size) == ((64, 96), (2, 3))
+
+
+@st.composite
+def dynamic_convs(draw: st.DrawFn) -> tuple[DynamicConv2d, int, int]:
+    """A layer and the (H, W) of an input that its kernel fits in."""
+    groups = draw(st.integers(1, 4))
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    with torch.device("meta"):
+        layer = DynamicConv2d(
+            groups * draw(st.integers(1, 9)),
+            groups * draw(st.integers(1, 9)),
+            kernel,
+            stride=draw(st.integers(1, 3)),
+            padding=draw(st.integers(0, 2)),
+            groups=groups,
+            bias=draw(st.booleans()),
+            num_kernels=draw(st.integers(1, 6)),
+        )
+    return layer, kernel[0] + draw(st.integers(0, 12)), kernel[1] + draw(st.integers(0, 12))
+
+
+@settings(max_examples=40, deadline=None)
+@given(dynamic_convs())
+def test_a_dynamic_convolution_costs_what_section_3_2_says(case: tuple[DynamicConv2d, int, int]) -> None:
+    layer, height, width = case
+    c_in, c_out, kernels = layer.in_channels, layer.out_channels, layer.num_kernels
+    area = layer.kernel_size[0] * layer.kernel_size[1]
+    out_height = (height + 2 * layer.padding[0] - layer.kernel_size[0]) // layer.stride[0] + 1
+    out_width = (width + 2 * layer.padding[1] - layer.kernel_size[1]) // layer.stride[1] + 1
+    weights = c_in * c_out * area // layer.groups
+    hidden = max(c_in // 4, 1)
+    convolution = out_height * out_width * weights
+    attention = height * width * c_in + c_in * hidden + hidden * kernels
+    aggregation = kernels * weights + (kernels * c_out if layer.bias is not None else 0)
+    assert measure(layer, (c_in, height, width)).madds == convolution + attention + aggregation
+    (measured,) = measure_layers(layer, (c_in, height, width))
+    assert (measured.madds, measured.weights, measured.is_dynamic) == (convolution, weights, True)
+
+
+def test_squeeze_and_excitations_pool_and_norms_are_not_counted() -> None:
+    network = nn.Sequential(SqueezeExcitation(16), nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.ReLU())
+    # the two layers of weights, their biases, the norm's scale and shift
+    assert measure(network, (16, 5, 7)) == Complexity(2 * 16 * 4 + 4 + 16 + 2 * 16, 2 * 16 * 4)
+
+
+def test_a_deconvolution_counts_each_input_pixel_with_each_weight() -> None:
+    deconv = nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1)
+    assert measure(deconv, (3, 6, 7)) == Complexity(3 * 5 * 16 + 5, 6 * 7 * 3 * 5 * 16)
+    (layer,) = measure_layers(deconv, (3, 6, 7))
+    assert (layer.in_size, layer.out_size, layer.madds) == ((6, 7), (12, 14), 6 * 7 * 3 * 5 * 16)
+
+
+def test_what_runs_twice_costs_twice() -> None:
+    conv = nn.Conv2d(4, 4, 1, bias=False)
+    assert measure(nn.Sequential(conv, conv), (4, 3, 3)) == Complexity(16, 2 * 9 * 16)
+
+
+def test_a_network_is_its_backbone_and_its_head() -> None:
+    network = create_model("dy_mobilenetv2_035-dy_bneck")
+    parts = measure(network.backbone, (3, 64, 96)) + measure(network.head, (1280, 2, 3))
+    assert measure(network, (3, 64, 96)) == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_precision_and_device_do_not_matter(dtype: torch.dtype) -> None:
+    network = create_backbone("dy_resnet10")
+    expected = measure(network, (3, 32, 32))
+    assert measure(network.to("meta", dtype), (3, 32, 32)) == expected
+
+
+def test_measuring_leaves_the_network_as_it_was() -> None:
+    network = create_model("dy_mobilenetv2_035-bneck").train()
+    network.head.eval()
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    parameters = [id(parameter) for parameter in network.parameters()]
+    modes = [module.training for module in network.modules()]
+    measure(network, (3, 64, 64))
+    measure_layers(network, (3, 64, 64))
+    assert [id(parameter) for parameter in network.parameters()] == parameters
+    assert [module.training for module in network.modules()] == modes
+    assert not any(module._forward_hooks for module in network.modules())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert network(torch.zeros(2, 3, 64, 64)).requires_grad
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (1, 3, 64, 64), (3, 0, 64)])
+def test_refuses_shapes_that_are_no_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(C, H, W\) of an image"):
+        measure(nn.Identity(), shape)
