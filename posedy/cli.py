@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it returns has `run`, which does the work."""
     parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_sweep, _add_test, _add_eval, _add_check, _add_demo, _add_synth):
+    for add in (_add_train, _add_sweep, _add_test, _add_eval, _add_check, _add_demo, _add_synth, _add_models):
         add(commands)
     return parser
 
@@ -204,6 +204,35 @@ def _synth(arguments: argparse.Namespace) -> int:
         ]
         print(f"{split}: {', '.join(numbers)}")
     _write_json(arguments.json, report)
+    return 0
+
+
+def _add_models(commands: Any) -> None:
+    parser = commands.add_parser("models", help="list the networks with their size and cost, beside the paper's")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--input-size", type=int, nargs=2, default=[192, 256], metavar=("WIDTH", "HEIGHT"), help="of crops: 192 256"
+    )
+    sizes.add_argument(
+        "--paper", action="store_true", help="the paper's Tables 1, 8, 9 and 10 with our numbers instead"
+    )
+    _add_json(parser)
+    parser.set_defaults(run=_models)
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from posedy.models.comparison import compare_models, compare_tables, models_to_json, tables_to_json
+    from posedy.models.comparison_report import format_models, format_tables
+
+    if arguments.paper:
+        tables = compare_tables()
+        print(format_tables(tables))
+        _write_json(arguments.json, tables_to_json(tables))
+    else:
+        width, height = arguments.input_size
+        rows = compare_models((width, height))
+        print(format_models(rows, (width, height)))
+        _write_json(arguments.json, models_to_json(rows, (width, height)))
     return 0
 
 

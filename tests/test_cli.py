@@ -105,6 +105,7 @@ def test_check_ends_with_1_when_something_is_wrong(
         (["eval", "nowhere.json", "--annotations", "nowhere.json"], "nowhere.json"),
         (["synth", "drawn", "--train", "0"], "train"),
         (["demo", "nowhere.jpg", "--checkpoint", "nowhere.pt", "--whole"], "nowhere"),
+        (["models", "--input-size", "100", "128"], "32"),
     ],
 )
 def test_bad_input_gives_one_message_and_status_1(
@@ -119,7 +120,9 @@ def test_bad_input_gives_one_message_and_status_1(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [[], ["dance"], ["train"], ["eval", "a.json"]])
+@pytest.mark.parametrize(
+    "command", [[], ["dance"], ["train"], ["eval", "a.json"], ["models", "--paper", "--input-size", "96", "128"]]
+)
 def test_wrong_usage_exits_with_2(command: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(command)
@@ -182,3 +185,29 @@ def test_an_error_of_a_worker_process_is_one_line(
     message = capsys.readouterr().err.strip()
     assert message.startswith("posedy train: photo ")
     assert "Traceback" not in message
+
+
+def test_models_prints_networks_beside_the_papers_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("posedy.models.comparison.list_models", lambda: ["dy_mobilenetv2_050-dy_bneck"])
+    numbers = tmp_path / "numbers.json"
+    assert main(["models", "--json", str(numbers)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dy_mobilenetv2_050-dy_bneck"))
+    assert line.split()[1:6] == ["2.665M", "2.7M", "99.83M", "98.0M", "a"]
+    assert json.loads(numbers.read_text())["models"][0]["total"]["parameters"] == 2_665_334 + 6_318_877
+    assert main(["models", "--input-size", "96", "128"]) == 0
+    assert "98.0M" not in capsys.readouterr().out
+
+
+def test_models_prints_the_papers_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("posedy.models.comparison.TABLE_1", {})
+    monkeypatch.setattr("posedy.models.comparison.TABLE_8", {})
+    numbers = tmp_path / "numbers.json"
+    assert main(["models", "--paper", "--json", str(numbers)]) == 0
+    printed = capsys.readouterr().out
+    titles = [table["title"] for table in json.loads(numbers.read_text())["tables"]]
+    assert [title.partition(":")[0] for title in titles] == ["Table 1", "Table 8", "Table 9", "Table 10"]
+    assert all(title in printed for title in titles)
