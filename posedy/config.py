@@ -103,7 +103,9 @@ class ModelConfig(_Section):
     sigma: float | None = Field(None, gt=0)
     """Standard deviation of the targets in cells; None is 2 at 256 pixels of height, and in proportion."""
     weights: Path | None = None
-    """A checkpoint or .safetensors file of the same network to start from."""
+    """What to start from: a checkpoint or .safetensors file of the same network or of its static or dynamic twin (with
+    other keypoints only the layer of the heatmaps is fresh), or ImageNet weights of torchvision's or timm's MobileNetV2
+    or ResNet-18 for the backbone."""
 
     @model_validator(mode="after")
     def _names_a_network(self) -> "ModelConfig":

@@ -61,11 +61,34 @@ def load_checkpoint(path: str | Path) -> PoseNet:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
+    record, tensors = read_weights(path)
+    if record is None:
+        raise ValueError(f"{path} is not a file of posedy's: it does not say which network its weights are of")
+    return restore_network(record, tensors, path)
+
+
+def read_weights(path: Path) -> tuple[Any, Any]:
+    """What a .safetensors file or one of torch's holds: the record of a network, and its tensors, neither checked yet.
+
+    A file that is not posedy's has no record (None), and all that it holds comes in the place of the tensors.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it cannot be read as tensors and plain types.
+    """
     if path.suffix == ".safetensors":
-        record, tensors = _read_safetensors(path)
-    else:
-        state = read_checkpoint(path)
-        record, tensors = state["network"]["record"], state["network"]["tensors"]
+        return _read_safetensors(path)
+    state = _read_plain(path)
+    network = _network_of(state)
+    return (network["record"], network["tensors"]) if network is not None else (None, state)
+
+
+def restore_network(record: Any, tensors: Any, path: Path) -> PoseNet:
+    """Builds the network of a record and fills it, in evaluation mode.
+
+    Raises:
+        ValueError: if the tensors do not fit the network that the record names; the message names `path`.
+    """
     try:
         net = _build(record)
         net.load_state_dict(tensors)
@@ -81,19 +104,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: if it is not a checkpoint of posedy's.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises whatever a spoiled file runs into: struct.error, KeyError, AssertionError
-        raise ValueError(f"{path} is not a checkpoint that holds tensors and plain types only: {error}") from error
-    network = state.get("network") if isinstance(state, Mapping) else None
-    if not isinstance(network, Mapping) or not {"record", "tensors"} <= network.keys():
+    state = _read_plain(path)
+    if _network_of(state) is None:
         raise ValueError(f"{path} is not a checkpoint of posedy's: it has no network with a record and tensors")
     return dict(state)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_plain(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever a spoiled file runs into: struct.error, KeyError, AssertionError
+        raise ValueError(f"{path} is not a checkpoint that holds tensors and plain types only: {error}") from error
+
+
+def _network_of(state: Any) -> Mapping[str, Any] | None:
+    network = state.get("network") if isinstance(state, Mapping) else None
+    return network if isinstance(network, Mapping) and {"record", "tensors"} <= network.keys() else None
+
+
+def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -101,7 +132,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if _SAFETENSORS_KEY not in metadata:
-        raise ValueError(f"{path} does not say which network it holds: its metadata has no {_SAFETENSORS_KEY!r} entry")
+        return None, tensors
     try:
         return json.loads(metadata[_SAFETENSORS_KEY]), tensors
     except ValueError as error:

@@ -22,7 +22,8 @@ from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet
-from posedy.models.weights import load_checkpoint, network_state
+from posedy.models.starting_weights import start_from
+from posedy.models.weights import network_state
 from posedy.models.zoo import create_model
 from posedy.prediction import normalise_crops
 from posedy.training.checkpoint import BEST, LAST, read_run, save_checkpoint
@@ -133,19 +134,7 @@ class Trainer:
             **model.options,
         )
         if model.weights is not None:
-            start = load_checkpoint(model.weights)
-            if (start.name, start.options) != (net.name, net.options):
-                raise ValueError(
-                    f"model.weights: {model.weights} holds {start.name} with {start.options}, the configuration "
-                    f"asks for {net.name} with {net.options}"
-                )
-            if start.skeleton is not None and start.skeleton.keypoints != skeleton.keypoints:
-                raise ValueError(
-                    f"model.weights: {model.weights} is of the keypoints {list(start.skeleton.keypoints)}, the "
-                    f"training set of {list(skeleton.keypoints)}"
-                )
-            net.load_state_dict(start.state_dict())
-            self.say(f"starting from the weights of {model.weights}")
+            self.say(f"starting from {start_from(net, model.weights)}")
         return net
 
     def _go_on(self) -> dict[str, Any] | None:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 import yaml
 
 from posedy.config import Config
 from posedy.data.synthetic import draw_dataset
 from posedy.evaluation.tester import evaluate_network
-from posedy.models.weights import load_checkpoint, read_checkpoint
+from posedy.models.weights import load_checkpoint, read_checkpoint, save_weights
+from posedy.models.zoo import create_model
 from posedy.training.checkpoint import BEST, LAST
 from posedy.training.log import read_metrics
 from posedy.training.loop import NonFiniteLossError, Trainer, TrainingInterruptedError
@@ -145,10 +147,40 @@ def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:
     start = tmp_path / "a" / LAST
     trainer = Trainer(experiment(f"model.weights={start}"), tmp_path / "b", progress=False)
     assert_equal(dict(trainer.net.state_dict()), tensors(tmp_path / "a"))
-    with pytest.raises(ValueError, match=r"holds dy_mobilenetv2_035-bneck with .* asks for mobilenetv2_035-bneck"):
+    with pytest.raises(
+        ValueError, match=r"last\.pt cannot start mobilenetv2_035-deconv: it holds dy_mobilenetv2_035-b"
+    ):
         Trainer(
-            experiment(f"model.weights={start}", "model.name=mobilenetv2_035-bneck"), tmp_path / "c", progress=False
+            experiment(f"model.weights={start}", "model.name=mobilenetv2_035-deconv"), tmp_path / "c", progress=False
         )
+
+
+def test_starting_from_other_weights_follows_the_seed(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A twin and ImageNet weights: equal seeds start equally, others do not; only what the file lacks is fresh."""
+    twin, imagenet = tmp_path / "twin.safetensors", tmp_path / "imagenet.pth"
+    save_weights(create_model("mobilenetv2_035-bneck"), twin)
+    torch.save(torchvision.models.mobilenet_v2(weights=None, width_mult=0.35).state_dict(), imagenet)
+    layer = "backbone.blocks.3.expand.0.weight"
+    for path in (twin, imagenet):
+        starts = [
+            Trainer(
+                experiment(f"model.weights={path}", f"train.seed={seed}"), tmp_path / "run", progress=False
+            ).net.state_dict()
+            for seed in (4, 4, 5)
+        ]
+        assert_equal(starts[0], starts[1])
+        assert not torch.equal(starts[0][layer], starts[2][layer])
+        torch.testing.assert_close(starts[0][layer].mean(dim=0), starts[2][layer].mean(dim=0))
+        shared = {
+            key: all(torch.equal(starts[0][key], start[key]) for start in starts)
+            for key in ("backbone.stem.0.weight", "head.heatmap.weight")
+        }
+        assert shared == {"backbone.stem.0.weight": True, "head.heatmap.weight": path == twin}
+    said = capsys.readouterr().out
+    assert f"starting from {twin}: mobilenetv2_035-bneck, " in said
+    assert f"starting from {imagenet}: MobileNetV2 of torchvision's, 312 of 314 tensors of the file used" in said
 
 
 def test_a_val_set_without_keypoints_is_refused_before_training(
