@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posedy.inference.estimator import PoseEstimator
     from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
-    from posedy.models.weights import load_checkpoint
     from posedy.models.zoo import create_model, list_models
     from posedy.skeleton import COCO17, Skeleton
+    from posedy.weights.network_file import load_checkpoint
 
     __version__: str
 
@@ -35,7 +35,7 @@ _HOMES = {
     "Skeleton": "posedy.skeleton",
     "create_model": "posedy.models.zoo",
     "list_models": "posedy.models.zoo",
-    "load_checkpoint": "posedy.models.weights",
+    "load_checkpoint": "posedy.weights.network_file",
     "set_temperature": "posedy.models.dynamic_conv",
 }
 

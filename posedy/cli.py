@@ -46,7 +46,16 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it returns has `run`, which does the work."""
     parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_sweep, _add_test, _add_eval, _add_check, _add_demo, _add_synth, _add_models):
+    for add in (
+        _add_train,
+        _add_sweep,
+        _add_test,
+        _add_eval,
+        _add_check,
+        _add_demo,
+        _add_synth,
+        _add_models,
+    ):
         add(commands)
     return parser
 
@@ -221,8 +230,8 @@ def _add_models(commands: Any) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from posedy.models.comparison import compare_models, compare_tables, models_to_json, tables_to_json
-    from posedy.models.comparison_report import format_models, format_tables
+    from posedy.paper.comparison import compare_models, compare_tables, models_to_json, tables_to_json
+    from posedy.paper.comparison_report import format_models, format_tables
 
     if arguments.paper:
         tables = compare_tables()

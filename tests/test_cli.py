@@ -73,6 +73,25 @@ def test_train_test_and_demo_work_together(
     assert (out / photo.name).is_file()
 
 
+def test_inspect_finds_its_configuration_beside_the_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = tmp_path / "numbers.json"
+    assert main(["inspect", str(run / "last.pt"), "eval.flip=false", "--json", str(numbers)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("flip=off") == 2
+    written = json.loads((run / "inspect/inspection.json").read_text())
+    assert json.loads(numbers.read_text()) == written
+    assert written["verdict"] in printed
+    assert (run / "inspect/attention.png").is_file()
+    elsewhere = shutil.copy(run / "last.pt", tmp_path)
+    assert main(["inspect", str(elsewhere)]) == 1
+    assert "--config FILE" in capsys.readouterr().err
+    command = ["inspect", str(elsewhere), "--config", str(run / "config.yaml"), "eval.batch_size=1"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert "eval.batch_size" in capsys.readouterr().err
+
+
 def test_eval_names_its_protocol(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, numbers = tmp_path / "results.json", tmp_path / "metrics.json"
     write_results(results, truth_results(annotations(drawn))[:2])
@@ -103,6 +122,8 @@ def test_check_ends_with_1_when_something_is_wrong(
     [
         (["train", "nowhere.yaml", "--out", "run"], "no configuration at"),
         (["eval", "nowhere.json", "--annotations", "nowhere.json"], "nowhere.json"),
+        (["inspect", "nowhere.pt"], "nowhere.pt"),
+        (["inspect", "nowhere.pt", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["synth", "drawn", "--train", "0"], "train"),
         (["demo", "nowhere.jpg", "--checkpoint", "nowhere.pt", "--whole"], "nowhere"),
         (["models", "--input-size", "100", "128"], "32"),
@@ -190,7 +211,7 @@ def test_an_error_of_a_worker_process_is_one_line(
 def test_models_prints_networks_beside_the_papers_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("posedy.models.comparison.list_models", lambda: ["dy_mobilenetv2_050-dy_bneck"])
+    monkeypatch.setattr("posedy.paper.comparison.list_models", lambda: ["dy_mobilenetv2_050-dy_bneck"])
     numbers = tmp_path / "numbers.json"
     assert main(["models", "--json", str(numbers)]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dy_mobilenetv2_050-dy_bneck"))
@@ -203,8 +224,8 @@ def test_models_prints_networks_beside_the_papers_numbers(
 def test_models_prints_the_papers_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("posedy.models.comparison.TABLE_1", {})
-    monkeypatch.setattr("posedy.models.comparison.TABLE_8", {})
+    monkeypatch.setattr("posedy.paper.comparison.TABLE_1", {})
+    monkeypatch.setattr("posedy.paper.comparison.TABLE_8", {})
     numbers = tmp_path / "numbers.json"
     assert main(["models", "--paper", "--json", str(numbers)]) == 0
     printed = capsys.readouterr().out

@@ -16,7 +16,7 @@ from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.results import write_results
 from posedy.evaluation.tester import evaluate_network
 from posedy.files import write_bytes_atomically, write_json_atomically
-from posedy.models.weights import load_checkpoint
+from posedy.weights.network_file import load_checkpoint
 from posedy.workers import default_workers
 
 

@@ -16,10 +16,10 @@ from posedy.inference.detectors import Detector, as_detector
 from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
 from posedy.models.pose_net import PoseNet
-from posedy.models.weights import load_checkpoint
 from posedy.models.zoo import list_models
 from posedy.prediction import predict_keypoints
 from posedy.skeleton import COCO17, Skeleton
+from posedy.weights.network_file import load_checkpoint
 
 _SHIPPED = Path(__file__).parents[1] / "weights"
 # OpenCV's warps count pixels in 16 bits

@@ -8,7 +8,7 @@ import torch
 
 from posedy.config import Config
 from posedy.files import replacing
-from posedy.models.weights import read_checkpoint
+from posedy.weights.network_file import read_checkpoint
 
 LAST = "last.pt"
 BEST = "best.pt"

@@ -22,8 +22,6 @@ from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet
-from posedy.models.starting_weights import start_from
-from posedy.models.weights import network_state
 from posedy.models.zoo import create_model
 from posedy.prediction import normalise_crops
 from posedy.training.checkpoint import BEST, LAST, read_run, save_checkpoint
@@ -31,6 +29,8 @@ from posedy.training.interrupt import Interruption, TrainingInterruptedError, in
 from posedy.training.log import RunLog
 from posedy.training.loss import heatmap_loss
 from posedy.training.schedule import learning_rate, temperature
+from posedy.weights.network_file import network_state
+from posedy.weights.starting_weights import start_from
 from posedy.workers import default_workers
 
 

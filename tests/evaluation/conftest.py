@@ -1,13 +1,10 @@
 """A made COCO annotation file with all that COCOeval treats apart, noised predictions of its truth; drawn people."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.synthetic import draw_dataset
 from posedy.skeleton import COCO17
 
 Annotations = dict[str, Any]
@@ -67,17 +64,3 @@ def noised_results(annotations: Annotations) -> list[Annotations]:
                 }
             )
     return results
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set of a few photos."""
-    root = tmp_path_factory.mktemp("drawn") / "set"
-    draw_dataset(root, 2, 12, seed=3, processes=1)
-    return root
-
-
-@pytest.fixture(scope="session")
-def persons(drawn: Path) -> CocoPersons:
-    """Its val set."""
-    return read_coco(drawn / "annotations/person_keypoints_val2017.json", drawn / "val2017")

@@ -11,9 +11,9 @@ from posedy.config import Config, load_config
 from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints
 from posedy.evaluation.command import measure_checkpoint
 from posedy.evaluation.results import read_results
-from posedy.models.weights import save_weights
 from posedy.models.zoo import create_model
 from posedy.skeleton import COCO17
+from posedy.weights.network_file import save_weights
 
 
 @pytest.fixture

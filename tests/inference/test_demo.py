@@ -10,7 +10,7 @@ from PIL import Image
 
 from posedy.inference.demo import add_arguments, photo_paths, run
 from posedy.models.pose_net import PoseNet
-from posedy.models.weights import save_weights
+from posedy.weights.network_file import save_weights
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from PIL import Image
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
 from posedy.models.pose_net import PoseNet
-from posedy.models.weights import network_state, save_weights
 from posedy.models.zoo import create_model
+from posedy.weights.network_file import network_state, save_weights
 
 from .conftest import DOT_COLOURS
 

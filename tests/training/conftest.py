@@ -7,21 +7,12 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from posedy.config import Config, load_config
-from posedy.data.synthetic import draw_dataset
 
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> None:
     """accelerate keeps one precision for the life of a process; each test begins without one."""
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set of a few photos."""
-    root = tmp_path_factory.mktemp("drawn") / "set"
-    draw_dataset(root, 10, 4, seed=3, processes=1)
-    return root
 
 
 @pytest.fixture

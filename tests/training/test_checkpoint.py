@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from posedy.config import load_config
-from posedy.models.weights import network_state
 from posedy.models.zoo import create_model
 from posedy.training.checkpoint import LAST, read_run, save_checkpoint
+from posedy.weights.network_file import network_state
 
 
 class Unwritable:

@@ -18,11 +18,11 @@ import yaml
 from posedy.config import Config
 from posedy.data.synthetic import draw_dataset
 from posedy.evaluation.tester import evaluate_network
-from posedy.models.weights import load_checkpoint, read_checkpoint, save_weights
 from posedy.models.zoo import create_model
 from posedy.training.checkpoint import BEST, LAST
 from posedy.training.log import read_metrics
 from posedy.training.loop import NonFiniteLossError, Trainer, TrainingInterruptedError
+from posedy.weights.network_file import load_checkpoint, read_checkpoint, save_weights
 
 Experiment = Callable[..., Config]
 

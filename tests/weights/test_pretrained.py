@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import load_backbone
-from posedy.models.starting_weights import start_from
 from posedy.models.zoo import create_model
+from posedy.weights.pretrained import load_backbone
+from posedy.weights.starting_weights import start_from
 
 X = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0)).double()
 # names and shapes of timm's mobilenetv2_035 (1.0.31) in the order of its layers, which is torchvision's too

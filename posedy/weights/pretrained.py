@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posedy.models.conversion import DEFAULT_NOISE, convert_weights, is_attention, static_shape
 from posedy.models.mobilenetv2 import MobileNetV2
 from posedy.models.pose_net import PoseNet
 from posedy.models.resnet import ResNet
+from posedy.weights.conversion import DEFAULT_NOISE, convert_weights, is_attention, static_shape
 
 _COUNTER = "num_batches_tracked"  # of batch norms; old files have none, and nothing reads it
 

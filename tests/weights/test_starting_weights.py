@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from posedy.models.pose_net import PoseNet
-from posedy.models.starting_weights import start_from
-from posedy.models.weights import network_state, save_weights
 from posedy.models.zoo import create_model
 from posedy.skeleton import Skeleton
+from posedy.weights.network_file import network_state, save_weights
+from posedy.weights.starting_weights import start_from
 
 X = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 HAND = Skeleton(("wrist", "thumb", "little"), (), ((0, 1), (0, 2)), (0.1, 0.1, 0.1))

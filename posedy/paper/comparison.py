@@ -10,7 +10,8 @@ from torch import nn
 
 from posedy.codec import HeatmapCodec
 from posedy.models.complexity import Complexity, measure
-from posedy.models.published import (
+from posedy.models.zoo import create_backbone, create_model, list_models
+from posedy.paper.published import (
     AP_PROTOCOL,
     PUBLISHED_AP,
     TABLE_1,
@@ -21,7 +22,6 @@ from posedy.models.published import (
     PrintedAP,
     PrintedComplexity,
 )
-from posedy.models.zoo import create_backbone, create_model, list_models
 
 PAPER_SIZE = (192, 256)
 """Width and height of the paper's crops."""

@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 
-from posedy.models.comparison import PAPER_SIZE, Compared, ModelRow, Row, Table, reasons
-from posedy.models.published import AP_PROTOCOL
+from posedy.paper.comparison import PAPER_SIZE, Compared, ModelRow, Row, Table, reasons
+from posedy.paper.published import AP_PROTOCOL
 
 _WIDTH = 118
 _CONVENTION = (

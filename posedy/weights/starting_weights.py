@@ -5,10 +5,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from posedy.models.conversion import convert_weights, static_name
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import load_backbone
-from posedy.models.weights import read_weights, restore_network
+from posedy.weights.conversion import convert_weights, static_name
+from posedy.weights.network_file import read_weights, restore_network
+from posedy.weights.pretrained import load_backbone
 
 
 def start_from(net: PoseNet, path: str | Path) -> str:

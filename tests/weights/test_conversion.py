@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from posedy.models.conversion import convert_weights, to_dynamic, to_static
 from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model
+from posedy.weights.conversion import convert_weights, to_dynamic, to_static
 
 X = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 BNECK_FORMS = [

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from posedy.models.comparison import (
+from posedy.models.zoo import create_model, list_backbones, list_models
+from posedy.paper.comparison import (
     Compared,
     ModelRow,
     Row,
@@ -17,8 +18,7 @@ from posedy.models.comparison import (
     reasons,
     tables_to_json,
 )
-from posedy.models.published import TABLE_1, TABLE_8, TABLE_10_BACKBONES, TABLE_10_HEADS, Printed
-from posedy.models.zoo import create_model, list_backbones, list_models
+from posedy.paper.published import TABLE_1, TABLE_8, TABLE_10_BACKBONES, TABLE_10_HEADS, Printed
 
 BACKBONE_PARAMETERS = {
     "mobilenetv2_100": 2_223_872,
@@ -135,7 +135,7 @@ def aggregated_biases(label: str) -> int:
     name, _, num_kernels = label.partition(", K = ")
     if not name.startswith("dy_"):
         return 0
-    with (Path(__file__).parent / "layers.csv").open() as file:
+    with (Path(__file__).parents[1] / "models" / "layers.csv").open() as file:
         layers = [row for row in csv.DictReader(file) if row["model"] == IN_LAYERS_CSV[name]]
     return int(num_kernels or 4) * sum(int(row["cout"]) for row in layers if row["dynamic"] == "1")
 
@@ -203,7 +203,7 @@ def test_the_papers_costs_stand_beside_ours_at_its_size_only(
 ) -> None:
     name = "dy_mobilenetv2_050-dy_bneck"
     (here,) = [row for row in models if row.name == name]
-    monkeypatch.setattr("posedy.models.comparison.list_models", lambda: [name])
+    monkeypatch.setattr("posedy.paper.comparison.list_models", lambda: [name])
     (there,) = compare_models((96, 128))
     assert there.backbone.parameters == here.backbone.parameters
     assert here.backbone.madds.paper == TABLE_10_BACKBONES["dy_mobilenetv2_050"].madds

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posedy.models.comparison import Compared, ModelRow, Row, Table
-from posedy.models.comparison_report import format_count, format_models, format_tables
 from posedy.models.complexity import Complexity
-from posedy.models.published import PUBLISHED_AP, Printed
+from posedy.paper.comparison import Compared, ModelRow, Row, Table
+from posedy.paper.comparison_report import format_count, format_models, format_tables
+from posedy.paper.published import PUBLISHED_AP, Printed
 
 FAR = "It is far because of this and of that, which takes some words to say in full. " * 3
 OTHER = "It is elsewhere."

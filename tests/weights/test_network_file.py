@@ -16,9 +16,9 @@ from safetensors.torch import save, save_file
 import posedy
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet
-from posedy.models.weights import load_checkpoint, network_record, network_state, read_checkpoint, save_weights
 from posedy.models.zoo import create_model
 from posedy.skeleton import COCO17, Skeleton
+from posedy.weights.network_file import load_checkpoint, network_record, network_state, read_checkpoint, save_weights
 
 NAME = "dy_mobilenetv2_035-bneck"
 SKELETON = Skeleton(("left_a", "right_a", "b ✓"), ((0, 1),), ((0, 2), (2, 1)), (0.1, 0.1, 0.07), upper_body=(2,))
@@ -243,7 +243,7 @@ def test_tensors_of_another_network_are_refused(net, change, tmp_path):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_no_spoiled_byte_raises_anything_else(kind, net, tmp_path, monkeypatch):
     """Truncated and overwritten files give ValueError or OSError, whatever the readers below run into."""
-    monkeypatch.setattr("posedy.models.weights.create_model", lambda *arguments, **options: torch.nn.Linear(1, 1))
+    monkeypatch.setattr("posedy.weights.network_file.create_model", lambda *arguments, **options: torch.nn.Linear(1, 1))
     small = {"network": {"record": network_record(net), "tensors": SMALL}}
     buffer = io.BytesIO()
     if kind == "safetensors":

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posedy.models.published import PUBLISHED_AP, TABLE_1, TABLE_8, TABLE_10_BACKBONES, TABLE_10_HEADS, Printed
 from posedy.models.zoo import list_models
+from posedy.paper.published import PUBLISHED_AP, TABLE_1, TABLE_8, TABLE_10_BACKBONES, TABLE_10_HEADS, Printed
 
 
 def test_a_printed_number_has_its_value_and_its_digits() -> None:
@@ -66,7 +66,7 @@ def test_table_1_and_8_agree() -> None:
 
 
 def layers(name: str) -> list[dict[str, str]]:
-    with (Path(__file__).parent / "layers.csv").open() as file:
+    with (Path(__file__).parents[1] / "models" / "layers.csv").open() as file:
         return [row for row in csv.DictReader(file) if row["model"] == name]
 
 
