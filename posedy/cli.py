@@ -50,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_train,
         _add_sweep,
         _add_test,
+        _add_inspect,
         _add_eval,
         _add_check,
         _add_demo,
@@ -131,6 +132,32 @@ def _test(arguments: argparse.Namespace) -> int:
         config.data.boxes = None if arguments.boxes == "gt" else Path(arguments.boxes)
     metrics = measure_checkpoint(config, arguments.checkpoint, arguments.out, arguments.device)
     _write_json(arguments.json, metrics)
+    return 0
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = commands.add_parser("inspect", help="what the attention of a trained dynamic network does")
+    parser.add_argument("checkpoint", type=Path, help="a .pt or .safetensors file, such as runs/x/best.pt")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as data.root=/data/coco eval.flip=false"
+    )
+    parser.add_argument("--config", type=Path, help="the network's YAML file; default: config.yaml beside CHECKPOINT")
+    parser.add_argument(
+        "--out", type=Path, help="folder for inspection.json and attention.png; default: inspect beside CHECKPOINT"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    _add_json(parser)
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from posedy.config import load_config
+    from posedy.inspection.inspection import config_beside, inspect_checkpoint
+
+    checkpoint = arguments.checkpoint
+    config = load_config(arguments.config or config_beside(checkpoint), arguments.overrides)
+    out = arguments.out or checkpoint.parent / "inspect"
+    _write_json(arguments.json, inspect_checkpoint(config, checkpoint, out, arguments.device))
     return 0
 
 

@@ -5,17 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
 
 from posedy.codec import HeatmapCodec
 from posedy.config import Config
-from posedy.data.coco import read_coco
-from posedy.data.detections import read_detections
+from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.detections import Detections, read_detections
 from posedy.device import choose_device
 from posedy.evaluation.coco_metrics import format_metrics, metrics_to_json
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.results import write_results
-from posedy.evaluation.tester import evaluate_network
+from posedy.evaluation.tester import Outcome, evaluate_network
+from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.models.pose_net import PoseNet
 from posedy.weights.network_file import load_checkpoint
 from posedy.workers import default_workers
 
@@ -39,9 +42,46 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     """
     chosen = choose_device(device)
     out.mkdir(parents=True, exist_ok=True)
+    net = load_configured_network(config, checkpoint)
+    persons, boxes = read_val_set(config, net, checkpoint)
+    outcome = run_test(net.to(chosen), persons, boxes, config, chosen)
+    print(format_metrics(outcome.metrics, str(outcome.protocol)))
+    numbers = metrics_to_json(outcome.metrics) | {
+        "protocol": dataclasses.asdict(outcome.protocol),
+        "model": net.name,
+        "checkpoint": checkpoint.name,
+    }
+    write_results(out / "results.json", outcome.results)
+    write_json_atomically(out / "metrics.json", numbers, indent=2)
+    _, picture = cv2.imencode(".jpg", cv2.cvtColor(best_median_worst(persons, outcome.poses), cv2.COLOR_RGB2BGR))
+    write_bytes_atomically(out / "persons.jpg", picture.tobytes())
+    print(f"wrote {out / 'metrics.json'}, {out / 'results.json'} and {out / 'persons.jpg'}")
+    return numbers
+
+
+def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
+    """Loads a checkpoint of the configured network, in evaluation mode, on the CPU.
+
+    Raises:
+        OSError, ValueError: if the file is missing, is not a checkpoint, or holds another network.
+    """
     net = load_checkpoint(checkpoint)
     if net.name != config.model.name:
         raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
+    return net
+
+
+def read_val_set(config: Config, net: PoseNet, checkpoint: Path) -> tuple[CocoPersons, Detections | None]:
+    """Reads the configured val set and boxes (None for the ground truth's), says what they are, checks that they fit.
+
+    Args:
+        config: names the set, the boxes and the size of crops.
+        net: must know the set's keypoints.
+        checkpoint: the network's file, for errors.
+
+    Raises:
+        OSError, ValueError: if a file is missing, damaged, or has other keypoints than the network.
+    """
     val = config.data.val_set
     persons = read_coco(val.annotations, val.images)
     print(persons.summary())
@@ -59,29 +99,39 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
         print(
             f"the network was trained on crops of {net.input_size}, the configuration's are {config.model.input_size}"
         )
-    boxes = None
-    if config.data.boxes is not None:
-        boxes = read_detections(config.data.boxes, persons, config.eval.box_threshold)
-        print(boxes.summary())
-    outcome = evaluate_network(
-        net.to(chosen),
+    if config.data.boxes is None:
+        return persons, None
+    boxes = read_detections(config.data.boxes, persons, config.eval.box_threshold)
+    print(boxes.summary())
+    return persons, boxes
+
+
+def run_test(
+    net: PoseNet,
+    persons: CocoPersons,
+    boxes: Detections | None,
+    config: Config,
+    device: torch.device,
+    truth: KeypointTruth | None = None,
+) -> Outcome:
+    """Measures a network as a configuration says, under a progress bar.
+
+    Args:
+        net: on the device.
+        persons: what `read_val_set` read.
+        boxes: the same; None is the ground truth's.
+        config: the coding of heatmaps and the protocol.
+        device: of the network.
+        truth: the annotation file for COCOeval, if it has been read already.
+    """
+    return evaluate_network(
+        net,
         persons,
         boxes,
         HeatmapCodec(config.model.input_size, config.model.sigma),
         config.eval,
-        device=chosen,
+        device=device,
         workers=config.train.workers if config.train.workers is not None else default_workers(),
+        truth=truth,
         progress=True,
     )
-    print(format_metrics(outcome.metrics, str(outcome.protocol)))
-    numbers = metrics_to_json(outcome.metrics) | {
-        "protocol": dataclasses.asdict(outcome.protocol),
-        "model": net.name,
-        "checkpoint": checkpoint.name,
-    }
-    write_results(out / "results.json", outcome.results)
-    write_json_atomically(out / "metrics.json", numbers, indent=2)
-    _, picture = cv2.imencode(".jpg", cv2.cvtColor(best_median_worst(persons, outcome.poses), cv2.COLOR_RGB2BGR))
-    write_bytes_atomically(out / "persons.jpg", picture.tobytes())
-    print(f"wrote {out / 'metrics.json'}, {out / 'results.json'} and {out / 'persons.jpg'}")
-    return numbers
