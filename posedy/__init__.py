@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
     from posedy.models.zoo import create_model, list_models
     from posedy.skeleton import COCO17, Skeleton
+    from posedy.weights.conversion import to_dynamic, to_static
     from posedy.weights.network_file import load_checkpoint
 
     __version__: str
@@ -26,6 +27,8 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "set_temperature",
+    "to_dynamic",
+    "to_static",
 ]
 
 _HOMES = {
@@ -37,6 +40,8 @@ _HOMES = {
     "list_models": "posedy.models.zoo",
     "load_checkpoint": "posedy.weights.network_file",
     "set_temperature": "posedy.models.dynamic_conv",
+    "to_dynamic": "posedy.weights.conversion",
+    "to_static": "posedy.weights.conversion",
 }
 
 
