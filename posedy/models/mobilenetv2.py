@@ -26,6 +26,8 @@ _STAGES = (
 )
 _STEM_CHANNELS = 32
 _LAST_CHANNELS = 1280
+# deeper is a slip of the pen that would fill the memory
+_MAX_DEPTH = 8
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -48,7 +50,7 @@ class MobileNetV2(nn.Module):
         dynamic_layers: which convolutions of a block `conv` makes (Table 5); the others are static.
 
     Raises:
-        ValueError: if the depth is not positive.
+        ValueError: if the depth is not positive or beyond 8.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class MobileNetV2(nn.Module):
         dynamic_layers: Collection[str] = BNECK_LAYERS,
     ) -> None:
         super().__init__()
-        if not depth > 0:
-            raise ValueError(f"depth is a positive multiplier (the paper's are 1, 0.7 and 0.5), got {depth}")
+        if not 0 < depth <= _MAX_DEPTH:
+            raise ValueError(
+                f"depth is a positive multiplier of at most {_MAX_DEPTH} (the paper's are 1, 0.7 and 0.5), got {depth}"
+            )
         channels = make_divisible(_STEM_CHANNELS * width)
         self.stem = conv_norm_act(static_conv(in_channels, channels, 3, stride=2), channels, nn.ReLU6())
         blocks = []

@@ -201,6 +201,8 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             _check_at_least_one(in_channels=value)
         if option == "se" and not isinstance(value, bool):
             raise ValueError(f"se is true or false, got {value!r}")
+        if option == "depth" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"depth is a number, got {value!r}")
         if option == "dynamic_layers":
             _check_layers(value)
 

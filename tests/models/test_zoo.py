@@ -152,6 +152,8 @@ def test_a_custom_skeleton():
         ({"in_channels": True}, "in_channels is a whole number, got True"),
         ({"dept": 0.5}, r"unknown option 'dept' of .*; the nearest is 'depth'"),
         ({"depth": 0}, "depth is a positive multiplier"),
+        ({"depth": 1000}, "at most 8"),
+        ({"depth": "half"}, "depth is a number, got 'half'"),
         ({"se": False}, "unknown option 'se'"),
     ],
 )
