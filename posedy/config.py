@@ -88,6 +88,18 @@ class DataConfig(_Section):
         )
 
 
+# arguments of `create_model` that have a place of their own
+_OPTIONS_ELSEWHERE = {
+    "name": "it is model.name",
+    "num_kernels": "it is model.num_kernels",
+    "output": "it is model.output",
+    "input_size": "it is model.input_size",
+    "temperature": "it is train.temperature",
+    "num_keypoints": "the annotation file has the keypoints",
+    "skeleton": "the annotation file has the keypoints",
+}
+
+
 class ModelConfig(_Section):
     """The network and the coding of its heatmaps."""
 
@@ -109,6 +121,9 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _names_a_network(self) -> "ModelConfig":
+        for option in self.options:
+            if option in _OPTIONS_ELSEWHERE:
+                raise ValueError(f"options: {option} is no option of the architecture; {_OPTIONS_ELSEWHERE[option]}")
         if self.name not in list_models() or self.options:
             with torch.device("meta"):
                 create_model(self.name, **self.options)  # raises with the nearest name
@@ -262,6 +277,17 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         raise ConfigError("\n".join([f"{source}: values that do not fit", *problems])) from None
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which would take the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping; an empty file is an empty one.
 
@@ -272,7 +298,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path.resolve()}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if values is None:

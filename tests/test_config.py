@@ -59,6 +59,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("model.input_size=[100,128]", ["divisible by 32", "100"]),
         ("model.options={dept: 0.5}", ["model", "'dept'", "'depth'"]),
         ("model.options={dynamic_layers: [projct]}", ["model", "'projct'", "'project'"]),
+        ("model.options={num_kernels: 2}", ["num_kernels is no option", "it is model.num_kernels"]),
+        ("model.options={temperature: 2}", ["it is train.temperature"]),
         ("train.loss=cross_entropy", ["model.output: softmax"]),
         ("augment.scale_range=[2,1]", ["scale_range"]),
         ("train.lr=.nan", ["train.lr"]),
@@ -117,6 +119,8 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match="not YAML"):
         load_config(write(tmp_path / "bad.yaml", "train: [1"))
+    with pytest.raises(ConfigError, match="the key 'epochs' is given twice"):
+        load_config(write(tmp_path / "twice.yaml", "train: {epochs: 1, epochs: 2}"))
     with pytest.raises(ConfigError, match="sections"):
         load_config(write(tmp_path / "list.yaml", "- 1"))
     assert load_config(write(tmp_path / "empty.yaml", "")) == Config()

@@ -68,6 +68,15 @@ def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
     net = load_checkpoint(checkpoint)
     if net.name != config.model.name:
         raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
+    model = config.model
+    asked = {"num_kernels": model.num_kernels, "output": model.output, **model.options}
+    held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
+    for name in sorted(asked.keys() | held.keys()):
+        if asked.get(name) != held.get(name):
+            raise ValueError(
+                f"{checkpoint} holds a network of {name}={held.get(name, 'default')}, the configuration says "
+                f"{asked.get(name, 'default')}: use its own configuration"
+            )
     return net
 
 

@@ -53,7 +53,10 @@ def verdict(aggregations: Mapping[Aggregation, Metrics], layers: Sequence[Attent
     own, other, average = found["attention"], found["shuffled across images"], found["average"]
     not_behind = [name for name in _ORDER_OF_THE_PAPER[1:] if found[name] >= own]
     if not_behind:
-        sentences.append(f"The paper's pattern is not there: {' and '.join(not_behind)} do as well as attention.")
+        does = "does" if len(not_behind) == 1 else "do"
+        sentences.append(
+            f"The paper's pattern is not there: {' and '.join(not_behind)} {does} as well as attention, or better."
+        )
     else:
         sentences.append(
             f"As in the paper, attention is ahead of all that replaces it: the kernels differ (averaging them costs "

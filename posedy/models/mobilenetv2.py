@@ -87,5 +87,5 @@ class MobileNetV2(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 1280, H / 32, W / 32), or logits (N, num_classes)."""
+        """(N, in_channels, H, W) -> (N, 1280, H / 32, W / 32), or logits (N, num_classes)."""
         return self.classifier(self.last(self.blocks(self.stem(x))))

@@ -88,5 +88,5 @@ class MobileNetV3Small(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 576, H / 32, W / 32), or logits (N, num_classes)."""
+        """(N, in_channels, H, W) -> (N, 576, H / 32, W / 32), or logits (N, num_classes)."""
         return self.classifier(self.se(self.last(self.blocks(self.stem(x)))))

@@ -78,5 +78,5 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 512, H / 32, W / 32), or logits (N, num_classes)."""
+        """(N, in_channels, H, W) -> (N, 512, H / 32, W / 32), or logits (N, num_classes)."""
         return self.classifier(self.blocks(self.pool(self.stem(x))))

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -63,11 +63,15 @@ def list_options(name: str) -> list[str]:
     """
     _check_name(name, [*list_models(), *list_backbones()])
     backbone, _, head = name.partition("-")
-    names = _parameters(_BACKBONES[backbone.removeprefix("dy_")])
-    names |= _parameters(_HEADS[head.removeprefix("dy_")][0]) if head else set()
-    names |= {"attention"}
-    names -= {"num_classes"}
-    return sorted(name for name in names if _is_dynamic(backbone, head) or name not in _DYNAMIC_OPTIONS)
+    parts = [(backbone, _BACKBONES[backbone.removeprefix("dy_")])]
+    parts += [(head, _HEADS[head.removeprefix("dy_")][0])] if head else []
+    names: set[str] = set()
+    for part, constructor in parts:
+        # What is about dynamic convolution is an option of the parts that have it.
+        is_dynamic = part.startswith("dy_")
+        names |= {option for option in _parameters(constructor) if is_dynamic or option not in _DYNAMIC_OPTIONS}
+        names |= {"attention"} if is_dynamic else set()
+    return sorted(names - {"num_classes"})
 
 
 def create_backbone(
@@ -79,7 +83,7 @@ def create_backbone(
     attention: AttentionKind = "softmax",
     **options: Any,
 ) -> nn.Module:
-    """Builds a backbone with fresh weights: (N, 3, H, W) -> (N, out_channels, H / 32, W / 32).
+    """Builds a backbone with fresh weights: (N, in_channels, H, W) -> (N, out_channels, H / 32, W / 32).
 
     Args:
         name: one of `list_backbones()`.
@@ -172,10 +176,6 @@ def _those_of(constructor: Callable[..., nn.Module], options: dict[str, Any]) ->
     return {name: value for name, value in options.items() if name in _parameters(constructor)}
 
 
-def _is_dynamic(backbone: str, head: str) -> bool:
-    return backbone.startswith("dy_") or head.startswith("dy_")
-
-
 def _check_name(name: str, names: list[str]) -> None:
     if not isinstance(name, str):
         raise TypeError(f"a model's name is text, one of posedy.list_models(), got {name!r}")
@@ -188,7 +188,7 @@ def _check_name(name: str, names: list[str]) -> None:
         )
 
 
-def _check_options(name: str, options: dict[str, Any]) -> None:
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
     valid = list_options(name)
     for option, value in options.items():
         if option in _DYNAMIC_OPTIONS and option not in valid:

@@ -133,7 +133,11 @@ class Trainer:
             skeleton=skeleton,
             **model.options,
         )
-        if model.weights is not None:
+        if net.in_channels not in (1, 3):
+            raise ValueError(
+                f"model.options: crops of photos have 3 channels, got in_channels={net.in_channels} (3 or 1)"
+            )
+        if model.weights is not None and not (self.run / LAST).is_file():
             self.say(f"starting from {start_from(net, model.weights)}")
         return net
 

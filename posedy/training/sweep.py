@@ -78,6 +78,10 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
     for name, settings in rows.items():
         if not isinstance(settings, list) or not all(isinstance(setting, str) for setting in settings):
             raise ConfigError(f"{path}: row {name!r} is a list of key=value, got {settings!r}")
+        if any(setting.split("=")[0] == "train.seed" for setting in [*settings, *overrides]):
+            raise ConfigError(
+                f"{path}: row {name!r}: train.seed is none of a row's settings; name them in seeds: [...]"
+            )
         try:
             configs[str(name)] = load_config(config, [*settings, *overrides])
         except ConfigError as error:
@@ -85,6 +89,9 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
     folders = [_slug(name) for name in configs]
     if len(set(folders)) < len(folders):
         raise ConfigError(f"{path}: rows need names that differ in letters or digits, got {list(configs)}")
+    protocols = {(row.eval.model_dump_json(), row.model.input_size) for row in configs.values()}
+    if len(protocols) > 1:
+        raise ConfigError(f"{path}: rows are compared by one protocol: their eval settings and input sizes must agree")
     precisions = {row.train.precision for row in configs.values()}
     if len(precisions) > 1:
         raise ConfigError(f"{path}: a process trains in one precision, the rows have {sorted(precisions)}")
@@ -105,7 +112,7 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
         The content of sweep.json.
 
     Raises:
-        OSError, ValueError, ArithmeticError: as `Trainer` does.
+        OSError, ValueError, ArithmeticError: as `Trainer` and `summarise` do.
     """
     results: list[RunResult] = []
     for seed in sweep.seeds:
@@ -130,7 +137,17 @@ def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
     """Per row AP and AP50, their mean and standard deviation over the seeds, and the gain on the first row.
 
     The gain is taken seed by seed, so that what a seed does to all rows does not count.
+
+    Raises:
+        ValueError: if the numbers were measured under different protocols, which one table cannot compare.
     """
+    for result in results:
+        if result.protocol != results[0].protocol:
+            raise ValueError(
+                f"{result.row}, seed {result.seed}, was measured with {result.protocol}; {results[0].row}, seed "
+                f"{results[0].seed}, with {results[0].protocol}: a table compares numbers of one "
+                "protocol; take its eval settings, or another --out"
+            )
     first = {result.seed: result for result in results if result.row == results[0].row}
     rows = []
     for name in dict.fromkeys(result.row for result in results):

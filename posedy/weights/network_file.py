@@ -116,7 +116,10 @@ def _read_plain(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # torch raises whatever a spoiled file runs into: struct.error, KeyError, AssertionError
-        raise ValueError(f"{path} is not a checkpoint that holds tensors and plain types only: {error}") from error
+        raise ValueError(
+            f"{path} is not a checkpoint that holds tensors and plain types only (it is damaged, of another kind, or a "
+            "whole model saved as an object, where its state_dict() is wanted)"
+        ) from error
 
 
 def _network_of(state: Any) -> Mapping[str, Any] | None:

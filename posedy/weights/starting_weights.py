@@ -1,7 +1,9 @@
 """Networks that start from weights in a file: of the same network, of its twin, or of a model trained on ImageNet."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -32,9 +34,18 @@ def start_from(net: PoseNet, path: str | Path) -> str:
     record, tensors = read_weights(path)
     start = restore_network(record, tensors, path) if record is not None else None
     try:
+        _check_finite(tensors)
         return f"{path}: {load_backbone(tensors, net) if start is None else _load_twin(start, net)}"
     except ValueError as error:
         raise ValueError(f"{path} cannot start {net.name}: {error}") from error
+
+
+def _check_finite(contents: Any) -> None:
+    """Refuses numbers that would make the first loss NaN; what is no mapping of tensors is refused by others."""
+    if isinstance(contents, Mapping):
+        for name, tensor in contents.items():
+            if isinstance(tensor, Tensor) and not tensor.isfinite().all():
+                raise ValueError(f"{name} holds numbers that are not finite: the file is of a training that broke down")
 
 
 def _load_twin(start: PoseNet, net: PoseNet) -> str:

@@ -34,7 +34,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def configuration(drawn: Path, *overrides: str) -> Config:
-    sizes = ["model.input_size=[32,64]", "train.workers=0", "eval.batch_size=5"]
+    sizes = ["model.input_size=[32,64]", "model.num_kernels=2", "train.workers=0", "eval.batch_size=5"]
     return load_config(None, [f"data.root={drawn}", f"model.name={NAME}", *sizes, *overrides])
 
 
@@ -136,7 +136,7 @@ def test_nothing_to_inspect_is_refused_before_data_is_read(
 ) -> None:
     path = tmp_path / "net.safetensors"
     save_weights(create_model(name, num_kernels=num_kernels, input_size=SIZE), path)
-    config = configuration(tmp_path / "no data here", f"model.name={name}")
+    config = configuration(tmp_path / "no data here", f"model.name={name}", f"model.num_kernels={num_kernels}")
     with pytest.raises(ValueError, match=words):
         inspect_checkpoint(config, path, tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()

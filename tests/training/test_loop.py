@@ -307,3 +307,17 @@ def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment
     assert {name: net.options[name] for name in ("in_channels", "dynamic_layers", "depth")} == {
         **{"in_channels": 1, "dynamic_layers": ["project"], "depth": 0.5}
     }
+
+
+def test_channels_that_photos_do_not_have_are_refused_at_once(experiment: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got in_channels=4"):
+        Trainer(experiment("model.options={in_channels: 4}"), tmp_path, progress=False)
+
+
+def test_a_run_that_goes_on_needs_the_weights_it_started_from_no_more(experiment: Experiment, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    config = experiment("train.epochs=1", f"model.weights={start}")
+    save_weights(create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64)), start)
+    expected = Trainer(config, tmp_path / "run", progress=False).fit()
+    start.unlink()
+    assert Trainer(config, tmp_path / "run", progress=False).fit() == expected

@@ -68,6 +68,10 @@ def test_another_configuration_takes_the_place_of_the_files_own(tmp_path: Path) 
         ("rows: {a: []}\nseeds: [-1]", "whole numbers"),
         ("rows: {a b: [], A-B: []}", "differ in letters or digits"),
         ("rows: {a: [], b: [train.precision=bf16]}", "one precision"),
+        ("rows: {a: [], b: [eval.flip=false]}", "one protocol"),
+        ("rows: {a: [], b: ['model.input_size=[64, 64]']}", "one protocol"),
+        ("rows: {a: [train.seed=3]}", "row 'a': train.seed is none"),
+        ("rows: {a: [], a: [train.lr=1]}", "the key 'a' is given twice"),
     ],
 )
 def test_refuses_what_is_no_sweep(tmp_path: Path, text: str, words: str) -> None:
@@ -139,3 +143,9 @@ def test_every_shipped_sweep_builds(path: Path) -> None:
             create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
         experiments.add(config.to_yaml())
     assert len(experiments) == len(sweep.rows) > 1
+
+
+def test_numbers_of_two_protocols_are_not_compared() -> None:
+    other = RunResult("b", 0, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
+    with pytest.raises(ValueError, match=r"b, seed 0, was measured with .*flip=off.*one protocol"):
+        summarise([result("a", 0, 0.1), other])

@@ -138,3 +138,11 @@ def test_files_that_cannot_be_read(tmp_path):
     torch.save({"state_dict": {"a": X}}, tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"foreign\.pth cannot start mobilenetv2_035-bneck: its tensors \(a, "):
         start_from(net, tmp_path / "foreign.pth")
+
+
+def test_broken_numbers_are_refused(tmp_path: Path) -> None:
+    net = create_model("mobilenetv2_035-bneck", input_size=(32, 64))
+    net.backbone.stem[0].weight.data[0] = float("nan")
+    save_weights(net, tmp_path / "broken.safetensors")
+    with pytest.raises(ValueError, match=r"backbone\.stem\.0\.weight holds numbers that are not finite"):
+        start_from(create_model("mobilenetv2_035-bneck", input_size=(32, 64)), tmp_path / "broken.safetensors")
