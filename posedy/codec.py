@@ -38,8 +38,12 @@ class HeatmapCodec:
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if len(self.input_size) != 2 or any(side <= 0 or side % 32 for side in self.input_size):
-            raise ValueError(f"input_size is (width, height), each divisible by 32, got {tuple(self.input_size)}")
+        if (
+            not isinstance(self.input_size, Sequence)
+            or len(self.input_size) != 2
+            or any(side <= 0 or side % 32 for side in self.input_size)
+        ):
+            raise ValueError(f"input_size is (width, height), each divisible by 32, got {self.input_size}")
         if self.sigma is not None and not self.sigma > 0:
             raise ValueError(f"sigma is a positive number of cells, got {self.sigma}")
 

@@ -78,7 +78,7 @@ class PoseNet(nn.Module):
         Raises:
             ValueError: if H or W is not divisible by 32 or the channels are not the network's.
         """
-        if x.ndim != 4 or x.shape[-2] % 32 or x.shape[-1] % 32:
+        if x.ndim != 4 or any(side == 0 or side % 32 for side in x.shape[-2:]):
             raise ValueError(f"the network takes (N, C, H, W) with H and W divisible by 32, got {tuple(x.shape)}")
         if self.in_channels == 1 and x.shape[1] == 3:
             x = (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)

@@ -142,6 +142,8 @@ def create_model(
     HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output is one of {list(get_args(HeatmapOutput))}, got {output!r}")
+    if not isinstance(skeleton, Skeleton | None):
+        raise TypeError(f"skeleton is a posedy.Skeleton, got {skeleton!r}")
     if skeleton is None and num_keypoints == COCO17.num_keypoints:
         skeleton = COCO17
     if skeleton is not None and skeleton.num_keypoints != num_keypoints:

@@ -59,7 +59,13 @@ def _load_twin(start: PoseNet, net: PoseNet) -> str:
     try:
         conversion = convert_weights({**start.state_dict(), **fresh}, net)
     except ValueError as error:
-        raise ValueError(f"it holds {start.name} with {start.options}, not {net.options}: {error}") from error
+        before, now = start.options, net.options
+        differing = [
+            f"{name} {before.get(name, 'default')} in the file, {now.get(name, 'default')} in the network"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        raise ValueError(f"it holds {start.name}; {', '.join([*differing, str(error)])}") from error
     report = f"{start.name}, {replace(conversion, copied=conversion.copied - len(fresh))}"
     return f"{report}; the layer of the heatmaps is fresh: {', '.join(differences)}" if differences else report
 

@@ -147,6 +147,7 @@ def test_a_custom_skeleton():
         ({"output": "sigmoid"}, "'sigmoid'"),
         ({"input_size": (100, 256)}, "divisible by 32"),
         ({"input_size": (192,)}, "divisible by 32"),
+        ({"input_size": 64}, "divisible by 32"),
         ({"num_keypoints": 2.0}, "num_keypoints is a whole number, got 2.0"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
         ({"in_channels": True}, "in_channels is a whole number, got True"),
@@ -165,6 +166,11 @@ def test_refuses_arguments(name, arguments, message):
 def test_public_signature():
     assert posedy.create_model is create_model
     assert list(inspect.signature(create_model).parameters)[:3] == ["name", "num_keypoints", "num_kernels"]
+
+
+def test_a_skeleton_is_no_name():
+    with pytest.raises(TypeError, match="got 'coco'"):
+        create_model("mobilenetv2_035-bneck", skeleton="coco")
 
 
 @pytest.mark.parametrize("name", [None, 5, ["dy_mobilenetv2_050-bneck"]])
