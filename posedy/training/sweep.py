@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from posedy.training.log import read_metrics
 from posedy.training.loop import Trainer
 
 _KEYS = ("config", "seeds", "rows")
+_RESULT = "result.json"
+_SHOWN = ("AP", "AP50")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a run reached after its last epoch, and the minutes that its steps took."""
+    """What a run reached after its last epoch (AP and AP50), and the minutes that its steps took."""
 
     row: str
     seed: int
@@ -114,23 +117,30 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
     Raises:
         OSError, ValueError, ArithmeticError: as `Trainer` and `summarise` do.
     """
-    results: list[RunResult] = []
-    for seed in sweep.seeds:
-        for name, config in sweep.rows.items():
-            seeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-            run = out / f"{_slug(name)}-seed{seed}"
-            run.mkdir(parents=True, exist_ok=True)
-            trainer = Trainer(seeded, run, progress)
-            trainer.say(f"\n{name}, seed {seed}: {run}")
-            metrics = trainer.fit()
+    runs = {(name, seed): out / f"{_slug(name)}-seed{seed}" for seed in sweep.seeds for name in sweep.rows}
+    for (name, seed), run in runs.items():
+        config = sweep.rows[name]
+        seeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        run.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(seeded, run, progress)
+        trainer.say(f"\n{name}, seed {seed}: {run}")
+        metrics = trainer.fit()
+        if PartialState().is_main_process:
             minutes = sum(float(row["seconds"]) for row in read_metrics(run)) / 60
-            results.append(RunResult(name, seed, metrics, trainer.protocol, minutes))
-            if PartialState().is_main_process:
-                table = format_sweep(results)
-                write_bytes_atomically(out / "table.md", f"{table}\n".encode())
-                write_json_atomically(out / "sweep.json", summarise(results), indent=2)
-                trainer.say(f"\n{table}")
-    return summarise(results)
+            result = RunResult(name, seed, {key: metrics[key] for key in _SHOWN}, trainer.protocol, minutes)
+            write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
+            # Runs that were finished before stay in the table while their turn has not come again.
+            results = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
+            table = format_sweep(results)
+            write_bytes_atomically(out / "table.md", f"{table}\n".encode())
+            write_json_atomically(out / "sweep.json", summarise(results), indent=2)
+            trainer.say(f"\n{table}")
+    PartialState().wait_for_everyone()
+    return summarise([_read_result(run) for run in runs.values()])
+
+
+def _read_result(run: Path) -> RunResult:
+    return RunResult(**json.loads((run / _RESULT).read_text(encoding="utf-8")))
 
 
 def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
@@ -152,14 +162,15 @@ def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
     rows = []
     for name in dict.fromkeys(result.row for result in results):
         of_row = [result for result in results if result.row == name]
-        gains = [result.metrics["AP"] - first[result.seed].metrics["AP"] for result in of_row]
+        pairs = [(result, first[result.seed]) for result in of_row if result.seed in first]
+        gains = [result.metrics["AP"] - other.metrics["AP"] for result, other in pairs]
         rows.append(
             {
                 "row": name,
                 "seeds": [result.seed for result in of_row],
                 "AP": _mean_and_spread([result.metrics["AP"] for result in of_row]),
                 "AP50": _mean_and_spread([result.metrics["AP50"] for result in of_row]),
-                "gain": _mean_and_spread(gains),
+                "gain": _mean_and_spread(gains) if gains else None,
                 "minutes": max(result.minutes for result in of_row),
             }
         )
@@ -176,7 +187,7 @@ def format_sweep(results: Sequence[RunResult]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for index, row in enumerate(summary["rows"]):
-        gain = _shown(row["gain"], "+") if index else ""
+        gain = _shown(row["gain"], "+") if index and row["gain"] else ""
         lines.append(
             f"| {row['row']} | {len(row['seeds'])} | {_shown(row['AP'])} | {gain} | {_shown(row['AP50'])} "
             f"| {row['minutes']:.1f} |"

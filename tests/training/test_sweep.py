@@ -149,3 +149,24 @@ def test_numbers_of_two_protocols_are_not_compared() -> None:
     other = RunResult("b", 0, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
     with pytest.raises(ValueError, match=r"b, seed 0, was measured with .*flip=off.*one protocol"):
         summarise([result("a", 0, 0.1), other])
+
+
+def test_the_table_keeps_finished_runs_while_going_on(tmp_path: Path, drawn: Path, monkeypatch) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={drawn}"])
+    monkeypatch.setattr(
+        Trainer, "fit", lambda trainer: {"AP": trainer.config.train.seed / 10, "AP50": 0.5, "APm": float("nan")}
+    )
+    run_sweep(sweep, tmp_path / "out", progress=False)
+    complete = (tmp_path / "out" / "table.md").read_text()
+    done = []
+
+    def stop_at_second(trainer: Trainer) -> dict[str, float]:
+        done.append(trainer.run.name)
+        if len(done) == 2:
+            raise TrainingInterruptedError("stopped")
+        return {"AP": trainer.config.train.seed / 10, "AP50": 0.5}
+
+    monkeypatch.setattr(Trainer, "fit", stop_at_second)
+    with pytest.raises(TrainingInterruptedError):
+        run_sweep(sweep, tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "table.md").read_text() == complete
