@@ -1,5 +1,6 @@
 """What the backbones and heads are built of: convolutions, static or dynamic, with norm and activation."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -68,13 +69,19 @@ def conv_norm_act(conv: nn.Module, out_channels: int, activation: nn.Module | No
     return nn.Sequential(*layers, activation) if activation is not None else nn.Sequential(*layers)
 
 
-class ResidualBlock(nn.Module):
+class Backbone(nn.Module):
+    """What a head is put on: (N, C, H, W) -> (N, out_channels, H / 32, W / 32)."""
+
+    out_channels: int
+
+
+class ResidualBlock(nn.Module, ABC):
     """A block that may add its input to its output."""
 
     @property
+    @abstractmethod
     def residual_norm(self) -> nn.BatchNorm2d | None:
         """The last norm of the branch that the input is added to; None if nothing is added."""
-        raise NotImplementedError
 
 
 class SqueezeExcitation(nn.Module):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from posedy.models.blocks import (
     BNECK_LAYERS,
+    Backbone,
     ConvFactory,
     InvertedResidual,
     classifier,
@@ -36,7 +37,7 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + divisor
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Backbone):
     """The convolutional part of MobileNetV2, of stride 32.
 
     In the dynamic form every convolution is dynamic but the stem and the last 1x1 (the paper's rule).

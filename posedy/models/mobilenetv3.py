@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from posedy.models.blocks import (
     BNECK_LAYERS,
+    Backbone,
     ConvFactory,
     InvertedResidual,
     SqueezeExcitation,
@@ -34,7 +35,7 @@ _LAST_CHANNELS = 576
 _CLASSIFIER_CHANNELS = 1280
 
 
-class MobileNetV3Small(nn.Module):
+class MobileNetV3Small(Backbone):
     """The convolutional part of MobileNetV3-Small, of stride 32.
 
     The first arXiv version, which the paper used: its numbers fit no other. Where the final version (torchvision's)

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from posedy.models.blocks import ConvFactory, ResidualBlock, classifier, conv_norm_act, initialise, static_conv
+from posedy.models.blocks import (
+    Backbone,
+    ConvFactory,
+    ResidualBlock,
+    classifier,
+    conv_norm_act,
+    initialise,
+    static_conv,
+)
 
 _STAGE_CHANNELS = (64, 128, 256, 512)
 
@@ -42,7 +50,7 @@ class BasicBlock(ResidualBlock):
         return self.activation(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """The convolutional part of a ResNet of basic blocks, of stride 32.
 
     In the dynamic form every 3x3 convolution is dynamic; the 7x7 stem and the projections of shortcuts are not.

@@ -9,8 +9,7 @@ from typing import Any, get_args
 from torch import nn
 
 from posedy.codec import HeatmapCodec
-from posedy.models.blocks import BNECK_LAYERS, ConvFactory, DynamicConvFactory, static_conv
-from posedy.models.dynamic_conv import AttentionKind
+from posedy.models.blocks import BNECK_LAYERS, Backbone, ConvFactory, DynamicConvFactory, static_conv
 from posedy.models.heads import BneckHead, DeconvHead
 from posedy.models.mobilenetv2 import MobileNetV2
 from posedy.models.mobilenetv3 import MobileNetV3Small
@@ -18,7 +17,7 @@ from posedy.models.pose_net import HeatmapOutput, PoseNet
 from posedy.models.resnet import ResNet
 from posedy.skeleton import COCO17, Skeleton
 
-_BACKBONES: dict[str, Callable[..., nn.Module]] = {
+_BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenetv2_035": partial(MobileNetV2, 0.35),
     "mobilenetv2_050": partial(MobileNetV2, 0.5),
     "mobilenetv2_075": partial(MobileNetV2, 0.75),
@@ -63,7 +62,7 @@ def list_options(name: str) -> list[str]:
     """
     _check_name(name, [*list_models(), *list_backbones()])
     backbone, _, head = name.partition("-")
-    parts = [(backbone, _BACKBONES[backbone.removeprefix("dy_")])]
+    parts: list[tuple[str, Callable[..., nn.Module]]] = [(backbone, _BACKBONES[backbone.removeprefix("dy_")])]
     parts += [(head, _HEADS[head.removeprefix("dy_")][0])] if head else []
     names: set[str] = set()
     for part, constructor in parts:
@@ -80,9 +79,8 @@ def create_backbone(
     *,
     temperature: float = 30.0,
     num_classes: int | None = None,
-    attention: AttentionKind = "softmax",
     **options: Any,
-) -> nn.Module:
+) -> Backbone:
     """Builds a backbone with fresh weights: (N, in_channels, H, W) -> (N, out_channels, H / 32, W / 32).
 
     Args:
@@ -90,8 +88,7 @@ def create_backbone(
         num_kernels: K of each dynamic convolution.
         temperature: tau of the attention's softmax.
         num_classes: ends in the ImageNet classifier of so many classes (paper, Table 8); None ends in the last map.
-        attention: "softmax", the paper's, or "sigmoid", CondConv's.
-        options: of the architecture, see `create_model`.
+        options: of the architecture, see `create_model`; `list_options(name)` has them.
 
     Raises:
         ValueError: if the name or an option is unknown or an argument does not fit.
@@ -101,8 +98,9 @@ def create_backbone(
     _check_at_least_one(num_kernels=num_kernels)
     if num_classes is not None:
         _check_at_least_one(num_classes=num_classes)
-    conv = _conv_factory(name, num_kernels, temperature, attention)
-    return _BACKBONES[name.removeprefix("dy_")](conv=conv, num_classes=num_classes, **options)
+    make_backbone = _BACKBONES[name.removeprefix("dy_")]
+    conv = _conv_factory(name, num_kernels, temperature, options)
+    return make_backbone(conv=conv, num_classes=num_classes, **_those_of(make_backbone, options))
 
 
 def create_model(
@@ -149,23 +147,20 @@ def create_model(
     if skeleton is not None and skeleton.num_keypoints != num_keypoints:
         raise ValueError(f"the skeleton has {skeleton.num_keypoints} keypoints, num_keypoints is {num_keypoints}")
     backbone_name, head_name = name.split("-")
-    attention = options.get("attention", "softmax")
-    make_backbone, (make_head, _) = _BACKBONES[backbone_name.removeprefix("dy_")], _HEADS[head_name.removeprefix("dy_")]
-    backbone = make_backbone(
-        conv=_conv_factory(backbone_name, num_kernels, temperature, attention), **_those_of(make_backbone, options)
-    )
-    head = make_head(
-        _out_channels(backbone),
-        num_keypoints,
-        _conv_factory(head_name, num_kernels, temperature, attention),
-        **_those_of(make_head, options),
-    )
+    of_backbone = {option: options[option] for option in list_options(backbone_name) if option in options}
+    backbone = create_backbone(backbone_name, num_kernels, temperature=temperature, **of_backbone)
+    make_head, _ = _HEADS[head_name.removeprefix("dy_")]
+    conv = _conv_factory(head_name, num_kernels, temperature, options)
+    head = make_head(backbone.out_channels, num_keypoints, conv, **_those_of(make_head, options))
     record: dict[str, Any] = {"num_keypoints": num_keypoints, "num_kernels": num_kernels, "output": output, **options}
     return PoseNet(backbone, head, name=name, skeleton=skeleton, input_size=input_size, options=record)
 
 
-def _conv_factory(name: str, num_kernels: int, temperature: float, attention: AttentionKind) -> ConvFactory:
-    return DynamicConvFactory(num_kernels, temperature, attention) if name.startswith("dy_") else static_conv
+def _conv_factory(name: str, num_kernels: int, temperature: float, options: Mapping[str, Any]) -> ConvFactory:
+    """What makes the convolutions of a backbone or a head, by its name."""
+    if not name.startswith("dy_"):
+        return static_conv
+    return DynamicConvFactory(num_kernels, temperature, options.get("attention", "softmax"))
 
 
 def _parameters(constructor: Callable[..., nn.Module]) -> set[str]:
@@ -228,9 +223,3 @@ def _check_at_least_one(**numbers: int) -> None:
 
 def _nearest(word: str, words: Iterable[str]) -> str:
     return difflib.get_close_matches(word, list(words), n=1, cutoff=0)[0]
-
-
-def _out_channels(backbone: nn.Module) -> int:
-    channels = backbone.out_channels
-    assert isinstance(channels, int)
-    return channels

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from posedy.codec import HeatmapCodec
 from posedy.models.complexity import Complexity, measure
@@ -208,20 +207,15 @@ def _measure_backbone(
     with torch.device("meta"):
         backbone = create_backbone(name, num_kernels, num_classes=num_classes)
     width, height = input_size
-    return measure(backbone, (3, height, width)), _out_channels(backbone)
+    return measure(backbone, (3, height, width)), backbone.out_channels
 
 
 def _measure_head(model_name: str, input_size: tuple[int, int]) -> Complexity:
     with torch.device("meta"):
         network = create_model(model_name, input_size=input_size)
+    _, channels = _measure_backbone(model_name.split("-")[0], input_size)
     width, height = input_size
-    return measure(network.head, (_out_channels(network.backbone), height // _STRIDE, width // _STRIDE))
-
-
-def _out_channels(backbone: nn.Module) -> int:
-    channels = backbone.out_channels
-    assert isinstance(channels, int)
-    return channels
+    return measure(network.head, (channels, height // _STRIDE, width // _STRIDE))
 
 
 def _row(name: str, ours: Complexity, printed: PrintedComplexity, at_papers_size: bool = True) -> Row:

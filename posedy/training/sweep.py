@@ -36,10 +36,11 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a run reached after its last epoch (AP and AP50), and the minutes that its steps took."""
+    """What a run reached after its epochs (AP and AP50), and the minutes that its steps took."""
 
     row: str
     seed: int
+    epochs: int
     metrics: Mapping[str, float]
     protocol: str
     minutes: float
@@ -127,10 +128,13 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
         metrics = trainer.fit()
         if PartialState().is_main_process:
             minutes = sum(float(row["seconds"]) for row in read_metrics(run)) / 60
-            result = RunResult(name, seed, {key: metrics[key] for key in _SHOWN}, trainer.protocol, minutes)
+            shown = {key: metrics[key] for key in _SHOWN}
+            result = RunResult(name, seed, config.train.epochs, shown, trainer.protocol, minutes)
             write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
-            # Runs that were finished before stay in the table while their turn has not come again.
-            results = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
+            # Runs that were finished before stay in the table while their turn has not come again, unless they were
+            # shorter.
+            finished = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
+            results = [done for done in finished if done.epochs == sweep.rows[done.row].train.epochs]
             table = format_sweep(results)
             write_bytes_atomically(out / "table.md", f"{table}\n".encode())
             write_json_atomically(out / "sweep.json", summarise(results), indent=2)

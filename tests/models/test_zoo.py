@@ -285,6 +285,12 @@ def test_lists_the_options_of_each():
         assert all(create_model(name, in_channels=2).options["in_channels"] == 2 for name in list_models())
 
 
+def test_backbones_alone_take_and_refuse_the_same_options():
+    assert create_backbone("dy_resnet10", attention="sigmoid").blocks[0].conv1[0].attention.temperature is None
+    with pytest.raises(ValueError, match="an option of dynamic convolution"):
+        create_backbone("resnet10", attention="sigmoid")
+
+
 def test_unknown_backbones_give_the_nearest():
     with pytest.raises(ValueError, match="the nearest name is 'dy_resnet18'"):
         create_backbone("dy_resnet_18")

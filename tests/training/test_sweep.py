@@ -110,7 +110,7 @@ def test_goes_on_where_it_was_stopped_and_gives_the_same_numbers(tmp_path: Path,
 
 
 def result(row: str, seed: int, ap: float) -> RunResult:
-    return RunResult(row, seed, {"AP": ap, "AP50": 2 * ap}, "boxes=gt", 3.0 + seed)
+    return RunResult(row, seed, 4, {"AP": ap, "AP50": 2 * ap}, "boxes=gt", 3.0 + seed)
 
 
 def test_gain_is_taken_seed_by_seed() -> None:
@@ -146,7 +146,7 @@ def test_every_shipped_sweep_builds(path: Path) -> None:
 
 
 def test_numbers_of_two_protocols_are_not_compared() -> None:
-    other = RunResult("b", 0, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
+    other = RunResult("b", 0, 4, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
     with pytest.raises(ValueError, match=r"b, seed 0, was measured with .*flip=off.*one protocol"):
         summarise([result("a", 0, 0.1), other])
 
@@ -170,3 +170,20 @@ def test_the_table_keeps_finished_runs_while_going_on(tmp_path: Path, drawn: Pat
     with pytest.raises(TrainingInterruptedError):
         run_sweep(sweep, tmp_path / "out", progress=False)
     assert (tmp_path / "out" / "table.md").read_text() == complete
+
+
+def test_shorter_runs_of_before_leave_the_table(tmp_path: Path, drawn: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: {"AP": trainer.config.train.epochs / 10, "AP50": 0.5})
+    path = write_sweep(tmp_path)
+    run_sweep(read_sweep(path, overrides=[f"data.root={drawn}"]), tmp_path / "out", progress=False)
+    tables = []
+
+    def fit(trainer: Trainer) -> dict[str, float]:
+        tables.append((tmp_path / "out" / "sweep.json").read_text())
+        return {"AP": trainer.config.train.epochs / 10, "AP50": 0.5}
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    longer = read_sweep(path, overrides=[f"data.root={drawn}", "train.epochs=2"])
+    summary = run_sweep(longer, tmp_path / "out", progress=False)
+    assert [row["AP"]["values"] for row in json.loads(tables[1])["rows"]] == [[0.2]]
+    assert [row["AP"]["values"] for row in summary["rows"]] == [[0.2, 0.2], [0.2, 0.2]]
