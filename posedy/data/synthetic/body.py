@@ -145,16 +145,16 @@ class Body:
 def pose_body(pose: Pose, build: Build, view: View) -> Body:
     """Puts the joints of a body where the angles say and turns it as the view says."""
     pelvis = (
-        _rotation(2, view.roll)
-        @ _rotation(0, view.pitch)
-        @ _rotation(1, view.yaw)
-        @ _rotation(2, pose.pelvis[1])
-        @ _rotation(0, pose.pelvis[0])
+        rotation(2, view.roll)
+        @ rotation(0, view.pitch)
+        @ rotation(1, view.yaw)
+        @ rotation(2, pose.pelvis[1])
+        @ rotation(0, pose.pelvis[0])
     )
     bend, sideways, twist = pose.spine
-    chest = pelvis @ _rotation(0, bend) @ _rotation(2, sideways) @ _rotation(1, twist)
+    chest = pelvis @ rotation(0, bend) @ rotation(2, sideways) @ rotation(1, twist)
     turn, nod, tilt = pose.head
-    head_frame = chest @ _rotation(1, turn) @ _rotation(0, nod) @ _rotation(2, tilt)
+    head_frame = chest @ rotation(1, turn) @ rotation(0, nod) @ rotation(2, tilt)
 
     waist = pelvis @ [0, WAIST, 0]
     neck = waist + chest @ [0, NECK, 0]
@@ -174,18 +174,18 @@ def pose_body(pose: Pose, build: Build, view: View) -> Body:
 
         leg = pose.legs[index]
         hip = pelvis @ [side * 0.056 * build.girth, -0.01, 0]
-        knee = hip + THIGH * build.legs * pelvis @ _leg_direction(leg.flexion, leg.abduction, side)
-        ankle = knee + SHIN * build.legs * pelvis @ _leg_direction(leg.flexion - leg.knee, leg.abduction * 0.7, side)
+        knee = hip + THIGH * build.legs * pelvis @ leg_direction(leg.flexion, leg.abduction, side)
+        ankle = knee + SHIN * build.legs * pelvis @ leg_direction(leg.flexion - leg.knee, leg.abduction * 0.7, side)
         # The foot is level under a straight leg and turns with the shin, a little outward.
-        foot_down = pelvis @ _leg_direction((leg.flexion - leg.knee) * 0.75, leg.abduction * 0.5, side)
-        foot_forward = pelvis @ _leg_direction(90 + (leg.flexion - leg.knee) * 0.75, 12, side)
+        foot_down = pelvis @ leg_direction((leg.flexion - leg.knee) * 0.75, leg.abduction * 0.5, side)
+        foot_forward = pelvis @ leg_direction(90 + (leg.flexion - leg.knee) * 0.75, 12, side)
         heels[index] = ankle + HEEL * foot_down - 0.02 * foot_forward
         toes[index] = ankle + HEEL * foot_down + TOE * foot_forward
         keypoints[5 + index :: 2] = shoulder, elbow, wrist, hip, knee, ankle
     return Body(build, pose.family, keypoints, hands, heels, toes, waist, neck, head, pelvis, chest, head_frame)
 
 
-def _rotation(axis: int, degrees: float) -> FloatArray:
+def rotation(axis: int, degrees: float) -> FloatArray:
     """The right-handed rotation about a coordinate axis: about x it leans forward, about y it turns to the left."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     after, last = (axis + 1) % 3, (axis + 2) % 3
@@ -206,7 +206,7 @@ def _arm_directions(arm: Arm, side: float) -> tuple[FloatArray, FloatArray]:
     return upper, np.cos(bend) * upper + np.sin(bend) * toward / np.linalg.norm(toward)
 
 
-def _leg_direction(flexion: float, abduction: float, side: float) -> FloatArray:
+def leg_direction(flexion: float, abduction: float, side: float) -> FloatArray:
     """Unit vector in the pelvis's frame: down at 0, forward at a flexion of 90, outward by the abduction."""
     flexion, abduction = np.deg2rad([flexion, abduction])
     return np.array(

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.synthetic.annotation import inside
 from posedy.data.synthetic.body import SIDES, FloatArray
 from posedy.data.synthetic.canvas import Canvas, Colour, shade
 from posedy.data.synthetic.head import SEEN_ABOVE, face_turns, paint_head, paint_long_hair
@@ -60,9 +61,7 @@ def keypoint_visibilities(canvas: Canvas, person: Person) -> NDArray[np.int64]:
             keypoint = 5 + 2 * joint + index
             if seen[keypoint] in carriers:
                 flags[keypoint] = 2
-    width, height = canvas.size
-    inside = ((points >= 0) & (points <= [width - 1, height - 1])).all(axis=1)
-    return np.where(inside, flags, 0)
+    return np.where(inside(canvas, points), flags, 0)
 
 
 def _strokes(canvas: Canvas, person: Person) -> list[Stroke]:

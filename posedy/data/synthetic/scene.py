@@ -1,12 +1,8 @@
 """Composing one photo: who stands where, what covers them, and what its annotations say."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from posedy.data.synthetic.annotation import MIN_AREA, Photo, annotation_record, visible
 from posedy.data.synthetic.background import degrade, draw_background, draw_cover, draw_distractor, draw_seat
 from posedy.data.synthetic.body import FloatArray, pose_body
 from posedy.data.synthetic.canvas import ZOOM, Canvas
@@ -19,23 +15,6 @@ Generator = np.random.Generator
 
 _FIRST_LABEL = 1
 _CROWD_LABEL = 1 + 8 * NUM_PARTS  # the tiny figures of a crowd share their labels
-_MIN_VISIBLE_KEYPOINTS = 4  # people who show less are annotated without keypoints
-_MIN_AREA = 12.0  # image pixels; who shows less is not annotated
-
-
-@dataclass
-class Photo:
-    """A drawn photo with the truth about it.
-
-    Attributes:
-        picture: (H, W, 3) uint8 BGR.
-        annotations: COCO annotation records without `id` and `image_id`.
-        from_behind: for each annotation whether the person is seen from behind; False for crowds.
-    """
-
-    picture: NDArray[np.uint8]
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    from_behind: list[bool] = field(default_factory=list)
 
 
 def draw_photo(rng: Generator, with_crowd: bool, with_far_people: bool) -> Photo:
@@ -147,44 +126,21 @@ def _paint_crowd(rng: Generator, canvas: Canvas) -> None:
         paint_person(canvas, _person(rng, rng.uniform(18, 26), origin, _CROWD_LABEL))
 
 
-def _visible(canvas: Canvas, label: int) -> tuple[NDArray[np.bool_], float, list[float]]:
-    """Where a person is seen on the canvas; the area and the xywh box of that in image pixels."""
-    mask = (canvas.labels >= label) & (canvas.labels < label + NUM_PARTS)
-    x, y, width, height = (side / ZOOM for side in cv2.boundingRect(mask.view(np.uint8)))
-    return mask, float(np.count_nonzero(mask)) / ZOOM**2, [x, y, width, height]
-
-
 def _annotate(photo: Photo, canvas: Canvas, person: Person, with_keypoints: bool) -> None:
-    _, area, box = _visible(canvas, person.label)
-    if area < _MIN_AREA:
-        return
-    points = person.project(person.body.keypoints)
     flags = keypoint_visibilities(canvas, person)
-    # An annotator does not guess hidden keypoints far from what is seen of the person.
-    corner, extent = np.array(box[:2]), np.array(box[2:])
-    near = ((points >= corner - 0.1 * extent) & (points <= corner + 1.1 * extent)).all(axis=1)
-    flags[(flags == 1) & ~near] = 0
-    if not with_keypoints or np.count_nonzero(flags == 2) < _MIN_VISIBLE_KEYPOINTS:
+    if not with_keypoints:
         flags[:] = 0
-    keypoints = np.column_stack([points.round(2), flags])
-    keypoints[flags == 0] = 0
-    photo.annotations.append(
-        {
-            "category_id": 1,
-            "iscrowd": 0,
-            "area": area,
-            "bbox": box,
-            "num_keypoints": int(np.count_nonzero(flags)),
-            "keypoints": [int(v) if v == int(v) else float(v) for v in keypoints.ravel()],
-        }
-    )
-    photo.from_behind.append(person.body.from_behind)
+    labels = range(person.label, person.label + NUM_PARTS)
+    record = annotation_record(canvas, labels, person.project(person.body.keypoints), flags)
+    if record is not None:
+        photo.annotations.append(record)
+        photo.from_behind.append(person.body.from_behind)
 
 
 def _annotate_crowd(photo: Photo, canvas: Canvas) -> None:
     """One record for all figures of the crowd, with COCO's uncompressed run lengths as its segmentation."""
-    mask, area, box = _visible(canvas, _CROWD_LABEL)
-    if area < _MIN_AREA:
+    mask, area, box = visible(canvas, range(_CROWD_LABEL, _CROWD_LABEL + NUM_PARTS))
+    if area < MIN_AREA:
         return
     small = mask[::ZOOM, ::ZOOM]
     column_major = np.concatenate([[0], small.T.ravel().astype(np.int8), [0]])

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from posedy.data.synthetic.annotation import Photo
 from posedy.data.synthetic.body import FloatArray
-from posedy.data.synthetic.scene import Photo
 from posedy.geometry import xywh_to_xyxy, xyxy_to_xywh
 
 _MISSED, _DOUBLED, _FALSE_PER_PHOTO = 0.08, 0.06, 0.3

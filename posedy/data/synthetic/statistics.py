@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posedy.data.synthetic.scene import Photo
+from posedy.data.synthetic.annotation import Photo
 from posedy.geometry import box_iou, xywh_to_xyxy
 
 NEIGHBOUR_IOU = 0.1

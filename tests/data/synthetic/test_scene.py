@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from posedy.data.synthetic.scene import Photo, draw_photo
+from posedy.data.synthetic.annotation import Photo
+from posedy.data.synthetic.scene import draw_photo
 
 
 @pytest.fixture(scope="module")

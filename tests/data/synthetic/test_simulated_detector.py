@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from posedy.data.synthetic.scene import Photo
+from posedy.data.synthetic.annotation import Photo
 from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.geometry import box_iou, xywh_to_xyxy
 
