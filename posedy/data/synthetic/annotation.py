@@ -39,7 +39,7 @@ def visible(canvas: Canvas, labels: range) -> tuple[NDArray[np.bool_], float, li
 def inside(canvas: Canvas, points: FloatArray) -> NDArray[np.bool_]:
     """Which points (K, 2) lie in the picture."""
     width, height = canvas.size
-    return ((points >= 0) & (points <= [width - 1, height - 1])).all(axis=1)
+    return np.asarray(((points >= 0) & (points <= [width - 1, height - 1])).all(axis=1))
 
 
 def annotation_record(

@@ -20,6 +20,11 @@ def shade(colour: Colour, factor: float) -> Colour:
     return blue, green, red
 
 
+def capsule(start: FloatArray, end: FloatArray, radii: tuple[float, float]) -> FloatArray:
+    """Points (32, 2) on the rims of two discs; their hull is a round-ended limb."""
+    return np.concatenate([start + radii[0] * _CIRCLE, end + radii[1] * _CIRCLE])
+
+
 class Canvas:
     """Pixels and labels that the same strokes fill.
 
@@ -73,11 +78,17 @@ class Canvas:
         outline: float = 0.0,
     ) -> None:
         """Fills a round-ended limb between two points, with a lighter stripe along it."""
-        ends = (start + radii[0] * _CIRCLE, end + radii[1] * _CIRCLE)
-        self.hull(np.concatenate(ends), colour, label, outline)
+        self.hull(capsule(start, end, radii), colour, label, outline)
         light = np.array([-0.3, -0.2])
         stripe = (start + radii[0] * (light + 0.45 * _CIRCLE), end + radii[1] * (light + 0.45 * _CIRCLE))
         self.hull(np.concatenate(stripe), shade(colour, 1.12), label)
+
+    def within(self, points: FloatArray, label: int) -> NDArray[np.bool_]:
+        """The pixels (2H, 2W) in the convex hull of points (N, 2) where a label is seen; for markings on a part."""
+        mask = np.zeros_like(self.labels)
+        corners = cv2.convexHull(np.rint(self.zoomed(points) * 2**_FRACTION_BITS).astype(np.int32))
+        cv2.fillConvexPoly(mask, corners, 1, cv2.LINE_8, _FRACTION_BITS)
+        return np.asarray((mask > 0) & (self.labels == label))
 
     def picture(self) -> NDArray[np.uint8]:
         """The (H, W, 3) picture in BGR."""

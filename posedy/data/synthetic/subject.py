@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from posedy.data.synthetic.animal import ANIMAL12
+from posedy.data.synthetic.animal_scene import draw_animals
 from posedy.data.synthetic.annotation import Photo
 from posedy.data.synthetic.scene import draw_photo
 from posedy.data.synthetic.simulated_detector import detect_people
@@ -63,6 +65,20 @@ def _draw_people(rng: np.random.Generator, index: int) -> Photo:
     return draw_photo(rng, with_crowd=index % _CROWD_EVERY == 0, with_far_people=index % _FAR_PEOPLE_EVERY == 0)
 
 
+def _draw_animals(rng: np.random.Generator, index: int) -> Photo:
+    return draw_animals(rng)
+
+
 PEOPLE = Subject(
     "people", COCO17.to_coco_category(), {"train": "train2017", "val": "val2017"}, _draw_people, detect_people
 )
+# The file leaves out what files of one's own mostly lack: sigmas, and pairs, which the names tell.
+_ANIMAL_CATEGORY = {
+    "supercategory": "animal",
+    "id": 1,
+    "name": "animal",
+    "keypoints": list(ANIMAL12.keypoints),
+    "skeleton": [[a + 1, b + 1] for a, b in ANIMAL12.limbs],
+}
+ANIMALS = Subject("animals", _ANIMAL_CATEGORY, {"train": "train", "val": "val"}, _draw_animals)
+SUBJECTS = {subject.name: subject for subject in (PEOPLE, ANIMALS)}

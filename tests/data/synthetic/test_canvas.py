@@ -34,3 +34,16 @@ def test_outside_of_the_picture_is_no_person() -> None:
 
 def test_a_shade_stays_a_colour() -> None:
     assert shade((100, 200, 250), 1.5) == (150, 255, 255)
+
+
+def test_a_marking_stays_on_its_part() -> None:
+    canvas = Canvas(np.zeros((40, 40, 3), np.uint8))
+    canvas.disc(np.array([15.0, 20.0]), 9, (200, 200, 200), label=5)
+    canvas.disc(np.array([28.0, 20.0]), 6, (100, 100, 100), label=6)
+    square = np.array([[10.0, 14], [38, 14], [38, 26], [10, 26]])
+    mask = canvas.within(square, 5)
+    assert mask.any()
+    assert (canvas.labels[mask] == 5).all()
+    ys, xs = np.nonzero((canvas.labels == 5) & ~mask)
+    # What is left out lies beside the square.
+    assert ((ys <= 28) | (ys >= 53) | (xs <= 20)).all()
