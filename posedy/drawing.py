@@ -1,4 +1,7 @@
-"""Poses drawn on pictures: limbs coloured by side, bright on a dark outline, so that they read on any background."""
+"""Poses drawn on pictures: limbs coloured by side, bright on a dark outline, so that they read on any background.
+
+And the words beside them, where pictures are put together to a sheet.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +18,11 @@ LEFT: Colour = (255, 138, 0)
 RIGHT: Colour = (30, 160, 255)
 MIDDLE: Colour = (190, 255, 90)
 BOX: Colour = (245, 245, 245)
+WHITE: Colour = (255, 255, 255)
 _OUTLINE: Colour = (20, 20, 20)
+
+CAPTION_HEIGHT = 18
+"""Of a caption, in pixels."""
 
 DRAW_THRESHOLD = 0.2
 """Keypoint scores up to this one are drawn faint; it is where a pose's score stops counting a keypoint."""
@@ -90,6 +97,24 @@ def draw_poses(
     return picture
 
 
+def keypoint_colours(skeleton: Skeleton) -> tuple[Colour, ...]:
+    """The K colours of a skeleton's keypoints, by their sides."""
+    side = [MIDDLE] * skeleton.num_keypoints
+    for left, right in skeleton.flip_pairs:
+        side[left], side[right] = LEFT, RIGHT
+    return tuple(side)
+
+
+def caption(width: int, *words: tuple[str, Colour]) -> NDArray[np.uint8]:
+    """A black bar (CAPTION_HEIGHT, width, 3) with coloured words, cut off where they are too long."""
+    bar = np.zeros((CAPTION_HEIGHT, width, 3), dtype=np.uint8)
+    font, size, x = cv2.FONT_HERSHEY_SIMPLEX, 0.42, 4
+    for word, colour in words:
+        cv2.putText(bar, word, (x, 13), font, size, colour, 1, cv2.LINE_AA)
+        x += cv2.getTextSize(word, font, size, 1)[0][0] + 8
+    return bar
+
+
 @dataclass(frozen=True)
 class _Person:
     """Points (K, 2) of a person, and which of them (K,) are sure and which uncertain; the others are not shown."""
@@ -115,14 +140,12 @@ class _Colours:
 
     @classmethod
     def of(cls, skeleton: Skeleton) -> "_Colours":
-        side = [MIDDLE] * skeleton.num_keypoints
-        for left, right in skeleton.flip_pairs:
-            side[left], side[right] = LEFT, RIGHT
+        side = keypoint_colours(skeleton)
         limbs = []
         for ends in skeleton.limbs:
             sides = {side[end] for end in ends} - {MIDDLE}
             limbs.append(sides.pop() if len(sides) == 1 else MIDDLE)
-        return cls(tuple(side), tuple(limbs))
+        return cls(side, tuple(limbs))
 
 
 def _draw_person(

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from posedy.drawing import DRAW_THRESHOLD, LEFT, MIDDLE, RIGHT, draw_poses
+from posedy.drawing import (
+    CAPTION_HEIGHT,
+    DRAW_THRESHOLD,
+    LEFT,
+    MIDDLE,
+    RIGHT,
+    caption,
+    draw_poses,
+    keypoint_colours,
+)
 from posedy.skeleton import COCO17, Skeleton
 
 LINE = Skeleton(
@@ -129,3 +138,19 @@ def test_what_does_not_fit_is_refused() -> None:
         draw_poses(background(), POSE, np.ones((1, 4)), COCO17)
     with pytest.raises(ValueError, match=r"boxes of shape \(1, 4\), got \(2, 4\)"):
         draw_poses(background(), POSE, np.ones((1, 4)), LINE, boxes=np.zeros((2, 4)))
+
+
+def test_keypoints_have_the_colour_of_their_side() -> None:
+    assert keypoint_colours(LINE) == (LEFT, RIGHT, MIDDLE, MIDDLE)
+
+
+def test_a_caption_holds_its_words_side_by_side_and_cuts_what_is_too_long() -> None:
+    bar = caption(200, ("left", LEFT), ("right", RIGHT))
+    assert bar.shape == (CAPTION_HEIGHT, 200, 3)
+    reddish, bluish = (
+        np.nonzero(bar[..., first] > bar[..., second].astype(int) + 60)[1] for first, second in ((0, 2), (2, 0))
+    )
+    assert 0 < len(reddish) < len(bluish)
+    assert reddish.max() < bluish.min()
+    np.testing.assert_array_equal(caption(50, ("left", LEFT), ("right", RIGHT)), bar[:, :50])
+    assert not caption(10).any()

@@ -1,18 +1,16 @@
 """A picture of the best, median and worst persons of a test: truth beside prediction."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.coco import CocoPersons
 from posedy.data.photos import read_photo
-from posedy.drawing import draw_poses
+from posedy.drawing import WHITE, caption, draw_poses
 from posedy.evaluation.tester import BoxPoses
 from posedy.geometry import FloatArray, apply_affine, image_to_crop_matrix, padded_region, warp_crop
 
 _PERSONS_OF_A_ROW = 6
 _TILE = (144, 192)
-_CAPTION = 18
 
 
 def person_oks(persons: CocoPersons, poses: BoxPoses) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -61,7 +59,7 @@ def best_median_worst(persons: CocoPersons, poses: BoxPoses) -> NDArray[np.uint8
     return np.vstack(rows)
 
 
-def _pair(persons: CocoPersons, poses: BoxPoses, person: int, pose: int, caption: str) -> NDArray[np.uint8]:
+def _pair(persons: CocoPersons, poses: BoxPoses, person: int, pose: int, words: str) -> NDArray[np.uint8]:
     photo = read_photo(persons.image_path(int(persons.image_index[person])))
     center, size = padded_region(persons.boxes[person], _TILE[0] / _TILE[1])
     image_to_tile = image_to_crop_matrix(center, size, _TILE)
@@ -72,9 +70,7 @@ def _pair(persons: CocoPersons, poses: BoxPoses, person: int, pose: int, caption
     if pose >= 0:
         found = _drawn(tile, persons, apply_affine(image_to_tile, poses.keypoints[pose]), poses.scores[pose])
     pair = np.hstack([truth, found])
-    bar = np.zeros((_CAPTION, pair.shape[1], 3), dtype=np.uint8)
-    cv2.putText(bar, caption, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.pad(np.vstack([bar, pair]), ((0, 2), (0, 2), (0, 0)))
+    return np.pad(np.vstack([caption(pair.shape[1], (words, WHITE)), pair]), ((0, 2), (0, 2), (0, 0)))
 
 
 def _drawn(tile: NDArray[np.uint8], persons: CocoPersons, keypoints: FloatArray, scores: NDArray) -> NDArray[np.uint8]:
