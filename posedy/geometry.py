@@ -78,9 +78,12 @@ def image_to_crop_matrix(
     width, height = input_size
     scale = width / size[..., 0]
     cos, sin = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
-    linear = scale[..., None, None] * np.array([[cos, -sin], [sin, cos]])
-    offset = np.array([width / 2, height / 2]) - np.einsum("...ij,...j->...i", linear, center)
-    matrix = np.concatenate([linear, offset[..., None]], axis=-1)
+    matrix = np.empty((*scale.shape, 2, 3))
+    matrix[..., 0, 0] = matrix[..., 1, 1] = scale * cos
+    matrix[..., 1, 0] = scale * sin
+    matrix[..., 0, 1] = -matrix[..., 1, 0]
+    matrix[..., 0, 2] = width / 2 - (matrix[..., 0, 0] * center[..., 0] + matrix[..., 0, 1] * center[..., 1])
+    matrix[..., 1, 2] = height / 2 - (matrix[..., 1, 0] * center[..., 0] + matrix[..., 1, 1] * center[..., 1])
     if flip:
         matrix[..., 0, :] *= -1
         matrix[..., 0, 2] += width - 1

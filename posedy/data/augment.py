@@ -7,7 +7,7 @@ albumentations can follow it. Sources: the paper, section 6, and Sun et al., CVP
 import difflib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,42 +25,77 @@ _HALF_BODY_MIN_PART = 2
 _HALF_BODY_PADDING = 1.5
 
 
-class PersonCrop(A.DualTransform):
-    """Cuts a person's crop out of a photo, varied at random, in one warp; keypoints follow.
-
-    Reads `box` (xyxy) beside `image` and `keypoints` with their visibility. A flipped crop has x' = W - 1 - x, and left
-    and right keypoints change places.
+class CropVariation:
+    """How the crop of a person varies in training: half body, scale, rotation and flip.
 
     Args:
         input_size: (W, H) of the crop.
-        skeleton: whose pairs are exchanged by a flip and whose upper body half body shows.
+        skeleton: whose upper body half body shows.
         config: how much the crop varies.
-        padding: of the box.
     """
 
-    def __init__(self, input_size: tuple[int, int], skeleton: Skeleton, config: AugmentConfig, padding: float) -> None:
-        super().__init__(p=1.0)
+    def __init__(self, input_size: tuple[int, int], skeleton: Skeleton, config: AugmentConfig) -> None:
         self.input_size = input_size
         self.skeleton = skeleton
         self.config = config
-        self.padding = padding
+
+    def draw(
+        self, random: np.random.Generator, center: FloatArray, size: FloatArray, pose: FloatArray
+    ) -> tuple[FloatArray, bool]:
+        """Draws the (2, 3) matrix from image to crop, and whether it mirrors.
+
+        Args:
+            random: where all randomness comes from.
+            center: (2,) of the person's region in image pixels, as of `padded_region`.
+            size: (2,) width and height of the region.
+            pose: (K, 3) x and y in image pixels and visibility.
+        """
+        config = self.config
+        if random.random() < config.half_body_probability:
+            half = self._half_body_box(random, pose)
+            if half is not None:
+                center, size = padded_region(half, self.input_size[0] / self.input_size[1], _HALF_BODY_PADDING)
+        smallest, largest = config.scale_range
+        scale = min(max(random.normal(1, config.scale_std), smallest), largest)
+        turn = min(max(random.normal(0, config.rotation_std), -config.rotation_max), config.rotation_max)
+        rotation = turn if random.random() < config.rotation_probability else 0.0
+        flip = random.random() < config.flip
+        return image_to_crop_matrix(center, size * scale, self.input_size, rotation, flip), flip
+
+    def _half_body_box(self, random: np.random.Generator, pose: FloatArray) -> FloatArray | None:
+        """The box around the labelled keypoints of the upper or the lower body; None when there are too few."""
+        keypoints, labelled = pose[:, :2], pose[:, 2] > 0
+        upper, lower = self.skeleton.upper_body, self.skeleton.lower_body
+        if upper is None or lower is None or labelled.sum() <= _HALF_BODY_MIN_LABELLED:
+            return None
+        parts = [keypoints[list(part)][labelled[list(part)]] for part in (upper, lower)]
+        parts = [part for part in parts if len(part) > _HALF_BODY_MIN_PART]
+        if not parts:
+            return None
+        part = parts[random.integers(len(parts))]
+        low, high = part.min(axis=0), part.max(axis=0)
+        return np.concatenate([low, high]) if (high > low).any() else None
+
+
+class PersonCrop(A.DualTransform):
+    """Cuts a person's crop out of a photo in one warp; keypoints follow.
+
+    Reads `image_to_crop` and `flip` (what `CropVariation.draw` returns) beside `image` and `keypoints` (K, 3): x, y and
+    visibility. In a flipped crop left and right keypoints change places.
+
+    Args:
+        input_size: (W, H) of the crop.
+        flip_permutation: K indices, `Skeleton.flip_permutation`.
+    """
+
+    def __init__(self, input_size: tuple[int, int], flip_permutation: Sequence[int]) -> None:
+        super().__init__(p=1.0)
+        self.input_size = input_size
+        self.flip_permutation = list(flip_permutation)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draws the crop's matrix."""
-        config, random = self.config, self.random_generator
-        aspect = self.input_size[0] / self.input_size[1]
-        center, size = padded_region(data["box"], aspect, self.padding)
-        if random.random() < config.half_body_probability:
-            # Compose carries the visibility as the last column of the keypoints.
-            half = self._half_body_box(data["keypoints"][:, :2], data["keypoints"][:, -1] > 0)
-            if half is not None:
-                center, size = padded_region(half, aspect, _HALF_BODY_PADDING)
-        scale = np.clip(random.normal(1, config.scale_std), *config.scale_range)
-        turn = np.clip(random.normal(0, config.rotation_std), -config.rotation_max, config.rotation_max)
-        rotation = float(turn) if random.random() < config.rotation_probability else 0.0
-        flip = bool(random.random() < config.flip)
-        matrix = image_to_crop_matrix(center, size * scale, self.input_size, rotation, flip)
-        return {"image_to_crop": matrix, "flip": flip}
+        """Takes the matrix that came with the photo."""
+        return {"image_to_crop": data["image_to_crop"], "flip": data["flip"]}
 
     def apply(self, img: NDArray[np.uint8], image_to_crop: FloatArray, **params: Any) -> NDArray[np.uint8]:
         """Warps the photo."""
@@ -69,40 +104,31 @@ class PersonCrop(A.DualTransform):
     def apply_to_keypoints(
         self, keypoints: FloatArray, image_to_crop: FloatArray, flip: bool, **params: Any
     ) -> FloatArray:
-        """Maps the keypoints (K, 2 and more columns) and exchanges left and right if flipped."""
+        """Maps the keypoints (K, 3) and exchanges left and right if flipped."""
         keypoints = keypoints.copy()
         keypoints[:, :2] = apply_affine(image_to_crop, keypoints[:, :2])
-        return keypoints[list(self.skeleton.flip_permutation)] if flip else keypoints
-
-    def _half_body_box(self, keypoints: FloatArray, labelled: NDArray[np.bool_]) -> FloatArray | None:
-        """The box around the labelled keypoints of the upper or the lower body; None when there are too few."""
-        upper, lower = self.skeleton.upper_body, self.skeleton.lower_body
-        if upper is None or lower is None or labelled.sum() <= _HALF_BODY_MIN_LABELLED:
-            return None
-        parts = [keypoints[list(part)][labelled[list(part)]] for part in (upper, lower)]
-        parts = [part for part in parts if len(part) > _HALF_BODY_MIN_PART]
-        if not parts:
-            return None
-        part = parts[self.random_generator.integers(len(parts))]
-        low, high = part.min(axis=0), part.max(axis=0)
-        return np.concatenate([low, high]) if (high > low).any() else None
+        return keypoints[self.flip_permutation] if flip else keypoints
 
 
 def training_transform(
-    input_size: tuple[int, int], skeleton: Skeleton, config: AugmentConfig, padding: float
+    input_size: tuple[int, int], flip_permutation: Sequence[int], photometric: Sequence[Mapping[str, Any]]
 ) -> A.Compose:
-    """The augmentation of training: call it with `image`, `box`, `keypoints` (K, 2) and `visibility` (K,).
+    """The augmentation of training: one warp, then what changes colours.
 
-    Its random state is its own: `set_random_seed` before each sample makes a sample repeatable.
+    Call it with `image`, `image_to_crop`, `flip` and `keypoints` (K, 3). Its random state is its own:
+    `set_random_seed` before each sample makes a sample repeatable.
+
+    Args:
+        input_size: (W, H) of the crop.
+        flip_permutation: K indices, `Skeleton.flip_permutation`.
+        photometric: `AugmentConfig.photometric`.
 
     Raises:
         ValueError: if a photometric transform is unknown, moves pixels or does not take its arguments.
     """
-    transforms = [PersonCrop(input_size, skeleton, config, padding), *map(_photometric, config.photometric)]
-    return A.Compose(
-        transforms,
-        keypoint_params=A.KeypointParams(format="xy", label_fields=["visibility"], remove_invisible=False),
-    )
+    # Without keypoint_params the poses pass by albumentations' converting and checking, which would take a tenth of a
+    # sample's time; the one transform that moves pixels takes them as they are.
+    return A.Compose([PersonCrop(input_size, flip_permutation), *map(_photometric, photometric)])
 
 
 def _photometric(record: Mapping[str, Any]) -> A.BasicTransform:

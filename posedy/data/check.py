@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.config import SkeletonConfig
 from posedy.data.columns import BoolArray, plausible, repeated
 from posedy.data.findings import CheckReport, FindingLog, name_reasons, short
 from posedy.data.photo_check import check_photos
@@ -50,10 +51,12 @@ def check_coco(annotations: Path | str, images: Path | str | None = None, decode
     return examine(Path(annotations), None if images is None else Path(images), decode).report
 
 
-def examine(annotations: Path, images: Path | None, decode: bool = False) -> Examination:
+def examine(
+    annotations: Path, images: Path | None, decode: bool = False, overrides: SkeletonConfig | None = None
+) -> Examination:
     """Reads and checks a file: the one way in for `check_coco` and `read_coco`."""
     log = FindingLog()
-    tables = read_tables(annotations, log)
+    tables = read_tables(annotations, log, overrides)
     usable = np.zeros(0, dtype=bool)
     left_out: dict[str, int] = {}
     summary = f"{annotations.name}: no annotations could be read"

@@ -1,11 +1,13 @@
 """COCO keypoint files as arrays of persons."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.config import SkeletonConfig
 from posedy.data.check import examine, summarise
 from posedy.data.findings import CocoFileError, Finding
 from posedy.data.tables import PackedNames
@@ -65,25 +67,34 @@ class CocoPersons:
             raise ValueError(f"{self.annotations} was read without photos: give their folder to read_coco as `images`")
         return self.image_dir / self.file_names[image_index]
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any person, box or keypoint of the file, and not with its place."""
+        parts = (self.annotation_ids, self.image_ids[self.image_index], self.boxes, self.keypoints, self.visibility)
+        return f"{len(self)} persons, {hashlib.sha256(b''.join(part.tobytes() for part in parts)).hexdigest()[:16]}"
+
     def summary(self) -> str:
         """One line: images, persons, what was left out and why."""
         num_images = len(np.unique(self.image_index))
         return summarise(self.annotations, len(self.image_ids), len(self), num_images, self.left_out)
 
 
-def read_coco(annotations: Path | str, images: Path | str | None = None) -> CocoPersons:
+def read_coco(
+    annotations: Path | str, images: Path | str | None = None, overrides: SkeletonConfig | None = None
+) -> CocoPersons:
     """Reads and checks a COCO keypoint file.
 
     Args:
         annotations: a file like person_keypoints_train2017.json, with COCO's keypoints or others.
         images: the folder that its file names count from; given, every photo's presence and size are checked.
+        overrides: what a configuration says about the keypoints in place of the file.
 
     Raises:
         CocoFileError: if anything makes the file unfit for use; the message lists every kind of error with its count
             and the first few culprits.
     """
     annotations, folder = Path(annotations), None if images is None else Path(images)
-    examination = examine(annotations, folder)
+    examination = examine(annotations, folder, overrides=overrides)
     tables, usable, report = examination.tables, examination.usable, examination.report
     if tables is None or not report.ok:
         lines = "\n".join(f"  {finding}" for finding in report.errors)

@@ -1,27 +1,50 @@
 """Persons as crops: what training and testing read."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from posedy.config import AugmentConfig
-from posedy.data.augment import training_transform
+from posedy.data.augment import CropVariation, training_transform
 from posedy.data.coco import CocoPersons
 from posedy.data.photos import read_photo
 from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, warp_crop
 
 
+class Draw(NamedTuple):
+    """One sample of an epoch: who, and whether it counts or only fills a batch up to the size of other ranks'."""
+
+    epoch: int
+    person: int
+    counts: bool = True
+
+
+class _LastPhoto:
+    """Reads photos and keeps the last one, for neighbours that are on the same."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._photo: NDArray[np.uint8] | None = None
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        if self._photo is None or self._path != path:
+            self._path, self._photo = path, read_photo(path)
+        return self._photo
+
+
 class TrainingCrops(Dataset[dict[str, Any]]):
     """Randomly varied crops of the persons of one or more COCO files.
 
-    A sample depends on (seed, epoch, index) alone, whichever process makes it. Indexed by (epoch, index), as
-    `EpochSampler` does. Gives `crop` (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labelled` (K,)
-    bool and `annotation_id`.
+    A sample depends on (seed, epoch, index) alone, whichever process makes it, and costs one decoding of the photo and
+    one warp; persons of one photo that follow one another share the decoding. Indexed by `Draw`. Gives `crop`
+    (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labelled` (K,) bool (none if the draw does not
+    count) and `annotation_id`.
 
     Args:
         sets: COCO files of the same keypoints.
@@ -51,70 +74,67 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         self.sets = list(sets)
         self.ends = np.cumsum([len(persons) for persons in sets])
         self.seed = seed
+        self.input_size = input_size
         self.skeleton = sets[0].skeleton
-        self.transform = training_transform(input_size, sets[0].skeleton, augment, padding)
+        self.variation = CropVariation(input_size, self.skeleton, augment)
+        self.transform = training_transform(input_size, self.skeleton.flip_permutation, augment.photometric)
+        self._is_random = len(augment.photometric) > 0
+        # what does not depend on the epoch, for all persons at once
+        boxes = np.concatenate([persons.boxes for persons in sets])
+        self.centers, self.sizes = padded_region(boxes, input_size[0] / input_size[1], padding)
+        self.poses = np.concatenate(
+            [np.dstack([persons.keypoints, persons.visibility]).astype(np.float32) for persons in sets]
+        )
+        self.annotation_ids = np.concatenate([persons.annotation_ids for persons in sets])
+        self._last_photo = _LastPhoto()
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any person, box or keypoint, and not with the place of the files."""
+        return "+".join(persons.fingerprint for persons in self.sets)
+
+    @property
+    def photo_of(self) -> NDArray[np.int64]:
+        """(P,) a number for each sample, the same for persons of one photo."""
+        begins = np.cumsum([0, *(len(persons.image_ids) for persons in self.sets)])
+        return np.concatenate([begin + persons.image_index for begin, persons in zip(begins, self.sets, strict=False)])
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[dict[str, Any]]:
+        """The samples of a batch; torch's loader asks for all at once."""
+        # All matrices first: after a photo has been decoded, Python's own data are out of the processor's cache.
+        seeds = [np.random.SeedSequence((self.seed, *draw[:2])).generate_state(1)[0] for draw in draws]
+        varied = [
+            self.variation.draw(np.random.default_rng(seed), self.centers[index], self.sizes[index], self.poses[index])
+            for seed, (_, index, _) in zip(seeds, draws, strict=True)
+        ]
+        samples = []
+        for draw, seed, (image_to_crop, flip) in zip(draws, seeds, varied, strict=True):
+            if self._is_random:
+                self.transform.set_random_seed(int(seed))
+            photo = self._last_photo.read(self._path(draw.person))
+            sample = self.transform(
+                image=photo, image_to_crop=image_to_crop, flip=flip, keypoints=self.poses[draw.person]
+            )
+            samples.append(
+                {
+                    "crop": sample["image"],
+                    "keypoints": sample["keypoints"][:, :2].astype(np.float32),
+                    "labelled": (sample["keypoints"][:, 2] > 0) & draw.counts,
+                    "annotation_id": self.annotation_ids[draw.person],
+                }
+            )
+        return samples
+
+    def _path(self, index: int) -> Path:
         which = int(np.searchsorted(self.ends, index, side="right"))
         persons = self.sets[which]
-        person = index - (int(self.ends[which - 1]) if which else 0)
-        photo = read_photo(persons.image_path(int(persons.image_index[person])))
-        self.transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
-        sample = self.transform(
-            image=photo,
-            box=persons.boxes[person],
-            keypoints=persons.keypoints[person],
-            visibility=persons.visibility[person].astype(np.float32),
-        )
-        return {
-            "crop": sample["image"],
-            "keypoints": sample["keypoints"].astype(np.float32),
-            "labelled": np.asarray(sample["visibility"]) > 0,
-            "annotation_id": persons.annotation_ids[person],
-        }
-
-
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) in an order that depends on (seed, epoch) alone.
-
-    On several devices each rank takes its part of every batch; the last batch is filled up from the epoch's beginning
-    where it does not divide.
-
-    Args:
-        size: samples of an epoch.
-        batch_size: samples of a batch, over all ranks; the last may be smaller.
-        seed: of the order.
-        rank: of this process.
-        world_size: number of processes.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start = 0
-
-    def set_position(self, epoch: int, start: int = 0) -> None:
-        """Chooses the epoch of the next iteration and the batch that it begins with."""
-        self.epoch, self.start = epoch, start
-
-    def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-        for begin in range(self.start * self.batch_size, self.size, self.batch_size):
-            batch = order[begin : begin + self.batch_size]
-            missing = -len(batch) % self.world_size
-            batch = np.concatenate([batch, np.resize(order, missing)])
-            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+        return persons.image_path(int(persons.image_index[index - (int(self.ends[which - 1]) if which else 0)]))
 
 
 class BoxCrops(Dataset[dict[str, Any]]):
@@ -142,7 +162,7 @@ class BoxCrops(Dataset[dict[str, Any]]):
         self.image_index = image_index
         self.input_size = input_size
         self.centers, self.sizes = padded_region(boxes, input_size[0] / input_size[1], padding)
-        self._photo: tuple[int, NDArray[np.uint8]] | None = None
+        self._last_photo = _LastPhoto()
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -152,10 +172,8 @@ class BoxCrops(Dataset[dict[str, Any]]):
         return image_to_crop_matrix(self.centers[index], self.sizes[index], self.input_size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image_index = int(self.image_index[index])
-        if self._photo is None or self._photo[0] != image_index:
-            self._photo = image_index, read_photo(self.persons.image_path(image_index))
-        return {"crop": warp_crop(self._photo[1], self.image_to_crop(index), self.input_size), "index": index}
+        photo = self._last_photo.read(self.persons.image_path(int(self.image_index[index])))
+        return {"crop": warp_crop(photo, self.image_to_crop(index), self.input_size), "index": index}
 
 
 def use_one_thread(_: int) -> None:

@@ -28,7 +28,7 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
     data = path.read_bytes()
     if not data:
         raise OSError(f"photo {path} is empty (0 bytes): fetch it again")
-    flags = cv2.IMREAD_COLOR if honour_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR_RGB if honour_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
@@ -38,4 +38,4 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
             f"photo {path} ({len(data)} bytes) is not a picture that can be read: expected JPEG, PNG, BMP, TIFF or "
             "WebP; fetch or convert it again"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return image.astype(np.uint8, copy=False)

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from posedy.config import SkeletonConfig
 from posedy.data.columns import BoolArray, index_in, integer_column, load_json, number_column, number_rows, plausible
 from posedy.data.findings import FindingLog, short
+from posedy.data.skeletons import with_overrides
 from posedy.data.tables import AnnotationTable, CocoTables, ImageTable, PackedNames
 from posedy.skeleton import Skeleton
 
 _LARGEST_SIDE = 2**31 - 1
 
 
-def read_tables(path: Path, log: FindingLog) -> CocoTables | None:
+def read_tables(path: Path, log: FindingLog, overrides: SkeletonConfig | None = None) -> CocoTables | None:
     """Reads a COCO keypoint file; None where it has no usable top level, with the reason in the log."""
     try:
         content = load_json(path)
@@ -43,7 +45,7 @@ def read_tables(path: Path, log: FindingLog) -> CocoTables | None:
     )
     if log.has_errors:
         return None
-    found = _keypoint_category(content["categories"], log)
+    found = _keypoint_category(content["categories"], log, overrides)
     images = _image_table(_objects(content["images"], "images", log), log)
     if found is None:
         return None
@@ -75,7 +77,9 @@ def _objects(values: list[Any], part: str, log: FindingLog) -> list[dict[str, An
     return [value for value in values if isinstance(value, dict)]
 
 
-def _keypoint_category(values: list[Any], log: FindingLog) -> tuple[int, Skeleton] | None:
+def _keypoint_category(
+    values: list[Any], log: FindingLog, overrides: SkeletonConfig | None
+) -> tuple[int, Skeleton] | None:
     """The id and the skeleton of the one category that has keypoints."""
     if not values:
         log.error("no categories", "'categories' is empty", "Add the person category with its keypoint names.")
@@ -100,7 +104,7 @@ def _keypoint_category(values: list[Any], log: FindingLog) -> tuple[int, Skeleto
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            skeleton = Skeleton.from_coco_category(category)
+            skeleton = Skeleton.from_coco_category(with_overrides(category, overrides))
         except (ValueError, OverflowError) as error:
             log.error("the skeleton of the category cannot be read", str(error), "Repair the category's record.")
             return None
@@ -111,13 +115,14 @@ def _keypoint_category(values: list[Any], log: FindingLog) -> tuple[int, Skeleto
         lambda item: str(item.message),
         "Without them OKS and AP are rough.",
     )
-    unpaired = "flip_pairs" not in category and not skeleton.flip_pairs and skeleton.num_keypoints > 1
+    says_pairs = "flip_pairs" in with_overrides(category, overrides)
+    unpaired = not says_pairs and not skeleton.flip_pairs and skeleton.num_keypoints > 1
     log.add(
         "warning",
         "skeleton without left and right",
         [skeleton.keypoints] if unpaired else [],
         lambda names: f"keypoints {', '.join(names[:5])}",
-        "A mirror would exchange nothing: write 'flip_pairs' into the category ([] for none).",
+        "A mirror would exchange nothing: set data.skeleton.flip_pairs, or write them into the category ([] for none).",
     )
     return int(ids[0]), skeleton
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from posedy.codec import HeatmapCodec
 from posedy.config import AugmentConfig
-from posedy.data.augment import training_transform
+from posedy.data.augment import CropVariation, training_transform
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region
 from posedy.skeleton import COCO17, Skeleton
 
@@ -27,6 +27,19 @@ def person(seed: int = 0, visible: float = 1.0) -> dict[str, NDArray]:
     }
 
 
+def augmented(
+    sample: dict[str, NDArray], config: AugmentConfig = STILL, seed: int = 0, skeleton: Skeleton = COCO17
+) -> dict[str, NDArray]:
+    """A sample varied as in training: `image`, `keypoints` (K, 2) and `visibility` (K,) of the crop."""
+    pose = np.column_stack([sample["keypoints"], sample["visibility"]])
+    center, size = padded_region(sample["box"], SIZE[0] / SIZE[1], 1.25)
+    matrix, flip = CropVariation(SIZE, skeleton, config).draw(np.random.default_rng(seed), center, size, pose)
+    transform = training_transform(SIZE, skeleton.flip_permutation, config.photometric)
+    transform.set_random_seed(seed)
+    out = transform(image=sample["image"], image_to_crop=matrix, flip=flip, keypoints=pose)
+    return {"image": out["image"], "keypoints": out["keypoints"][:, :2], "visibility": out["keypoints"][:, 2]}
+
+
 def dots(keypoints: NDArray) -> NDArray[np.uint8]:
     """A black photo with one bright 7x7 square per keypoint; its level names the keypoint."""
     image = np.zeros((400, 320, 3), dtype=np.uint8)
@@ -37,7 +50,7 @@ def dots(keypoints: NDArray) -> NDArray[np.uint8]:
 
 def test_without_variation_it_is_the_crop_of_the_padded_box() -> None:
     sample = person()
-    out = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
+    out = augmented(sample)
     matrix = image_to_crop_matrix(*padded_region(BOX, 0.75, 1.25), SIZE)
     assert out["image"].shape == (256, 192, 3)
     assert np.abs(out["keypoints"] - apply_affine(matrix, sample["keypoints"])).max() < 1e-3
@@ -46,8 +59,8 @@ def test_without_variation_it_is_the_crop_of_the_padded_box() -> None:
 
 def test_a_flipped_left_wrist_is_where_the_mirrored_right_wrist_was() -> None:
     sample = person()
-    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
-    flipped = training_transform(SIZE, COCO17, STILL.model_copy(update={"flip": 1.0}), 1.25)(**sample)
+    plain = augmented(sample)
+    flipped = augmented(sample, STILL.model_copy(update={"flip": 1.0}))
     assert (flipped["image"] == plain["image"][:, ::-1]).mean() > 0.99
     left, right = COCO17.keypoints.index("left_wrist"), COCO17.keypoints.index("right_wrist")
     x, y = plain["keypoints"][right]
@@ -68,7 +81,7 @@ def test_a_flipped_left_wrist_is_where_the_mirrored_right_wrist_was() -> None:
 
 def test_visibility_changes_places_with_its_keypoint() -> None:
     sample = person(visible=0.5)
-    flipped = training_transform(SIZE, COCO17, STILL.model_copy(update={"flip": 1.0}), 1.25)(**sample)
+    flipped = augmented(sample, STILL.model_copy(update={"flip": 1.0}))
     assert (np.asarray(flipped["visibility"]) == sample["visibility"][list(COCO17.flip_permutation)]).all()
 
 
@@ -79,9 +92,7 @@ def test_keypoints_stay_on_their_pixels_under_everything(seed: int) -> None:
         [np.linspace(115, 205, 17), 80 + (np.arange(17) * 5 % 17) * 13], axis=1, dtype=np.float32
     ).round()
     sample["image"] = dots(sample["keypoints"])
-    transform = training_transform(SIZE, COCO17, AugmentConfig(), 1.25)
-    transform.set_random_seed(seed)
-    out = transform(**sample)
+    out = augmented(sample, AugmentConfig(), seed)
     checked = 0
     for index, (x, y) in enumerate(np.asarray(out["keypoints"])):
         if 3 <= x < SIZE[0] - 4 and 3 <= y < SIZE[1] - 4:
@@ -94,12 +105,11 @@ def test_keypoints_stay_on_their_pixels_under_everything(seed: int) -> None:
 
 
 def test_rotation_and_scale_stay_within_the_papers_bounds() -> None:
-    transform = training_transform(SIZE, COCO17, AugmentConfig(half_body_probability=0, flip=0), 1.25)
+    config = AugmentConfig(half_body_probability=0, flip=0)
     sample = person()
     angles, scales = [], []
     for seed in range(300):
-        transform.set_random_seed(seed)
-        a, b = np.asarray(transform(**sample)["keypoints"])[[0, 1]]
+        a, b = augmented(sample, config, seed)["keypoints"][[0, 1]]
         before = sample["keypoints"][1] - sample["keypoints"][0]
         after = b - a
         scales.append(np.linalg.norm(before) / np.linalg.norm(after))
@@ -118,11 +128,9 @@ def test_half_body_shows_the_upper_or_the_lower_body() -> None:
     sample["keypoints"][:11, 1] = np.linspace(70, 150, 11)
     sample["keypoints"][11:, 1] = np.linspace(200, 290, 6)
     config = STILL.model_copy(update={"half_body_probability": 1.0})
-    transform = training_transform(SIZE, COCO17, config, 1.25)
     seen = set()
     for seed in range(20):
-        transform.set_random_seed(seed)
-        y = np.asarray(transform(**sample)["keypoints"])[:, 1]
+        y = augmented(sample, config, seed)["keypoints"][:, 1]
         inside = (y >= 0) & (y < SIZE[1])
         assert inside[:11].all() or inside[11:].all()
         seen.add(bool(inside[:11].all()))
@@ -133,22 +141,19 @@ def test_half_body_needs_enough_keypoints_and_a_known_upper_body() -> None:
     config = STILL.model_copy(update={"half_body_probability": 1.0})
     few = person()
     few["visibility"] = np.array([2.0] * 8 + [0.0] * 9, dtype=np.float32)
-    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**few)["keypoints"]
-    assert np.allclose(training_transform(SIZE, COCO17, config, 1.25)(**few)["keypoints"], plain)
+    plain = augmented(few)["keypoints"]
+    assert np.allclose(augmented(few, config)["keypoints"], plain)
     unknown = Skeleton(COCO17.keypoints, COCO17.flip_pairs, COCO17.limbs, COCO17.sigmas)
     whole = person()
-    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**whole)["keypoints"]
-    assert np.allclose(training_transform(SIZE, unknown, config, 1.25)(**whole)["keypoints"], plain)
+    plain = augmented(whole)["keypoints"]
+    assert np.allclose(augmented(whole, config, skeleton=unknown)["keypoints"], plain)
 
 
 def test_the_photo_is_left_alone_and_a_seed_repeats_the_sample() -> None:
     sample = person()
     before = sample["image"].copy()
-    transform = training_transform(SIZE, COCO17, AugmentConfig(photometric=[{"transform": "ColorJitter"}]), 1.25)
-    outs = []
-    for seed in (5, 5, 6):
-        transform.set_random_seed(seed)
-        outs.append(transform(**sample))
+    config = AugmentConfig(photometric=[{"transform": "ColorJitter"}])
+    outs = [augmented(sample, config, seed) for seed in (5, 5, 6)]
     assert (sample["image"] == before).all()
     assert (outs[0]["image"] == outs[1]["image"]).all()
     assert np.allclose(outs[0]["keypoints"], outs[1]["keypoints"])
@@ -158,8 +163,8 @@ def test_the_photo_is_left_alone_and_a_seed_repeats_the_sample() -> None:
 def test_photometric_transforms_change_pixels_only() -> None:
     sample = person()
     config = STILL.model_copy(update={"photometric": [{"transform": "InvertImg", "p": 1.0}]})
-    plain = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
-    out = training_transform(SIZE, COCO17, config, 1.25)(**sample)
+    plain = augmented(sample)
+    out = augmented(sample, config)
     assert (out["image"] == 255 - plain["image"]).all()
     assert np.allclose(out["keypoints"], plain["keypoints"])
 
@@ -176,11 +181,11 @@ def test_photometric_transforms_change_pixels_only() -> None:
 )
 def test_what_is_no_photometric_transform_is_refused(record: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        training_transform(SIZE, COCO17, AugmentConfig(photometric=[record]), 1.25)
+        training_transform(SIZE, COCO17.flip_permutation, [record])
 
 
 def test_keypoints_outside_the_photo_are_kept() -> None:
     sample = person()
     sample["keypoints"][0] = [-500, 2000]
-    out = training_transform(SIZE, COCO17, STILL, 1.25)(**sample)
+    out = augmented(sample)
     assert len(out["keypoints"]) == 17
