@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_demo,
         _add_synth,
         _add_models,
+        _add_benchmark,
     ):
         add(commands)
     return parser
@@ -168,6 +169,9 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--images", choices=("all", "detected"), default="all", help="count all images, or those with results only"
     )
+    parser.add_argument(
+        "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
+    )
     _add_json(parser)
     parser.set_defaults(run=_eval)
 
@@ -179,11 +183,15 @@ def _eval(arguments: argparse.Namespace) -> int:
 
     truth = KeypointTruth.from_coco(arguments.annotations)
     results = read_results(arguments.results, truth.num_keypoints)
-    metrics = evaluate_keypoints(truth, results, arguments.images)
+    sigmas = arguments.sigmas
+    if sigmas is not None and len(sigmas) == 1:
+        sigmas *= truth.num_keypoints
+    metrics = evaluate_keypoints(truth, results, arguments.images, sigmas)
     counted = len(evaluated_images(truth, results, arguments.images))
     which = "all images" if arguments.images == "all" else "only images with results"
     protocol = (
         f"{arguments.results.name}, {which} ({counted} of {len(truth.image_ids)}), nothing rescored or suppressed"
+        + (f", sigmas {', '.join(map('{:g}'.format, sorted(set(sigmas))))}" if sigmas is not None else "")
     )
     print(format_metrics(metrics, protocol))
     _write_json(arguments.json, metrics_to_json(metrics) | {"protocol": protocol})
@@ -217,8 +225,11 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_synth(commands: Any) -> None:
-    parser = commands.add_parser("synth", help="draw a COCO data set of people")
+    parser = commands.add_parser("synth", help="draw a data set of people or animals in COCO's format")
     parser.add_argument("out", type=Path, help="the folder of the data set, such as data/drawn")
+    parser.add_argument(
+        "--subject", choices=("people", "animals"), default="people", help="animals have 12 keypoints of their own"
+    )
     parser.add_argument("--train", type=int, default=700, help="photos to train on")
     parser.add_argument("--val", type=int, default=128, help="photos to test on")
     parser.add_argument("--seed", type=int, default=0, help="which decides everything drawn")
@@ -227,14 +238,17 @@ def _add_synth(commands: Any) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    from posedy.data.synthetic import draw_dataset
-    from posedy.evaluation.difficulty import difficulty
+    from posedy.data.synthetic import PEOPLE, SUBJECTS, draw_dataset
+    from posedy.evaluation.difficulty import animal_difficulty, difficulty
 
-    statistics = draw_dataset(arguments.out, arguments.train, arguments.val, arguments.seed, progress=True)
+    subject = SUBJECTS[arguments.subject]
+    measure = difficulty if subject is PEOPLE else animal_difficulty
+    statistics = draw_dataset(
+        arguments.out, arguments.train, arguments.val, arguments.seed, progress=True, subject=subject
+    )
     report = {}
     for split, drawn in statistics.items():
-        annotations = arguments.out / "annotations" / f"person_keypoints_{split}2017.json"
-        report[split] = difficulty(drawn, annotations)
+        report[split] = measure(drawn, arguments.out / subject.keypoints_file(split))
         numbers = [
             f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in report[split].items()
         ]
@@ -269,6 +283,29 @@ def _models(arguments: argparse.Namespace) -> int:
         rows = compare_models((width, height))
         print(format_models(rows, (width, height)))
         _write_json(arguments.json, models_to_json(rows, (width, height)))
+    return 0
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = commands.add_parser("benchmark", help="time a part of posedy beside a baseline")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    data = parts.add_parser("data", help="feeding: samples/s of a worker beside decode + warp alone and the usual way")
+    data.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=/data/coco")
+    data.add_argument("--config", type=Path, help="a YAML file; default: the paper's settings")
+    data.add_argument("--persons", type=int, default=300, help="how many take part")
+    data.add_argument("--rounds", type=int, default=10, help="how often each way is timed")
+    _add_json(data)
+    data.set_defaults(run=_benchmark_data)
+
+
+def _benchmark_data(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.data import benchmark_data, format_data_benchmark
+    from posedy.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    numbers = benchmark_data(config, arguments.persons, arguments.rounds)
+    print(format_data_benchmark(numbers))
+    _write_json(arguments.json, numbers)
     return 0
 
 

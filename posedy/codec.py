@@ -1,16 +1,21 @@
 """Heatmaps: encode keypoints to targets, decode heatmaps to keypoints.
 
-One object owns sizes and sigma, so that training and inference cannot disagree. The coding is that of Sun et al.
-(CVPR 2019), which the paper follows: crop = 4 * cell in both axes, targets are Gaussians around the rounded cell, and
-decoding takes the highest cell and a quarter of a cell toward its higher neighbours.
+One object owns sizes, sigma and the shift of mirrored heatmaps, so that training and inference cannot disagree. There
+are two codings.
 
-In this coding a mirrored crop (x' = W - 1 - x) has its heatmap 0.75 cell away from where mirroring the heatmap
-(c' = w - 1 - c) puts it: (W - 1 - x) / 4 against w - 1 - x / 4. `average_with_mirror` moves it by a whole cell, which
-leaves 0.25 cell. The shift belongs to this coding; a coding whose crop and heatmap share their borders needs none.
+`HeatmapCodec`, the paper's, is that of Sun et al. (CVPR 2019): crop = 4 * cell in both axes, targets are Gaussians
+around the rounded cell, and decoding takes the highest cell and a quarter of a cell toward its higher neighbours. A
+mirrored crop (x' = W - 1 - x) has its heatmap 0.75 cell away from where mirroring the heatmap (c' = w - 1 - c) puts it:
+(W - 1 - x) / 4 against w - 1 - x / 4. `average_with_mirror` moves it by a whole cell, which leaves 0.25 cell.
+
+`UnbiasedCodec` measures crop and heatmap from their first to their last centre (Huang et al., CVPR 2020), so that
+mirroring needs no shift, does not round targets, and decodes by the vertex of the log-heatmap (Zhang et al., CVPR
+2020).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +23,9 @@ from torch import Tensor
 STRIDE = 4
 """Crop pixels per heatmap cell."""
 
-FLIP_SHIFT = 1
-"""Cells by which the mirrored heatmap is moved to the right."""
+Coding = Literal["paper", "unbiased"]
+
+_SMALLEST_HEAT = 1e-10  # what is not positive has no logarithm
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class HeatmapCodec:
 
     input_size: tuple[int, int] = (192, 256)
     sigma: float | None = None
+
+    flip_shift: ClassVar[int] = 1
+    """Cells by which the mirrored heatmap is moved to the right."""
 
     def __post_init__(self) -> None:
         if (
@@ -62,7 +71,7 @@ class HeatmapCodec:
 
             target(c, r) = exp(-((c - mu_x)^2 + (r - mu_y)^2) / (2 sigma^2)),    mu = floor(keypoint / 4 + 0.5)
 
-        and 0 beyond 3 sigma of mu.
+        and 0 beyond 3 sigma of mu. In the unbiased coding mu is not rounded.
 
         Args:
             keypoints: (N, K, 2) in crop pixels.
@@ -76,7 +85,7 @@ class HeatmapCodec:
         sigma = self.target_sigma
         radius = int(3 * sigma)
         labelled = labelled.bool()
-        cell = torch.floor(torch.where(labelled[..., None], keypoints.float(), 0.0) / STRIDE + 0.5)
+        cell = self._to_cells(torch.where(labelled[..., None], keypoints.float(), 0.0))
         last = cell.new_tensor([width - 1, height - 1])
         inside = ((cell + radius >= 0) & (cell - radius <= last)).all(dim=-1)
         weights = (labelled & inside).float()
@@ -92,7 +101,7 @@ class HeatmapCodec:
         """Finds the keypoints of heatmaps.
 
         The highest cell, and from it a quarter of a cell toward the higher neighbour in x and in y (none at the border
-        and between equal neighbours).
+        and between equal neighbours); in the unbiased coding, from it the step to the vertex.
 
         Args:
             heatmaps: (N, K, h, w).
@@ -115,11 +124,23 @@ class HeatmapCodec:
         scores, index = flat.max(dim=-1)
         if scores.isnan().any():
             raise ValueError("heatmaps hold NaN: the network's weights or its input are broken")
-        column, row = index % width, index // width
-        step_x = self._quarter_step(flat, index, column, width, stride=1)
-        step_y = self._quarter_step(flat, index, row, height, stride=width)
-        cell = torch.stack([column + step_x, row + step_y], dim=-1)
-        return cell * STRIDE, scores
+        peak = torch.stack([index % width, index // width], dim=-1)
+        return self._to_crop(peak + self._step_from_peak(flat, index)), scores
+
+    def _to_cells(self, keypoints: Tensor) -> Tensor:
+        """Where targets are centred: crop pixels -> cells."""
+        return torch.floor(keypoints / STRIDE + 0.5)
+
+    def _to_crop(self, cells: Tensor) -> Tensor:
+        """Cells -> crop pixels."""
+        return cells * STRIDE
+
+    def _step_from_peak(self, flat: Tensor, index: Tensor) -> Tensor:
+        """From the highest cell to the keypoint, in cells: (N, K, 2) of heatmaps (N, K, h * w) with their peaks."""
+        width, height = self.heatmap_size
+        step_x = self._quarter_step(flat, index, index % width, width, stride=1)
+        step_y = self._quarter_step(flat, index, index // width, height, stride=width)
+        return torch.stack([step_x, step_y], dim=-1)
 
     @staticmethod
     def _quarter_step(flat: Tensor, index: Tensor, position: Tensor, size: int, stride: int) -> Tensor:
@@ -138,6 +159,65 @@ class HeatmapCodec:
             flip_permutation: K indices, `Skeleton.flip_permutation`.
         """
         back = mirrored.flip(-1)[:, list(flip_permutation)]
-        # The column that has nothing to its left keeps its own value.
-        back = torch.cat([back[..., :FLIP_SHIFT], back[..., :-FLIP_SHIFT]], dim=-1)
+        if self.flip_shift:
+            # The column that has nothing to its left keeps its own value.
+            back = torch.cat([back[..., : self.flip_shift], back[..., : -self.flip_shift]], dim=-1)
         return (heatmaps + back) / 2
+
+
+@dataclass(frozen=True)
+class UnbiasedCodec(HeatmapCodec):
+    """The coding without rounding: cell = x * (w - 1) / (W - 1), so that (W - 1 - x) lies at w - 1 - cell."""
+
+    flip_shift: ClassVar[int] = 0
+
+    @property
+    def _pixels_per_cell(self) -> tuple[float, float]:
+        (width, height), (columns, rows) = self.input_size, self.heatmap_size
+        return (width - 1) / (columns - 1), (height - 1) / (rows - 1)
+
+    def _to_cells(self, keypoints: Tensor) -> Tensor:
+        return keypoints / keypoints.new_tensor(self._pixels_per_cell)
+
+    def _to_crop(self, cells: Tensor) -> Tensor:
+        return cells * cells.new_tensor(self._pixels_per_cell)
+
+    def _step_from_peak(self, flat: Tensor, index: Tensor) -> Tensor:
+        """Newton's step to the vertex of the log-heatmap, which for a Gaussian is a paraboloid.
+
+            step = -H^-1 g,    with gradient g and Hessian H by central differences around the peak
+
+        There is none at the border or where the log-heatmap is not concave, and at most a cell.
+        """
+        width, height = self.heatmap_size
+        column, row = index % width, index // width
+        interior = (column > 0) & (column < width - 1) & (row > 0) & (row < height - 1)
+        log = flat.clamp_min(_SMALLEST_HEAT).log()
+
+        def at(dx: int, dy: int) -> Tensor:
+            neighbour = torch.where(interior, index + dx + dy * width, index)
+            return log.gather(-1, neighbour[..., None])[..., 0]
+
+        center = at(0, 0)
+        g_x, g_y = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+        h_xx, h_yy = at(1, 0) - 2 * center + at(-1, 0), at(0, 1) - 2 * center + at(0, -1)
+        h_xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+        determinant = h_xx * h_yy - h_xy**2
+        concave = interior & (h_xx < 0) & (determinant > 0)
+        divisor = torch.where(concave, determinant, 1.0)
+        step = torch.stack([(h_xy * g_y - h_yy * g_x) / divisor, (h_xy * g_x - h_xx * g_y) / divisor], dim=-1)
+        return torch.where(concave[..., None], step.clamp(-1, 1), 0.0)
+
+
+def make_codec(coding: Coding, input_size: tuple[int, int], sigma: float | None = None) -> HeatmapCodec:
+    """The codec of a coding's name.
+
+    Raises:
+        ValueError: if there is no such coding, or size or sigma do not fit.
+    """
+    if coding not in _CODECS:
+        raise ValueError(f"coding is one of {list(_CODECS)}, got {coding!r}")
+    return _CODECS[coding](input_size, sigma)
+
+
+_CODECS: dict[str, type[HeatmapCodec]] = {"paper": HeatmapCodec, "unbiased": UnbiasedCodec}

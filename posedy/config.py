@@ -10,6 +10,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from posedy.codec import Coding
 from posedy.models.pose_net import HeatmapOutput
 from posedy.models.zoo import create_model, list_models
 
@@ -53,6 +54,19 @@ class KeypointSet(_Section):
     images: Path
 
 
+class SkeletonConfig(_Section):
+    """What the annotation file does not say about its keypoints, by their names; it wins over the file."""
+
+    flip_pairs: list[tuple[str, str]] | None = None
+    """Pairs that a mirror exchanges, such as [[left_paw, right_paw]]; None: the file's, or those whose names say so."""
+    limbs: list[tuple[str, str]] | None = None
+    """Pairs that drawings join by a line; None is the file's `skeleton`."""
+    sigmas: float | list[float] | dict[str, float] | None = None
+    """Of OKS: one for all, a list in the file's order, or by name; None: the file's, or the mean of COCO's (0.064)."""
+    upper_body: list[str] | None = None
+    """The keypoints of the upper body, for half-body augmentation; None: the file's, or none."""
+
+
 class DataConfig(_Section):
     """Where the data set is. Relative paths count from the working directory; ~ is the home directory."""
 
@@ -70,6 +84,7 @@ class DataConfig(_Section):
     """More training sets of the same keypoints."""
     boxes: Path | None = None
     """Person boxes for testing (COCO results of a detector); None is the ground truth's."""
+    skeleton: SkeletonConfig = SkeletonConfig()
 
     @property
     def train_set(self) -> KeypointSet:
@@ -95,6 +110,7 @@ _OPTIONS_ELSEWHERE = {
     "output": "it is model.output",
     "input_size": "it is model.input_size",
     "temperature": "it is train.temperature",
+    "coding": "it is model.coding",
     "num_keypoints": "the annotation file has the keypoints",
     "skeleton": "the annotation file has the keypoints",
 }
@@ -112,6 +128,10 @@ class ModelConfig(_Section):
     """Of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; `create_model` documents them."""
     output: HeatmapOutput = "linear"
     """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs."""
+    coding: Coding = "paper"
+    """How keypoints become heatmaps: "paper" rounds targets to cells and decodes quarters of a cell; "unbiased" does
+    neither (Huang et al., CVPR 2020; Zhang et al., CVPR 2020), which should help most where crops are small. A network
+    keeps the coding that it was trained with."""
     sigma: float | None = Field(None, gt=0)
     """Standard deviation of the targets in cells; None is 2 at 256 pixels of height, and in proportion."""
     weights: Path | None = None
@@ -175,7 +195,10 @@ class TrainConfig(_Section):
 
     epochs: int = Field(210, ge=1)
     batch_size: int = Field(128, ge=1)
-    """Persons per step, over all devices together."""
+    """Persons per step of the optimiser, over all devices together."""
+    accumulation: int = Field(1, ge=1)
+    """Parts that each device's share of a batch is worked through in: the same step in less memory (but batch norm sees
+    a part at a time)."""
     lr: float = Field(1e-3, gt=0)
     schedule: Schedule = "step"
     """"step": the rate falls to a tenth at each of `lr_drops`; "cosine": half a cosine from lr to 0."""
@@ -189,7 +212,25 @@ class TrainConfig(_Section):
     """Processes that load crops, for each device; None is one for each CPU core, at most 8."""
     seed: int = Field(0, ge=0)
     precision: Precision = "fp32"
-    """Mixed precision of the forward pass; attention and loss stay in float32."""
+    """Mixed precision of the forward pass; attention and loss stay in float32. bf16 about halves a step's time on CPUs
+    with AMX and on GPUs; fp16 (GPUs only) needs loss scaling, which is done."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay per step of a moving average of the weights, which is then what is evaluated and saved as best.pt; None is
+    off. 0.999 to 0.9998 usually bring a little AP and a steadier curve; the average of few steps forgets faster."""
+    weight_decay: float = Field(0, ge=0)
+    """Decoupled (AdamW), of the kernels of convolutions and linear layers; norms, biases and attention are spared. 0.01
+    to 0.1 helps against overfitting on small data sets."""
+    clip_gradients: float | None = Field(None, gt=0)
+    """Largest norm of all gradients together; None is off. 1 to 10 keeps bad batches from harm at large rates."""
+    freeze_batch_norm: bool = False
+    """Batch norm uses and keeps the statistics that it started with: for fine-tuning with few persons per step."""
+    sync_batch_norm: bool = False
+    """Batch norm takes its statistics over all GPUs: worth its time below about 16 persons per GPU."""
+    shared_decoding: bool = False
+    """Decode a photo once for all its persons: nearly twice the samples per second on COCO. They then come close
+    together, spread only by `shuffle_buffer`; off until AP is shown to be equal."""
+    shuffle_buffer: int = Field(2048, ge=1)
+    """Persons, on each device, among which the next one is drawn if decoding is shared; 2048 take 300 MB at 256x192."""
 
 
 class EvalConfig(_Section):

@@ -3,6 +3,7 @@
 COCO's 17 keypoints are built in as `COCO17`; other skeletons are read from the category of a COCO file.
 """
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,16 +134,17 @@ class Skeleton:
 
 
 def _pairs_by_name(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """Pairs of indices whose names differ only in 'left' and 'right'."""
+    """Pairs of indices whose names differ only in 'left' and 'right', or in L and R as a word of their own."""
     index_of = {name.lower(): index for index, name in enumerate(names)}
     pairs = []
     for index, name in enumerate(names):
-        mirrored = name.lower().replace("left", "right")
+        mirrored = _LEFT.sub(lambda found: "right" if len(found[0]) > 1 else "r", name.lower())
         if mirrored != name.lower() and mirrored in index_of:
             pairs.append((index, index_of[mirrored]))
     return tuple(pairs)
 
 
+_LEFT = re.compile(r"left|(?<![a-z0-9])l(?![a-z0-9])")
 _COCO_NAMES = (
     "nose",
     "left_eye",

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import make_codec
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.detections import Detections, read_detections
@@ -69,7 +69,7 @@ def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
     if net.name != config.model.name:
         raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
     model = config.model
-    asked = {"num_kernels": model.num_kernels, "output": model.output, **model.options}
+    asked = {"num_kernels": model.num_kernels, "output": model.output, "coding": model.coding, **model.options}
     held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
     for name in sorted(asked.keys() | held.keys()):
         if asked.get(name) != held.get(name):
@@ -92,7 +92,7 @@ def read_val_set(config: Config, net: PoseNet, checkpoint: Path) -> tuple[CocoPe
         OSError, ValueError: if a file is missing, damaged, or has other keypoints than the network.
     """
     val = config.data.val_set
-    persons = read_coco(val.annotations, val.images)
+    persons = read_coco(val.annotations, val.images, config.data.skeleton)
     print(persons.summary())
     if net.num_keypoints != persons.skeleton.num_keypoints:
         raise ValueError(
@@ -137,7 +137,7 @@ def run_test(
         net,
         persons,
         boxes,
-        HeatmapCodec(config.model.input_size, config.model.sigma),
+        make_codec(config.model.coding, config.model.input_size, config.model.sigma),
         config.eval,
         device=device,
         workers=config.train.workers if config.train.workers is not None else default_workers(),

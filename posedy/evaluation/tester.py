@@ -66,14 +66,15 @@ def predict_crops(
         config: flip and batch size.
         device: of the network.
         workers: processes that load crops.
-        part: (i, n) takes every n-th crop from the i-th on; the parts together are all crops, each once.
+        part: (i, n) takes the i-th of n parts; together they are all crops, each once.
         progress: whether to show a bar.
 
     Returns:
         Indices (M,) of the crops, keypoints (M, K, 2) in image pixels and their scores (M, K).
     """
     skeleton = crops.persons.skeleton
-    indices = np.arange(part[0], len(crops), part[1])
+    # neighbours, which share their photo
+    indices = np.array_split(np.arange(len(crops)), part[1])[part[0]]
     loader: DataLoader[Any] = DataLoader(
         Subset(crops, indices.tolist()),
         batch_size=config.batch_size,
@@ -206,7 +207,9 @@ def evaluate_network(
     order = np.argsort(indices)
     poses = BoxPoses(image_index, box_array, scores, keypoints[order], keypoint_scores[order])
     results = poses_to_results(persons, poses, crops.sizes.prod(axis=-1), config)
-    metrics = evaluate_keypoints(truth if truth is not None else persons.annotations, results)
+    metrics = evaluate_keypoints(
+        truth if truth is not None else persons.annotations, results, sigmas=persons.skeleton.sigmas
+    )
     protocol = Protocol(
         boxes="gt" if boxes is None else boxes.path.name,
         num_boxes=len(box_array),

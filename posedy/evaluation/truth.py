@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from posedy.config import SkeletonConfig
 from posedy.data.columns import load_json
+from posedy.data.skeletons import with_overrides
 
 AnnotationSource = str | Path | Mapping[str, Any]
 _NEEDED_KEYS = ("image_id", "keypoints", "area", "bbox", "iscrowd")
@@ -45,10 +47,14 @@ class KeypointTruth:
         return [person for person in self.annotations if person["num_keypoints"] > 0 and not person["iscrowd"]]
 
     @classmethod
-    def from_coco(cls, annotations: AnnotationSource) -> "KeypointTruth":
+    def from_coco(cls, annotations: AnnotationSource, overrides: SkeletonConfig | None = None) -> "KeypointTruth":
         """Reads the truth from an annotation file or from its content; what is given is left as it is.
 
         An annotation without `num_keypoints` has as many as are labelled (v > 0).
+
+        Args:
+            annotations: the file or its content.
+            overrides: what a configuration says about the keypoints in place of the file, such as sigmas.
 
         Raises:
             OSError: if the file cannot be read.
@@ -80,7 +86,7 @@ class KeypointTruth:
                 copies.append(_checked_copy(annotation, len(copies) + 1, len(category["keypoints"]), where))
         return cls(
             source=source,
-            category=category,
+            category=with_overrides(category, overrides),
             category_ids=frozenset(record["id"] for record in content["categories"]),
             image_ids=tuple(sorted(image_ids)),
             annotations=tuple(copies),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import make_codec
 from posedy.device import choose_device
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
@@ -69,7 +69,7 @@ class PoseEstimator:
                 "(create_model(..., skeleton=...)); flip=False does without"
             )
         self._net = net.eval().to(self.device)
-        self._codec = HeatmapCodec(net.input_size)
+        self._codec = make_codec(net.coding, net.input_size)
         self._flip_permutation = net.skeleton.flip_permutation if flip and net.skeleton is not None else None
         self._batch_size = batch_size
         self.skeleton = net.skeleton if net.skeleton is not None else _nameless(net.num_keypoints)

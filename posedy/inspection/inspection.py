@@ -89,7 +89,7 @@ def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     persons, boxes = read_val_set(config, net, checkpoint)
     if len(persons if boxes is None else boxes.boxes) < 2:
         raise ValueError("attention is shuffled across images: that takes two boxes or more, there is one")
-    truth = KeypointTruth.from_coco(persons.annotations)
+    truth = KeypointTruth.from_coco(persons.annotations, config.data.skeleton)
     found = inspect_layers(layers, lambda: run_test(net, persons, boxes, config, chosen, truth))
     record = found.to_json() | {"model": net.name, "checkpoint": checkpoint.name}
     write_json_atomically(out / "inspection.json", record, indent=2)

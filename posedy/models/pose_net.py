@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from posedy.codec import Coding
 from posedy.skeleton import Skeleton
 
 HeatmapOutput = Literal["linear", "softmax"]
@@ -64,6 +65,11 @@ class PoseNet(nn.Module):
     def num_keypoints(self) -> int:
         """The number K of heatmaps."""
         return self.options["num_keypoints"]
+
+    @property
+    def coding(self) -> Coding:
+        """How its heatmaps are decoded."""
+        return self.options.get("coding", "paper")
 
     @property
     def in_channels(self) -> int:

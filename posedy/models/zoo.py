@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import Coding, make_codec
 from posedy.models.blocks import BNECK_LAYERS, Backbone, ConvFactory, DynamicConvFactory, static_conv
 from posedy.models.heads import BneckHead, DeconvHead
 from posedy.models.mobilenetv2 import MobileNetV2
@@ -110,6 +110,7 @@ def create_model(
     *,
     temperature: float = 30.0,
     output: HeatmapOutput = "linear",
+    coding: Coding = "paper",
     input_size: tuple[int, int] = (192, 256),
     skeleton: Skeleton | None = None,
     **options: Any,
@@ -122,6 +123,7 @@ def create_model(
         num_kernels: K of each dynamic convolution.
         temperature: tau of the attention's softmax.
         output: "linear", the paper's, or "softmax": each heatmap a distribution over its cells, for cross-entropy.
+        coding: "paper" or "unbiased", of its heatmaps; kept with the network for those who decode them.
         input_size: (width, height) of the crops; kept with the network for those who use it.
         skeleton: the meaning of the keypoints; COCO's when there are 17.
         options: of the architecture, `list_options(name)` has those of a network:
@@ -137,7 +139,7 @@ def create_model(
     _check_name(name, list_models())
     _check_options(name, options)
     _check_at_least_one(num_keypoints=num_keypoints, num_kernels=num_kernels)
-    HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
+    make_codec(coding, input_size)  # refuses what it does not know
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output is one of {list(get_args(HeatmapOutput))}, got {output!r}")
     if not isinstance(skeleton, Skeleton | None):
@@ -152,7 +154,13 @@ def create_model(
     make_head, _ = _HEADS[head_name.removeprefix("dy_")]
     conv = _conv_factory(head_name, num_kernels, temperature, options)
     head = make_head(backbone.out_channels, num_keypoints, conv, **_those_of(make_head, options))
-    record: dict[str, Any] = {"num_keypoints": num_keypoints, "num_kernels": num_kernels, "output": output, **options}
+    record: dict[str, Any] = {
+        "num_keypoints": num_keypoints,
+        "num_kernels": num_kernels,
+        "output": output,
+        "coding": coding,
+        **options,
+    }
     return PoseNet(backbone, head, name=name, skeleton=skeleton, input_size=input_size, options=record)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written whole or not at all, of tensors and plain types only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,20 @@ import torch
 
 from posedy.config import Config
 from posedy.files import replacing
-from posedy.weights.network_file import read_checkpoint
+from posedy.models.pose_net import PoseNet
+from posedy.training.ema import WeightAverage
+from posedy.weights.network_file import network_state, read_checkpoint
 
 LAST = "last.pt"
 BEST = "best.pt"
 
-# What a checkpoint has beside the network when a run can go on from it.
-_STATE_KEYS = (
-    *("optimizer", "scaler", "epoch", "step", "num_crops", "loss_sum", "seconds", "numbers", "evaluated_epoch"),
-    *("best_ap", "metrics", "protocol", "random", "config"),
-)
-# What may differ when a run goes on; everything else changes the mathematics.
-_FREE_KEYS = (
-    *("data.root", "data.boxes", "train.epochs", "train.workers", "eval.every", "eval.flip", "eval.batch_size"),
-    *("eval.box_threshold", "eval.keypoint_threshold", "eval.nms", "eval.backend"),
-)
+# What may differ when a run goes on: where data lie (their content is compared), and what only costs time or space.
+# Everything else changes the mathematics, of the weights or of the AP that chooses the best ones.
+_FREE_KEYS = ("train.workers", "eval.every", "eval.batch_size")
+_FREE_SECTION, _SKELETON = "data.", "data.skeleton."
+# What a position in the middle of an epoch depends on.
+_ORDER_KEYS = ("train.batch_size", "train.seed", "train.shared_decoding", "train.shuffle_buffer")
+_DATA, _PROCESSES = "the persons of the data sets", "the number of processes"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -31,8 +31,99 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def read_run(run: Path, config: Config) -> dict[str, Any]:
+@dataclass
+class RunState:
+    """Where a training stands, beside its configuration.
+
+    Attributes:
+        epoch: epochs done.
+        step: steps done of the epoch that was begun.
+        loss_sum: of these steps.
+        seconds: that they took.
+        numbers: the last row of metrics.csv.
+        metrics: of the last evaluation.
+        protocol: of the last evaluation.
+        evaluated_epoch: after how many epochs that was.
+        best_ap: so far.
+        scaler: the state of fp16's loss scaler.
+        network: the network to use, as `network_state` gives it: the average, if there is one.
+        trained: the tensors that training goes on with, where `network` is an average of them.
+        average_steps: that the average has taken in.
+        optimizer: its state.
+        random: the state of torch's generator.
+        changes: what differs from the configuration of the run so far, one line each.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    numbers: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    protocol: str = ""
+    evaluated_epoch: int = 0
+    best_ap: float | None = None
+    scaler: dict[str, Any] | None = None
+    network: dict[str, Any] = field(default_factory=dict)
+    trained: dict[str, Any] | None = None
+    average_steps: int = 0
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    random: torch.Tensor | None = None
+    changes: Sequence[str] = ()
+
+    def place(self) -> str:
+        """The position in words."""
+        return f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
+
+    def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
+        """Fills a freshly built network, its optimiser and its average, and lets go of the copies."""
+        net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
+        optimizer.load_state_dict(self.optimizer)
+        if average is not None:
+            average.net.load_state_dict(self.network["tensors"])
+            average.steps = self.average_steps
+        if self.random is not None:
+            torch.set_rng_state(self.random)
+        self.network, self.trained, self.optimizer, self.random = {}, None, {}, None
+
+    def save(
+        self,
+        path: Path,
+        net: PoseNet,
+        optimizer: torch.optim.Optimizer,
+        average: WeightAverage | None,
+        config: Config,
+        data: str,
+        processes: int,
+    ) -> None:
+        """Writes all that is needed to go on."""
+        names = [entry.name for entry in fields(self) if entry.name != "changes"]
+        plain = {name: getattr(self, name) for name in names}
+        save_checkpoint(
+            path,
+            plain
+            | {
+                "network": network_state(net if average is None else average.net),
+                "trained": None if average is None else net.state_dict(),
+                "average_steps": 0 if average is None else average.steps,
+                "optimizer": optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+                "config": config.model_dump(mode="json"),
+                "data": data,
+                "processes": processes,
+            },
+        )
+
+
+def read_run(run: Path, config: Config, data: str, processes: int, accept_changes: bool = False) -> RunState:
     """Reads the last checkpoint of a run that goes on.
+
+    Args:
+        run: the run's folder.
+        config: of the training that goes on.
+        data: fingerprint of its data sets.
+        processes: their number.
+        accept_changes: whether another mathematics is accepted, where it is possible.
 
     Raises:
         OSError: if there is none.
@@ -40,22 +131,48 @@ def read_run(run: Path, config: Config) -> dict[str, Any]:
     """
     path = run / LAST
     state = read_checkpoint(path)
-    missing = [key for key in _STATE_KEYS if key not in state]
+    names = [entry.name for entry in fields(RunState) if entry.name != "changes"]
+    missing = [key for key in (*names, "config", "data", "processes") if key not in state]
     if missing:
         raise ValueError(
             f"{path} is not a checkpoint that a run can go on from (it has no {', '.join(missing)}); to start from its "
             f"weights: model.weights={path} and another --out"
         )
-    before, now = _flat(state["config"]), _flat(config.model_dump(mode="json"))
-    differences = [
-        f"  {key}: {before.get(key)!r} in the run, {now.get(key)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _FREE_KEYS
-    ]
-    if differences:
+    before = _flat(state["config"]) | {_DATA: state["data"], _PROCESSES: state["processes"]}
+    now = _flat(config.model_dump(mode="json")) | {_DATA: data, _PROCESSES: processes}
+    changed = [key for key in sorted(before.keys() | now.keys()) if _changes(key, before.get(key), now.get(key))]
+    lines = [f"  {_difference(key, before.get(key), now.get(key))}" for key in changed]
+    if changed and not accept_changes:
         heading = f"{run} was trained with another configuration:"
-        raise ValueError("\n".join([heading, *differences, "go on with its values, or use another --out"]))
-    return state
+        advice = "go on with its values, use another --out, or say --accept-changes to go on with these"
+        raise ValueError("\n".join([heading, *lines, advice]))
+    impossible = [key for key in changed if key.startswith("model.")]
+    if state["step"]:
+        impossible += [key for key in changed if key in (*_ORDER_KEYS, _DATA, _PROCESSES)]
+    if impossible:
+        why = "the network would not fit, or the checkpoint stands in the middle of an epoch of another order"
+        heading = f"{run} cannot go on with these changes ({why}):"
+        lines = [f"  {_difference(key, before.get(key), now.get(key))}" for key in impossible]
+        raise ValueError("\n".join([heading, *lines, f"to start anew from its weights: model.weights={path}"]))
+    found = RunState(**{name: state[name] for name in names}, changes=lines)
+    if any(key.startswith("eval.") for key in changed):
+        found.best_ap = None  # it was measured by another protocol
+    return found
+
+
+def _changes(key: str, before: Any, now: Any) -> bool:
+    """Whether two values of a key make another mathematics; a run may be made longer."""
+    if key in _FREE_KEYS or (key.startswith(_FREE_SECTION) and not key.startswith(_SKELETON)):
+        return False
+    if key == "train.epochs" and before is not None and now is not None:
+        return now < before
+    return before != now
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if key == _DATA:
+        return f"{key}: {before} in the run, {now} now"
+    return f"{key}: {before!r} in the run, {now!r} now"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,20 +1,27 @@
-"""What a run writes while it goes: metrics.csv and TensorBoard curves."""
+"""What a run writes while it goes: metrics.csv, TensorBoard curves, pictures of a batch; at its end curves.png."""
 
 import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from posedy.evaluation.coco_metrics import METRIC_NAMES
 from posedy.files import write_bytes_atomically
+from posedy.training.curves import draw_curves
 
-_COLUMNS = ("epoch", "step", "lr", "temperature", "loss", "persons_per_second", "seconds", *METRIC_NAMES)
+_COLUMNS = (
+    *("epoch", "step", "lr", "temperature", "loss", "persons_per_second", "data_share", "memory_mb", "seconds"),
+    *METRIC_NAMES,
+)
 
 
 class RunLog:
-    """One row for each epoch in metrics.csv and the same numbers as TensorBoard curves.
+    """One row for each epoch in metrics.csv, the same numbers as TensorBoard curves, and pictures.
 
     Args:
         run: the run's folder.
@@ -22,6 +29,7 @@ class RunLog:
     """
 
     def __init__(self, run: Path, epochs_done: int) -> None:
+        self._run = run
         self._path = run / "metrics.csv"
         self._rows = [row for row in read_metrics(run) if int(row["epoch"]) <= epochs_done]
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
@@ -41,9 +49,17 @@ class RunLog:
                 self._board.add_scalar(f"{group}/{name}", value, int(numbers["epoch"]))
         self._board.flush()
 
+    def show(self, picture: NDArray[np.uint8], epoch: int) -> None:
+        """Keeps a picture (H, W, 3) RGB as pictures/epoch-NNNN.jpg and in TensorBoard."""
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        write_bytes_atomically(self._run / "pictures" / f"epoch-{epoch:04d}.jpg", jpeg.tobytes())
+        self._board.add_image("batch", picture, epoch, dataformats="HWC")
+        self._board.flush()
+
     def close(self) -> None:
-        """Ends the TensorBoard file."""
+        """Ends the TensorBoard file and draws curves.png."""
         self._board.close()
+        draw_curves(read_metrics(self._run), self._run / "curves.png")
 
 
 def _shown(number: float) -> str:

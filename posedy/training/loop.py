@@ -1,37 +1,40 @@
 """The training loop."""
 
 import math
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import make_codec
 from posedy.config import Config
-from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.dataset import EpochSampler, TrainingCrops, use_one_thread
+from posedy.data.dataset import Draw
+from posedy.data.loading import Batch, CropLoader
 from posedy.evaluation.coco_metrics import format_metrics
 from posedy.evaluation.tester import evaluate_network
-from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
+from posedy.memory import peak_memory_mb
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
 from posedy.prediction import normalise_crops
-from posedy.training.checkpoint import BEST, LAST, read_run, save_checkpoint
+from posedy.training.checkpoint import BEST, LAST, RunState, read_run, save_checkpoint
+from posedy.training.ema import WeightAverage
 from posedy.training.interrupt import Interruption, TrainingInterruptedError, interruptible
 from posedy.training.log import RunLog
-from posedy.training.loss import heatmap_loss
+from posedy.training.meter import Meter, clock
+from posedy.training.optimizer import make_optimizer
+from posedy.training.pictures import batch_picture
+from posedy.training.preparation import build_network, make_order, read_training_data
+from posedy.training.processes import Processes
 from posedy.training.schedule import learning_rate, temperature
+from posedy.training.step import TrainingStep
 from posedy.weights.network_file import network_state
-from posedy.weights.starting_weights import start_from
 from posedy.workers import default_workers
+
+_PICTURED = 8
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -41,325 +44,274 @@ class NonFiniteLossError(ArithmeticError):
 class Trainer:
     """Trains the network of a configuration in a run folder, from its last checkpoint if there is one.
 
-    The folder gets config.yaml, metrics.csv, TensorBoard curves, last.pt after every epoch (all that is needed to go
-    on) and best.pt (the network of the best AP so far).
+    The folder gets config.yaml, metrics.csv, curves.png, TensorBoard curves, pictures of a batch, last.pt after every
+    epoch (all that is needed to go on) and best.pt (the network of the best AP so far).
 
     Args:
         config: the experiment.
         run: its folder.
         progress: whether to show bars.
+        accept_changes: go on with a configuration that changes the mathematics, which is refused otherwise.
 
     Raises:
         OSError, ValueError: if data, weights or an earlier run in the folder do not fit the configuration.
     """
 
-    def __init__(self, config: Config, run: Path, progress: bool = True) -> None:
+    def __init__(self, config: Config, run: Path, progress: bool = True, accept_changes: bool = False) -> None:
         self.config = config
         self.run = run
-        precision = config.train.precision
-        self.accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
-        self.progress = progress and self.accelerator.is_main_process
-        if config.train.batch_size % self.accelerator.num_processes:
-            raise ValueError(
-                f"train.batch_size={config.train.batch_size} does not divide by the {self.accelerator.num_processes} "
-                "processes"
-            )
+        self.processes = Processes(config.train)
+        self.say = self.processes.say
+        self.progress = progress and self.processes.is_main
         self.workers = config.train.workers if config.train.workers is not None else default_workers()
-        self.codec = HeatmapCodec(config.model.input_size, config.model.sigma)
-        self._read_data()
+        self.codec = make_codec(config.model.coding, config.model.input_size, config.model.sigma)
+        self.state = RunState()
+        with self.processes.all_or_none():
+            self.data = read_training_data(config, self.say)
+            order = make_order(config, self.data.crops, self.processes.rank, self.processes.count)
+            pin_memory = self.processes.device.type == "cuda"
+            self.loader = CropLoader(self.data.crops, order, self.workers, pin_memory)
+            torch.manual_seed(config.train.seed)
+            goes_on = (run / LAST).is_file()
+            weights = None if goes_on else config.model.weights
+            net = build_network(config, self.data.crops.skeleton, self.say, weights)
+            optimizer = make_optimizer(net, config.train)
+            decay = config.train.ema_decay
+            self.average = WeightAverage(net, decay) if decay is not None else None
+            if goes_on:
+                self.state = read_run(run, config, self.data.fingerprint, self.processes.count, accept_changes)
+                self.state.restore(net, optimizer, self.average)
+                if self.state.changes:
+                    self.say("\n".join(["going on with changes:", *self.state.changes]))
+                self.say(f"going on from {run / LAST} after {self.state.place()} of {config.train.epochs} epochs")
+        with self.processes.all_or_none():
+            if not self.processes.same((self.state.epoch, self.state.step)):
+                raise ValueError(
+                    f"not every process finds the same {run / LAST}: several machines need a shared folder"
+                )
+        if config.train.sync_batch_norm:
+            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        self.net = net
+        if self.average is not None:
+            self.average.net.to(self.processes.device)
+        self.training_step = TrainingStep(net, optimizer, self.average, self.codec, config.train, self.processes)
+        scaler = self.processes.accelerator.scaler
+        if scaler is not None and self.state.scaler is not None:
+            scaler.load_state_dict(self.state.scaler)
+        self._pending: tuple[Tensor, Tensor] | None = None  # a loss and whose it is
 
-        torch.manual_seed(config.train.seed)
-        self.net = self._build_network()
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.train.lr, fused=True)
-        self.epoch, self.step = 0, 0
-        self.loss_sum, self.seconds = 0.0, 0.0
-        self.numbers: dict[str, float] = {}
-        self.evaluated_epoch = 0
-        self.best_ap: float | None = None
-        self.metrics: dict[str, float] = {}
-        self.protocol = ""
-        scaler_state = self._go_on() if (run / LAST).is_file() else None
-        self.wrapped_net, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
-        if self.accelerator.scaler is not None and scaler_state is not None:
-            self.accelerator.scaler.load_state_dict(scaler_state)
-
-    # -- set-up ----------------------------------------------------------------------------------------------------
-
-    def say(self, text: str) -> None:
-        """Prints on the main process."""
-        if self.accelerator.is_main_process:
-            tqdm.write(text)
-
-    def _read_data(self) -> None:
-        config = self.config
-        train_sets = [config.data.train_set, *config.data.extra]
-        sets = [self._read(entry.annotations, entry.images) for entry in train_sets]
-        self.crops = TrainingCrops(sets, self.codec.input_size, config.augment, config.eval.padding, config.train.seed)
-        self.val = self._read(config.data.val_set.annotations, config.data.val_set.images)
-        if self.val.skeleton.keypoints != self.crops.skeleton.keypoints:
-            raise ValueError(
-                f"{self.val.annotations} and {sets[0].annotations} differ in their keypoints: "
-                f"{list(self.val.skeleton.keypoints)} and {list(self.crops.skeleton.keypoints)}"
-            )
-        self.truth = KeypointTruth.from_coco(self.val.annotations)
-        if not self.truth.labelled:
-            raise ValueError(f"{self.val.annotations}: AP is undefined, num_keypoints is 0 for every person")
-        if self.crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
-            self.say("half body is off: the categories of the training set name no 'upper_body' keypoints")
-        self.sampler = EpochSampler(
-            len(self.crops),
-            config.train.batch_size,
-            config.train.seed,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-
-    def _read(self, annotations: Path, images: Path) -> CocoPersons:
-        persons = read_coco(annotations, images)
-        self.say(persons.summary())
-        for warning in persons.warnings:
-            self.say(f"  warning: {warning}")
-        return persons
-
-    def _build_network(self) -> PoseNet:
-        model, skeleton = self.config.model, self.crops.skeleton
-        net = create_model(
-            model.name,
-            skeleton.num_keypoints,
-            model.num_kernels,
-            temperature=self.config.train.temperature.start,
-            output=model.output,
-            input_size=model.input_size,
-            skeleton=skeleton,
-            **model.options,
-        )
-        if net.in_channels not in (1, 3):
-            raise ValueError(
-                f"model.options: crops of photos have 3 channels, got in_channels={net.in_channels} (3 or 1)"
-            )
-        if model.weights is not None and not (self.run / LAST).is_file():
-            self.say(f"starting from {start_from(net, model.weights)}")
-        return net
-
-    def _go_on(self) -> dict[str, Any] | None:
-        """Takes up the state of the last checkpoint; returns that of the loss scaler, which does not exist yet."""
-        state = read_run(self.run, self.config)
-        if state["num_crops"] != len(self.crops):
-            raise ValueError(
-                f"{self.run} was trained on {state['num_crops']} persons, the training set has {len(self.crops)} now"
-            )
-        self.net.load_state_dict(state["network"]["tensors"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
-        self.numbers, self.metrics = state["numbers"], state["metrics"]
-        self.evaluated_epoch, self.best_ap = state["evaluated_epoch"], state["best_ap"]
-        self.protocol = state["protocol"]
-        torch.set_rng_state(state["random"])
-        where = f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
-        self.say(f"going on from {self.run / LAST} after {where} of {self.config.train.epochs} epochs")
-        return state["scaler"]
+    @property
+    def evaluated_net(self) -> PoseNet:
+        """The network that is measured and saved for use: the average of the weights, if there is one."""
+        return self.net if self.average is None else self.average.net
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    def fit(self) -> dict[str, float]:
+    def fit(self, stop_after_epochs: int | None = None) -> dict[str, float]:
         """Trains to the last epoch and returns the numbers of the last evaluation.
+
+        Args:
+            stop_after_epochs: end after so many epochs of this call, to go on another time.
 
         Raises:
             TrainingInterruptedError: after Ctrl-C; training goes on from there with the same command.
             NonFiniteLossError: if the loss is not a number any more.
+            LostProcessError: if another process of the training has ended.
         """
-        epochs = self.config.train.epochs
-        if self.accelerator.is_main_process:
+        state, epochs = self.state, self.config.train.epochs
+        last = epochs if stop_after_epochs is None else min(epochs, state.epoch + stop_after_epochs)
+        log = None
+        if self.processes.is_main:
             write_bytes_atomically(self.run / "config.yaml", self.config.to_yaml().encode())
-        log = RunLog(self.run, self.epoch) if self.accelerator.is_main_process else None
-        loader = DataLoader(
-            self.crops,
-            batch_sampler=self.sampler,
-            num_workers=self.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            persistent_workers=self.workers > 0,
-            worker_init_fn=use_one_thread,
-        )
-        with interruptible() as interruption:
+            log = RunLog(self.run, state.epoch)
+            if state.epoch == state.step == 0:
+                self._draw_batch(log)
+        with interruptible() as interruption, self.processes.together():
             while True:
                 if self._evaluation_is_due():
                     self._evaluate()
+                    if log is not None:
+                        self._draw_batch(log)
                     self._save_epoch(log)
-                if self.epoch >= epochs:
+                if state.epoch >= last:
                     break
                 if self._is_asked_to_stop(interruption):
                     self._stop_here()
-                self._train_epoch(loader, interruption)
+                self._train_epoch(interruption)
                 # An epoch is safe before its evaluation, which may take long.
                 self._save_epoch(log)
         if log is not None:
             log.close()
-        return self.metrics
+        if last < epochs:
+            self.say(f"stopped after {last} of {epochs} epochs, as asked; the same command goes on from there")
+        return state.metrics
 
-    def _train_epoch(self, loader: DataLoader[Any], interruption: Interruption) -> None:
-        config, steps = self.config.train, len(self.sampler)
-        tau = temperature(config.temperature, self.epoch)
+    def _train_epoch(self, interruption: Interruption) -> None:
+        config, state, steps = self.config.train, self.state, len(self.loader)
+        tau = temperature(config.temperature, state.epoch)
         set_temperature(self.net, tau)
-        self.net.train()
-        self.sampler.set_position(self.epoch, self.step)
-        began = time.perf_counter()
-        seen, rate = 0, config.lr
+        self.training_step.begin_epoch()
+        meter = Meter()
+        rate = config.lr
         bar = tqdm(
             total=steps,
-            initial=self.step,
-            desc=f"epoch {self.epoch + 1}/{config.epochs}",
+            initial=state.step,
+            desc=f"epoch {state.epoch + 1}/{config.epochs}",
             unit="step",
             disable=None if self.progress else True,
             leave=False,
         )
-        for batch in loader:
-            rate = learning_rate(config, self.epoch * steps + self.step, steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.loss_sum += self._train_step(batch)
-            self.step += 1
-            seen += len(batch["crop"]) * self.accelerator.num_processes
-            elapsed = time.perf_counter() - began
-            left = (elapsed / seen) * (len(self.crops) * (config.epochs - self.epoch) - self.step * config.batch_size)
+        for batch in meter.watch(self.loader.epoch(state.epoch, state.step)):
+            rate = learning_rate(config, state.epoch * steps + state.step, steps)
+            persons = self.loader.order.persons(state.step)
+            self._train_step(batch, persons, rate)
+            state.step += 1
+            meter.persons += persons
+            left = (len(self.data.crops) * (config.epochs - state.epoch)) - state.step * config.batch_size
             bar.update()
             bar.set_postfix_str(
-                f"loss {self.loss_sum / self.step:.5f}, {seen / elapsed:.0f} persons/s, left {_clock(max(left, 0))}"
-                + (f", best AP {self.best_ap:.3f}" if self.best_ap is not None else "")
+                f"loss {state.loss_sum / max(state.step - 1, 1):.5f}, {meter.persons_per_second:.0f} persons/s, "
+                f"data {meter.data_share:.0%}, left {clock(max(left, 0) / meter.persons_per_second)}"
+                + (f", best AP {state.best_ap:.3f}" if state.best_ap is not None else "")
             )
-            if self.step < steps and self._is_asked_to_stop(interruption):
-                self.seconds += elapsed
+            if state.step < steps and self._is_asked_to_stop(interruption):
+                self._check_loss()
+                state.seconds += meter.seconds
                 self._stop_here()
+        self._check_loss()
         bar.close()
-        elapsed = time.perf_counter() - began
-        self.numbers = {
-            "epoch": self.epoch + 1,
-            "step": (self.epoch + 1) * steps,
+        state.numbers = {
+            "epoch": state.epoch + 1,
+            "step": (state.epoch + 1) * steps,
             "lr": rate,
             "temperature": tau,
-            "loss": self.loss_sum / steps,
-            "persons_per_second": seen / elapsed,
-            "seconds": self.seconds + elapsed,
+            "loss": state.loss_sum / steps,
+            "persons_per_second": meter.persons_per_second,
+            "data_share": meter.data_share,
+            "memory_mb": peak_memory_mb(self.processes.device),
+            "seconds": state.seconds + meter.seconds,
         }
         self.say(
-            f"epoch {self.epoch + 1}/{config.epochs}: loss {self.numbers['loss']:.5f}, lr {rate:.2g}, "
-            f"{self.numbers['persons_per_second']:.0f} persons/s, {_clock(self.numbers['seconds'])}"
+            f"epoch {state.epoch + 1}/{config.epochs}: loss {state.numbers['loss']:.5f}, lr {rate:.2g}, "
+            f"{meter.persons_per_second:.0f} persons/s ({meter.data_share:.0%} of the time waiting for data), "
+            f"{state.numbers['memory_mb']:.0f} MB, {clock(state.numbers['seconds'])}"
         )
-        self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum, self.seconds = 0.0, 0.0
+        state.epoch, state.step = state.epoch + 1, 0
+        state.loss_sum, state.seconds = 0.0, 0.0
 
-    def _train_step(self, batch: dict[str, Tensor]) -> float:
-        """One step of the optimiser; returns the loss, which is checked before it can do harm."""
-        device = self.accelerator.device
-        crops = batch["crop"].to(device, non_blocking=True)
-        keypoints = batch["keypoints"].to(device, non_blocking=True)
-        labelled = batch["labelled"].to(device, non_blocking=True)
-        targets, weights = self.codec.encode(keypoints, labelled)
-        heatmaps = self.wrapped_net(normalise_crops(crops))
-        loss = heatmap_loss(heatmaps, targets, weights, self.config.train.loss)
-        value = float(loss.detach())
+    def _train_step(self, batch: Batch, persons: int, rate: float) -> None:
+        """One step of the optimiser; the loss of the step before is looked at meanwhile."""
+        loss = self.processes.sum(self.training_step(batch, persons, rate))
+        self._check_loss()
+        self._pending = loss, batch["annotation_id"]
+
+    def _check_loss(self) -> None:
+        """Adds the loss of the last step up, once the device has it; nothing is saved before its loss was looked at."""
+        if self._pending is None:
+            return
+        (loss, annotation_ids), self._pending = self._pending, None
+        value = float(loss)
         if not math.isfinite(value):
             raise NonFiniteLossError(
-                f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}, on the batch of annotations "
-                f"{batch['annotation_id'].tolist()}: look at them, or train with a lower train.lr; {self.run / LAST} "
-                "still holds the state of its last writing, if there was one"
+                f"the loss is {value} in epoch {self.state.epoch + 1}, on the batch of annotations "
+                f"{annotation_ids.tolist()}: look at them, or train with a lower train.lr or with "
+                f"train.clip_gradients; {self.run / LAST} still holds the state of its last writing, if there was one"
             )
-        self.accelerator.backward(loss)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return value
+        self.state.loss_sum += value
 
     def _evaluation_is_due(self) -> bool:
-        due = self.epoch > 0 and (self.epoch % self.config.eval.every == 0 or self.epoch >= self.config.train.epochs)
-        return due and self.step == 0 and self.evaluated_epoch != self.epoch
+        state = self.state
+        due = state.epoch > 0 and (state.epoch % self.config.eval.every == 0 or state.epoch >= self.config.train.epochs)
+        return due and state.step == 0 and state.evaluated_epoch != state.epoch
 
     def _evaluate(self) -> None:
-        self.net.eval()
+        state, net = self.state, self.evaluated_net
+        net.eval()
+        self.processes.share_buffers(net)
         outcome = evaluate_network(
             # accelerate has put mixed precision into net.forward; numbers are those of float32, as in a test
-            partial(PoseNet.forward, self.net),
-            self.val,
+            partial(PoseNet.forward, net),
+            self.data.val,
             None,
             self.codec,
             self.config.eval,
-            device=self.accelerator.device,
+            device=self.processes.device,
             workers=self.workers,
-            truth=self.truth,
-            accelerator=self.accelerator,
+            truth=self.data.truth,
+            accelerator=self.processes.accelerator,
             progress=self.progress,
         )
-        self.metrics, self.protocol, self.evaluated_epoch = outcome.metrics, str(outcome.protocol), self.epoch
-        self.say(format_metrics(self.metrics, self.protocol))
-        self.numbers |= outcome.metrics
-        if self.best_ap is None or outcome.metrics["AP"] > self.best_ap:
-            self.best_ap = outcome.metrics["AP"]
-            if self.accelerator.is_main_process:
-                save_checkpoint(
-                    self.run / BEST,
-                    {
-                        "network": network_state(self.net),
-                        "epoch": self.epoch,
-                        "metrics": outcome.metrics,
-                        "protocol": self.protocol,
-                    },
-                )
+        state.metrics, state.protocol, state.evaluated_epoch = outcome.metrics, str(outcome.protocol), state.epoch
+        self.say(format_metrics(state.metrics, state.protocol))
+        state.numbers |= outcome.metrics
+        if state.best_ap is None or outcome.metrics["AP"] > state.best_ap:
+            state.best_ap = outcome.metrics["AP"]
+            if self.processes.is_main:
+                best = {"network": network_state(net), "epoch": state.epoch, "metrics": outcome.metrics}
+                save_checkpoint(self.run / BEST, best | {"protocol": state.protocol})
+
+    @torch.no_grad()
+    def _draw_batch(self, log: RunLog) -> None:
+        """Draws the same few training crops each time, with their targets and what the network makes of them."""
+        crops, net = self.data.crops, self.evaluated_net
+        draws = [Draw(0, index * len(crops) // _PICTURED) for index in range(_PICTURED)]
+        batch = default_collate(crops.__getitems__(draws))
+        was_training = net.training
+        heatmaps = PoseNet.forward(net.eval(), normalise_crops(batch["crop"].to(self.processes.device))).float().cpu()
+        net.train(was_training)
+        targets, _ = self.codec.encode(batch["keypoints"], batch["labelled"])
+        found, scores = self.codec.decode(heatmaps.nan_to_num())
+        picture = batch_picture(
+            batch["crop"].numpy(),
+            batch["keypoints"].numpy(),
+            batch["labelled"].numpy(),
+            targets.numpy(),
+            heatmaps.numpy(),
+            found.numpy(),
+            scores.numpy(),
+            crops.skeleton,
+            _PICTURED,
+        )
+        log.show(picture, self.state.epoch)
 
     # -- saving and stopping ---------------------------------------------------------------------------------------
 
     def _save_epoch(self, log: RunLog | None) -> None:
         if log is not None:
             # The row first: one that is ahead of its checkpoint is dropped when the run goes on.
-            log.write(self.numbers)
+            log.write(self.state.numbers)
             self._save()
 
     def _save(self) -> None:
         """Writes last.pt, unless the weights are broken: a good state is not overwritten by a bad one."""
-        network = network_state(self.net)
-        broken = [name for name, tensor in network["tensors"].items() if not tensor.isfinite().all()]
+        broken = [name for name, tensor in self.net.state_dict().items() if not tensor.isfinite().all()]
         if broken:
             raise NonFiniteLossError(
-                f"after epoch {self.epoch}, step {self.step}, {len(broken)} tensors of the network are not finite, "
-                f"first {broken[0]}: train with a lower train.lr; {self.run / LAST} was left as it was"
+                f"after {self.state.place()}, {len(broken)} tensors of the network are not finite, first {broken[0]}: "
+                f"train with a lower train.lr or with train.clip_gradients; {self.run / LAST} was left as it was"
             )
-        scaler = self.accelerator.scaler
-        save_checkpoint(
+        scaler = self.processes.accelerator.scaler
+        self.state.scaler = scaler.state_dict() if scaler is not None else None
+        self.state.save(
             self.run / LAST,
-            {
-                "network": network,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "epoch": self.epoch,
-                "step": self.step,
-                "num_crops": len(self.crops),
-                "loss_sum": self.loss_sum,
-                "seconds": self.seconds,
-                "numbers": self.numbers,
-                "evaluated_epoch": self.evaluated_epoch,
-                "best_ap": self.best_ap,
-                "metrics": self.metrics,
-                "protocol": self.protocol,
-                "random": torch.get_rng_state(),
-                "config": self.config.model_dump(mode="json"),
-            },
+            self.net,
+            self.training_step.optimizer,
+            self.average,
+            self.config,
+            self.data.fingerprint,
+            self.processes.count,
         )
 
     def _is_asked_to_stop(self, interruption: Interruption) -> bool:
         """Whether any process has been asked to; all stop at the same step, or the others would wait for ever."""
-        if self.accelerator.num_processes == 1:
+        if self.processes.count == 1:
             return interruption.asked
-        asked = torch.tensor(float(interruption.asked), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, "sum") > 0)
+        asked = torch.tensor(float(interruption.asked), device=self.processes.device)
+        return bool(self.processes.sum(asked) > 0)
 
     def _stop_here(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.processes.is_main:
             self._save()
-        done = f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
         raise TrainingInterruptedError(
-            f"stopped after {done}; {self.run / LAST} is written, the same command goes on from there"
+            f"stopped after {self.state.place()}; {self.run / LAST} is written, the same command goes on from there"
         )
-
-
-def _clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -8,27 +8,39 @@ from posedy.config import Loss
 _SMALLEST_PROBABILITY = 1e-30
 
 
-def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, kind: Loss) -> Tensor:
-    """The loss of a batch, a scalar.
+def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, kind: Loss, normaliser: Tensor) -> Tensor:
+    """The loss of a batch or of a part of it, a scalar: a sum divided by what belongs to the whole batch.
 
     Args:
         heatmaps: (N, K, h, w) of the network.
         targets: (N, K, h, w) of the codec.
         weights: (N, K), 1 for keypoints that count.
         kind: "mse" or "cross_entropy".
+        normaliser: `loss_normaliser` of the whole batch.
     """
     with torch.autocast(heatmaps.device.type, enabled=False):
-        loss = mean_squared_error if kind == "mse" else cross_entropy
-        return loss(heatmaps.float(), targets, weights)
+        loss = squared_error if kind == "mse" else cross_entropy
+        return loss(heatmaps.float(), targets, weights) / normaliser
 
 
-def mean_squared_error(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """0.5 * mean over N, K, h, w of weight * (heatmap - target)^2 (Sun et al., CVPR 2019)."""
-    return 0.5 * (weights[..., None, None] * (heatmaps - targets) ** 2).mean()
+def loss_normaliser(weights: Tensor, targets: Tensor, persons: int, kind: Loss) -> Tensor:
+    """What the sum over a batch is divided by, a scalar on the device.
+
+    For "mse" all cells of all keypoints of `persons`, labelled or not, which is known for the batch of all processes;
+    for "cross_entropy" the number of keypoints of these weights (N, K) that count, to be added up over processes.
+    """
+    if kind == "mse":
+        return weights.new_tensor(persons * targets[0].numel())
+    return weights.sum()
+
+
+def squared_error(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """0.5 * sum over N, K, h, w of weight * (heatmap - target)^2; its mean is Sun et al.'s loss (CVPR 2019)."""
+    return 0.5 * (weights[..., None, None] * (heatmaps - targets) ** 2).sum()
 
 
 def cross_entropy(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The mean over keypoints that count of -sum over cells of q log p.
+    """The sum over keypoints that count of -sum over cells of q log p.
 
     q is the target and p the heatmap, each divided by its sum; it needs heatmaps that are distributions
     (`model.output: softmax`). From scratch it leaves the mean pose sooner than squared error does, whose gradient at
@@ -37,4 +49,4 @@ def cross_entropy(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     q = targets / targets.sum(dim=(-2, -1), keepdim=True).clamp_min(_SMALLEST_PROBABILITY)
     p = heatmaps / heatmaps.sum(dim=(-2, -1), keepdim=True)
     per_keypoint = -(q * p.clamp_min(_SMALLEST_PROBABILITY).log()).sum(dim=(-2, -1))
-    return (weights * per_keypoint).sum() / weights.sum().clamp_min(1)
+    return (weights * per_keypoint).sum()

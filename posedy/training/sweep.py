@@ -129,7 +129,7 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
         if PartialState().is_main_process:
             minutes = sum(float(row["seconds"]) for row in read_metrics(run)) / 60
             shown = {key: metrics[key] for key in _SHOWN}
-            result = RunResult(name, seed, config.train.epochs, shown, trainer.protocol, minutes)
+            result = RunResult(name, seed, config.train.epochs, shown, trainer.state.protocol, minutes)
             write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
             # Runs that were finished before stay in the table while their turn has not come again, unless they were
             # shorter.

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, and only for the experiment that they are of."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from posedy.config import load_config
 from posedy.models.zoo import create_model
-from posedy.training.checkpoint import LAST, read_run, save_checkpoint
+from posedy.training.checkpoint import LAST, RunState, read_run, save_checkpoint
 from posedy.weights.network_file import network_state
 
 
@@ -27,42 +28,82 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
 
 
-def saved_run(run: Path) -> Path:
-    """The last checkpoint of a run under the default configuration."""
+def saved_run(run: Path, *overrides: str, step: int = 0) -> Path:
+    """The last checkpoint of a run, by default under the default configuration, of two processes."""
     net = create_model("mobilenetv2_035-bneck", input_size=(32, 64))
-    state = dict.fromkeys(
-        ("optimizer", "scaler", "step", "num_crops", "loss_sum", "seconds", "numbers", "evaluated_epoch", "best_ap"), 0
-    )
-    state |= {"metrics": {}, "protocol": "", "random": torch.get_rng_state(), "epoch": 7, "network": network_state(net)}
-    save_checkpoint(run / LAST, state | {"config": load_config(None).model_dump(mode="json")})
+    optimizer = torch.optim.AdamW(net.parameters())
+    state = RunState(epoch=7, step=step, best_ap=0.5)
+    state.save(run / LAST, net, optimizer, None, load_config(None, overrides), "9 persons, ab12", 2)
     return run
+
+
+def going_on(
+    run: Path, *overrides: str, data: str = "9 persons, ab12", processes: int = 2, accept: bool = False
+) -> RunState:
+    return read_run(run, load_config(None, overrides), data, processes, accept)
 
 
 @pytest.mark.parametrize(
     "override",
-    ["data.root=/elsewhere", "train.epochs=500", "train.workers=3", "eval.every=1", "eval.flip=false", "eval.nms=null"],
-)
-def test_what_does_not_change_the_mathematics_may_differ(tmp_path: Path, override: str) -> None:
-    assert read_run(saved_run(tmp_path), load_config(None, [override]))["epoch"] == 7
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
     [
-        ("train.seed=1", r"train\.seed: 0 in the run, 1 now"),
-        ("model.num_kernels=2", r"model\.num_kernels: 4 in the run, 2 now"),
-        ("augment.flip=0", r"augment\.flip: 0\.5 in the run, 0\.0 now"),
-        ("eval.padding=1.5", r"eval\.padding: 1\.25 in the run, 1\.5 now"),
-        ("train.temperature.end=1", r"train\.temperature\.end: 30\.0 in the run, 1\.0 now"),
+        *("data.root=/elsewhere", "data.train_annotations=/elsewhere/a.json", "data.boxes=b.json", "train.epochs=500"),
+        *("train.workers=3", "eval.every=1", "eval.batch_size=3"),
     ],
 )
+def test_what_does_not_change_the_mathematics_may_differ(tmp_path: Path, override: str) -> None:
+    state = going_on(saved_run(tmp_path), override)
+    assert state.epoch == 7
+    assert not state.changes
+
+
+REFUSED = [
+    ("train.seed=1", r"train\.seed: 0 in the run, 1 now"),
+    ("train.epochs=100", r"train\.epochs: 210 in the run, 100 now"),
+    ("train.ema_decay=0.99", r"train\.ema_decay: None in the run, 0\.99 now"),
+    ("train.shared_decoding=true", r"train\.shared_decoding: False in the run, True now"),
+    ("augment.flip=0", r"augment\.flip: 0\.5 in the run, 0\.0 now"),
+    ("eval.padding=1.5", r"eval\.padding: 1\.25 in the run, 1\.5 now"),
+    ("eval.flip=false", r"eval\.flip: True in the run, False now"),
+    ("data.skeleton.sigmas=0.05", r"data\.skeleton\.sigmas: None in the run, 0\.05 now"),
+    ("train.temperature.end=1", r"train\.temperature\.end: 30\.0 in the run, 1\.0 now"),
+]
+
+
+@pytest.mark.parametrize(("override", "words"), [*REFUSED, ("model.num_kernels=2", r"kernels: 4 in the run, 2 now")])
 def test_what_does_is_refused_by_name(tmp_path: Path, override: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        read_run(saved_run(tmp_path), load_config(None, [override]))
+        going_on(saved_run(tmp_path), override)
+
+
+def test_other_persons_and_another_number_of_processes_are_refused(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    with pytest.raises(ValueError, match=r"persons of the data sets: 9 persons, ab12 in the run, 8 persons, cd34 now"):
+        going_on(tmp_path, data="8 persons, cd34")
+    with pytest.raises(ValueError, match=r"the number of processes: 2 in the run, 1 now"):
+        going_on(tmp_path, processes=1)
+
+
+@pytest.mark.parametrize(("override", "words"), REFUSED)
+def test_changes_are_accepted_when_told_so_and_shown(tmp_path: Path, override: str, words: str) -> None:
+    state = going_on(saved_run(tmp_path), override, accept=True)
+    assert len(state.changes) == 1
+    assert re.search(words, state.changes[0])
+    # an AP of another protocol is no score to beat
+    assert state.best_ap == (None if override.startswith("eval.") else 0.5)
+
+
+def test_changes_that_cannot_work_are_refused_even_then(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot go on with these changes.*\n.*num_kernels"):
+        going_on(tmp_path, "model.num_kernels=2", accept=True)
+    saved_run(tmp_path, step=3)
+    with pytest.raises(ValueError, match=r"middle of an epoch.*\n.*train\.batch_size"):
+        going_on(tmp_path, "train.batch_size=64", accept=True)
+    assert going_on(tmp_path, "train.lr=0.1", accept=True).step == 3
 
 
 def test_a_checkpoint_of_weights_alone_is_not_a_run(tmp_path: Path) -> None:
     net = create_model("mobilenetv2_035-bneck", input_size=(32, 64))
     save_checkpoint(tmp_path / LAST, {"network": network_state(net), "epoch": 3})
-    with pytest.raises(ValueError, match=r"has no optimizer.*model\.weights="):
-        read_run(tmp_path, load_config(None))
+    with pytest.raises(ValueError, match=r"it has no step.*optimizer.*model\.weights="):
+        going_on(tmp_path)

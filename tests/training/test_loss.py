@@ -2,9 +2,13 @@
 
 import math
 
+import pytest
 import torch
 
-from posedy.training.loss import cross_entropy, heatmap_loss, mean_squared_error
+from posedy.config import Loss
+from posedy.training.loss import heatmap_loss, loss_normaliser
+
+KINDS: tuple[Loss, ...] = ("mse", "cross_entropy")
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -13,6 +17,12 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     targets = torch.rand(2, 3, 8, 6, generator=generator)
     weights = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
     return heatmaps, targets, weights
+
+
+def whole_loss(heatmaps: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, kind: Loss) -> torch.Tensor:
+    """The loss of a batch that nothing shares."""
+    normaliser = loss_normaliser(weights, targets, len(heatmaps), kind).clamp_min(1)
+    return heatmap_loss(heatmaps, targets, weights, kind, normaliser)
 
 
 def test_mean_squared_error_is_half_the_mean_over_all_cells() -> None:
@@ -24,7 +34,7 @@ def test_mean_squared_error_is_half_the_mean_over_all_cells() -> None:
                 for c in range(6):
                     total += float(weights[n, k] * (heatmaps[n, k, r, c] - targets[n, k, r, c]) ** 2)
     assert math.isclose(
-        float(mean_squared_error(heatmaps, targets, weights)), 0.5 * total / (2 * 3 * 8 * 6), rel_tol=1e-5
+        float(whole_loss(heatmaps, targets, weights, "mse")), 0.5 * total / (2 * 3 * 8 * 6), rel_tol=1e-5
     )
 
 
@@ -35,34 +45,35 @@ def test_cross_entropy_is_that_of_distributions_over_the_cells() -> None:
         for k in range(3):
             q, p = targets[n, k] / targets[n, k].sum(), heatmaps[n, k] / heatmaps[n, k].sum()
             total += float(weights[n, k] * -(q * p.log()).sum())
-    assert math.isclose(float(cross_entropy(heatmaps, targets, weights)), total / float(weights.sum()), rel_tol=1e-5)
+    loss = whole_loss(heatmaps, targets, weights, "cross_entropy")
+    assert math.isclose(float(loss), total / float(weights.sum()), rel_tol=1e-5)
 
 
 def test_keypoints_of_weight_0_have_no_influence_and_no_gradient() -> None:
-    for kind in ("mse", "cross_entropy"):
+    for kind in KINDS:
         heatmaps, targets, weights = batch()
         heatmaps.requires_grad_()
-        loss = heatmap_loss(heatmaps, targets, weights, kind)
+        loss = whole_loss(heatmaps, targets, weights, kind)
         loss.backward()
         assert heatmaps.grad is not None
         assert heatmaps.grad[0, 1].abs().max() == 0
         assert heatmaps.grad[0, 0].abs().max() > 0
         changed = heatmaps.detach().clone()
         changed[0, 1] = 0.5
-        assert heatmap_loss(changed, targets, weights, kind) == loss
+        assert whole_loss(changed, targets, weights, kind) == loss
 
 
 def test_a_batch_without_labelled_keypoints_gives_0() -> None:
     heatmaps, targets, _ = batch()
-    for kind in ("mse", "cross_entropy"):
-        assert heatmap_loss(heatmaps, torch.zeros_like(targets), torch.zeros(2, 3), kind) == 0
+    for kind in KINDS:
+        assert whole_loss(heatmaps, torch.zeros_like(targets), torch.zeros(2, 3), kind) == 0
 
 
 def test_losses_are_float32_under_autocast() -> None:
     heatmaps, targets, weights = batch()
     with torch.autocast("cpu", torch.bfloat16):
-        for kind in ("mse", "cross_entropy"):
-            assert heatmap_loss(heatmaps.bfloat16(), targets, weights, kind).dtype == torch.float32
+        for kind in KINDS:
+            assert whole_loss(heatmaps.bfloat16(), targets, weights, kind).dtype == torch.float32
 
 
 def test_the_gradient_of_cross_entropy_survives_a_confident_mistake() -> None:
@@ -72,6 +83,15 @@ def test_the_gradient_of_cross_entropy_survives_a_confident_mistake() -> None:
     targets = torch.zeros(1, 1, 4, 4)
     targets[0, 0, 3, 3] = 1.0
     heatmaps = logits.flatten(2).softmax(-1).reshape(1, 1, 4, 4)
-    heatmap_loss(heatmaps, targets, torch.ones(1, 1), "cross_entropy").backward()
+    whole_loss(heatmaps, targets, torch.ones(1, 1), "cross_entropy").backward()
     assert logits.grad is not None
     assert torch.allclose(logits.grad[0, 0, 3, 3], torch.tensor(-1.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_of_a_batch_add_up_to_the_whole(kind: Loss) -> None:
+    heatmaps, targets, weights = batch()
+    normaliser = loss_normaliser(weights, targets, 2, kind)
+    halves = zip(heatmaps.split(1), targets.split(1), weights.split(1), strict=True)
+    parts = [heatmap_loss(*half, kind, normaliser) for half in halves]
+    assert torch.isclose(sum(parts, torch.zeros(())), whole_loss(heatmaps, targets, weights, kind))

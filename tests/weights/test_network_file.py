@@ -34,7 +34,7 @@ WRITERS = {".pt": write_pt, ".safetensors": save_weights}
 
 @pytest.fixture(scope="module")
 def net(perturb: Callable[..., PoseNet]) -> PoseNet:
-    made = create_model(NAME, 3, 2, output="softmax", input_size=(64, 96), skeleton=SKELETON)
+    made = create_model(NAME, 3, 2, output="softmax", coding="unbiased", input_size=(64, 96), skeleton=SKELETON)
     perturb(made, X)
     set_temperature(made, 12.5)
     return made
@@ -48,7 +48,7 @@ def test_round_trip(net, suffix, tmp_path):
     assert not loaded.training
     assert (loaded.name, loaded.skeleton, loaded.input_size, loaded.options) == (
         *(NAME, SKELETON, (64, 96)),
-        {"num_keypoints": 3, "num_kernels": 2, "output": "softmax"},
+        {"num_keypoints": 3, "num_kernels": 2, "output": "softmax", "coding": "unbiased"},
     )
     temperatures = [value for key, value in loaded.state_dict().items() if key.endswith("temperature")]
     assert len(temperatures) == 50

@@ -1,0 +1,110 @@
+"""Training in one process or in many, on one machine or on several: what differs is here."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from posedy.config import TrainConfig
+
+
+class LostProcessError(ConnectionError):
+    """Another process of the training has ended; why, it has said itself."""
+
+
+class Processes:
+    """The processes that train one network together, each with its device; one alone is the usual case.
+
+    `torchrun` and `accelerate launch` tell each process its number; accelerate chooses devices and precision.
+
+    Args:
+        config: precision, and what must divide by the number of processes.
+
+    Raises:
+        ValueError: if the batch does not divide by the number of processes, or the devices cannot do what is asked.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
+        self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.device = self.accelerator.device
+        with self.all_or_none():
+            if config.batch_size % self.count:
+                raise ValueError(f"train.batch_size={config.batch_size} does not divide by the {self.count} processes")
+            if config.sync_batch_norm and self.device.type != "cuda":
+                raise ValueError(f"train.sync_batch_norm needs CUDA GPUs, the device is {self.device}: set it to false")
+            if config.precision == "fp16" and self.device.type == "cpu":
+                raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use bf16 or fp32")
+
+    def say(self, text: str) -> None:
+        """Prints, once for all processes."""
+        if self.is_main:
+            tqdm.write(text)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """A block that fails in all processes if it fails in one; the first says why.
+
+        Raises:
+            OSError, ValueError: what was raised in this process.
+            ValueError: with the number and the message of another process.
+        """
+        error: OSError | ValueError | None = None
+        try:
+            yield
+        except (OSError, ValueError) as raised:
+            error = raised
+        if self.count == 1:
+            if error is not None:
+                raise error
+            return
+        messages = gather_object([None if error is None else str(error)])
+        failed = [(rank, message) for rank, message in enumerate(messages) if message is not None]
+        if not failed:
+            return
+        if not self.is_main:
+            time.sleep(1)  # the first process has the word; whoever ends first has the launcher end all
+            raise SystemExit(1)
+        raise error if error is not None else ValueError(f"process {failed[0][0]}: {failed[0][1]}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that needs the others.
+
+        Raises:
+            LostProcessError: if one of them has ended.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count > 1 and _is_lost_connection(error):
+                raise LostProcessError("another process of this training has ended; its message tells why") from error
+            raise
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in each of them."""
+        return self.accelerator.reduce(values, "sum") if self.count > 1 else values
+
+    def same(self, value: object) -> bool:
+        """Whether a value is equal in all processes."""
+        values = gather_object([value]) if self.count > 1 else [value]
+        return all(other == values[0] for other in values)
+
+    @torch.no_grad()
+    def share_buffers(self, net: nn.Module) -> None:
+        """Gives all processes the first one's buffers: running statistics differ, since each saw persons of its own."""
+        if self.count > 1:
+            for buffer in net.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    words = ("closed by peer", "Connection reset", "NCCL", "timed out", "Broken pipe", "Socket", "gloo")
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words)

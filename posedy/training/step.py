@@ -1,0 +1,95 @@
+"""One step of training: batch in, weights changed, loss out."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from posedy.codec import HeatmapCodec
+from posedy.config import TrainConfig
+from posedy.data.loading import Batch
+from posedy.models.pose_net import PoseNet
+from posedy.prediction import normalise_crops
+from posedy.training.ema import WeightAverage
+from posedy.training.loss import heatmap_loss, loss_normaliser
+from posedy.training.processes import Processes
+
+
+class TrainingStep:
+    """Changes a network's weights by one batch after another.
+
+    The step is that of the whole batch, whatever it is divided into: each part's loss is a sum, divided by what belongs
+    to the whole batch, over all processes.
+
+    Args:
+        net: the network.
+        optimizer: of its parameters.
+        average: follows the network, if wanted.
+        codec: draws the targets.
+        config: loss, accumulation, clipping.
+        processes: that share each batch.
+    """
+
+    def __init__(
+        self,
+        net: PoseNet,
+        optimizer: torch.optim.Optimizer,
+        average: WeightAverage | None,
+        codec: HeatmapCodec,
+        config: TrainConfig,
+        processes: Processes,
+    ) -> None:
+        self.net = net
+        self.average = average
+        self.codec = codec
+        self.config = config
+        self.processes = processes
+        self.wrapped_net, self.optimizer = processes.accelerator.prepare(net, optimizer)
+
+    def begin_epoch(self) -> None:
+        """Puts the network into training, but for frozen batch norm."""
+        self.net.train()
+        if self.config.freeze_batch_norm:
+            for module in self.net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def __call__(self, batch: Batch, persons: int, rate: float) -> Tensor:
+        """Makes a step.
+
+        Args:
+            batch: this process's part.
+            persons: how many count in the batch of all processes.
+            rate: learning rate.
+
+        Returns:
+            The loss of this process's part, a scalar on the device; the sum over processes is the batch's.
+        """
+        accelerator, device = self.processes.accelerator, self.processes.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        crops = batch["crop"].to(device, non_blocking=True)
+        keypoints = batch["keypoints"].to(device, non_blocking=True)
+        targets, weights = self.codec.encode(keypoints, batch["labelled"].to(device, non_blocking=True))
+        normaliser = loss_normaliser(weights, targets, persons, self.config.loss)
+        if self.config.loss == "cross_entropy":
+            normaliser = self.processes.sum(normaliser)
+        normaliser = normaliser.clamp_min(1)
+        loss = torch.zeros((), device=device)
+        size = -(-len(crops) // self.config.accumulation)
+        parts = list(zip(crops.split(size), targets.split(size), weights.split(size), strict=True))
+        for index, (part, part_targets, part_weights) in enumerate(parts):
+            is_last = index == len(parts) - 1
+            with nullcontext() if is_last else accelerator.no_sync(self.wrapped_net):
+                heatmaps = self.wrapped_net(normalise_crops(part))
+                part_loss = heatmap_loss(heatmaps, part_targets, part_weights, self.config.loss, normaliser)
+                # gradients are averaged over processes, the loss is a sum over them
+                accelerator.backward(part_loss * self.processes.count)
+            loss = loss + part_loss.detach()
+        if self.config.clip_gradients is not None:
+            accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip_gradients)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.net)
+        return loss
