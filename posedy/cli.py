@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return parsed.run(parsed)
     except (ValueError, OSError, ArithmeticError) as error:
-        print(f"posedy {parsed.command}: {_message(error)}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # of several processes each says which it is
+        process = f" (process {rank})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"posedy {parsed.command}{process}: {_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"posedy {parsed.command}: stopped", file=sys.stderr)
@@ -72,22 +75,39 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser("train", help="train a network; the same --out goes on from its last checkpoint")
     _add_config(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--out", type=Path, help="the run's folder; only --dry-run needs none")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, make two steps, say how long all will take, stop"
+    )
+    parser.add_argument(
+        "--stop-after-epochs", type=int, metavar="N", help="end after N epochs; the same command goes on from there"
+    )
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on with a configuration that changes the mathematics"
+    )
     _add_json(parser)
-    parser.set_defaults(run=_train)
+    parser.set_defaults(run=_train, parser=parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from posedy.config import load_config
-    from posedy.evaluation.coco_metrics import metrics_to_json
     from posedy.memory import keep_freed_memory
-    from posedy.training.loop import Trainer
+    from posedy.training.command import train
 
+    if arguments.out is None and not arguments.dry_run:
+        arguments.parser.error("--out is needed, the folder of the run, such as --out runs/mine")
+    if arguments.stop_after_epochs is not None and arguments.stop_after_epochs < 1:
+        arguments.parser.error(f"--stop-after-epochs counts from 1, got {arguments.stop_after_epochs}")
     config = load_config(arguments.config, arguments.overrides)
     keep_freed_memory()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    metrics = Trainer(config, arguments.out).fit()
-    _write_json(arguments.json, metrics_to_json(metrics))
+    train(
+        config,
+        arguments.out,
+        dry_run=arguments.dry_run,
+        stop_after_epochs=arguments.stop_after_epochs,
+        accept_changes=arguments.accept_changes,
+        json=arguments.json,
+    )
     return 0
 
 

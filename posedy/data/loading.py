@@ -1,6 +1,6 @@
 """Batches of training crops: who comes when, in which process, and how it gets to the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,7 @@ class CropLoader:
         """The number of batches of an epoch."""
         return len(self.order)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from the batch `start` on, as `TrainingCrops` makes them, stacked."""
         batches = self.order.batches(epoch, start)
         if not isinstance(self.order, PhotoOrder):

@@ -73,8 +73,10 @@ def predict_crops(
         Indices (M,) of the crops, keypoints (M, K, 2) in image pixels and their scores (M, K).
     """
     skeleton = crops.persons.skeleton
-    # neighbours, which share their photo
-    indices = np.array_split(np.arange(len(crops)), part[1])[part[0]]
+    # Whole batches of the whole, so that the last digits do not depend on the number of parts; neighbours, which share
+    # their photo.
+    batches = np.array_split(np.arange(-(-len(crops) // config.batch_size)), part[1])[part[0]]
+    indices = np.flatnonzero(np.isin(np.arange(len(crops)) // config.batch_size, batches))
     loader: DataLoader[Any] = DataLoader(
         Subset(crops, indices.tolist()),
         batch_size=config.batch_size,

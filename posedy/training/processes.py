@@ -31,7 +31,11 @@ class Processes:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
+        self.accelerator = Accelerator(
+            # without it, processes of torchrun on CPUs would not know of each other
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision="no" if config.precision == "fp32" else config.precision,
+        )
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device

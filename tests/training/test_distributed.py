@@ -1,0 +1,202 @@
+"""One process and several: the same steps, the same evaluation, one writer, one message."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posedy.config import Config
+from posedy.data.coco import read_coco
+from posedy.data.synthetic import draw_dataset
+from posedy.training.checkpoint import LAST
+from posedy.training.log import read_metrics
+from posedy.weights.network_file import read_checkpoint
+
+Experiment = Callable[..., Config]
+
+# Trains, notes the loss of each step, then evaluates once more and writes results.json.
+RECORDED = """
+import json, sys
+from functools import partial
+from pathlib import Path
+import torch
+from posedy.config import load_config
+from posedy.evaluation.tester import evaluate_network
+from posedy.models.pose_net import PoseNet
+from posedy.training.loop import Trainer
+
+torch.set_num_threads(1)
+config, run = load_config(sys.argv[1]), Path(sys.argv[2])
+losses = []
+
+class Recording(Trainer):
+    def _train_step(self, batch, persons, rate):
+        super()._train_step(batch, persons, rate)
+        losses.append(float(self._pending[0]))
+
+trainer = Recording(config, run, progress=False)
+trainer.fit()
+net = trainer.evaluated_net.eval()
+outcome = evaluate_network(
+    partial(PoseNet.forward, net), trainer.data.val, None, trainer.codec, config.eval,
+    accelerator=trainer.processes.accelerator,
+)
+if trainer.processes.is_main:
+    (run / "losses.json").write_text(json.dumps(losses))
+    (run / "results.json").write_text(json.dumps(outcome.results))
+    (run / "processes.json").write_text(json.dumps(trainer.processes.count))
+"""
+TRAIN = "import sys; from posedy.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"
+
+
+def launch(script: Path, *arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Runs a script in several processes on CPUs, as torchrun does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run(
+        [*command, str(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A drawn set with a val part of 101 photos."""
+    draw_dataset(tmp_path / "set", 12, 101, seed=7, processes=1)
+    return tmp_path / "set"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_two_processes_train_and_evaluate_like_one(
+    experiment: Experiment, wide: Path, tmp_path: Path, loss: str
+) -> None:
+    script, path = tmp_path / "script.py", tmp_path / "config.yaml"
+    script.write_text(RECORDED)
+    config = experiment(
+        f"data.root={wide}",
+        "train.epochs=5",
+        "train.freeze_batch_norm=true",
+        f"train.loss={loss}",
+        f"model.output={'softmax' if loss == 'cross_entropy' else 'linear'}",
+        "train.ema_decay=0.9",
+        "train.clip_gradients=1",
+    )
+    path.write_text(config.to_yaml())
+    runs = {1: tmp_path / "one", 2: tmp_path / "two"}
+    for processes, run in runs.items():
+        done = launch(script, path, run, processes=processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads((run / "processes.json").read_text()) == processes
+    one, two = (json.loads((run / "losses.json").read_text()) for run in runs.values())
+    assert len(one) == len(two) >= 20
+    assert read_coco(wide / "annotations/person_keypoints_train2017.json").annotation_ids.size % 2 == 1
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    one, two = (json.loads((run / "results.json").read_text()) for run in runs.values())
+    assert len({result["image_id"] for result in one}) > 90
+    assert [result["image_id"] for result in one] == [result["image_id"] for result in two]
+    rows = [read_metrics(run) for run in runs.values()]
+    assert [row["AP"] for row in rows[0]] == [row["AP"] for row in rows[1]]
+
+
+EVALUATED = """
+import json, sys
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from posedy.codec import HeatmapCodec
+from posedy.config import EvalConfig, SkeletonConfig
+from posedy.data.coco import read_coco
+from posedy.evaluation.tester import evaluate_network
+from posedy.models.zoo import create_model
+
+torch.set_num_threads(1)
+root, out = Path(sys.argv[1]), Path(sys.argv[2])
+# sigmas so large that even this network finds some
+overrides = SkeletonConfig(sigmas=0.5)
+persons = read_coco(root / "annotations/person_keypoints_val2017.json", root / "val2017", overrides)
+torch.manual_seed(0)
+net = create_model("mobilenetv2_035-bneck", input_size=(32, 64)).eval()
+with torch.no_grad():
+    net.head.heatmap.weight.mul_(1000)
+outcome = evaluate_network(
+    net, persons, None, HeatmapCodec((32, 64)), EvalConfig(batch_size=7), accelerator=Accelerator(cpu=True)
+)
+if Accelerator(cpu=True).is_main_process:
+    out.write_text(json.dumps([outcome.metrics, outcome.results]))
+"""
+
+
+@pytest.mark.slow
+def test_a_shared_evaluation_of_101_images_gives_the_results_of_one_process(wide: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(EVALUATED)
+    found = []
+    for processes in (1, 2, 3):
+        done = launch(script, wide, tmp_path / f"{processes}.json", processes=processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append((tmp_path / f"{processes}.json").read_text())
+    metrics, results = json.loads(found[0])
+    assert metrics["AR"] > 0
+    assert len(results) > 101
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_a_failing_process_ends_all_with_its_message(experiment: Experiment, tmp_path: Path) -> None:
+    """A photo that vanishes from one process's batches in the middle of training."""
+    script, path, run = tmp_path / "script.py", tmp_path / "config.yaml", tmp_path / "run"
+    config = experiment("train.epochs=50")
+    path.write_text(config.to_yaml())
+    spoil = """
+import os
+from posedy.data.dataset import TrainingCrops
+original = TrainingCrops.__getitems__
+def failing(self, draws):
+    if os.environ["RANK"] == "1" and draws[0].epoch == 2:
+        raise OSError("photo 7.jpg is gone")
+    return original(self, draws)
+TrainingCrops.__getitems__ = failing
+"""
+    script.write_text(spoil + TRAIN)
+    done = launch(script, path, "--out", run)
+    assert done.returncode != 0
+    assert "posedy train (process 1): photo 7.jpg is gone" in done.stderr
+    assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
+    assert read_checkpoint(run / LAST)["epoch"] == 2
+
+
+@pytest.mark.slow
+def test_bad_input_is_said_once_and_ends_all(experiment: Experiment, tmp_path: Path) -> None:
+    script, path = tmp_path / "script.py", tmp_path / "config.yaml"
+    script.write_text(TRAIN)
+    path.write_text(experiment().to_yaml())
+    done = launch(script, path, "train.batch_size=7", "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("train.batch_size=7 does not divide by the 2 processes") == 1
+    done = launch(script, path, "data.root=/nowhere", "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("person_keypoints_train2017.json cannot be used") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_exactly(experiment: Experiment, tmp_path: Path) -> None:
+    script, path = tmp_path / "script.py", tmp_path / "config.yaml"
+    script.write_text(TRAIN)
+    path.write_text(experiment("train.epochs=4", "eval.every=2").to_yaml())
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    for run, extra in ((whole, ()), (halves, ("--stop-after-epochs", "2")), (halves, ())):
+        done = launch(script, path, "--out", run, *extra)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (read_checkpoint(run / LAST)["network"]["tensors"] for run in (whole, halves))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(halves)]

@@ -1,0 +1,55 @@
+"""The average of the weights against a plain loop; what is copied, what is averaged."""
+
+import torch
+
+from posedy.models.dynamic_conv import set_temperature
+from posedy.models.zoo import create_model
+from posedy.training.ema import WeightAverage
+
+NAME = "dy_mobilenetv2_035-bneck"
+
+
+def test_it_is_the_exponential_moving_average_with_a_quick_beginning() -> None:
+    net = create_model(NAME, input_size=(32, 64))
+    average = WeightAverage(net, 0.7)
+    expected = {name: tensor.double().clone() for name, tensor in net.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    for step in range(1, 41):
+        for tensor in (*net.parameters(), *net.buffers()):
+            if tensor.is_floating_point() and tensor.ndim:
+                tensor.data.add_(0.1 * torch.randn(tensor.shape, generator=generator))
+        average.update(net)
+        decay = min(0.7, (1 + step) / (10 + step))
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point() and tensor.ndim:
+                expected[name] = decay * expected[name] + (1 - decay) * tensor.double()
+    for name, tensor in average.net.state_dict().items():
+        if tensor.is_floating_point() and tensor.ndim:
+            torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-4, atol=1e-5)
+    assert any(name.endswith("running_var") for name in expected)
+
+
+def test_temperature_and_counters_are_copied() -> None:
+    net = create_model(NAME, input_size=(32, 64))
+    average = WeightAverage(net, 0.99)
+    set_temperature(net, 7.0)
+    net.train()(torch.randn(2, 3, 64, 32))
+    average.update(net)
+    state = average.net.state_dict()
+    copied = [name for name in state if name.endswith(("temperature", "num_batches_tracked"))]
+    assert {name.rpartition(".")[2] for name in copied} == {"temperature", "num_batches_tracked"}
+    for name in copied:
+        assert torch.equal(state[name], net.state_dict()[name])
+    means = [name for name in state if name.endswith("running_mean") and net.state_dict()[name].abs().max() > 0]
+    assert means
+    assert not any(torch.equal(state[name], net.state_dict()[name]) for name in means)
+
+
+def test_the_network_that_is_followed_is_left_alone() -> None:
+    net = create_model(NAME, input_size=(32, 64)).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    average = WeightAverage(net, 0.9)
+    average.update(net)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert not average.net.training

@@ -1,0 +1,56 @@
+"""Adam by default, weight decay where it belongs."""
+
+import torch
+
+from posedy.config import TrainConfig
+from posedy.models.zoo import create_model
+from posedy.training.optimizer import make_optimizer, split_parameters
+
+NAME = "dy_mobilenetv3_small-dy_bneck"
+
+
+def test_kernels_decay_and_norms_biases_and_attention_do_not() -> None:
+    net = create_model(NAME)
+    decayed, spared = split_parameters(net)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    assert len(decayed) + len(spared) == len(names)
+    for parameter in decayed:
+        name = names[id(parameter)]
+        assert name.endswith("weight")
+        assert parameter.ndim >= 2
+        assert "attention" not in name
+    # every convolution, static or of K kernels, and the layers of squeeze-and-excitation
+    shapes = {parameter.ndim for parameter in decayed}
+    assert shapes >= {4, 5}
+    assert any("attention" in names[id(parameter)] for parameter in spared)
+    for parameter in spared:
+        name = names[id(parameter)]
+        assert name.endswith("bias") or parameter.ndim == 1 or "attention" in name
+
+
+def test_without_weight_decay_it_is_adam_to_the_bit() -> None:
+    nets = [create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers = [make_optimizer(nets[0], TrainConfig()), torch.optim.Adam(nets[1].parameters(), lr=1e-3, fused=True)]
+    x = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            net.train()(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_decay_shrinks_kernels_whatever_their_gradient() -> None:
+    net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64))
+    optimizer = make_optimizer(net, TrainConfig(weight_decay=0.5, lr=0.1))
+    before = [parameter.detach().clone() for group in optimizer.param_groups for parameter in group["params"]]
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    decayed = len(optimizer.param_groups[0]["params"])
+    after = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if index < decayed else old)

@@ -1,0 +1,81 @@
+"""A step: the same in parts as whole, clipped when asked, with frozen statistics when asked."""
+
+import pytest
+import torch
+
+from posedy.codec import HeatmapCodec
+from posedy.config import TrainConfig
+from posedy.models.pose_net import HeatmapOutput, PoseNet
+from posedy.models.zoo import create_model
+from posedy.training.optimizer import make_optimizer
+from posedy.training.processes import Processes
+from posedy.training.step import TrainingStep
+
+CODEC = HeatmapCodec((32, 64))
+
+
+def batch(size: int = 6) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    labelled = torch.rand(size, 17, generator=generator) < 0.7
+    labelled[0] = False
+    return {
+        "crop": torch.randint(0, 256, (size, 64, 32, 3), generator=generator, dtype=torch.uint8),
+        "keypoints": torch.rand(size, 17, 2, generator=generator) * torch.tensor([32.0, 64.0]),
+        "labelled": labelled,
+    }
+
+
+def made(output: HeatmapOutput = "linear", **settings: object) -> tuple[PoseNet, TrainingStep]:
+    torch.manual_seed(0)
+    net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64), output=output)
+    with torch.no_grad():
+        net.head.heatmap.weight.mul_(1000)
+    config = TrainConfig.model_validate({"batch_size": 6, **settings})
+    step = TrainingStep(net, make_optimizer(net, config), None, CODEC, config, Processes(config))
+    step.begin_epoch()
+    return net, step
+
+
+@pytest.mark.parametrize(("loss", "output"), [("mse", "linear"), ("cross_entropy", "softmax")])
+def test_parts_make_the_step_of_the_whole_batch(loss: str, output: HeatmapOutput) -> None:
+    """With frozen batch norm, which is all that parts change; parts of 4 and 2 persons have other numbers of labels."""
+    found = []
+    for parts in (1, 2, 4):
+        net, step = made(output, loss=loss, accumulation=parts, freeze_batch_norm=True)
+        value = float(step(batch(), 6, 1e-3))
+        found.append((value, {name: tensor.clone() for name, tensor in net.state_dict().items()}))
+    for value, state in found[1:]:
+        assert value == pytest.approx(found[0][0], rel=1e-5)
+        # Adam's first step is the sign of the gradient: compare where it is not about zero
+        different = [float((state[name] - tensor).abs().max()) for name, tensor in found[0][1].items()]
+        assert sum(number > 1e-5 for number in different) <= len(different) // 50
+
+
+def test_gradients_are_clipped_to_a_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    for limit in (None, 1e-3):
+        net, step = made(clip_gradients=limit)
+
+        def note(net: PoseNet = net) -> None:
+            norms.append(float(torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm()))
+
+        monkeypatch.setattr(step.optimizer, "step", note)
+        step(batch(), 6, 1e-3)
+    assert norms[0] > 2e-3
+    assert norms[1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_frozen_statistics_stay() -> None:
+    for frozen in (True, False):
+        net, step = made(freeze_batch_norm=frozen)
+        before = {name: tensor.clone() for name, tensor in net.named_buffers()}
+        step(batch(), 6, 1e-3)
+        same = all(torch.equal(tensor, before[name]) for name, tensor in net.named_buffers())
+        assert same == frozen
+
+
+def test_the_rate_is_that_of_the_step() -> None:
+    net, step = made()
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    step(batch(), 6, 0.0)
+    assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
