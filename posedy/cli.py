@@ -57,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_eval,
         _add_check,
         _add_demo,
+        _add_export,
         _add_synth,
         _add_models,
         _add_benchmark,
@@ -242,6 +243,23 @@ def _add_demo(commands: Any) -> None:
     parser = commands.add_parser("demo", help="draw the keypoints of photos")
     demo.add_arguments(parser)
     parser.set_defaults(run=demo.run)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser("export", help="write a trained network to a file of its own, to use or to give away")
+    parser.add_argument("checkpoint", type=Path, help="a .pt or .safetensors file, such as runs/x/best.pt")
+    parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
+    parser.add_argument("--half", action="store_true", help="parameters in float16: half the size")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from posedy.weights.network_file import load_checkpoint, save_weights
+
+    net = load_checkpoint(arguments.checkpoint)
+    save_weights(net, arguments.out, arguments.half)
+    print(f"wrote {arguments.out}: {net.name}, {arguments.out.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def _add_synth(commands: Any) -> None:

@@ -43,6 +43,7 @@ class HeatmapCodec:
     input_size: tuple[int, int] = (192, 256)
     sigma: float | None = None
 
+    coding: ClassVar[Coding] = "paper"
     flip_shift: ClassVar[int] = 1
     """Cells by which the mirrored heatmap is moved to the right."""
 
@@ -169,6 +170,7 @@ class HeatmapCodec:
 class UnbiasedCodec(HeatmapCodec):
     """The coding without rounding: cell = x * (w - 1) / (W - 1), so that (W - 1 - x) lies at w - 1 - cell."""
 
+    coding: ClassVar[Coding] = "unbiased"
     flip_shift: ClassVar[int] = 0
 
     @property
@@ -220,4 +222,4 @@ def make_codec(coding: Coding, input_size: tuple[int, int], sigma: float | None 
     return _CODECS[coding](input_size, sigma)
 
 
-_CODECS: dict[str, type[HeatmapCodec]] = {"paper": HeatmapCodec, "unbiased": UnbiasedCodec}
+_CODECS = {codec.coding: codec for codec in (HeatmapCodec, UnbiasedCodec)}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import HeatmapCodec, UnbiasedCodec, make_codec
 from posedy.skeleton import COCO17
 
 CODECS = st.sampled_from(
@@ -235,3 +235,82 @@ def test_column_without_a_left_neighbour_keeps_its_own_value():
     mirrored = torch.arange(8.0).flip(0).expand(1, 1, 8, 8)
     mean = HeatmapCodec((32, 32)).average_with_mirror(torch.zeros(1, 1, 8, 8), mirrored, [0])
     assert (mean[0, 0] * 2).tolist() == [[0, 0, 1, 2, 3, 4, 5, 6]] * 8
+
+
+UNBIASED = st.sampled_from(
+    [UnbiasedCodec(), UnbiasedCodec((64, 96)), UnbiasedCodec((96, 128)), UnbiasedCodec((96, 64), sigma=1.7)]
+)
+
+
+@given(UNBIASED, st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_unbiased_coding_gives_keypoints_back(codec, data):
+    """Within a hundredth of a pixel, wherever the peak and its neighbours are inside."""
+    (width, height), margin = codec.input_size, 9.0
+    point = [data.draw(st.floats(margin, side - 1 - margin)) for side in (width, height)]
+    target, weight = codec.encode(torch.tensor([[point]]), torch.ones(1, 1))
+    keypoints, _ = codec.decode(target)
+    assert weight.item() == 1
+    assert keypoints[0, 0].tolist() == pytest.approx(point, abs=0.02)
+
+
+def test_an_unbiased_target_is_a_gaussian_around_the_unrounded_cell():
+    codec = UnbiasedCodec((64, 96))
+    point = (31.3, 50.9)
+    target, _ = codec.encode(torch.tensor([[point]]), torch.ones(1, 1))
+    mu_x, mu_y = point[0] * 15 / 63, point[1] * 23 / 95
+    for row in range(24):
+        for column in range(16):
+            squared = (column - mu_x) ** 2 + (row - mu_y) ** 2
+            near = max(abs(column - mu_x), abs(row - mu_y)) <= int(3 * codec.target_sigma)
+            expected = math.exp(-squared / (2 * codec.target_sigma**2)) if near else 0.0
+            assert target[0, 0, row, column].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_unbiased_coding_steps_only_where_the_logarithm_has_a_vertex():
+    codec = UnbiasedCodec((32, 32))
+    heatmaps = torch.zeros(1, 3, 8, 8)
+    heatmaps[0, 0, 0, 3] = 1.0  # at the border
+    heatmaps[0, 1, 4, 4] = 1.0  # alone: the vertex is the cell
+    heatmaps[0, 2, 4] = -1.0  # nothing positive
+    keypoints, scores = codec.decode(heatmaps)
+    pixels = 31 / 7
+    assert keypoints[0, 0].tolist() == pytest.approx([3 * pixels, 0])
+    assert keypoints[0, 1].tolist() == pytest.approx([4 * pixels, 4 * pixels])
+    assert torch.isfinite(keypoints).all()
+    assert scores[0].tolist() == [1, 1, 0]
+
+
+def flip_error(training: HeatmapCodec, testing: HeatmapCodec) -> float:
+    """How far from the truth, in crop pixels, the mean of a crop's and its mirror's perfect heatmaps is decoded."""
+    width, height = training.input_size
+    generator = torch.Generator().manual_seed(0)
+    keypoints = 30 + torch.rand(64, 17, 2, generator=generator) * torch.tensor([width - 60.0, height - 60.0])
+    permutation = list(COCO17.flip_permutation)
+    mirrored = keypoints[:, permutation].clone()
+    mirrored[..., 0] = width - 1 - mirrored[..., 0]
+    labelled = torch.ones(64, 17)
+    heatmaps, _ = training.encode(keypoints, labelled)
+    of_mirror, _ = training.encode(mirrored, labelled)
+    found, _ = testing.decode(testing.average_with_mirror(heatmaps, of_mirror, permutation))
+    return float((found - keypoints).abs().mean())
+
+
+def test_codings_cannot_be_mixed():
+    """A network trained in one coding is further off when it is tested in the other, whichever that is."""
+    paper, unbiased = HeatmapCodec(), UnbiasedCodec()
+    assert flip_error(unbiased, unbiased) < 0.001
+    assert flip_error(paper, paper) < 0.9
+    assert flip_error(unbiased, paper) > 1.1
+    assert flip_error(paper, unbiased) > 1.1
+
+
+def test_each_coding_owns_its_shift_and_its_name():
+    assert [(codec.coding, codec.flip_shift) for codec in (HeatmapCodec(), UnbiasedCodec())] == [
+        ("paper", 1),
+        ("unbiased", 0),
+    ]
+    assert type(make_codec("paper", (64, 96))) is HeatmapCodec
+    assert make_codec("unbiased", (64, 96), 1.5) == UnbiasedCodec((64, 96), 1.5)
+    with pytest.raises(ValueError, match=r"coding is one of \['paper', 'unbiased'\], got 'udp'"):
+        make_codec("udp", (64, 96))

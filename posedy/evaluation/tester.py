@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import Coding, HeatmapCodec
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons
 from posedy.data.dataset import BoxCrops, use_one_thread
@@ -149,6 +149,7 @@ class Protocol:
     box_threshold: float
     keypoint_threshold: float
     backend: str
+    coding: Coding
 
     def __str__(self) -> str:
         """One line, to stand above the numbers."""
@@ -156,7 +157,9 @@ class Protocol:
         nms = "off" if self.nms is None else f"OKS {self.nms:g}"
         return (
             f"boxes={self.boxes} ({self.num_boxes} on {self.num_images} images), flip={'on' if self.flip else 'off'}, "
-            f"NMS={nms}, input {height}x{width}, {self.backend}"
+            f"NMS={nms}, input {height}x{width}, "
+            + (f"{self.coding} coding, " if self.coding != "paper" else "")
+            + self.backend
         )
 
 
@@ -223,5 +226,6 @@ def evaluate_network(
         box_threshold=config.box_threshold,
         keypoint_threshold=config.keypoint_threshold,
         backend=config.backend,
+        coding=codec.coding,
     )
     return Outcome(metrics, protocol, results, poses)

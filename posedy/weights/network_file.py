@@ -38,15 +38,26 @@ def network_state(net: PoseNet) -> dict[str, Any]:
     return {"record": network_record(net), "tensors": net.state_dict()}
 
 
-def save_weights(net: PoseNet, path: str | Path) -> None:
+def save_weights(net: PoseNet, path: str | Path, half: bool = False) -> None:
     """Writes a network to a .safetensors file, whole or not at all.
 
+    Args:
+        net: the network.
+        path: NAME.safetensors.
+        half: write parameters as float16, at half the size. What is no parameter stays as it is: running variances
+            leave float16's range and temperatures must be exact.
+
     Raises:
-        ValueError: if the file's name does not end in .safetensors.
+        ValueError: if the file's name does not end in .safetensors, or a parameter is too large for float16.
     """
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"weights are written as NAME.safetensors, got {path}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    if half:
+        for name, _ in net.named_parameters():
+            if tensors[name].abs().max() > torch.finfo(torch.float16).max:
+                raise ValueError(f"{name} has values that float16 does not hold: write {path} without half")
+            tensors[name] = tensors[name].half()
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={_SAFETENSORS_KEY: json.dumps(network_record(net))})
 

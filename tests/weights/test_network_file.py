@@ -281,3 +281,38 @@ def test_options_of_the_architecture_travel(tmp_path, suffix):
     assert loaded.options == net.options
     x = torch.randn(2, 1, 64, 32)
     torch.testing.assert_close(loaded(x), net.eval()(x), rtol=0, atol=0)
+
+
+def test_half_precision_keeps_statistics_and_temperature(tmp_path):
+    net = create_model(NAME, input_size=(64, 96), temperature=29.9999)
+    with torch.no_grad():
+        for buffer in net.buffers():
+            if buffer.is_floating_point() and buffer.ndim:
+                buffer.copy_(1e6 * torch.rand(buffer.shape))
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_weights(net, whole)
+    save_weights(net, half, half=True)
+    assert half.stat().st_size < 0.56 * whole.stat().st_size
+    with safe_open(half, framework="pt") as file:
+        kinds = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - not a mapping
+    parameters = dict(net.named_parameters())
+    for name, kind in kinds.items():
+        expected = torch.float16 if name in parameters else net.state_dict()[name].dtype
+        assert kind == expected, name
+    loaded = load_checkpoint(half)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    for name, tensor in loaded.state_dict().items():
+        if name in parameters:
+            torch.testing.assert_close(tensor, parameters[name].detach().half().float(), rtol=0, atol=0)
+        else:
+            assert torch.equal(tensor, net.state_dict()[name])
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path):
+    net = create_model("mobilenetv2_035-bneck")
+    with torch.no_grad():
+        net.head.heatmap.bias[3] = 1e6
+    path = tmp_path / "half.safetensors"
+    with pytest.raises(ValueError, match=r"head\.heatmap\.bias has values that float16 does not hold"):
+        save_weights(net, path, half=True)
+    assert not path.exists()
