@@ -13,7 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from posedy.cli import main
-from posedy.evaluation.baselines import truth_results
+from posedy.evaluation.baselines import median_pose_results, truth_results
 from posedy.evaluation.results import write_results
 
 REPOSITORY = Path(__file__).parents[1]
@@ -164,9 +164,9 @@ def test_ctrl_c_ends_with_words_and_status_1(
 
     step = Trainer._train_step
 
-    def interrupted(trainer: Trainer, batch: dict[str, torch.Tensor]) -> float:
+    def interrupted(trainer: Trainer, batch: dict[str, torch.Tensor], persons: int, rate: float) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        return step(trainer, batch)
+        step(trainer, batch, persons, rate)
 
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
     config = str(REPOSITORY / "configs/drawn/quickstart.yaml")
@@ -195,10 +195,10 @@ def test_an_error_of_a_worker_process_is_one_line(
 
     fit = Trainer.fit
 
-    def fit_without_photos(trainer: Trainer) -> dict[str, float]:
+    def fit_without_photos(trainer: Trainer, stop_after_epochs: int | None = None) -> dict[str, float]:
         for photo in (root / "train2017").iterdir():
             photo.write_bytes(b"gone")
-        return fit(trainer)
+        return fit(trainer, stop_after_epochs)
 
     monkeypatch.setattr(Trainer, "fit", fit_without_photos)
     quick = [*QUICK, "train.workers=1"]
@@ -232,3 +232,91 @@ def test_models_prints_the_papers_tables(
     titles = [table["title"] for table in json.loads(numbers.read_text())["tables"]]
     assert [title.partition(":")[0] for title in titles] == ["Table 1", "Table 8", "Table 9", "Table 10"]
     assert all(title in printed for title in titles)
+
+
+def test_synth_draws_animals_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, out = tmp_path / "report.json", tmp_path / "animals"
+    draw = ["synth", str(out), "--subject", "animals", "--train", "1", "--val", "8", "--json", str(report)]
+    assert main(draw) == 0
+    assert "AP of the median pose" in capsys.readouterr().out
+    assert json.loads(report.read_text())["val"]["photos"] == 8
+    assert (out / "annotations/animal_keypoints_val.json").is_file()
+
+
+def test_a_dry_run_says_how_long_and_leaves_nothing(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, numbers = str(REPOSITORY / "configs/drawn/quickstart.yaml"), tmp_path / "numbers.json"
+    out = tmp_path / "run"
+    train = ["train", config, f"data.root={drawn}", *QUICK, "train.epochs=30", "--dry-run"]
+    assert main([*train, "--out", str(out), "--json", str(numbers)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("a step of 8 persons", "an epoch of", "all 30 epochs with 15 evaluations", "memory: ", "nothing was"):
+        assert words in printed
+    assert not out.exists()
+    measured = json.loads(numbers.read_text())
+    assert measured["seconds"] > 30 * measured["epoch_seconds"] > 0
+    assert main(train) == 0
+    assert main([*train, "train.lr=-1"]) == 1
+    assert main([*train, "data.root=nowhere"]) == 1
+
+
+def test_a_run_stops_after_epochs_and_goes_on_with_changes_only_when_told_so(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = str(REPOSITORY / "configs/drawn/quickstart.yaml"), tmp_path / "run"
+    train = ["train", config, f"data.root={drawn}", *QUICK, "train.epochs=3", "--out", str(out)]
+    assert main([*train, "--stop-after-epochs", "1"]) == 0
+    assert "stopped after 1 of 3 epochs" in capsys.readouterr().out
+    assert main([*train, "train.lr=0.01"]) == 1
+    refused = capsys.readouterr().err
+    assert "train.lr: 0.003 in the run, 0.01 now" in refused
+    assert "--accept-changes" in refused
+    assert main([*train, "train.lr=0.01", "--accept-changes", "--stop-after-epochs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "going on with changes" in printed
+    assert "train.lr: 0.003 in the run, 0.01 now" in printed
+    assert main([*train, "train.lr=0.01"]) == 0
+    assert "epoch 3/3" in capsys.readouterr().out
+    assert (out / "curves.png").is_file()
+    assert [path.name for path in sorted((out / "pictures").iterdir())] == [
+        f"epoch-{epoch:04d}.jpg" for epoch in (0, 2, 3)
+    ]
+
+
+def test_export_halves_a_file_that_works_as_before(
+    run: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "mine.safetensors"
+    assert main(["export", str(run / "best.pt"), "--out", str(half), "--half"]) == 0
+    assert f"wrote {half}: dy_mobilenetv2_050-deconv, " in capsys.readouterr().out
+    photo = next((drawn / "val2017").glob("*.jpg"))
+    out = tmp_path / "pictures"
+    assert main(["demo", str(photo), "--checkpoint", str(half), "--whole", "--out", str(out)]) == 0
+    assert main(["export", str(run / "best.pt"), "--out", str(tmp_path / "mine.onnx")]) == 1
+    assert "NAME.safetensors" in capsys.readouterr().err
+
+
+def test_benchmark_data_prints_its_ratios(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = tmp_path / "numbers.json"
+    command = ["benchmark", "data", f"data.root={drawn}", "model.input_size=[32,64]", "--persons", "8", "--rounds", "2"]
+    assert main([*command, "--json", str(numbers)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("samples/s per worker", "of the floor", "as fast as the usual way", "with shared decoding"):
+        assert words in printed
+    assert json.loads(numbers.read_text())["rounds"] == 2
+
+
+def test_sigmas_of_eval_can_be_given(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results.json"
+    write_results(results, median_pose_results(annotations(drawn)))
+    found = []
+    for sigmas in ((), ("0.001",), ("1",)):
+        numbers = tmp_path / "numbers.json"
+        given = ["--sigmas", *sigmas] if sigmas else []
+        command = ["eval", str(results), "--annotations", str(annotations(drawn)), "--json", str(numbers), *given]
+        assert main(command) == 0
+        found.append(json.loads(numbers.read_text())["AP"])
+    assert found[1] <= found[0] < found[2]
+    assert "sigmas 1" in capsys.readouterr().out
+    assert main(["eval", str(results), "--annotations", str(annotations(drawn)), "--sigmas", "1", "2"]) == 1

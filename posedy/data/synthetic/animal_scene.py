@@ -24,7 +24,7 @@ def draw_animals(rng: Generator) -> Photo:
     animals = sorted(_herd(rng, canvas.size), key=lambda drawn: drawn.box[3])
     for drawn in animals:
         paint_animal(canvas, drawn)
-    if rng.random() < 0.35:
+    if rng.random() < 0.2:
         draw_cover(rng, canvas, animals[rng.integers(len(animals))].box)
 
     photo = Photo(degrade(rng, canvas.picture()))
@@ -39,17 +39,17 @@ def draw_animals(rng: Generator) -> Photo:
 
 
 def _herd(rng: Generator, size: tuple[int, int]) -> list[DrawnAnimal]:
-    """One to three animals of about one size, often close to each other."""
+    """One to three animals of about one size, at times close to each other."""
     width, height = size
-    count = int(rng.choice([1, 2, 3], p=[0.25, 0.4, 0.35]))
-    length = np.exp(rng.uniform(np.log(55), np.log((150, 120, 95)[count - 1])))
+    count = int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))
+    length = np.exp(rng.uniform(np.log(70), np.log((170, 125, 100)[count - 1])))
     herd: list[DrawnAnimal] = []
     for index in range(count):
         scale = float(length * rng.uniform(0.8, 1.2))
         drawn = DrawnAnimal(sample_animal(rng), sample_coat(rng), scale, np.zeros(2), 1 + index * NUM_ANIMAL_PARTS)
         x1, y1, x2, y2 = drawn.box
         center, half = (x1 + x2) / 2, (x2 - x1) / 2
-        if herd and rng.random() < 0.5:
+        if herd and rng.random() < 0.2:
             left, _, right, low = herd[rng.integers(len(herd))].box
             x = (left + right) / 2 + rng.choice([-1, 1]) * rng.uniform(0.55, 1.0) * (half + (right - left) / 2)
             bottom = low + rng.normal(0, 0.12) * scale

@@ -10,7 +10,7 @@ Generator = np.random.Generator
 
 def sample_animal(rng: Generator) -> Animal:
     """An animal of a random build in a random stance, seen within about 50 degrees of its profile."""
-    yaw = rng.choice([-90, 90]) + np.clip(rng.normal(0, 25), -52, 52)
+    yaw = rng.choice([-90, 90]) + np.clip(rng.normal(0, 18), -45, 45)
     view = View(yaw=float(yaw), pitch=float(rng.uniform(2, 14)), roll=float(rng.normal(0, 2)))
     build = sample_animal_build(rng)
     return pose_animal(build, sample_stance(rng, build), view)
