@@ -104,7 +104,7 @@ SPOILED = {
         "warning",
         "skeleton without left and right",
         1,
-        ["k0", "'flip_pairs'"],
+        ["k0", "flip_pairs"],
     ),
     "not an object": (lambda c: c["images"].append(7), "error", "entry of 'images'", 1, ["images[4] is 7"]),
     "short keypoints": (

@@ -66,11 +66,9 @@ def test_reader_and_truth_follow_the_configuration(drawn: Path, tmp_path: Path) 
     own.write_text(json.dumps(content))
     config = load_config(None, ["data.skeleton={sigmas: 0.05, flip_pairs: [[k1, k2]]}"]).data.skeleton
     plain, persons = read_coco(own), read_coco(own, overrides=config)
+    about_skeleton = {"skeleton without sigmas", "skeleton without left and right"}
     assert plain.skeleton.flip_pairs == ()
-    assert {finding.kind for finding in plain.warnings} >= {
-        "skeleton without sigmas",
-        "skeleton without left and right",
-    }
+    assert {finding.kind for finding in plain.warnings} >= about_skeleton
     assert persons.skeleton.flip_pairs == ((1, 2),)
     assert persons.skeleton.sigmas == (0.05,) * 17
     assert not {finding.kind for finding in persons.warnings} & about_skeleton
@@ -81,17 +79,7 @@ def test_reader_and_truth_follow_the_configuration(drawn: Path, tmp_path: Path) 
 
 
 def test_pairs_are_found_by_many_ways_to_say_left() -> None:
-    names = (
-        "nose",
-        "L_Eye",
-        "R_Eye",
-        "left front paw",
-        "right front paw",
-        "earLeft",
-        "earRight",
-        "paw_l",
-        "paw_r",
-        "tail",
-    )
+    names = ["nose", "L_Eye", "R_Eye", "left front paw", "right front paw"]
+    names += ["earLeft", "earRight", "paw_l", "paw_r", "tail"]
     skeleton = Skeleton.from_coco_category({"name": "cat", "keypoints": names, "sigmas": [0.05] * 10})
     assert skeleton.flip_pairs == ((1, 2), (3, 4), (5, 6), (7, 8))

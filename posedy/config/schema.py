@@ -1,25 +1,19 @@
-"""The configuration of an experiment: defaults (the paper's recipe), a YAML file, `key=value` from the command line."""
+"""Every setting of an experiment with its default, the paper's recipe, and its meaning."""
 
-import contextlib
-import difflib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from posedy.codec import Coding
 from posedy.models.pose_net import HeatmapOutput
 from posedy.models.zoo import create_model, list_models
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key."""
-
-
-def _as_section(annotation: Any) -> type[BaseModel] | None:
+def as_section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field of this annotation is, if it is one."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
@@ -31,7 +25,7 @@ class _Section(BaseModel):
     def _is_no_slip(cls, value: Any, info: ValidationInfo) -> Any:
         """Empty sections are sections; pydantic would take true for the number 1."""
         kind = cls.model_fields[str(info.field_name)].annotation
-        if value is None and _as_section(kind) is not None:
+        if value is None and as_section(kind) is not None:
             return {}
         items = value if isinstance(value, list | tuple) else [value]
         if kind is not bool and any(isinstance(item, bool) for item in items):
@@ -278,115 +272,3 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """The whole configuration as YAML that `load_config` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Reads a configuration.
-
-    Args:
-        path: a YAML file that names what differs from the defaults; None is the defaults.
-        overrides: `section.key=value`, values in YAML.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ConfigError: if it is not YAML, a key is unknown (the nearest valid one is named) or a value does not fit.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = read_yaml(Path(path))
-    for override in overrides:
-        _apply_override(values, override)
-    source = str(path) if path is not None else "the command line"
-    valid_keys = list(_valid_keys(Config))
-    for key in _unknown_keys(values, Config):
-        if key in valid_keys:
-            section, _, name = key.rpartition(".")
-            raise ConfigError(
-                f"{source}: {key!r} must be nested, dots are for the command line: write '{name}: ...' indented below "
-                f"the section '{section}:'"
-            )
-        nearest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0)
-        raise ConfigError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest[0]!r}")
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg'].removeprefix('Value error, ')}"
-            + ("" if item["type"] == "value_error" else f", got {item['input']!r}")
-            for item in error.errors()
-        ]
-        raise ConfigError("\n".join([f"{source}: values that do not fit", *problems])) from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which would take the last of two equal keys without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds a mapping; an empty file is an empty one.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ConfigError: if it is not YAML or holds something else.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration at {path.resolve()}")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold sections such as 'data:' and 'train:', got {type(values).__name__}")
-    return values
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form section.key=value, such as train.epochs=210")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {override!r} is not YAML: {error}") from None
-    # YAML 1.1 reads 1e-3, without a dot, as text
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    *sections, name = key.split(".")
-    for section in sections:
-        inner = values[section] = {} if values.get(section) is None else values[section]
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r}: {section!r} is not a section")
-        values = inner
-    values[name] = value
-
-
-def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
-    for name, field in model.model_fields.items():
-        yield name, _as_section(field.annotation)
-
-
-def _valid_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, section in _sections(model):
-        if section is not None:
-            yield from _valid_keys(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _unknown_keys(values: dict[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    sections = dict(_sections(model))
-    for name, value in values.items():
-        if name not in sections:
-            yield f"{prefix}{name}"
-        elif (section := sections[name]) is not None and isinstance(value, dict):
-            yield from _unknown_keys(value, section, f"{prefix}{name}.")

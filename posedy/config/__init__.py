@@ -1,0 +1,35 @@
+"""The configuration of an experiment: what can be set, and how it is read."""
+
+from posedy.config.reading import ConfigError, load_config, read_yaml
+from posedy.config.schema import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    KeypointSet,
+    Loss,
+    ModelConfig,
+    Precision,
+    Schedule,
+    SkeletonConfig,
+    TemperatureConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvalConfig",
+    "KeypointSet",
+    "Loss",
+    "ModelConfig",
+    "Precision",
+    "Schedule",
+    "SkeletonConfig",
+    "TemperatureConfig",
+    "TrainConfig",
+    "load_config",
+    "read_yaml",
+]
