@@ -24,7 +24,7 @@ def draw_animals(rng: Generator) -> Photo:
     animals = sorted(_herd(rng, canvas.size), key=lambda drawn: drawn.box[3])
     for drawn in animals:
         paint_animal(canvas, drawn)
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         draw_cover(rng, canvas, animals[rng.integers(len(animals))].box)
 
     photo = Photo(degrade(rng, canvas.picture()))

@@ -10,7 +10,7 @@ Generator = np.random.Generator
 
 def sample_animal(rng: Generator) -> Animal:
     """An animal of a random build in a random stance, seen within about 50 degrees of its profile."""
-    yaw = rng.choice([-90, 90]) + np.clip(rng.normal(0, 18), -45, 45)
+    yaw = rng.choice([-90, 90]) + np.clip(rng.normal(0, 12), -35, 35)
     view = View(yaw=float(yaw), pitch=float(rng.uniform(2, 14)), roll=float(rng.normal(0, 2)))
     build = sample_animal_build(rng)
     return pose_animal(build, sample_stance(rng, build), view)
@@ -38,7 +38,7 @@ def sample_animal_build(rng: Generator) -> AnimalBuild:
 
 def sample_stance(rng: Generator, build: AnimalBuild) -> Stance:
     """A standing, walking, trotting or galloping animal with its head somewhere between the ground and the sky."""
-    gait = rng.choice(["stand", "walk", "trot", "gallop"], p=[0.3, 0.35, 0.2, 0.15])
+    gait = rng.choice(["stand", "walk", "trot", "gallop"], p=[0.45, 0.4, 0.1, 0.05])
     first = rng.choice([-1.0, 1.0])
     if gait == "stand":
         swings, bends = np.zeros((2, 2)), np.zeros((2, 2))
