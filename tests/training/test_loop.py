@@ -299,11 +299,11 @@ def test_ten_sigkills_at_random_moments_change_nothing(experiment: Experiment, t
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         if kills < _KILLS:
-            # Starting takes some seconds; some of the moments are before the first step, some in a writing.
-            before = (killed / LAST).stat().st_mtime if (killed / LAST).exists() else 0.0
-            while process.poll() is None and not _written_since(killed / LAST, before) and random.random() > 0.002:
-                time.sleep(0.01)
-            time.sleep(random.uniform(0, 1.0))
+            # At any moment after some writings of the checkpoint, or before the first one.
+            writings = int(random.integers(0, 4))
+            for _ in range(writings):
+                _wait_for_writing(killed / LAST, process)
+            time.sleep(random.uniform(0, 0.3 if writings else 5.0))
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.communicate()
@@ -322,8 +322,10 @@ def test_ten_sigkills_at_random_moments_change_nothing(experiment: Experiment, t
     assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(killed)]
 
 
-def _written_since(path: Path, time_stamp: float) -> bool:
-    return path.exists() and path.stat().st_mtime > time_stamp
+def _wait_for_writing(path: Path, process: subprocess.Popen[bytes]) -> None:
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
+        time.sleep(0.005)
 
 
 def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
