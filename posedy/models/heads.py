@@ -5,6 +5,7 @@ from collections.abc import Collection
 from torch import Tensor, nn
 
 from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, initialise, static_conv
+from posedy.models.upsampling import BilinearUpsample
 
 # Table 9: hidden channels (None: those of the input) and output channels of the bnecks after each upsampling
 _BNECK_STAGES: tuple[tuple[tuple[int | None, int], ...], ...] = (
@@ -59,7 +60,7 @@ class BneckHead(nn.Module):
         stages = []
         channels = in_channels
         for bnecks in _BNECK_STAGES:
-            layers: list[nn.Module] = [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)]
+            layers: list[nn.Module] = [BilinearUpsample()]
             for hidden, out_channels in bnecks:
                 layers.append(
                     InvertedResidual(
