@@ -1,5 +1,6 @@
 """Persons as crops: what training and testing read."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,7 +177,13 @@ class BoxCrops(Dataset[dict[str, Any]]):
         return {"crop": warp_crop(photo, self.image_to_crop(index), self.input_size), "index": index}
 
 
-def use_one_thread(_: int) -> None:
-    """Set-up of a worker process: one thread each, since the processes are what runs side by side."""
+def set_up_worker(_: int) -> None:
+    """Set-up of a worker process.
+
+    One thread each, since the processes are what runs side by side. A process group of its own: terminals and `timeout`
+    signal a whole group, and the process that trains or tests still needs its workers to end in order.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

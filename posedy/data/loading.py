@@ -1,6 +1,7 @@
 """Batches of training crops: who comes when, in which process, and how it gets to the device."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from posedy.data.dataset import Draw, TrainingCrops, use_one_thread
+from posedy.data.dataset import Draw, TrainingCrops, set_up_worker
 
 _PERSONS_PER_TASK = 16  # what a worker makes at a time where photos share their decoding
 
@@ -119,20 +120,19 @@ def _take(held: list[Draw], random: float) -> Draw:
 
 
 class _Tasks(Sampler[list[Draw]]):
-    """What workers are asked for, set anew for each epoch: a DataLoader with lasting workers keeps its sampler."""
+    """What workers are asked for, set anew where needed: a DataLoader with lasting workers keeps its sampler."""
 
     def __init__(self) -> None:
-        self.tasks: Sequence[list[Draw]] = []
+        self.tasks: Iterable[list[Draw]] = ()
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return iter(self.tasks)
 
-    def __len__(self) -> int:
-        return len(self.tasks)
-
 
 class CropLoader:
     """Feeds training: worker processes that stay, make crops and hand them over as batches.
+
+    At the end of an epoch workers go on with the next one, so that its first batches are there when it begins.
 
     Args:
         crops: the training set.
@@ -152,8 +152,10 @@ class CropLoader:
             # crops that wait in a shuffle buffer are pinned once they are a batch
             pin_memory=pin_memory and not isinstance(order, PhotoOrder),
             persistent_workers=workers > 0,
-            worker_init_fn=use_one_thread,
+            worker_init_fn=set_up_worker,
         )
+        self._stream: Iterator[Batch] = iter(())
+        self._next: tuple[int, int] | None = None  # the epoch and the step of its next batch
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
@@ -161,13 +163,31 @@ class CropLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from the batch `start` on, as `TrainingCrops` makes them, stacked."""
-        batches = self.order.batches(epoch, start)
-        if not isinstance(self.order, PhotoOrder):
-            self._tasks.tasks = batches
-            yield from self._loader
+        if isinstance(self.order, PhotoOrder):
+            yield from self._photo_by_photo(epoch, start)
             return
+        if self._next != (epoch, start):
+            self._tasks.tasks = self._from(epoch, start)
+            self._stream = iter(self._loader)
+        for step in range(start, len(self)):
+            batch = next(self._stream)
+            self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
+            yield batch
+
+    def _from(self, epoch: int, start: int) -> Iterator[list[Draw]]:
+        """All batches from one on, epoch after epoch without end."""
+        yield from self.order.batches(epoch, start)
+        for later in count(epoch + 1):
+            yield from self.order.batches(later)
+
+    def _photo_by_photo(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Batches of a `PhotoOrder`: made photo by photo, handed over in the order of the batches."""
+        assert isinstance(self.order, PhotoOrder)
+        batches = self.order.batches(epoch, start)
         wanted = {draw for batch in batches for draw in batch}
-        tasks = _photo_by_photo([draw for draw in self.order.stream(epoch) if draw in wanted], self.order.photo_of)
+        tasks = _tasks_between_photos(
+            [draw for draw in self.order.stream(epoch) if draw in wanted], self.order.photo_of
+        )
         self._tasks.tasks = tasks
         made = zip(tasks, self._loader, strict=True)
         waiting: dict[Draw, Batch] = {}
@@ -185,7 +205,7 @@ class CropLoader:
             yield {name: values.pin_memory() for name, values in together.items()} if self._pin_memory else together
 
 
-def _photo_by_photo(stream: Sequence[Draw], photo_of: NDArray[np.int64]) -> list[list[Draw]]:
+def _tasks_between_photos(stream: list[Draw], photo_of: NDArray[np.int64]) -> list[list[Draw]]:
     """Cuts a stream into tasks for workers, between photos."""
     tasks: list[list[Draw]] = []
     for draw in stream:

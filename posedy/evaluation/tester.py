@@ -16,7 +16,7 @@ from tqdm import tqdm
 from posedy.codec import Coding, HeatmapCodec
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons
-from posedy.data.dataset import BoxCrops, use_one_thread
+from posedy.data.dataset import BoxCrops, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_metrics import evaluate_keypoints
 from posedy.evaluation.nms import oks_nms
@@ -81,7 +81,7 @@ def predict_crops(
         Subset(crops, indices.tolist()),
         batch_size=config.batch_size,
         num_workers=workers if len(indices) > config.batch_size else 0,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=set_up_worker,
     )
     keypoints: list[FloatArray] = [np.zeros((0, skeleton.num_keypoints, 2))]
     scores = [np.zeros((0, skeleton.num_keypoints), dtype=np.float32)]

@@ -88,6 +88,19 @@ def test_a_loader_gives_the_samples_of_its_order(crops: TrainingCrops, kind: typ
                 assert torch.equal(batch["crop"], torch.stack([torch.from_numpy(s["crop"]) for s in samples]))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_that_was_left_early_leaves_nothing_to_the_next(crops: TrainingCrops, workers: int) -> None:
+    order = EpochOrder(len(crops), 5, 0)
+    loader = CropLoader(crops, order, workers)
+    list(loader.epoch(0))
+    begun = loader.epoch(1)
+    next(begun)
+    begun.close()
+    for epoch, start in ((1, 1), (1, 0), (2, 0)):
+        expected = [[int(crops.annotation_ids[draw.person]) for draw in draws] for draws in order.batches(epoch, start)]
+        assert [batch["annotation_id"].tolist() for batch in loader.epoch(epoch, start)] == expected
+
+
 def test_a_shared_photo_is_decoded_once_for_all_its_persons(
     crops: TrainingCrops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
