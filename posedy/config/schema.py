@@ -188,6 +188,9 @@ class TrainConfig(_Section):
     """The optimisation. Defaults are the paper's."""
 
     epochs: int = Field(210, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    """A limit of the time spent in training steps, whatever `epochs` says: the schedule follows the clock where that is
+    ahead of the steps, and the last epoch is cut short. Such a run cannot be repeated to the bit."""
     batch_size: int = Field(128, ge=1)
     """Persons per step of the optimiser, over all devices together."""
     accumulation: int = Field(1, ge=1)
@@ -205,6 +208,9 @@ class TrainConfig(_Section):
     workers: int | None = Field(None, ge=0)
     """Processes that load crops, for each device; None is one for each CPU core, at most 8."""
     seed: int = Field(0, ge=0)
+    save_every: int = Field(1, ge=1)
+    """Epochs between writings of last.pt; it is always written when a run is stopped, evaluated or done. More than 1
+    where an epoch takes seconds."""
     precision: Precision = "fp32"
     """Mixed precision of the forward pass; attention and loss stay in float32. bf16 about halves a step's time on CPUs
     with AMX and on GPUs; fp16 (GPUs only) needs loss scaling, which is done."""

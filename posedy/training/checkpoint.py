@@ -18,7 +18,7 @@ BEST = "best.pt"
 
 # What may differ when a run goes on: where data lie (their content is compared), and what only costs time or space.
 # Everything else changes the mathematics, of the weights or of the AP that chooses the best ones.
-_FREE_KEYS = ("train.workers", "eval.every", "eval.batch_size")
+_FREE_KEYS = ("train.workers", "train.save_every", "eval.every", "eval.batch_size")
 _FREE_SECTION, _SKELETON = "data.", "data.skeleton."
 # What a position in the middle of an epoch depends on.
 _ORDER_KEYS = ("train.batch_size", "train.seed", "train.shared_decoding", "train.shuffle_buffer")
@@ -40,6 +40,7 @@ class RunState:
         step: steps done of the epoch that was begun.
         loss_sum: of these steps.
         seconds: that they took.
+        seconds_before: that the epochs done took.
         numbers: the last row of metrics.csv.
         metrics: of the last evaluation.
         protocol: of the last evaluation.
@@ -58,6 +59,7 @@ class RunState:
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    seconds_before: float = 0.0
     numbers: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     protocol: str = ""

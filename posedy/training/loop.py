@@ -132,17 +132,17 @@ class Trainer:
                     self._evaluate()
                     if log is not None:
                         self._draw_batch(log)
-                    self._save_epoch(log)
-                if state.epoch >= last:
+                    self._end_epoch(log)
+                if state.epoch >= last or self._is_done():
                     break
                 if self._is_asked_to_stop(interruption):
                     self._stop_here()
                 self._train_epoch(interruption)
                 # An epoch is safe before its evaluation, which may take long.
-                self._save_epoch(log)
+                self._end_epoch(log, save=self._saving_is_due(last))
         if log is not None:
             log.close()
-        if last < epochs:
+        if not self._is_done():
             self.say(f"stopped after {last} of {epochs} epochs, as asked; the same command goes on from there")
         return state.metrics
 
@@ -162,7 +162,8 @@ class Trainer:
             leave=False,
         )
         for batch in meter.watch(self.loader.epoch(state.epoch, state.step)):
-            rate = learning_rate(config, state.epoch * steps + state.step, steps)
+            minutes = self._minutes(meter)
+            rate = learning_rate(config, state.epoch * steps + state.step, steps, minutes)
             persons = self.loader.order.persons(state.step)
             self._train_step(batch, persons, rate)
             state.step += 1
@@ -174,6 +175,8 @@ class Trainer:
                 f"data {meter.data_share:.0%}, left {clock(max(left, 0) / meter.persons_per_second)}"
                 + (f", best AP {state.best_ap:.3f}" if state.best_ap is not None else "")
             )
+            if config.minutes is not None and minutes >= config.minutes:
+                break
             if state.step < steps and self._is_asked_to_stop(interruption):
                 self._check_loss()
                 state.seconds += meter.seconds
@@ -182,10 +185,10 @@ class Trainer:
         bar.close()
         state.numbers = {
             "epoch": state.epoch + 1,
-            "step": (state.epoch + 1) * steps,
+            "step": state.epoch * steps + state.step,
             "lr": rate,
             "temperature": tau,
-            "loss": state.loss_sum / steps,
+            "loss": state.loss_sum / state.step,
             "persons_per_second": meter.persons_per_second,
             "data_share": meter.data_share,
             "memory_mb": peak_memory_mb(self.processes.device),
@@ -196,6 +199,7 @@ class Trainer:
             f"{meter.persons_per_second:.0f} persons/s ({meter.data_share:.0%} of the time waiting for data), "
             f"{state.numbers['memory_mb']:.0f} MB, {clock(state.numbers['seconds'])}"
         )
+        state.seconds_before += state.numbers["seconds"]
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.seconds = 0.0, 0.0
 
@@ -219,9 +223,26 @@ class Trainer:
             )
         self.state.loss_sum += value
 
+    def _is_done(self) -> bool:
+        """Whether all epochs are done, or their time is over."""
+        train, state = self.config.train, self.state
+        return state.epoch >= train.epochs or (train.minutes is not None and state.seconds_before >= 60 * train.minutes)
+
+    def _minutes(self, meter: Meter) -> float:
+        """The time of training so far, if there is a limit: that of all processes, whose rates must be the same."""
+        if self.config.train.minutes is None:
+            return 0.0
+        minutes = (self.state.seconds_before + self.state.seconds + meter.seconds) / 60
+        total = self.processes.sum(torch.tensor(minutes, device=self.processes.device))
+        return float(total) / self.processes.count
+
+    def _saving_is_due(self, last: int) -> bool:
+        epoch = self.state.epoch
+        return epoch % self.config.train.save_every == 0 or epoch >= last or self._is_done()
+
     def _evaluation_is_due(self) -> bool:
         state = self.state
-        due = state.epoch > 0 and (state.epoch % self.config.eval.every == 0 or state.epoch >= self.config.train.epochs)
+        due = state.epoch > 0 and (state.epoch % self.config.eval.every == 0 or self._is_done())
         return due and state.step == 0 and state.evaluated_epoch != state.epoch
 
     def _evaluate(self) -> None:
@@ -276,11 +297,12 @@ class Trainer:
 
     # -- saving and stopping ---------------------------------------------------------------------------------------
 
-    def _save_epoch(self, log: RunLog | None) -> None:
+    def _end_epoch(self, log: RunLog | None, save: bool = True) -> None:
         if log is not None:
             # The row first: one that is ahead of its checkpoint is dropped when the run goes on.
             log.write(self.state.numbers)
-            self._save()
+            if save:
+                self._save()
 
     def _save(self) -> None:
         """Writes last.pt, unless the weights are broken: a good state is not overwritten by a bad one."""

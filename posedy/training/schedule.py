@@ -9,13 +9,14 @@ _PAPER_DROPS = (170, 200)
 _DROP_FACTOR = 0.1
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step, counted from 0 over all epochs."""
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, minutes: float = 0.0) -> float:
+    """The rate of a step, counted from 0 over all epochs, after so many minutes of training."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    clock = min(minutes / config.minutes, 1.0) if config.minutes is not None else 0.0
     if config.schedule == "cosine":
-        progress = step / (config.epochs * steps_per_epoch)
+        progress = max(step / (config.epochs * steps_per_epoch), clock)
         return config.lr * warmup * (1 + math.cos(math.pi * progress)) / 2
-    epoch = step // steps_per_epoch
+    epoch = max(step // steps_per_epoch, int(clock * config.epochs))
     return config.lr * warmup * _DROP_FACTOR ** sum(epoch >= drop for drop in lr_drops(config))
 
 

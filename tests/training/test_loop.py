@@ -328,6 +328,62 @@ def _wait_for_writing(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
 
 
+def test_a_limit_of_time_ends_the_run_with_an_evaluation_and_it_stays_ended(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("posedy.training.meter.time.perf_counter", lambda: 3.0 * next(clock))
+    config = experiment("train.epochs=50", "train.minutes=2", "train.schedule=cosine", "train.batch_size=4")
+    metrics = Trainer(config, tmp_path, progress=False).fit()
+    assert "AP" in metrics
+    rows = read_metrics(tmp_path)
+    assert 1 < len(rows) < 50
+    assert float(rows[-1]["lr"]) == pytest.approx(0, abs=1e-6)
+    assert rows[-1]["AP"]
+    assert int(rows[-1]["step"]) - int(rows[-2]["step"]) < int(rows[0]["step"])  # cut short
+    before = (tmp_path / LAST).read_bytes()
+    Trainer(config, tmp_path, progress=False).fit()
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_saving_can_be_rarer_than_epochs(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Trainer._save
+    monkeypatch.setattr(Trainer, "_save", lambda self: (saved.append(self.state.epoch), save(self)))
+    Trainer(experiment("train.epochs=3", "train.save_every=2"), tmp_path / "run", progress=False).fit()
+    assert saved == [2, 3, 3]  # the last one before and after its evaluation
+    assert len(read_metrics(tmp_path / "run")) == 3
+    saved.clear()
+    Trainer(experiment("train.epochs=5", "train.save_every=9"), tmp_path / "cut", progress=False).fit(1)
+    assert saved == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are Unix's")
+def test_a_signal_to_the_whole_process_group_stops_in_order(experiment: Experiment, tmp_path: Path) -> None:
+    config = experiment("train.epochs=1000", "train.workers=2", "eval.every=1000")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    command = [
+        sys.executable,
+        "-m",
+        "posedy.cli",
+        "train",
+        str(tmp_path / "config.yaml"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    _wait_for_writing(tmp_path / "run" / LAST, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 1
+    assert "the same command goes on from there" in output
+    assert "Traceback" not in output
+    assert "killed by signal" not in output
+
+
 def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
     options = "model.options={in_channels: 1, dynamic_layers: [project], depth: 0.5}"
     Trainer(experiment("train.epochs=1", options), tmp_path, progress=False).fit()

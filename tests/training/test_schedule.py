@@ -32,6 +32,16 @@ def test_cosine_goes_from_the_rate_to_nothing_and_warmup_rises_to_it() -> None:
     assert [learning_rate(warm, step, 50) for step in (0, 4, 9, 30)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
 
 
+def test_the_clock_moves_the_schedule_where_it_is_ahead_of_the_steps() -> None:
+    cosine = TrainConfig(epochs=2, schedule="cosine", lr=0.5, minutes=10)
+    assert learning_rate(cosine, 0, 50, minutes=5) == pytest.approx(0.25)
+    assert learning_rate(cosine, 50, 50, minutes=1) == pytest.approx(0.25)
+    assert learning_rate(cosine, 0, 50, minutes=11) == pytest.approx(0)
+    paper = TrainConfig(minutes=210)
+    assert [learning_rate(paper, 0, 10, minutes) for minutes in (169, 171, 201)] == pytest.approx([1e-3, 1e-4, 1e-5])
+    assert learning_rate(TrainConfig(), 0, 10, minutes=1e9) == 1e-3
+
+
 def test_temperature_is_constant_by_default_and_can_be_annealed() -> None:
     assert {temperature(TemperatureConfig(), epoch) for epoch in range(210)} == {30}
     annealed = TemperatureConfig(start=30, end=1, epochs=10)
