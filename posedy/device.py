@@ -28,3 +28,16 @@ def choose_device(name: str = "auto") -> torch.device:
             "device 'mps' is absent: torch was built without it or this is no Apple machine; use auto or cpu"
         )
     return device
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by itself: GPUs from Ampere on, CPUs with AMX or AVX512-BF16.
+
+    Others only imitate it: on a CPU with AVX2 alone a training step takes ten times as long as in float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public ones
+        return any(getattr(torch.cpu, name, bool)() for name in checks)
+    return False

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from posedy.device import choose_device
+from posedy.device import choose_device, computes_bf16
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,17 @@ def test_refuses_absent_mps(monkeypatch):
 def test_refuses_other_names_and_says_which_there_are(name):
     with pytest.raises(ValueError, match="use auto, cpu, cuda, cuda:1 or mps"):
         choose_device(name)
+
+
+@pytest.mark.parametrize(("amx", "avx512_bf16", "computes"), [(1, 0, True), (0, 1, True), (0, 0, False)])
+def test_a_cpu_computes_bf16_with_instructions_for_it(monkeypatch, amx, avx512_bf16, computes):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx), raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512_bf16), raising=False)
+    assert computes_bf16(torch.device("cpu")) is computes
+
+
+def test_gpus_compute_bf16_from_ampere_on(monkeypatch):
+    for capability, computes in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert computes_bf16(torch.device("cuda")) is computes
+    assert not computes_bf16(torch.device("mps"))

@@ -181,7 +181,7 @@ class TemperatureConfig(_Section):
 
 Loss = Literal["mse", "cross_entropy"]
 Schedule = Literal["step", "cosine"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class TrainConfig(_Section):
@@ -212,8 +212,9 @@ class TrainConfig(_Section):
     """Epochs between writings of last.pt; it is always written when a run is stopped, evaluated or done. More than 1
     where an epoch takes seconds."""
     precision: Precision = "fp32"
-    """Mixed precision of the forward pass; attention and loss stay in float32. bf16 about halves a step's time on CPUs
-    with AMX and on GPUs; fp16 (GPUs only) needs loss scaling, which is done."""
+    """Mixed precision of the forward pass; attention and loss stay in float32. bf16 about halves a step's time on
+    devices that compute in it (GPUs from Ampere on, CPUs with AMX or AVX512-BF16) and takes ten times as long on
+    others. "auto" is bf16 on the former and fp32 on the latter. fp16 (GPUs only) needs loss scaling, which is done."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Decay per step of a moving average of the weights, which is then what is evaluated and saved as best.pt; None is
     off. 0.999 to 0.9998 usually bring a little AP and a steadier curve; the average of few steps forgets faster."""

@@ -58,10 +58,16 @@ class Trainer:
     """
 
     def __init__(self, config: Config, run: Path, progress: bool = True, accept_changes: bool = False) -> None:
-        self.config = config
-        self.run = run
         self.processes = Processes(config.train)
         self.say = self.processes.say
+        if config.train.precision == "auto":
+            # part of the mathematics: a run that goes on elsewhere must keep it
+            config = config.model_copy(
+                update={"train": config.train.model_copy(update={"precision": self.processes.precision})}
+            )
+            self.say(f"train.precision=auto: {self.processes.precision} on {self.processes.device.type}")
+        self.config = config
+        self.run = run
         self.progress = progress and self.processes.is_main
         self.workers = config.train.workers if config.train.workers is not None else default_workers()
         self.codec = make_codec(config.model.coding, config.model.input_size, config.model.sigma)

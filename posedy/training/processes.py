@@ -11,7 +11,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posedy.config import TrainConfig
+from posedy.config import Precision, TrainConfig
+from posedy.device import computes_bf16
 
 
 class LostProcessError(ConnectionError):
@@ -21,7 +22,8 @@ class LostProcessError(ConnectionError):
 class Processes:
     """The processes that train one network together, each with its device; one alone is the usual case.
 
-    `torchrun` and `accelerate launch` tell each process its number; accelerate chooses devices and precision.
+    `torchrun` and `accelerate launch` tell each process its number; accelerate chooses devices. `precision` is what
+    "auto" comes to.
 
     Args:
         config: precision, and what must divide by the number of processes.
@@ -31,10 +33,13 @@ class Processes:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        self.precision: Precision = config.precision
+        if config.precision == "auto":
+            self.precision = "bf16" if computes_bf16(found or torch.device("cpu")) else "fp32"
         self.accelerator = Accelerator(
-            # without it, processes of torchrun on CPUs would not know of each other
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision="no" if config.precision == "fp32" else config.precision,
+            cpu=found is None,  # without it, processes of torchrun on CPUs would not know of each other
+            mixed_precision="no" if self.precision == "fp32" else self.precision,
         )
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
@@ -45,7 +50,11 @@ class Processes:
             if config.sync_batch_norm and self.device.type != "cuda":
                 raise ValueError(f"train.sync_batch_norm needs CUDA GPUs, the device is {self.device}: set it to false")
             if config.precision == "fp16" and self.device.type == "cpu":
-                raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use bf16 or fp32")
+                raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use auto, bf16 or fp32")
+            if not self.same(self.precision):
+                raise ValueError(
+                    "train.precision=auto comes to bf16 on some of the devices and to fp32 on others: use fp32"
+                )
 
     def say(self, text: str) -> None:
         """Prints, once for all processes."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from accelerate.state import AcceleratorState
 
 from posedy.config import Config
 from posedy.data.synthetic import draw_dataset
@@ -382,6 +383,22 @@ def test_a_signal_to_the_whole_process_group_stops_in_order(experiment: Experime
     assert "the same command goes on from there" in output
     assert "Traceback" not in output
     assert "killed by signal" not in output
+
+
+@pytest.mark.parametrize(("computes", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_is_what_the_device_computes_in_and_stays_with_the_run(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computes: bool, precision: str
+) -> None:
+    config = experiment("train.precision=auto", "train.epochs=1")
+    monkeypatch.setattr("posedy.training.processes.computes_bf16", lambda device: computes)
+    trainer = Trainer(config, tmp_path, progress=False)
+    assert trainer.processes.accelerator.mixed_precision == ("bf16" if computes else "no")
+    trainer.fit()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["precision"] == precision
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr("posedy.training.processes.computes_bf16", lambda device: not computes)
+    with pytest.raises(ValueError, match=f"train.precision: '{precision}' in the run"):
+        Trainer(config, tmp_path, progress=False)
 
 
 def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
