@@ -1,0 +1,256 @@
+"""Batch norm in training together with the activation that follows it.
+
+Over the M = N H W values x of a channel, with scale w and shift b,
+
+    mu = mean of x,    r = 1 / sqrt(mean of (x - mu)^2 + eps),    z = w r (x - mu) + b,    y = act(z)
+
+and with d = act'(z) dL/dy
+
+    dL/db = sum of d,    dL/dw = r * sum of d (x - mu),
+    dL/dx = w r (d - dL/db / M - r (x - mu) dL/dw / M).
+
+Torch's kernel for bfloat16 in NCHW gives each channel to one block of threads, so that most of a large GPU is idle, and
+the activation reads and writes the map once more. Here S programs share a channel, each with every S-th image, and
+nothing but x and four numbers per channel is kept for the backward pass. Sums are in float32, whatever x is in.
+"""
+
+from typing import Any, Literal
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Activation = Literal["none", "relu", "relu6"]
+
+_MAX_BLOCK = 1024
+_MAX_SPLITS = tl.constexpr(128)
+_PROGRAMS = 1056  # that keep a GPU busy: eight for each of the 132 multiprocessors of an H200
+
+
+@triton.jit
+def _normalise(x, coefficients, c):
+    """The z of x, and x - mu, in channel c."""
+    mean = tl.load(coefficients + c * 4)
+    scale = tl.load(coefficients + c * 4 + 2)
+    shift = tl.load(coefficients + c * 4 + 3)
+    centred = x - mean
+    return centred * scale + shift, centred
+
+
+@triton.jit
+def _activate(z, ACTIVATION: tl.constexpr):
+    if ACTIVATION != "none":
+        z = tl.maximum(z, 0.0)
+    if ACTIVATION == "relu6":
+        z = tl.minimum(z, 6.0)
+    return z
+
+
+@triton.jit
+def _activation_gradient(g, z, ACTIVATION: tl.constexpr):
+    """The gradient with respect to z of what has the gradient g after the activation."""
+    if ACTIVATION != "none":
+        g = tl.where(z > 0.0, g, 0.0)
+    if ACTIVATION == "relu6":
+        g = tl.where(z < 6.0, g, 0.0)
+    return g
+
+
+@triton.jit
+def _load_sums(sums, c, S):
+    """The two sums of channel c, added up over its S programs."""
+    program = tl.arange(0, _MAX_SPLITS)
+    first = tl.load(sums + (c * S + program) * 2, mask=program < S, other=0.0)
+    second = tl.load(sums + (c * S + program) * 2 + 1, mask=program < S, other=0.0)
+    return tl.sum(first), tl.sum(second)
+
+
+@triton.jit
+def _sum_values(x, sums, N, C, HW, S, BLOCK: tl.constexpr):
+    """Sums x - p and (x - p)^2 over every S-th image, with the channel's first value p.
+
+    Without p a mean that is far from 0 would drown the variance in the rounding of the squares.
+    """
+    c = tl.program_id(0)
+    s = tl.program_id(1)
+    pivot = tl.load(x + c.to(tl.int64) * HW).to(tl.float32)
+    first = tl.zeros((BLOCK,), tl.float32)
+    second = tl.zeros((BLOCK,), tl.float32)
+    offset = tl.arange(0, BLOCK)
+    for n in range(s, N, S):
+        plane = x + (n * C + c).to(tl.int64) * HW
+        for start in range(0, HW, BLOCK):
+            inside = start + offset < HW
+            value = tl.load(plane + start + offset, mask=inside, other=0.0).to(tl.float32)
+            distance = tl.where(inside, value - pivot, 0.0)
+            first += distance
+            second += distance * distance
+    tl.store(sums + (c * S + s) * 2, tl.sum(first))
+    tl.store(sums + (c * S + s) * 2 + 1, tl.sum(second))
+
+
+@triton.jit
+def _finish_statistics(x, sums, weight, bias, running_mean, running_var, coefficients, HW, S, M, eps, momentum):
+    """Makes mu, r, w r and b of a channel from its sums, and moves its running statistics."""
+    c = tl.program_id(0)
+    pivot = tl.load(x + c.to(tl.int64) * HW).to(tl.float32)
+    first, second = _load_sums(sums, c, S)
+    mean = pivot + first / M
+    variance = tl.maximum(second / M - (first / M) * (first / M), 0.0)
+    rstd = 1.0 / tl.sqrt(variance + eps)
+    tl.store(coefficients + c * 4, mean)
+    tl.store(coefficients + c * 4 + 1, rstd)
+    tl.store(coefficients + c * 4 + 2, tl.load(weight + c) * rstd)
+    tl.store(coefficients + c * 4 + 3, tl.load(bias + c))
+    unbiased = variance * M / (M - 1)
+    tl.store(running_mean + c, tl.load(running_mean + c) * (1 - momentum) + momentum * mean)
+    tl.store(running_var + c, tl.load(running_var + c) * (1 - momentum) + momentum * unbiased)
+
+
+@triton.jit
+def _apply(x, y, coefficients, C, HW, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    """Makes y of a block of a plane."""
+    plane = tl.program_id(0)
+    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = offset < HW
+    at = plane.to(tl.int64) * HW + offset
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    z, _ = _normalise(value, coefficients, plane % C)
+    tl.store(y + at, _activate(z, ACTIVATION).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _sum_gradients(x, g, coefficients, sums, N, C, HW, S, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    """Sums d and d (x - mu) over every S-th image."""
+    c = tl.program_id(0)
+    s = tl.program_id(1)
+    first = tl.zeros((BLOCK,), tl.float32)
+    second = tl.zeros((BLOCK,), tl.float32)
+    offset = tl.arange(0, BLOCK)
+    for n in range(s, N, S):
+        plane = (n * C + c).to(tl.int64) * HW
+        for start in range(0, HW, BLOCK):
+            inside = start + offset < HW
+            value = tl.load(x + plane + start + offset, mask=inside, other=0.0).to(tl.float32)
+            gradient = tl.load(g + plane + start + offset, mask=inside, other=0.0).to(tl.float32)
+            z, centred = _normalise(value, coefficients, c)
+            d = _activation_gradient(gradient, z, ACTIVATION)
+            first += d
+            second += d * centred
+    tl.store(sums + (c * S + s) * 2, tl.sum(first))
+    tl.store(sums + (c * S + s) * 2 + 1, tl.sum(second))
+
+
+@triton.jit
+def _finish_gradients(sums, coefficients, grad_weight, grad_bias, line, S, M):
+    """Makes dL/dw and dL/db of a channel, and the line of dL/dx = w r d + line[0] (x - mu) + line[1]."""
+    c = tl.program_id(0)
+    sum_d, sum_d_centred = _load_sums(sums, c, S)
+    rstd = tl.load(coefficients + c * 4 + 1)
+    scale = tl.load(coefficients + c * 4 + 2)
+    tl.store(grad_bias + c, sum_d)
+    tl.store(grad_weight + c, sum_d_centred * rstd)
+    tl.store(line + c * 2, -scale * rstd * rstd * sum_d_centred / M)
+    tl.store(line + c * 2 + 1, -scale * sum_d / M)
+
+
+@triton.jit
+def _apply_gradients(x, g, grad_x, coefficients, line, C, HW, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    """Makes dL/dx of a block of a plane."""
+    plane = tl.program_id(0)
+    c = plane % C
+    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = offset < HW
+    at = plane.to(tl.int64) * HW + offset
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    gradient = tl.load(g + at, mask=inside, other=0.0).to(tl.float32)
+    z, centred = _normalise(value, coefficients, c)
+    d = _activation_gradient(gradient, z, ACTIVATION)
+    scale = tl.load(coefficients + c * 4 + 2)
+    slope = tl.load(line + c * 2)
+    level = tl.load(line + c * 2 + 1)
+    tl.store(grad_x + at, (d * scale + centred * slope + level).to(grad_x.dtype.element_ty), mask=inside)
+
+
+class _BatchNormAct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        eps: float,
+        momentum: float,
+        activation: Activation,
+    ) -> Tensor:
+        N, C, H, W = x.shape
+        splits, block = _splits(N, C), _block(H * W)
+        sums = torch.empty(C, splits, 2, device=x.device)
+        coefficients = torch.empty(C, 4, device=x.device)
+        _sum_values[(C, splits)](x, sums, N, C, H * W, splits, BLOCK=block)
+        _finish_statistics[(C,)](
+            x,
+            sums,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            coefficients,
+            H * W,
+            splits,
+            float(N * H * W),
+            eps,
+            momentum,
+        )
+        y = torch.empty_like(x)
+        grid = (N * C, triton.cdiv(H * W, block))
+        _apply[grid](x, y, coefficients, C, H * W, ACTIVATION=activation, BLOCK=block)
+        ctx.save_for_backward(x, coefficients)
+        ctx.activation = activation
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, coefficients = ctx.saved_tensors
+        grad = grad.contiguous()
+        N, C, H, W = x.shape
+        splits, block = _splits(N, C), _block(H * W)
+        sums = torch.empty(C, splits, 2, device=x.device)
+        line = torch.empty(C, 2, device=x.device)
+        grad_weight, grad_bias = torch.empty(C, device=x.device), torch.empty(C, device=x.device)
+        arguments = {"ACTIVATION": ctx.activation, "BLOCK": block}
+        _sum_gradients[(C, splits)](x, grad, coefficients, sums, N, C, H * W, splits, **arguments)
+        _finish_gradients[(C,)](sums, coefficients, grad_weight, grad_bias, line, splits, float(N * H * W))
+        grad_x = torch.empty_like(x)
+        grid = (N * C, triton.cdiv(H * W, block))
+        _apply_gradients[grid](x, grad, grad_x, coefficients, line, C, H * W, **arguments)
+        return grad_x, grad_weight, grad_bias, *[None] * 5
+
+
+def batch_norm_act(x: Tensor, norm: nn.BatchNorm2d, activation: Activation) -> Tensor:
+    """What a batch norm in training makes of x (N, C, H, W), and then the activation; moves the running statistics.
+
+    Args:
+        x: contiguous, with more than one value per channel.
+        norm: with scale and shift, running statistics and a momentum.
+        activation: that follows.
+    """
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    statistics = norm.running_mean, norm.running_var
+    return _BatchNormAct.apply(x, norm.weight, norm.bias, *statistics, norm.eps, norm.momentum, activation)
+
+
+def _block(size: int) -> int:
+    """Values that a program takes at once from a plane."""
+    return min(_MAX_BLOCK, triton.next_power_of_2(size))
+
+
+def _splits(N: int, C: int) -> int:
+    """S, the programs that share a channel."""
+    return max(1, min(N, _MAX_SPLITS.value, -(-_PROGRAMS // C)))
