@@ -1,0 +1,145 @@
+"""Depthwise convolution of N x C planes at stride s, and its gradients.
+
+With kernels W of K x K, padding p = K // 2 and zeros beyond the border of X, in each plane
+
+    Y[y, x]     = sum over i, j of W[i, j] X[s y + i - p, s x + j - p]
+    dL/dX[v, u] = sum over i, j of W[i, j] dL/dY[(v + p - i) / s, (u + p - j) / s]    where s divides both
+    dL/dW[i, j] = sum over y, x of dL/dY[y, x] X[s y + i - p, s x + j - p]
+
+A plane is a channel of an image. Its kernel is that of the channel; or one of its own, if a batch was folded into the
+channels. Sums are in float32, whatever X and W are in.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_MAX_BLOCK = 1024
+_MAX_WEIGHT_BLOCK = 512
+
+
+@triton.jit
+def _convolve(x, weight, y, C, H, W, OH, OW, STRIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
+    """Makes Y of a block of a plane."""
+    plane = tl.program_id(0)
+    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = offset < OH * OW
+    out_row = offset // OW
+    out_column = offset % OW
+    x += plane.to(tl.int64) * H * W
+    y += plane.to(tl.int64) * OH * OW
+    weight += (plane % C).to(tl.int64) * K * K
+    total = tl.zeros((BLOCK,), tl.float32)
+    for i in tl.static_range(K):
+        for j in tl.static_range(K):
+            row = out_row * STRIDE + i - K // 2
+            column = out_column * STRIDE + j - K // 2
+            exists = inside & (row >= 0) & (row < H) & (column >= 0) & (column < W)
+            value = tl.load(x + row * W + column, mask=exists, other=0.0).to(tl.float32)
+            total += value * tl.load(weight + i * K + j).to(tl.float32)
+    tl.store(y + offset, total.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _input_gradient(g, weight, grad_x, C, H, W, OH, OW, STRIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
+    """Makes dL/dX of a block of a plane."""
+    plane = tl.program_id(0)
+    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = offset < H * W
+    row = offset // W
+    column = offset % W
+    g += plane.to(tl.int64) * OH * OW
+    grad_x += plane.to(tl.int64) * H * W
+    weight += (plane % C).to(tl.int64) * K * K
+    total = tl.zeros((BLOCK,), tl.float32)
+    for i in tl.static_range(K):
+        for j in tl.static_range(K):
+            down = row + K // 2 - i
+            right = column + K // 2 - j
+            out_row = down // STRIDE
+            out_column = right // STRIDE
+            exists = inside & (down >= 0) & (right >= 0) & (out_row < OH) & (out_column < OW)
+            exists = exists & (out_row * STRIDE == down) & (out_column * STRIDE == right)
+            gradient = tl.load(g + out_row * OW + out_column, mask=exists, other=0.0).to(tl.float32)
+            total += gradient * tl.load(weight + i * K + j).to(tl.float32)
+    tl.store(grad_x + offset, total.to(grad_x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _weight_gradient(x, g, grad_weight, H, W, OH, OW, STRIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
+    """Makes dL/dW of a plane."""
+    plane = tl.program_id(0)
+    x += plane.to(tl.int64) * H * W
+    g += plane.to(tl.int64) * OH * OW
+    grad_weight += plane.to(tl.int64) * K * K
+    for i in tl.static_range(K):
+        for j in tl.static_range(K):
+            total = tl.zeros((BLOCK,), tl.float32)
+            for start in range(0, OH * OW, BLOCK):
+                offset = start + tl.arange(0, BLOCK)
+                inside = offset < OH * OW
+                row = (offset // OW) * STRIDE + i - K // 2
+                column = (offset % OW) * STRIDE + j - K // 2
+                exists = inside & (row >= 0) & (row < H) & (column >= 0) & (column < W)
+                value = tl.load(x + row * W + column, mask=exists, other=0.0).to(tl.float32)
+                total += value * tl.load(g + offset, mask=inside, other=0.0).to(tl.float32)
+            tl.store(grad_weight + i * K + j, tl.sum(total))
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        weight = weight.contiguous()
+        N, C, H, W = x.shape
+        y = x.new_empty(N, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
+        sizes = H, W, *y.shape[2:]
+        block = _block(y.shape[2] * y.shape[3])
+        grid = (N * C, triton.cdiv(y.shape[2] * y.shape[3], block))
+        _convolve[grid](x, weight, y, C, *sizes, STRIDE=stride, K=weight.shape[-1], BLOCK=block, num_warps=4)
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        N, C, H, W = x.shape
+        K = weight.shape[-1]
+        sizes = H, W, *grad.shape[2:]
+        constants = {"STRIDE": ctx.stride, "K": K}
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        grad_x = grad_weight = None
+        if wants_x:
+            grad_x = torch.empty_like(x)
+            block = _block(H * W)
+            grid = (N * C, triton.cdiv(H * W, block))
+            _input_gradient[grid](grad, weight, grad_x, C, *sizes, **constants, BLOCK=block, num_warps=4)
+        if wants_weight:
+            per_plane = torch.empty(N, *weight.shape, device=x.device)
+            # A warp needs no exchange with others for its sums: faster than more of them.
+            block = min(_block(grad.shape[2] * grad.shape[3]), _MAX_WEIGHT_BLOCK)
+            _weight_gradient[(N * C,)](x, grad, per_plane, *sizes, **constants, BLOCK=block, num_warps=1)
+            grad_weight = (per_plane[0] if N == 1 else per_plane.sum(dim=0)).to(weight.dtype)
+        return grad_x, grad_weight, None
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Convolves each channel of x (N, C, H, W) with its kernel of weight (C, 1, K, K), K odd, padded by K // 2.
+
+    Args:
+        x: contiguous.
+        weight: of the same type.
+        stride: in both directions.
+    """
+    return _Depthwise.apply(x, weight, stride)
+
+
+def _block(size: int) -> int:
+    """Cells that a program takes at once from a plane."""
+    return min(_MAX_BLOCK, triton.next_power_of_2(size))
