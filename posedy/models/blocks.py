@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypeGuard, get_args
 
+import torch
 from torch import Tensor, nn
 
 from posedy.models.depthwise import DepthwiseConv2d
 from posedy.models.dynamic_conv import AttentionKind, DynamicConv2d
+from posedy.models.kernels.availability import takes
 
 BneckLayer = Literal["expand", "depthwise", "project"]
 """The three convolutions of a bneck, C1, C2 and C3 of the paper's Table 5."""
@@ -63,10 +65,52 @@ class DynamicConvFactory:
         )
 
 
+class ConvNormAct(nn.Sequential):
+    """A convolution, its batch norm and maybe an activation; in training on a GPU the last two are one kernel.
+
+    The norm stays a plain `nn.BatchNorm2d`, which may be frozen or converted: what the kernel is not made for goes
+    through the layers one by one. Where it does their work, hooks of norm and activation are not called.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, H', W')."""
+        conv, *others = self
+        y = conv(x)
+        activation = _FUSED.get(tuple(type(layer) for layer in others))
+        if activation is not None and takes(y) and _trains_with_statistics(others[0], y):
+            from posedy.models.kernels.batch_norm import batch_norm_act  # Triton is not everywhere
+
+            return batch_norm_act(y, others[0], activation)
+        for layer in others:
+            y = layer(y)
+        return y
+
+
+# exact types: a subclass, such as torchvision's frozen norms, may compute something else
+_FUSED: dict[tuple[type[nn.Module], ...], Literal["none", "relu", "relu6"]] = {
+    (nn.BatchNorm2d,): "none",
+    (nn.BatchNorm2d, nn.ReLU): "relu",
+    (nn.BatchNorm2d, nn.ReLU6): "relu6",
+}
+
+
+def _trains_with_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether a norm is a batch norm in training of the usual kind: affine, with a moving average of its statistics."""
+    return (
+        isinstance(norm, nn.BatchNorm2d)
+        and norm.training
+        and norm.running_mean is not None
+        and norm.momentum is not None
+        and norm.affine
+        and norm.weight.dtype == torch.float32
+        and x.numel() > x.shape[1]  # torch refuses to norm one value
+    )
+
+
 def conv_norm_act(conv: nn.Module, out_channels: int, activation: nn.Module | None = None) -> nn.Sequential:
     """A convolution, its batch norm, and an activation if one is given."""
     layers = [conv, nn.BatchNorm2d(out_channels)]
-    return nn.Sequential(*layers, activation) if activation is not None else nn.Sequential(*layers)
+    return ConvNormAct(*layers, activation) if activation is not None else ConvNormAct(*layers)
 
 
 class Backbone(nn.Module):

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from posedy.models.blocks import DynamicConvFactory, InvertedResidual, conv_norm_act, initialise, static_conv
+from posedy.models.blocks import (
+    ConvNormAct,
+    DynamicConvFactory,
+    InvertedResidual,
+    conv_norm_act,
+    initialise,
+    static_conv,
+)
 from posedy.models.dynamic_conv import DynamicConv2d
 
 FACTORIES = pytest.mark.parametrize("conv", [static_conv, DynamicConvFactory(3, 7.0)], ids=["static", "dynamic"])
@@ -29,6 +36,21 @@ def test_norm_follows_the_convolution_and_activation_the_norm():
     block = conv_norm_act(static_conv(3, 4, 1), 4, nn.ReLU6())
     assert [type(layer) for layer in block] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU6]
     assert [type(layer) for layer in conv_norm_act(static_conv(3, 4, 1), 4)] == [nn.Conv2d, nn.BatchNorm2d]
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.ReLU6(), nn.Hardswish()])
+@pytest.mark.parametrize("training", [True, False])
+def test_block_is_the_plain_sequence_of_its_layers(activation, training):
+    block = conv_norm_act(static_conv(3, 4, 3, 2), 4, activation).train(training)
+    assert isinstance(block, ConvNormAct)
+    layers = [nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4), *([] if activation is None else [activation])]
+    plain = nn.Sequential(*layers).train(training)
+    assert list(block.state_dict()) == list(plain.state_dict())
+    plain.load_state_dict(block.state_dict())
+    x = torch.randn(2, 3, 6, 8)
+    torch.testing.assert_close(block(x), plain(x), rtol=0, atol=0)
+    for ours, theirs in zip(block.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @FACTORIES
