@@ -86,11 +86,16 @@ class PoseNet(nn.Module):
         """
         if x.ndim != 4 or any(side == 0 or side % 32 for side in x.shape[-2:]):
             raise ValueError(f"the network takes (N, C, H, W) with H and W divisible by 32, got {tuple(x.shape)}")
-        if self.in_channels == 1 and x.shape[1] == 3:
-            x = (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
+        x = self.match_channels(x)
         if x.shape[1] != self.in_channels:
             raise ValueError(
                 f"{self.name} was built with in_channels={self.in_channels}, got crops of {x.shape[1]} channels "
                 "(crops of photos have 3)"
             )
         return self.output(self.head(self.backbone(x)))
+
+    def match_channels(self, x: Tensor) -> Tensor:
+        """Crops (N, 3, H, W) as a grey-scale network sees them, (N, 1, H, W); others as they are."""
+        if self.in_channels == 1 and x.shape[1] == 3:
+            return (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
+        return x

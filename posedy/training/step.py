@@ -1,6 +1,7 @@
 """One step of training: batch in, weights changed, loss out."""
 
 from contextlib import nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ class TrainingStep:
         config: loss, accumulation, clipping.
         processes: that share each batch.
     """
+
+    slow_steps: ClassVar[int] = 1
+    """Steps at first that take longer than those to come."""
 
     def __init__(
         self,
@@ -65,17 +69,11 @@ class TrainingStep:
         Returns:
             The loss of this process's part, a scalar on the device; the sum over processes is the batch's.
         """
-        accelerator, device = self.processes.accelerator, self.processes.device
+        accelerator = self.processes.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        crops = batch["crop"].to(device, non_blocking=True)
-        keypoints = batch["keypoints"].to(device, non_blocking=True)
-        targets, weights = self.codec.encode(keypoints, batch["labelled"].to(device, non_blocking=True))
-        normaliser = loss_normaliser(weights, targets, persons, self.config.loss)
-        if self.config.loss == "cross_entropy":
-            normaliser = self.processes.sum(normaliser)
-        normaliser = normaliser.clamp_min(1)
-        loss = torch.zeros((), device=device)
+        crops, targets, weights, normaliser = self.prepare(batch, persons)
+        loss = torch.zeros((), device=self.processes.device)
         size = -(-len(crops) // self.config.accumulation)
         parts = list(zip(crops.split(size), targets.split(size), weights.split(size), strict=True))
         for index, (part, part_targets, part_weights) in enumerate(parts):
@@ -93,3 +91,14 @@ class TrainingStep:
         if self.average is not None:
             self.average.update(self.net)
         return loss
+
+    def prepare(self, batch: Batch, persons: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The crops of a batch, its targets, their weights and the loss's normaliser, on the device."""
+        device = self.processes.device
+        crops = batch["crop"].to(device, non_blocking=True)
+        keypoints = batch["keypoints"].to(device, non_blocking=True)
+        targets, weights = self.codec.encode(keypoints, batch["labelled"].to(device, non_blocking=True))
+        normaliser = loss_normaliser(weights, targets, persons, self.config.loss)
+        if self.config.loss == "cross_entropy":
+            normaliser = self.processes.sum(normaliser)
+        return crops, targets, weights, normaliser.clamp_min(1)
