@@ -78,7 +78,7 @@ def _add_train(commands: Any) -> None:
     _add_config(parser)
     parser.add_argument("--out", type=Path, help="the run's folder; only --dry-run needs none")
     parser.add_argument(
-        "--dry-run", action="store_true", help="build everything, make two steps, say how long all will take, stop"
+        "--dry-run", action="store_true", help="build everything, make a few steps, say how long all will take, stop"
     )
     parser.add_argument(
         "--stop-after-epochs", type=int, metavar="N", help="end after N epochs; the same command goes on from there"

@@ -26,7 +26,7 @@ def train(
     Args:
         config: the experiment.
         out: the run's folder; a rehearsal needs none.
-        dry_run: build everything, make two steps and one batch of the evaluation, say how long all will take.
+        dry_run: build everything, make a few steps and one batch of the evaluation, say how long all will take.
         stop_after_epochs: end after so many epochs of this call.
         accept_changes: go on with a configuration of another mathematics.
         json: a file for COCO's ten numbers, or for what the rehearsal measured.

@@ -1,4 +1,4 @@
-"""A rehearsal of a training: all is built, two steps and a batch of the evaluation are made, nothing is kept."""
+"""A rehearsal of a training: all is built, a few steps and a batch of the evaluation are made, nothing is kept."""
 
 import time
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ from posedy.training.loop import Trainer
 from posedy.training.meter import clock
 from posedy.training.schedule import learning_rate
 
-_STEPS = 2
-
 
 @dataclass(frozen=True)
 class Rehearsal:
@@ -21,7 +19,7 @@ class Rehearsal:
 
     Attributes:
         batch_size: persons of a step.
-        step_seconds: of the second step; the first one also sets memory up.
+        step_seconds: of the last step; the first ones also set memory up.
         epoch_steps: of a whole epoch.
         epochs: to be done.
         evaluation_persons: of the batch of the evaluation.
@@ -29,7 +27,7 @@ class Rehearsal:
         val_persons: of the whole evaluation.
         evaluations: to be done.
         memory_mb: at most in use.
-        loss: of the second step.
+        loss: of the last step.
     """
 
     batch_size: int
@@ -70,7 +68,7 @@ class Rehearsal:
 
 
 def rehearse(trainer: Trainer) -> Rehearsal:
-    """Makes two steps and one batch of the evaluation of a training that has been built.
+    """Makes two steps (five with a CUDA graph) and one batch of the evaluation of a training that has been built.
 
     The network of the trainer is changed by the steps: it is not to be used afterwards. Waiting for the first batch is
     not counted, since workers are started once.
@@ -82,7 +80,7 @@ def rehearse(trainer: Trainer) -> Rehearsal:
     trainer.training_step.begin_epoch()
     seconds, loss = 0.0, 0.0
     batches = trainer.loader.epoch(0)
-    for step in range(min(_STEPS, steps)):
+    for step in range(min(trainer.training_step.slow_steps + 1, steps)):
         batch = next(batches)
         began = time.perf_counter()
         rate = learning_rate(config.train, step, steps)

@@ -22,6 +22,7 @@ from posedy.models.pose_net import PoseNet
 from posedy.prediction import normalise_crops
 from posedy.training.checkpoint import BEST, LAST, RunState, read_run, save_checkpoint
 from posedy.training.ema import WeightAverage
+from posedy.training.graphed_step import GraphedStep
 from posedy.training.interrupt import Interruption, TrainingInterruptedError, interruptible
 from posedy.training.log import RunLog
 from posedy.training.meter import Meter, clock
@@ -100,7 +101,8 @@ class Trainer:
         self.net = net
         if self.average is not None:
             self.average.net.to(self.processes.device)
-        self.training_step = TrainingStep(net, optimizer, self.average, self.codec, config.train, self.processes)
+        step = GraphedStep if config.train.cuda_graph else TrainingStep
+        self.training_step = step(net, optimizer, self.average, self.codec, config.train, self.processes)
         scaler = self.processes.accelerator.scaler
         if scaler is not None and self.state.scaler is not None:
             scaler.load_state_dict(self.state.scaler)

@@ -49,6 +49,9 @@ class Processes:
                 raise ValueError(f"train.batch_size={config.batch_size} does not divide by the {self.count} processes")
             if config.sync_batch_norm and self.device.type != "cuda":
                 raise ValueError(f"train.sync_batch_norm needs CUDA GPUs, the device is {self.device}: set it to false")
+            if config.cuda_graph and (self.device.type != "cuda" or self.count > 1):
+                where = f"the device is {self.device}" if self.count == 1 else f"there are {self.count} processes"
+                raise ValueError(f"train.cuda_graph=true needs a CUDA GPU and one process, {where}: set it to false")
             if config.precision == "fp16" and self.device.type == "cpu":
                 raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use auto, bf16 or fp32")
             if not self.same(self.precision):

@@ -71,6 +71,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("train.epochs=true", ["train.epochs", "not a switch, got True"]),
         ("model.input_size=[96, yes]", ["model.input_size", "not a switch, got [96, True]"]),
         ("eval.nms=on", ["eval.nms", "not a switch, got True"]),
+        ("train={cuda_graph: true, accumulation: 2}", ["cuda_graph: true", "accumulation: 2"]),
+        ("train={cuda_graph: true, precision: fp16}", ["cuda_graph: true", "precision: fp16"]),
         ("train.lr_drops=[2, -1]", ["train.lr_drops.1", "greater than or equal to 0", "-1"]),
     ],
 )

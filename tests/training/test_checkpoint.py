@@ -47,7 +47,7 @@ def going_on(
     "override",
     [
         *("data.root=/elsewhere", "data.train_annotations=/elsewhere/a.json", "data.boxes=b.json", "train.epochs=500"),
-        *("train.workers=3", "eval.every=1", "eval.batch_size=3"),
+        *("train.workers=3", "train.cuda_graph=true", "eval.every=1", "eval.batch_size=3"),
     ],
 )
 def test_what_does_not_change_the_mathematics_may_differ(tmp_path: Path, override: str) -> None:

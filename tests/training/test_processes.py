@@ -35,7 +35,11 @@ def test_alone_a_runtime_error_is_not_blamed_on_others() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which can")
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"sync_batch_norm": True}, "sync_batch_norm needs CUDA"), ({"precision": "fp16"}, "fp16 needs a GPU")],
+    [
+        ({"sync_batch_norm": True}, "sync_batch_norm needs CUDA"),
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+        ({"cuda_graph": True}, "train.cuda_graph=true needs a CUDA GPU and one process, the device is cpu: set it"),
+    ],
 )
 def test_what_cpus_cannot_do_is_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
