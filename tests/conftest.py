@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.synthetic import draw_dataset
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("posedy", deadline=None)
+settings.load_profile("posedy")
 
 # Tests use small networks, which threads slow down, above all where several processes share the cores.
 torch.set_num_threads(1)
