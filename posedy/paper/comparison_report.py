@@ -1,6 +1,5 @@
 """The tables that `posedy models` prints."""
 
-import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
@@ -60,7 +59,8 @@ def format_count(count: int) -> str:
     """A count of 6 characters in millions or billions: "0.396M", "59.29M", "1.272G"."""
     unit, scale = ("G", 1e9) if count >= 999.95e6 else ("M", 1e6)
     value = count / scale
-    decimals = min(3, max(0, 3 - math.floor(math.log10(value)))) if value > 0 else 3
+    # by the first of which rounding does not add a digit before the point
+    decimals = next((n for n in (3, 2, 1) if value < 10 ** (4 - n) - 0.5 * 10**-n), 0)
     return f"{value:.{decimals}f}{unit}".rjust(6)
 
 

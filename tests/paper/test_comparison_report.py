@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from posedy.models.complexity import Complexity
@@ -72,6 +72,9 @@ def test_tables_have_gaps(rows: list[ModelRow]) -> None:
 
 
 @given(st.integers(0, 10**12))
+@example(9_999_500_001)
+@example(99_995_000_000)
+@example(9_999_499_999)
 def test_a_count_has_six_characters_and_four_digits(count: int) -> None:
     text = format_count(count)
     assert re.fullmatch(r" *\d+(\.\d+)?[MG]", text)
