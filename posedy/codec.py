@@ -84,7 +84,7 @@ class HeatmapCodec:
         """
         width, height = self.heatmap_size
         sigma = self.target_sigma
-        radius = int(3 * sigma)
+        radius = self._radius
         labelled = labelled.bool()
         cell = self._to_cells(torch.where(labelled[..., None], keypoints.float(), 0.0))
         last = cell.new_tensor([width - 1, height - 1])
@@ -127,6 +127,11 @@ class HeatmapCodec:
             raise ValueError("heatmaps hold NaN: the network's weights or its input are broken")
         peak = torch.stack([index % width, index // width], dim=-1)
         return self._to_crop(peak + self._step_from_peak(flat, index)), scores
+
+    @property
+    def _radius(self) -> int:
+        """Cells from its centre at which a target ends."""
+        return int(3 * self.target_sigma)
 
     def _to_cells(self, keypoints: Tensor) -> Tensor:
         """Where targets are centred: crop pixels -> cells."""
@@ -172,6 +177,10 @@ class UnbiasedCodec(HeatmapCodec):
 
     coding: ClassVar[Coding] = "unbiased"
     flip_shift: ClassVar[int] = 0
+
+    @property
+    def _radius(self) -> int:
+        return max(1, super()._radius)  # the centre lies between cells: one of them at least is in the target
 
     @property
     def _pixels_per_cell(self) -> tuple[float, float]:

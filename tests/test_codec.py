@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posedy.codec import HeatmapCodec, UnbiasedCodec, make_codec
+from posedy.codec import Coding, HeatmapCodec, UnbiasedCodec, make_codec
 from posedy.skeleton import COCO17
 
 CODECS = st.sampled_from(
@@ -314,3 +314,14 @@ def test_each_coding_owns_its_shift_and_its_name():
     assert make_codec("unbiased", (64, 96), 1.5) == UnbiasedCodec((64, 96), 1.5)
     with pytest.raises(ValueError, match=r"coding is one of \['paper', 'unbiased'\], got 'udp'"):
         make_codec("udp", (64, 96))
+
+
+@pytest.mark.parametrize("coding", ["paper", "unbiased"])
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.34, 2.0])
+def test_every_keypoint_that_counts_has_a_target_however_small_sigma_is(coding: Coding, sigma: float) -> None:
+    codec = make_codec(coding, (96, 128), sigma)
+    keypoints = torch.rand(50, 17, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([95.0, 127.0])
+    targets, weights = codec.encode(keypoints, torch.ones(50, 17))
+    peaks = targets.flatten(2).max(dim=-1).values
+    assert (weights == 1).float().mean() > 0.9
+    assert (peaks[weights == 1] > 0).all()

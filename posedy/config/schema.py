@@ -56,7 +56,7 @@ class SkeletonConfig(_Section):
     limbs: list[tuple[str, str]] | None = None
     """Pairs that drawings join by a line; None is the file's `skeleton`."""
     sigmas: float | list[float] | dict[str, float] | None = None
-    """Of OKS: one for all, a list in the file's order, or by name; None: the file's, or the mean of COCO's (0.064)."""
+    """Of OKS: one for all, a list in the file's order, or by name; None: the file's, or the mean of COCO's (0.067)."""
     upper_body: list[str] | None = None
     """The keypoints of the upper body, for half-body augmentation; None: the file's, or none."""
 

@@ -106,7 +106,8 @@ def _keypoint_category(
         try:
             skeleton = Skeleton.from_coco_category(with_overrides(category, overrides))
         except (ValueError, OverflowError) as error:
-            log.error("the skeleton of the category cannot be read", str(error), "Repair the category's record.")
+            advice = "Repair the category's record, or data.skeleton."
+            log.error("the skeleton of the category cannot be read", str(error), advice)
             return None
     log.add(
         "warning",

@@ -27,9 +27,19 @@ _DATA, _PROCESSES = "the persons of the data sets", "the number of processes"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint that takes the place of the file at `path` only once it is complete."""
+    """Writes a checkpoint that takes the place of the file at `path` only once it is complete.
+
+    Raises:
+        OSError: if it cannot be written, such as on a full disk.
+    """
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        try:
+            torch.save(dict(state), temporary)
+        except RuntimeError as error:  # which is how torch tells of a full disk
+            why = str(error).splitlines()[0]
+            raise OSError(
+                f"{path} cannot be written, is the disk full? The file before is unharmed. ({why})"
+            ) from error
 
 
 @dataclass
@@ -81,7 +91,10 @@ class RunState:
     def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
         """Fills a freshly built network, its optimiser and its average, and lets go of the copies."""
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
+        decay = [group["weight_decay"] for group in optimizer.param_groups]
         optimizer.load_state_dict(self.optimizer)
+        for group, value in zip(optimizer.param_groups, decay, strict=True):
+            group["weight_decay"] = value  # the configuration's, which may have been changed, not the run's so far
         if average is not None:
             average.net.load_state_dict(self.network["tensors"])
             average.steps = self.average_steps
@@ -158,8 +171,8 @@ def read_run(run: Path, config: Config, data: str, processes: int, accept_change
         lines = [f"  {_difference(key, before.get(key), now.get(key))}" for key in impossible]
         raise ValueError("\n".join([heading, *lines, f"to start anew from its weights: model.weights={path}"]))
     found = RunState(**{name: state[name] for name in names}, changes=lines)
-    if any(key.startswith("eval.") for key in changed):
-        found.best_ap = None  # it was measured by another protocol
+    if any(key == _DATA or key.startswith(("eval.", _SKELETON)) for key in changed):
+        found.best_ap = None  # it was measured by another protocol, or on another set
     return found
 
 

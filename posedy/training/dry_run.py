@@ -1,5 +1,6 @@
 """A rehearsal of a training: all is built, a few steps and a batch of the evaluation are made, nothing is kept."""
 
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -95,6 +96,8 @@ def rehearse(trainer: Trainer) -> Rehearsal:
     predict_crops(forward, crops, trainer.codec, config.eval, device=trainer.processes.device)
     evaluation_seconds = time.perf_counter() - began
     epochs = config.train.epochs - state.epoch
+    if config.train.minutes is not None:
+        epochs = min(epochs, math.ceil(60 * config.train.minutes / (seconds * steps)))
     return Rehearsal(
         batch_size=config.train.batch_size,
         step_seconds=seconds,

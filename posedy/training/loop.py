@@ -129,6 +129,7 @@ class Trainer:
         state, epochs = self.state, self.config.train.epochs
         last = epochs if stop_after_epochs is None else min(epochs, state.epoch + stop_after_epochs)
         log = None
+        is_over = self._is_done()
         if self.processes.is_main:
             write_bytes_atomically(self.run / "config.yaml", self.config.to_yaml().encode())
             log = RunLog(self.run, state.epoch)
@@ -150,7 +151,9 @@ class Trainer:
                 self._end_epoch(log, save=self._saving_is_due(last))
         if log is not None:
             log.close()
-        if not self._is_done():
+        if is_over:
+            self.say(f"nothing was left to do: {state.place()} are done; a larger train.epochs goes on")
+        elif not self._is_done():
             self.say(f"stopped after {last} of {epochs} epochs, as asked; the same command goes on from there")
         return state.metrics
 

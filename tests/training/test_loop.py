@@ -401,6 +401,25 @@ def test_auto_precision_is_what_the_device_computes_in_and_stays_with_the_run(
         Trainer(config, tmp_path, progress=False)
 
 
+def test_accepted_changes_take_effect_and_another_measure_forgets_the_best_ap(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
+    assert read_checkpoint(tmp_path / LAST)["best_ap"] is not None
+    changed = experiment("train.epochs=2", "train.weight_decay=0.05", "data.skeleton.sigmas=0.2")
+    trainer = Trainer(changed, tmp_path, progress=False, accept_changes=True)
+    assert [group["weight_decay"] for group in trainer.training_step.optimizer.param_groups] == [0.05, 0.0]
+    assert trainer.state.best_ap is None
+
+
+def test_a_finished_run_says_so(experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = experiment("train.epochs=1")
+    Trainer(config, tmp_path, progress=False).fit()
+    assert "nothing was left to do" not in capsys.readouterr().out
+    Trainer(config, tmp_path, progress=False).fit()
+    assert "nothing was left to do" in capsys.readouterr().out
+
+
 def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
     options = "model.options={in_channels: 1, dynamic_layers: [project], depth: 0.5}"
     Trainer(experiment("train.epochs=1", options), tmp_path, progress=False).fit()
