@@ -210,7 +210,7 @@ class Trainer:
             f"{meter.persons_per_second:.0f} persons/s ({meter.data_share:.0%} of the time waiting for data), "
             f"{state.numbers['memory_mb']:.0f} MB, {clock(state.numbers['seconds'])}"
         )
-        state.seconds_before += state.numbers["seconds"]
+        state.seconds_before = 60 * self._minutes(meter)
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.seconds = 0.0, 0.0
 
@@ -240,11 +240,11 @@ class Trainer:
         return state.epoch >= train.epochs or (train.minutes is not None and state.seconds_before >= 60 * train.minutes)
 
     def _minutes(self, meter: Meter) -> float:
-        """The time of training so far, if there is a limit: that of all processes, whose rates must be the same."""
-        if self.config.train.minutes is None:
-            return 0.0
+        """The time of training so far; if there is a limit, the same in all processes, whose rates and ends must be."""
         minutes = (self.state.seconds_before + self.state.seconds + meter.seconds) / 60
-        total = self.processes.sum(torch.tensor(minutes, device=self.processes.device))
+        if self.config.train.minutes is None or self.processes.count == 1:
+            return minutes
+        total = self.processes.sum(torch.tensor(minutes, dtype=torch.float64, device=self.processes.device))
         return float(total) / self.processes.count
 
     def _saving_is_due(self, last: int) -> bool:
