@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_test,
         _add_inspect,
         _add_eval,
+        _add_compare,
         _add_check,
         _add_demo,
         _add_export,
@@ -193,11 +194,15 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
     )
+    parser.add_argument(
+        "--ci", action="store_true", help="add 95 %% intervals: bootstrap over images, 1000 draws with seed 0"
+    )
     _add_json(parser)
     parser.set_defaults(run=_eval)
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    from posedy.evaluation.bootstrap import bootstrap_intervals
     from posedy.evaluation.coco_metrics import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
     from posedy.evaluation.results import read_results
     from posedy.evaluation.truth import KeypointTruth
@@ -215,7 +220,47 @@ def _eval(arguments: argparse.Namespace) -> int:
         + (f", sigmas {', '.join(map('{:g}'.format, sorted(set(sigmas))))}" if sigmas is not None else "")
     )
     print(format_metrics(metrics, protocol))
-    _write_json(arguments.json, metrics_to_json(metrics) | {"protocol": protocol})
+    numbers: dict[str, Any] = {**metrics_to_json(metrics), "protocol": protocol}
+    if arguments.ci:
+        intervals = bootstrap_intervals(truth, results, arguments.images, sigmas)
+        print(f"95 %: {', '.join(f'{name} {interval}' for name, interval in intervals.items())}")
+        numbers["intervals"] = {name: metrics_to_json(vars(interval)) for name, interval in intervals.items()}
+    _write_json(arguments.json, numbers)
+    return 0
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser("compare", help="what a results file is better by than another, with intervals")
+    parser.add_argument("results", type=Path, nargs=2, help="two COCO keypoint results files, the baseline first")
+    parser.add_argument("--annotations", type=Path, required=True, help="the truth, like person_keypoints_val2017.json")
+    _add_json(parser)
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from posedy.evaluation.bootstrap import bootstrap_difference
+    from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints, metrics_to_json
+    from posedy.evaluation.results import read_results
+    from posedy.evaluation.truth import KeypointTruth
+
+    truth = KeypointTruth.from_coco(arguments.annotations)
+    first, second = (read_results(path, truth.num_keypoints) for path in arguments.results)
+    before, after = (evaluate_keypoints(truth, results) for results in (first, second))
+    gains = bootstrap_difference(truth, (first, second))
+    protocol = (
+        f"{arguments.results[1]} against {arguments.results[0]}, all {len(truth.image_ids)} images, nothing rescored "
+        "or suppressed; 95 % interval of the difference: bootstrap over images, the same draws for both"
+    )
+    print(protocol)
+    for name in METRIC_NAMES:
+        difference, interval = gains[name]
+        span = f"({interval.low:+.3f} to {interval.high:+.3f})"
+        print(f"{name:>5} {before[name]:7.3f} {after[name]:7.3f} {difference:+7.3f} {span}")
+    numbers = {
+        name: metrics_to_json({"before": before[name], "after": after[name], "difference": gain, **vars(interval)})
+        for name, (gain, interval) in gains.items()
+    }
+    _write_json(arguments.json, {**numbers, "protocol": protocol})
     return 0
 
 

@@ -104,6 +104,32 @@ def test_eval_names_its_protocol(drawn: Path, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(numbers.read_text())["AP"] > everything
 
 
+def test_eval_gives_intervals(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, numbers = tmp_path / "results.json", tmp_path / "metrics.json"
+    write_results(results, truth_results(annotations(drawn))[:2])
+    command = ["eval", str(results), "--annotations", str(annotations(drawn)), "--json", str(numbers), "--ci"]
+    assert main(command) == 0
+    written = json.loads(numbers.read_text())
+    interval = written["intervals"]["AP"]
+    assert interval["low"] < written["AP"] < interval["high"]
+    assert f"95 %: AP {interval['low']:.3f} to {interval['high']:.3f}, AP50" in capsys.readouterr().out
+
+
+def test_compare_says_what_is_better(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, part, numbers = tmp_path / "truth.json", tmp_path / "part.json", tmp_path / "gain.json"
+    write_results(truth, truth_results(annotations(drawn)))
+    write_results(part, truth_results(annotations(drawn))[:2])
+    command = ["compare", str(part), str(truth), "--annotations", str(annotations(drawn)), "--json", str(numbers)]
+    assert main(command) == 0
+    gain = json.loads(numbers.read_text())["AP"]
+    assert gain["after"] == 1
+    assert gain["before"] + gain["difference"] == pytest.approx(1)
+    assert gain["low"] <= gain["difference"] <= gain["high"]
+    printed = capsys.readouterr().out
+    assert f"{truth} against {part}" in printed
+    assert f"{gain['difference']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" in printed
+
+
 def test_check_ends_with_1_when_something_is_wrong(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

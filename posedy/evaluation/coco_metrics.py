@@ -46,6 +46,25 @@ def evaluate_keypoints(
         ValueError: if truth or results are malformed or do not belong together, or if no counted image has a
             labelled person, where AP is undefined.
     """
+    evaluation = match_results(annotations, results, images, sigmas)
+    with redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+        evaluation.summarize()
+    # pycocotools writes -1 for what is undefined.
+    values = [float(value) if value >= 0 else math.nan for value in evaluation.stats]
+    return dict(zip(METRIC_NAMES, values, strict=True))
+
+
+def match_results(
+    annotations: AnnotationSource | KeypointTruth,
+    results: list[dict[str, Any]],
+    images: Images = "all",
+    sigmas: Sequence[float] | None = None,
+) -> COCOeval:
+    """COCOeval after `evaluate`, with the results of each image matched to its truth, and not yet accumulated.
+
+    Arguments and errors are those of `evaluate_keypoints`.
+    """
     truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
     counted = evaluated_images(truth, results, images)
     if sigmas is None:
@@ -65,11 +84,7 @@ def evaluate_keypoints(
         evaluation.params.imgIds = counted
         evaluation.params.kpt_oks_sigmas = sigma_array
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    # pycocotools writes -1 for what is undefined.
-    values = [float(value) if value >= 0 else math.nan for value in evaluation.stats]
-    return dict(zip(METRIC_NAMES, values, strict=True))
+    return evaluation
 
 
 def evaluated_images(

@@ -1,0 +1,136 @@
+import copy
+import io
+import math
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from posedy.evaluation.bootstrap import WeightedMetrics, bootstrap_difference, bootstrap_intervals
+from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints, match_results
+from posedy.evaluation.results import to_coco_results
+from posedy.skeleton import COCO17
+
+
+def distinct_scores(results):
+    """The same results without ties, whose order among several images is COCOeval's affair."""
+    return [{**result, "score": result["score"] + 1e-6 * index} for index, result in enumerate(results)]
+
+
+def repeated(evaluation, weights):
+    """COCOeval's numbers where it is given each image as often as its weight says."""
+    repeated = copy.copy(evaluation)
+    repeated.params = copy.deepcopy(evaluation.params)
+    count = len(evaluation.params.imgIds)
+    drawn = np.repeat(np.arange(count), weights)
+    repeated.evalImgs = [
+        evaluation.evalImgs[size * count + image] for size in range(len(evaluation.params.areaRng)) for image in drawn
+    ]
+    repeated.params.imgIds = list(range(len(drawn)))
+    repeated._paramsEval = repeated.params
+    with redirect_stdout(io.StringIO()):
+        repeated.accumulate()
+        repeated.summarize()
+    return [math.nan if value == -1 else value for value in repeated.stats]
+
+
+def test_with_equal_weights_is_cocoeval(annotations, noised_results):
+    metrics = WeightedMetrics(match_results(annotations, noised_results))
+    expected = evaluate_keypoints(annotations, noised_results)
+    assert metrics(np.ones(12, dtype=np.int64)) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@given(weights=st.lists(st.integers(0, 3), min_size=12, max_size=12))
+def test_equals_cocoeval_given_images_several_times(annotations, noised_results, weights):
+    evaluation = match_results(annotations, distinct_scores(noised_results))
+    weights = np.array(weights)
+    if not weights[:-1].any():  # the last image has no persons
+        return
+    found = WeightedMetrics(evaluation)(weights)
+    np.testing.assert_allclose(list(found.values()), repeated(evaluation, weights), atol=1e-12)
+
+
+def test_images_without_persons_leave_the_numbers_undefined(annotations, noised_results):
+    metrics = WeightedMetrics(match_results(annotations, noised_results))
+    assert all(math.isnan(value) for value in metrics(np.eye(12, dtype=np.int64)[-1]).values())
+
+
+def test_persons_without_results_are_missed(annotations, noised_results):
+    metrics = WeightedMetrics(match_results(annotations, noised_results))
+    assert metrics(np.eye(12, dtype=np.int64)[1])["AP"] == 0  # image 20 has persons and no result
+    assert WeightedMetrics(match_results(annotations, []))(np.ones(12, dtype=np.int64))["AR"] == 0
+
+
+def test_intervals_are_around_the_numbers_and_the_seed_s(annotations, noised_results):
+    metrics = evaluate_keypoints(annotations, noised_results)
+    intervals = bootstrap_intervals(annotations, noised_results, resamples=300)
+    assert tuple(intervals) == METRIC_NAMES
+    for name in METRIC_NAMES:
+        assert intervals[name].low < metrics[name] < intervals[name].high
+    assert bootstrap_intervals(annotations, noised_results, resamples=300) == intervals
+    assert bootstrap_intervals(annotations, noised_results, resamples=300, seed=1) != intervals
+
+
+def test_interval_covers_as_often_as_it_says():
+    """A world where each of 40 photos has one person, found or not: AP is a mean, with a known spread."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for world in range(60):
+        annotations, results = one_person_each(rng.random(40) < 0.5)
+        interval = bootstrap_intervals(annotations, results, resamples=200, seed=world)["AR"]
+        covered += interval.low <= 0.5 <= interval.high
+    assert 50 <= covered <= 60  # 57 expected; fewer than 50 has a probability under 0.001
+
+
+def one_person_each(found):
+    keypoints = np.random.default_rng(1).uniform(20, 80, (17, 2))
+    images = [{"id": index + 1, "width": 100, "height": 100, "file_name": "x.jpg"} for index in range(len(found))]
+    persons = [
+        {
+            "id": image["id"],
+            "image_id": image["id"],
+            "category_id": 1,
+            "iscrowd": 0,
+            "bbox": [20.0, 20.0, 60.0, 60.0],
+            "area": 3000.0,
+            "keypoints": np.column_stack([keypoints, np.full(17, 2)]).reshape(-1).tolist(),
+            "num_keypoints": 17,
+        }
+        for image in images
+    ]
+    results = []
+    for image, is_found in zip(images, found, strict=True):
+        if is_found:
+            results += to_coco_results(image["id"], keypoints[None], np.ones((1, 17)), np.ones(1), 1)
+    return {"images": images, "annotations": persons, "categories": [COCO17.to_coco_category()]}, results
+
+
+def test_a_result_does_not_differ_from_itself(annotations, noised_results):
+    for difference, interval in bootstrap_difference(
+        annotations, (noised_results, noised_results), resamples=50
+    ).values():
+        assert difference == interval.low == interval.high == 0
+
+
+def test_known_noise_is_worse_beyond_doubt(annotations, noised_results):
+    rng = np.random.default_rng(2)
+    worse = copy.deepcopy(noised_results)
+    for result in worse:
+        keypoints = np.array(result["keypoints"]).reshape(17, 3)
+        keypoints[:, :2] += rng.normal(0, 12, (17, 2))
+        result["keypoints"] = keypoints.reshape(-1).tolist()
+    difference, interval = bootstrap_difference(annotations, (noised_results, worse), resamples=200)["AP"]
+    expected = evaluate_keypoints(annotations, worse)["AP"] - evaluate_keypoints(annotations, noised_results)["AP"]
+    assert difference == pytest.approx(expected, abs=1e-12)
+    assert interval.low < difference < interval.high < 0
+
+
+def test_refuses_no_draws_and_other_images(annotations, noised_results):
+    with pytest.raises(ValueError, match="at least one draw, got 0"):
+        bootstrap_intervals(annotations, noised_results, resamples=0)
+    fewer = [result for result in noised_results if result["image_id"] != 40]
+    with pytest.raises(ValueError, match=r"on 9 and 8 images: compare on all"):
+        bootstrap_difference(annotations, (noised_results, fewer), images="detected")
