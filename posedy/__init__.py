@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from posedy.skeleton import COCO17, Skeleton
     from posedy.weights.conversion import to_dynamic, to_static
     from posedy.weights.network_file import load_checkpoint
+    from posedy.weights.shipped import list_shipped
 
     __version__: str
 
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "create_model",
     "list_models",
+    "list_shipped",
     "load_checkpoint",
     "set_temperature",
     "to_dynamic",
@@ -38,6 +40,7 @@ _HOMES = {
     "Skeleton": "posedy.skeleton",
     "create_model": "posedy.models.zoo",
     "list_models": "posedy.models.zoo",
+    "list_shipped": "posedy.weights.shipped",
     "load_checkpoint": "posedy.weights.network_file",
     "set_temperature": "posedy.models.dynamic_conv",
     "to_dynamic": "posedy.weights.conversion",

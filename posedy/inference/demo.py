@@ -8,6 +8,8 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from posedy.weights.shipped import DEFAULT
+
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -16,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns like 'a/*.jpg'"
     )
-    parser.add_argument("--checkpoint", required=True, metavar="MODEL", help="a .pt or .safetensors file")
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT,
+        metavar="MODEL",
+        help="a .pt or .safetensors file, or the name of a shipped model (default: %(default)s)",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("out"), metavar="FOLDER", help="for NAME.jpg and keypoints.json (default: out)"
     )

@@ -2,7 +2,6 @@
 
 import copy
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +15,11 @@ from posedy.inference.detectors import Detector, as_detector
 from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import list_models
 from posedy.prediction import predict_keypoints
 from posedy.skeleton import COCO17, Skeleton
 from posedy.weights.network_file import load_checkpoint
+from posedy.weights.shipped import DEFAULT
 
-_SHIPPED = Path(__file__).parents[1] / "weights"
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
 
@@ -29,15 +27,15 @@ _LARGEST_SIDE = 32766
 class PoseEstimator:
     """Finds the keypoints of persons in images.
 
-        estimator = PoseEstimator("runs/x/best.pt")
+        estimator = PoseEstimator()  # the shipped model; PoseEstimator("runs/x/best.pt") is one of your own
         poses = estimator("photo.jpg", boxes=[[48, 20, 210, 400]])
         cv2.imwrite("drawn.jpg", poses.draw("photo.jpg"))
 
     It holds nothing that a call changes, so several threads may share one.
 
     Args:
-        model: a checkpoint (.pt) or .safetensors file, the name of a shipped model, or a network. A network is copied:
-            the one given stays on its device and in its mode.
+        model: the name of a shipped model (see `list_shipped`), a checkpoint (.pt) or .safetensors file, or a network.
+            A network is copied: the one given stays on its device and in its mode.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
         detector: finds the persons of images that come without boxes: "whole" takes the whole image for one person,
             and so does any object with `detect(image_bgr) -> (boxes, scores)`; None asks for boxes.
@@ -52,7 +50,7 @@ class PoseEstimator:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | PoseNet,
+        model: str | os.PathLike[str] | PoseNet = DEFAULT,
         device: str | torch.device = "auto",
         detector: str | Detector | None = None,
         flip: bool = True,
@@ -136,18 +134,7 @@ def _load(model: str | os.PathLike[str] | PoseNet) -> PoseNet:
         return copy.deepcopy(model)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"a model is a path, the name of a shipped model, or a PoseNet, got {type(model).__name__}")
-    path = Path(model)
-    is_name = isinstance(model, str) and path.name == model and not path.suffix and not path.exists()
-    if not is_name:
-        return load_checkpoint(path)
-    shipped = sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))
-    if model in shipped:
-        return load_checkpoint(_SHIPPED / f"{model}.safetensors")
-    hint = f" ({model} is an architecture: posedy.create_model builds it, untrained)" if model in list_models() else ""
-    raise ValueError(
-        f"no shipped model is named {model!r}{hint}; shipped are: {', '.join(shipped) or 'none'}. "
-        "Or give the path of a .pt or .safetensors file, or a network"
-    )
+    return load_checkpoint(model)
 
 
 def _nameless(num_keypoints: int) -> Skeleton:

@@ -6,6 +6,7 @@ build the network again; the temperature is among the tensors. Checkpoints hold 
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from posedy.files import replacing
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model
 from posedy.skeleton import Skeleton
+from posedy.weights.shipped import find_weights
 
 _SAFETENSORS_KEY = "posedy"
 
@@ -62,14 +64,18 @@ def save_weights(net: PoseNet, path: str | Path, half: bool = False) -> None:
         save_file(tensors, temporary, metadata={_SAFETENSORS_KEY: json.dumps(network_record(net))})
 
 
-def load_checkpoint(path: str | Path) -> PoseNet:
+def load_checkpoint(path: str | os.PathLike[str]) -> PoseNet:
     """Builds the network that a checkpoint (.pt) or a .safetensors file holds, in evaluation mode, on the CPU.
+
+    Args:
+        path: of the file, or the name of a shipped network, see `list_shipped`.
 
     Raises:
         OSError: if the file is missing.
-        ValueError: if it is not a file of posedy's or its tensors do not fit the network it names.
+        ValueError: if no shipped network has the name, it is not a file of posedy's, or its tensors do not fit the
+            network it names.
     """
-    path = Path(path)
+    path = find_weights(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
     record, tensors = read_weights(path)

@@ -11,15 +11,16 @@ from posedy.models.pose_net import PoseNet
 from posedy.weights.conversion import convert_weights, static_name
 from posedy.weights.network_file import read_weights, restore_network
 from posedy.weights.pretrained import load_backbone
+from posedy.weights.shipped import find_weights
 
 
 def start_from(net: PoseNet, path: str | Path) -> str:
     """Fills a network with the weights of a file, whole or not at all.
 
-    The file holds either a network of posedy's (.pt, .safetensors), the same as `net` or its static, dynamic or partly
-    dynamic twin, see `convert_weights`; or an ImageNet model that fits the backbone, see `load_backbone`, and the head
-    stays fresh. The last layer, which makes the heatmaps, stays fresh too where the keypoints or the kind of output
-    differ. Noise is drawn from torch's generator.
+    The file, or the shipped network of that name, holds either a network of posedy's (.pt, .safetensors), the same as
+    `net` or its static, dynamic or partly dynamic twin, see `convert_weights`; or an ImageNet model that fits the
+    backbone, see `load_backbone`, and the head stays fresh. The last layer, which makes the heatmaps, stays fresh too
+    where the keypoints or the kind of output differ. Noise is drawn from torch's generator.
 
     Returns:
         What the file holds and what of it was used, in words.
@@ -28,7 +29,7 @@ def start_from(net: PoseNet, path: str | Path) -> str:
         OSError: if the file cannot be read.
         ValueError: if it fits neither way; the message names what differs.
     """
-    path = Path(path)
+    path = find_weights(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path.resolve()}")
     record, tensors = read_weights(path)

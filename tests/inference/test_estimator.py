@@ -212,7 +212,7 @@ def test_shipped_models_are_found_by_name(
     net: PoseNet, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_weights(net, tmp_path / "small.safetensors")
-    monkeypatch.setattr("posedy.inference.estimator._SHIPPED", tmp_path)
+    monkeypatch.setattr("posedy.weights.shipped.FOLDER", tmp_path)
     expected = PoseEstimator(net, device="cpu")(photo, BOXES)
     assert_same_poses(expected, PoseEstimator("small", device="cpu")(photo, BOXES))
     with pytest.raises(ValueError, match="'large'; shipped are: small"):
