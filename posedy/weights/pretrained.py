@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from posedy.models.blocks import BNECK_LAYERS
 from posedy.models.mobilenetv2 import MobileNetV2
 from posedy.models.pose_net import PoseNet
 from posedy.models.resnet import ResNet
@@ -86,6 +87,12 @@ def load_backbone(contents: Any, net: PoseNet, noise: float = DEFAULT_NOISE) -> 
     )
 
 
+def to_torchvision(backbone: MobileNetV2) -> dict[str, Tensor]:
+    """The tensors of a static MobileNetV2 under torchvision's names, which `load_backbone` reads."""
+    modules = _torchvision_mobilenetv2((), backbone)
+    return {_renamed(name, modules): tensor for name, tensor in backbone.state_dict().items()}
+
+
 def _state_dict(contents: Any) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
@@ -131,6 +138,17 @@ def _torchvision_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dic
     return modules | {"last.0": f"{last}.0", "last.1": f"{last}.1"}
 
 
+def _flat_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
+    modules = _torchvision_mobilenetv2(names, backbone)
+    for index, block in enumerate(backbone.blocks):
+        # a block is one sequence of conv, norm, activation and so on; the last has no activation
+        layers = ("depthwise", "project") if isinstance(block.expand, nn.Identity) else BNECK_LAYERS
+        for place, layer in enumerate(layers):
+            modules[f"blocks.{index}.{layer}.0"] = f"features.{index + 1}.conv.{3 * place}"
+            modules[f"blocks.{index}.{layer}.1"] = f"features.{index + 1}.conv.{3 * place + 1}"
+    return modules
+
+
 def _timm_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
     modules = {"stem.0": "conv_stem", "stem.1": "bn1", "last.0": "conv_head", "last.1": "bn2"}
     blocks = _blocks(names, r"blocks\.(\d+)\.(\d+)\.", "blocks.{}.{}", len(backbone.blocks))
@@ -173,6 +191,13 @@ _ORIGINS = (
         MobileNetV2,
         "classifier.",
         _torchvision_mobilenetv2,
+    ),
+    _Origin(
+        "MobileNetV2 in torchvision's naming of 2018",
+        ("features.0.0.weight", "features.1.conv.0.weight"),
+        MobileNetV2,
+        "classifier.",
+        _flat_mobilenetv2,
     ),
     _Origin(
         "MobileNetV2 of timm's",

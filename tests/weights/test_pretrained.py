@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model
-from posedy.weights.pretrained import load_backbone
+from posedy.weights.pretrained import load_backbone, to_torchvision
 from posedy.weights.starting_weights import start_from
 
 X = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0)).double()
@@ -109,6 +110,38 @@ def test_dynamic_backbones(model, name):
     report = load_backbone(given, net, noise=0)
     assert_same_maps(net, maps_of(model(name)))
     assert f"{50 if 'mobile' in name else 16} static kernels made dynamic (their attention is fresh)" in report
+
+
+def flat_named(theirs: nn.Module) -> dict[str, Tensor]:
+    """The tensors of torchvision's MobileNetV2 as it named them in 2018: each block is one sequence."""
+    named = {}
+    for name, tensor in theirs.state_dict().items():
+        match = re.fullmatch(r"features\.(\d+)\.conv\.([\d.]+)\.(\w+)", name)
+        if match:
+            block, place, leaf = match.groups()
+            layers = ("0.0", "0.1", "", "1", "2") if block == "1" else ("0.0", "0.1", "", "1.0", "1.1", "", "2", "3")
+            name = f"features.{block}.conv.{layers.index(place)}.{leaf}"
+        named[name] = tensor
+    return named
+
+
+@pytest.mark.parametrize("form", ["", "dy_"])
+def test_names_of_torchvision_in_2018(model, form):
+    theirs = model("mobilenetv2_035")
+    net = make(f"{form}mobilenetv2_035-deconv")
+    report = load_backbone(flat_named(theirs), net, noise=0)
+    assert_same_maps(net, maps_of(theirs))
+    assert "torchvision's naming of 2018, 312 of 314 tensors" in report
+
+
+def test_written_for_torchvision(model):
+    theirs = model("mobilenetv2_035")
+    net = make("mobilenetv2_035-deconv")
+    load_backbone(theirs.state_dict(), net)
+    written = to_torchvision(net.backbone)
+    expected = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("classifier.")}
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in written.items())
 
 
 def timm_named(model: nn.Module) -> dict[str, Tensor]:
