@@ -1,4 +1,5 @@
-# make quickstart   set up, then train and test a small dynamic network on drawn people
+# make quickstart   set up, show the shipped network on drawn people, train and test a small one on them
+# make quickstart PHOTO=me.jpg   the same, after the shipped network's view of a photo of one person
 # make test         set up, then lint, types and every test that is not marked slow
 # make test-all     the same with the slow tests
 # PYTHON=python3.12 make ...   uses that interpreter for the virtual environment
@@ -24,7 +25,7 @@ $(VENV)/.all: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.core
 
 quickstart: $(VENV)/.core
-	$(BIN)/python tools/quickstart.py
+	$(BIN)/python tools/quickstart.py $(if $(PHOTO),"$(PHOTO)")
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

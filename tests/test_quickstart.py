@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 from posedy.cli import make_parser
+from posedy.weights.shipped import DEFAULT
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -23,14 +24,23 @@ def quickstart() -> ModuleType:
 
 def test_every_step_parses(quickstart: ModuleType) -> None:
     commands = [make_parser().parse_args(step).command for step in quickstart.STEPS]
-    assert commands == ["synth", "train", "test", "test", "demo"]
+    assert commands == ["synth", "demo", "train", "test", "test", "demo"]
 
 
 def test_files_fit_together(quickstart: ModuleType) -> None:
-    _, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS)
+    _, shipped, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS)
     assert (REPOSITORY / train.config).is_file()
     assert test.config == train.config
     assert test.checkpoint == Path(demo.checkpoint) == train.out / "best.pt"
+    assert shipped.checkpoint == DEFAULT
+    assert shipped.photos == demo.photos
+
+
+def test_a_photo_is_shown_first(quickstart: ModuleType) -> None:
+    first, *others = quickstart.steps("a photo.jpg")
+    demo = make_parser().parse_args(first)
+    assert (demo.command, demo.photos, demo.whole, demo.checkpoint) == ("demo", ["a photo.jpg"], True, DEFAULT)
+    assert others == quickstart.STEPS == quickstart.steps(None)
 
 
 def test_a_failing_step_stops_it(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,5 +51,5 @@ def test_a_failing_step_stops_it(quickstart: ModuleType, monkeypatch: pytest.Mon
         return 1 if step[0] == "train" else 0
 
     monkeypatch.setattr(quickstart, "main", failing)
-    assert quickstart.run() == 1
-    assert ran == ["synth", "train"]
+    assert quickstart.run([]) == 1
+    assert ran == ["synth", "demo", "train"]
