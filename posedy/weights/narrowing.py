@@ -9,11 +9,13 @@ Hidden channels are cut one after the other, always those without which the proj
 (backward elimination). Depthwise kernels of what is left are copied, and each 1x1 convolution is fitted anew, from the
 first to the last, to make of the narrow network's own maps x_s what the wide one makes of its maps:
 
-    min over w of sum (w x_s - t)^2 + ridge |w|^2,    t = P x for projections, less x_s where it is added; the wide
-                                                      network's values before the activation for expansions
+    min over w of sum (w x_s - t)^2 + ridge |w|^2,    t = P (x - mean x) for projections, less x_s where it is added;
+                                                      the wide network's values before the activation for expansions
 
-so that a layer makes up for what those before it lost. Batch norms get the statistics of what comes in and the mean and
-deviation of what should come out. Channels are chosen for reconstruction as by He et al. (ICCV 2017).
+so that a layer makes up for what those before it lost. The mean of x is of no use, since the norms of the next layers
+take it off, and where P leads along a direction of little variance it would be many times the rest. Batch norms get the
+statistics of what comes in and the mean and deviation of what should come out. Channels are chosen for reconstruction as
+by He et al. (ICCV 2017).
 """
 
 import torch
@@ -70,7 +72,7 @@ def narrow(wide: MobileNetV2, slim: MobileNetV2, images: Tensor) -> float:
         depthwise.weight.copy_(_parts(wide_block.depthwise)[0].weight[kept])
         slim_hidden = slim_block.expand(x)
         _set_norm(norm, _sample(depthwise(slim_hidden)), _before_activation(wide_block.depthwise, hidden)[kept])
-        target = P @ _sample(maps[index + 1])
+        target = P @ _centred(_sample(maps[index + 1]))
         if slim_block.is_residual:
             target = target - _sample(x)
         _fit(slim_block.project, slim_block.depthwise(slim_hidden), target)
@@ -97,6 +99,11 @@ def _sample(x: Tensor) -> Tensor:
     if count <= _POSITIONS:
         return values
     return values[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_POSITIONS]]
+
+
+def _centred(values: Tensor) -> Tensor:
+    """Channels (C, M) less the mean of each."""
+    return values - values.mean(dim=1, keepdim=True)
 
 
 def _blocks(net: MobileNetV2) -> list[InvertedResidual]:
@@ -153,7 +160,7 @@ def _directions(wide: MobileNetV2, slim: MobileNetV2, maps: list[Tensor]) -> lis
 
 def _cut(hidden: Tensor, readers: Tensor, count: int) -> Tensor:
     """The indices of `count` channels of (C, M) from which readers (R, C) of all of them are best explained."""
-    x = (hidden - hidden.mean(dim=1, keepdim=True)).double()
+    x = _centred(hidden).double()
     gram = x @ x.T
     cross = gram @ readers.double().T
     gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
@@ -170,14 +177,13 @@ def _fit(layer: nn.Module, x: Tensor, target: Tensor) -> float:
     """Fits a 1x1 convolution and its norm to make a target (R, M) of a map; returns the share of variance lost."""
     conv, norm = _parts(layer)
     inputs = _sample(x)
-    centred = (inputs - inputs.mean(dim=1, keepdim=True)).double()
-    wanted = (target - target.mean(dim=1, keepdim=True)).double()
+    centred, wanted = _centred(inputs).double(), _centred(target).double()
     gram = centred @ centred.T
     ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     kernel = torch.linalg.solve(gram + ridge, centred @ wanted.T).T
     conv.weight.copy_(kernel[:, :, None, None])
     made = kernel.float() @ inputs
-    _set_norm(norm, made, made - made.mean(dim=1, keepdim=True) + target.mean(dim=1, keepdim=True))
+    _set_norm(norm, made, _centred(made) + target.mean(dim=1, keepdim=True))
     return float((kernel @ centred - wanted).square().sum() / wanted.square().sum())
 
 

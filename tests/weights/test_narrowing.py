@@ -65,6 +65,17 @@ def test_training_sees_what_evaluation_sees(wide: MobileNetV2) -> None:
     assert (trained_on - evaluated).abs().mean() < 0.1 * evaluated.abs().mean()
 
 
+def test_maps_between_blocks_have_no_mean_that_would_drown_them(wide: MobileNetV2) -> None:
+    slim = MobileNetV2(0.35)
+    narrow(wide, slim, IMAGES)
+    with torch.no_grad():
+        x = slim.eval().stem(IMAGES)
+        for block in slim.blocks:
+            x = block(x)
+            channels = x.transpose(0, 1).flatten(1)
+            assert (channels.mean(dim=1).abs() < 0.1 * channels.std(dim=1).max()).all()
+
+
 def test_the_wide_network_stays_as_it_is(wide: MobileNetV2) -> None:
     before = {name: tensor.clone() for name, tensor in wide.state_dict().items()}
     narrow(wide, MobileNetV2(0.35), IMAGES)
