@@ -21,7 +21,7 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.all: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[export,app,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,dev]'
 	@touch $@ $(VENV)/.core
 
 quickstart: $(VENV)/.core

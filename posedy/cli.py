@@ -195,6 +195,9 @@ def _add_eval(commands: Any) -> None:
         "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
     )
     parser.add_argument(
+        "--backend", choices=("pycocotools", "hotcoco"), default="pycocotools", help="what computes the numbers"
+    )
+    parser.add_argument(
         "--ci", action="store_true", help="add 95 %% intervals: bootstrap over images, 1000 draws with seed 0"
     )
     _add_json(parser)
@@ -212,7 +215,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     sigmas = arguments.sigmas
     if sigmas is not None and len(sigmas) == 1:
         sigmas *= truth.num_keypoints
-    metrics = evaluate_keypoints(truth, results, arguments.images, sigmas)
+    metrics = evaluate_keypoints(truth, results, arguments.images, sigmas, arguments.backend)
     counted = len(evaluated_images(truth, results, arguments.images))
     which = "all images" if arguments.images == "all" else "only images with results"
     protocol = (

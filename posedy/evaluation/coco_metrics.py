@@ -1,12 +1,15 @@
-"""The ten numbers of the COCO keypoint evaluation, computed by pycocotools."""
+"""The ten numbers of the COCO keypoint evaluation, computed by pycocotools or, many times as fast, by hotcoco."""
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -17,6 +20,7 @@ from posedy.skeleton import Skeleton
 METRIC_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 Images = Literal["all", "detected"] | Sequence[int]
+Backend = Literal["pycocotools", "hotcoco"]
 
 
 def evaluate_keypoints(
@@ -24,6 +28,7 @@ def evaluate_keypoints(
     results: list[dict[str, Any]],
     images: Images = "all",
     sigmas: Sequence[float] | None = None,
+    backend: Backend = "pycocotools",
 ) -> dict[str, float]:
     """AP and AR of keypoint results against a COCO annotation file, as COCOeval computes them.
 
@@ -36,6 +41,7 @@ def evaluate_keypoints(
         results: COCO keypoint results; extra keys are allowed.
         images: "all" images of the annotation file, "detected" for those that have results only, or image ids.
         sigmas: (K,) of OKS; by default those of the file's category (COCO's own for COCO's keypoints).
+        backend: what computes them; "hotcoco" (`pip install hotcoco`) gives the same numbers sooner.
 
     Returns:
         `METRIC_NAMES` with values within [0, 1]; NaN for a size class (m: 32^2 to 96^2 square pixels, l: above)
@@ -44,14 +50,18 @@ def evaluate_keypoints(
     Raises:
         OSError: if the annotation file cannot be read.
         ValueError: if truth or results are malformed or do not belong together, or if no counted image has a
-            labelled person, where AP is undefined.
+            labelled person, where AP is undefined; or if the backend is not installed.
     """
-    evaluation = match_results(annotations, results, images, sigmas)
-    with redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
-        evaluation.summarize()
-    # pycocotools writes -1 for what is undefined.
-    values = [float(value) if value >= 0 else math.nan for value in evaluation.stats]
+    if backend == "hotcoco":
+        stats = _stats_of_hotcoco(_checked(annotations, results, images, sigmas))
+    else:
+        evaluation = match_results(annotations, results, images, sigmas)
+        with redirect_stdout(io.StringIO()):
+            evaluation.accumulate()
+            evaluation.summarize()
+        stats = evaluation.stats.tolist()
+    # -1 stands for what is undefined.
+    values = [float(value) if value >= 0 else math.nan for value in stats]
     return dict(zip(METRIC_NAMES, values, strict=True))
 
 
@@ -60,29 +70,21 @@ def match_results(
     results: list[dict[str, Any]],
     images: Images = "all",
     sigmas: Sequence[float] | None = None,
+    oks_thresholds: Sequence[float] | None = None,
 ) -> COCOeval:
     """COCOeval after `evaluate`, with the results of each image matched to its truth, and not yet accumulated.
 
-    Arguments and errors are those of `evaluate_keypoints`.
+    Arguments and errors are those of `evaluate_keypoints`; `oks_thresholds` are COCO's 0.5, 0.55 .. 0.95 unless given.
     """
-    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
-    counted = evaluated_images(truth, results, images)
-    if sigmas is None:
-        sigmas = Skeleton.from_coco_category(truth.category).sigmas
-    sigma_array = np.asarray(sigmas, dtype=np.float64)
-    if sigma_array.shape != (truth.num_keypoints,) or not (np.isfinite(sigma_array) & (sigma_array > 0)).all():
-        raise ValueError(f"{truth.num_keypoints} keypoints need as many positive sigmas, got {list(sigmas)}")
-    if {person["image_id"] for person in truth.labelled}.isdisjoint(counted):
-        raise ValueError(
-            f"{truth.source}: AP is undefined because no annotation of the {len(counted)} counted images has labelled "
-            f"keypoints (num_keypoints > 0 and iscrowd 0)"
-        )
+    task = _checked(annotations, results, images, sigmas)
     with redirect_stdout(io.StringIO()):
-        coco_truth = _indexed(truth, [dict(annotation) for annotation in truth.annotations])
-        coco_results = _load_results(coco_truth, truth, _copies_for_coco(truth, results))
+        coco_truth = _indexed(task.truth, [dict(annotation) for annotation in task.truth.annotations])
+        coco_results = _load_results(coco_truth, task.truth, _copies_for_coco(task.truth, results))
         evaluation = COCOeval(coco_truth, coco_results, "keypoints")
-        evaluation.params.imgIds = counted
-        evaluation.params.kpt_oks_sigmas = sigma_array
+        evaluation.params.imgIds = task.images
+        evaluation.params.kpt_oks_sigmas = task.sigmas
+        if oks_thresholds is not None:
+            evaluation.params.iouThrs = np.asarray(oks_thresholds, dtype=np.float64)
         evaluation.evaluate()
     return evaluation
 
@@ -141,6 +143,59 @@ def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
     return "\n".join([protocol.strip(), *rows])
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What is measured on what, checked."""
+
+    truth: KeypointTruth
+    results: list[dict[str, Any]]
+    images: list[int]
+    sigmas: NDArray[np.float64]
+
+
+def _checked(
+    annotations: AnnotationSource | KeypointTruth,
+    results: list[dict[str, Any]],
+    images: Images,
+    sigmas: Sequence[float] | None,
+) -> _Task:
+    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    counted = evaluated_images(truth, results, images)
+    if sigmas is None:
+        sigmas = Skeleton.from_coco_category(truth.category).sigmas
+    sigma_array = np.asarray(sigmas, dtype=np.float64)
+    if sigma_array.shape != (truth.num_keypoints,) or not (np.isfinite(sigma_array) & (sigma_array > 0)).all():
+        raise ValueError(f"{truth.num_keypoints} keypoints need as many positive sigmas, got {list(sigmas)}")
+    if {person["image_id"] for person in truth.labelled}.isdisjoint(counted):
+        raise ValueError(
+            f"{truth.source}: AP is undefined because no annotation of the {len(counted)} counted images has labelled "
+            f"keypoints (num_keypoints > 0 and iscrowd 0)"
+        )
+    return _Task(truth, results, counted, sigma_array)
+
+
+def _stats_of_hotcoco(task: _Task) -> list[float]:
+    """The ten numbers by hotcoco, whose names are pycocotools'."""
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ValueError(f'the backend "hotcoco" is not installed ({error}): pip install hotcoco') from error
+    truth = hotcoco.COCO(_content(task.truth, [dict(annotation) for annotation in task.truth.annotations]))
+    copies = _copies_for_coco(task.truth, task.results)
+    # as in pycocotools, an empty list is loaded as a data set
+    found = truth.loadRes(copies) if copies else hotcoco.COCO(_content(task.truth, []))
+    evaluation = hotcoco.COCOeval(truth, found, "keypoints")
+    params = evaluation.params
+    params.imgIds, params.kpt_oks_sigmas = task.images, task.sigmas.tolist()
+    evaluation.params = params
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of sigmas that are not COCO's
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return list(evaluation.stats)
+
+
 def _check_belongs_together(truth: KeypointTruth, results: list[dict[str, Any]]) -> None:
     """Refuses results of images or categories that the annotation file does not have."""
     check_results(results, truth.num_keypoints)
@@ -186,13 +241,18 @@ def _load_results(coco_truth: COCO, truth: KeypointTruth, results: list[dict[str
 def _indexed(truth: KeypointTruth, annotations: list[dict[str, Any]]) -> COCO:
     """A pycocotools data set of the truth's images with these annotations."""
     coco = COCO()
-    coco.dataset = {
+    coco.dataset = _content(truth, annotations)
+    coco.createIndex()
+    return coco
+
+
+def _content(truth: KeypointTruth, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    """A COCO file's content: the truth's images with these annotations."""
+    return {
         "images": [{"id": image_id} for image_id in truth.image_ids],
         "categories": [dict(truth.category)],
         "annotations": annotations,
     }
-    coco.createIndex()
-    return coco
 
 
 def _first(values: Sequence[Any], limit: int = 5) -> str:

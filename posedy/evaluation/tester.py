@@ -213,7 +213,10 @@ def evaluate_network(
     poses = BoxPoses(image_index, box_array, scores, keypoints[order], keypoint_scores[order])
     results = poses_to_results(persons, poses, crops.sizes.prod(axis=-1), config)
     metrics = evaluate_keypoints(
-        truth if truth is not None else persons.annotations, results, sigmas=persons.skeleton.sigmas
+        truth if truth is not None else persons.annotations,
+        results,
+        sigmas=persons.skeleton.sigmas,
+        backend=config.backend,
     )
     protocol = Protocol(
         boxes="gt" if boxes is None else boxes.path.name,

@@ -13,9 +13,9 @@ first to the last, to make of the narrow network's own maps x_s what the wide on
                                                       the wide network's values before the activation for expansions
 
 so that a layer makes up for what those before it lost. The mean of x is of no use, since the norms of the next layers
-take it off, and where P leads along a direction of little variance it would be many times the rest. Batch norms get the
-statistics of what comes in and the mean and deviation of what should come out. Channels are chosen for reconstruction as
-by He et al. (ICCV 2017).
+take it off; where P leads along a direction of little variance it would be many times the rest. Batch norms get the
+statistics of what comes in and the mean and deviation of what should come out. Channels are chosen for reconstruction
+as by He et al. (ICCV 2017).
 """
 
 import torch

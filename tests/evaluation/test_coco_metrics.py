@@ -2,6 +2,7 @@ import copy
 import io
 import json
 import math
+import sys
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -220,7 +221,28 @@ def test_the_table_names_its_protocol():
         format_metrics({name: 0.0 for name in METRIC_NAMES if name != "AP75"}, "12 images")
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_hotcoco_gives_the_same_numbers(annotations, noised_results, seed):
+    pytest.importorskip("hotcoco")
+    rng = np.random.default_rng(seed)
+    chosen = [result for result in noised_results if rng.random() < 0.7]
+    images = [10, *(int(i) for i in rng.permutation(range(20, 130, 10))[:6])]
+    sigmas = rng.uniform(0.02, 0.1, 17).tolist()
+    for results in (chosen, with_boxes(chosen), chosen[:0]):
+        expected = evaluate_keypoints(annotations, results, images, sigmas)
+        found = evaluate_keypoints(annotations, results, images, sigmas, backend="hotcoco")
+        assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_a_backend_that_is_not_installed_is_named(annotations, noised_results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(ValueError, match="pip install hotcoco"):
+        evaluate_keypoints(annotations, noised_results, backend="hotcoco")
+
+
 @pytest.mark.realdata
+@pytest.mark.parametrize("backend", ["pycocotools", "hotcoco"])
 @pytest.mark.parametrize(
     ("name", "truth", "results", "images"),
     [
@@ -229,10 +251,13 @@ def test_the_table_names_its_protocol():
         ("fastercoco_kp", "fastercoco_kp_gt_dataset", "fastercoco_kp_dt_dataset", "all"),
     ],
 )
-def test_published_results_give_their_known_numbers(real_data, name, truth, results, images):
+def test_published_results_give_their_known_numbers(real_data, name, truth, results, images, backend):
+    pytest.importorskip(backend)
     folder = real_data / "results"
     expected = json.loads((folder / "expected.json").read_text())[name]
-    metrics = evaluate_keypoints(folder / f"{truth}.json", read_results(folder / f"{results}.json"), images)
+    metrics = evaluate_keypoints(
+        folder / f"{truth}.json", read_results(folder / f"{results}.json"), images, backend=backend
+    )
     assert list(metrics.values()) == pytest.approx(expected, abs=1e-6)
 
 
