@@ -14,6 +14,7 @@ from posedy.data.detections import Detections, read_detections
 from posedy.device import choose_device
 from posedy.evaluation.coco_metrics import format_metrics, metrics_to_json
 from posedy.evaluation.gallery import best_median_worst
+from posedy.evaluation.matching import match_persons
 from posedy.evaluation.results import write_results
 from posedy.evaluation.tester import Outcome, evaluate_network
 from posedy.evaluation.truth import KeypointTruth
@@ -44,7 +45,8 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     out.mkdir(parents=True, exist_ok=True)
     net = load_configured_network(config, checkpoint)
     persons, boxes = read_val_set(config, net, checkpoint)
-    outcome = run_test(net.to(chosen), persons, boxes, config, chosen)
+    truth = KeypointTruth.from_coco(persons.annotations, config.data.skeleton)
+    outcome = run_test(net.to(chosen), persons, boxes, config, chosen, truth)
     print(format_metrics(outcome.metrics, str(outcome.protocol)))
     numbers = metrics_to_json(outcome.metrics) | {
         "protocol": dataclasses.asdict(outcome.protocol),
@@ -53,7 +55,10 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     }
     write_results(out / "results.json", outcome.results)
     write_json_atomically(out / "metrics.json", numbers, indent=2)
-    _, picture = cv2.imencode(".jpg", cv2.cvtColor(best_median_worst(persons, outcome.poses), cv2.COLOR_RGB2BGR))
+    matched = match_persons(truth, outcome.results, persons.skeleton.sigmas)
+    index_of = {image_id: index for index, image_id in enumerate(persons.image_ids.tolist())}
+    tiles = best_median_worst(matched, lambda image_id: persons.image_path(index_of[image_id]))
+    _, picture = cv2.imencode(".jpg", cv2.cvtColor(tiles, cv2.COLOR_RGB2BGR))
     write_bytes_atomically(out / "persons.jpg", picture.tobytes())
     print(f"wrote {out / 'metrics.json'}, {out / 'results.json'} and {out / 'persons.jpg'}")
     return numbers

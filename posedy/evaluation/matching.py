@@ -29,6 +29,7 @@ class MatchedPersons:
         boxes: (P, 4) xywh.
         results: (P,) index of the pose among the results, -1 if none was matched.
         predicted: (P, K, 2) in image pixels, NaN if none.
+        keypoint_scores: (P, K), 0 if none.
         scores: (P,) of the poses, NaN if none.
     """
 
@@ -41,6 +42,7 @@ class MatchedPersons:
     boxes: NDArray[np.float64]
     results: NDArray[np.int64]
     predicted: NDArray[np.float64]
+    keypoint_scores: NDArray[np.float64]
     scores: NDArray[np.float64]
 
     @property
@@ -98,10 +100,10 @@ def match_persons(
     K = truth.num_keypoints
     keypoints = np.array([person["keypoints"] for person in people], dtype=np.float64).reshape(-1, K, 3)
     indices = np.array([_index(matched_with.get(person["id"], 0), counted) for person in people], dtype=np.int64)
-    predicted, scores = np.full((len(people), K, 2), np.nan), np.full(len(people), np.nan)
+    poses, scores = np.full((len(people), K, 3), [np.nan, np.nan, 0]), np.full(len(people), np.nan)
     for person, index in enumerate(indices):
         if index >= 0:
-            predicted[person] = np.reshape(results[index]["keypoints"], (K, 3))[:, :2]
+            poses[person] = np.reshape(results[index]["keypoints"], (K, 3))
             scores[person] = results[index]["score"]
     return MatchedPersons(
         skeleton=Skeleton.from_coco_category(truth.category),
@@ -112,7 +114,8 @@ def match_persons(
         areas=np.array([person["area"] for person in people], dtype=np.float64),
         boxes=np.array([person["bbox"] for person in people], dtype=np.float64).reshape(-1, 4),
         results=indices,
-        predicted=predicted,
+        predicted=poses[..., :2],
+        keypoint_scores=poses[..., 2],
         scores=scores,
     )
 
