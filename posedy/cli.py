@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_inspect,
         _add_eval,
         _add_compare,
+        _add_report,
         _add_check,
         _add_demo,
         _add_export,
@@ -139,11 +140,17 @@ def _add_test(commands: Any) -> None:
     parser = commands.add_parser("test", help="measure a network on a COCO set")
     _add_config(parser)
     parser.add_argument("--checkpoint", type=Path, required=True, help="a .pt or .safetensors file")
-    parser.add_argument("--boxes", help="'gt', or a detector's boxes as COCO results; default: data.boxes, else gt")
+    parser.add_argument(
+        "--boxes",
+        action="append",
+        metavar="FILE",
+        help="'gt', or a detector's boxes as COCO results; given several times, each has a folder of its own in OUT; "
+        "default: data.boxes, else gt",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, results.json, persons.jpg")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     _add_json(parser)
-    parser.set_defaults(run=_test)
+    parser.set_defaults(run=_test, parser=parser)
 
 
 def _test(arguments: argparse.Namespace) -> int:
@@ -151,10 +158,20 @@ def _test(arguments: argparse.Namespace) -> int:
     from posedy.evaluation.command import measure_checkpoint
 
     config = load_config(arguments.config, arguments.overrides)
-    if arguments.boxes is not None:
-        config.data.boxes = None if arguments.boxes == "gt" else Path(arguments.boxes)
-    metrics = measure_checkpoint(config, arguments.checkpoint, arguments.out, arguments.device)
-    _write_json(arguments.json, metrics)
+    choices = arguments.boxes or [str(config.data.boxes or "gt")]
+    names = [Path(boxes).stem for boxes in choices]
+    if len(set(names)) < len(names):
+        arguments.parser.error(
+            f"--boxes: the names of {', '.join(choices)} are those of their folders, and not distinct"
+        )
+    measured = {}
+    for boxes, name in zip(choices, names, strict=True):
+        config.data.boxes = None if boxes == "gt" else Path(boxes)
+        out = arguments.out if len(choices) == 1 else arguments.out / name
+        measured[name] = measure_checkpoint(config, arguments.checkpoint, out, arguments.device)
+    if len(choices) > 1:
+        print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in measured.items()))
+    _write_json(arguments.json, measured if len(choices) > 1 else measured[names[0]])
     return 0
 
 
@@ -264,6 +281,28 @@ def _compare(arguments: argparse.Namespace) -> int:
         for name, (gain, interval) in gains.items()
     }
     _write_json(arguments.json, {**numbers, "protocol": protocol})
+    return 0
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser("report", help="one HTML file that says what an AP is made of")
+    parser.add_argument("source", type=Path, help="a folder that posedy test wrote, or a COCO keypoint results file")
+    parser.add_argument("--annotations", type=Path, help="the truth; default: what the test was made on")
+    parser.add_argument(
+        "--images", type=Path, help="the folder of photos; default: those of the test, else no pictures"
+    )
+    parser.add_argument(
+        "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
+    )
+    parser.add_argument("--out", type=Path, help="default: report.html beside the results")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from posedy.report.command import write_report
+
+    given = (arguments.out, arguments.annotations, arguments.images, arguments.sigmas)
+    print(f"wrote {write_report(arguments.source, *given)}")
     return 0
 
 

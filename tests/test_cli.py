@@ -66,6 +66,15 @@ def test_train_test_and_demo_work_together(
     boxes = drawn / "annotations/person_detections_val2017.json"
     assert main([*test, "--boxes", str(boxes)]) == 0
     assert f"boxes={boxes.name}" in capsys.readouterr().out
+    both = [*test, "--out", str(tmp_path / "both"), "--boxes", "gt", "--boxes", str(boxes), "--json", str(numbers)]
+    assert main(both) == 0
+    measured = json.loads(numbers.read_text())
+    assert list(measured) == ["gt", boxes.stem]
+    assert f"AP {measured['gt']['AP']:.3f}  boxes=gt\n" in capsys.readouterr().out
+    assert (tmp_path / "both" / boxes.stem / "results.json").is_file()
+    assert main(["report", str(tmp_path / "both/gt")]) == 0
+    with pytest.raises(SystemExit):
+        main([*test, "--boxes", "gt", "--boxes", "gt"])
     photo = next((drawn / "val2017").glob("*.jpg"))
     out = tmp_path / "pictures"
     assert main(["demo", str(photo), "--checkpoint", str(run / "last.pt"), "--whole", "--out", str(out)]) == 0

@@ -51,7 +51,12 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     numbers = metrics_to_json(outcome.metrics) | {
         "protocol": dataclasses.asdict(outcome.protocol),
         "model": net.name,
-        "checkpoint": checkpoint.name,
+        "checkpoint": str(checkpoint),
+        "data": {
+            "annotations": str(persons.annotations),
+            "images": str(persons.image_dir),
+            "sigmas": list(persons.skeleton.sigmas),
+        },
     }
     write_results(out / "results.json", outcome.results)
     write_json_atomically(out / "metrics.json", numbers, indent=2)

@@ -137,7 +137,7 @@ def poses_to_results(
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a reader must know to compare an AP."""
+    """What a reader must know to compare an AP; `flip_shift` is in cells, of the mirrored heatmaps before averaging."""
 
     boxes: str
     num_boxes: int
@@ -150,6 +150,7 @@ class Protocol:
     keypoint_threshold: float
     backend: str
     coding: Coding
+    flip_shift: int
 
     def __str__(self) -> str:
         """One line, to stand above the numbers."""
@@ -230,5 +231,6 @@ def evaluate_network(
         keypoint_threshold=config.keypoint_threshold,
         backend=config.backend,
         coding=codec.coding,
+        flip_shift=codec.flip_shift,
     )
     return Outcome(metrics, protocol, results, poses)

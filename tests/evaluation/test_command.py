@@ -33,7 +33,7 @@ def test_it_writes_what_it_measured(drawn: Path, checkpoint: Path, tmp_path: Pat
     config = configuration(drawn, *([f"data.boxes={drawn}/annotations/{boxes}"] if boxes else []))
     numbers = measure_checkpoint(config, checkpoint, tmp_path / "out", "cpu")
     written = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert written.keys() == numbers.keys() == {*METRIC_NAMES, "protocol", "model", "checkpoint"}
+    assert written.keys() == numbers.keys() == {*METRIC_NAMES, "protocol", "model", "checkpoint", "data"}
     assert written["protocol"]["boxes"] == (boxes or "gt")
     assert written["protocol"]["num_images"] == 12
     assert (written["protocol"]["flip"], written["protocol"]["nms"]) == (True, 0.9)

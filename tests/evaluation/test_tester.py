@@ -144,7 +144,7 @@ def test_detections_for_some_images_only(persons: CocoPersons, drawn: Path) -> N
 
 
 def test_the_protocol_says_everything() -> None:
-    line = str(Protocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "unbiased"))
+    line = str(Protocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "unbiased", 0))
     for word in ("boxes=gt", "10", "4 images", "flip=on", "NMS=off", "128x96", "unbiased coding", "pycocotools"):
         assert word in line
 

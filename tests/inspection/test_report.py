@@ -6,7 +6,7 @@ from posedy.evaluation.tester import Protocol
 from posedy.inspection.attention_probe import AGGREGATIONS, Aggregation, AttentionStatistics
 from posedy.inspection.report import format_aggregations, format_groups, mean_entropy, verdict
 
-PROTOCOL = Protocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "paper")
+PROTOCOL = Protocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "paper", 1)
 # Table 3, as fractions
 PAPER = (0.694, 0.360, 0.001, 0.148, 0.273)
 

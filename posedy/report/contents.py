@@ -1,0 +1,111 @@
+"""What a report says, in numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.evaluation.bootstrap import Interval, bootstrap_intervals
+from posedy.evaluation.breakdown import KeypointNumbers, Part, break_down, keypoint_numbers
+from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.curves import Calibration, PrecisionRecall, calibrate, precision_recall
+from posedy.evaluation.errors import ErrorAnalysis, analyse_errors
+from posedy.evaluation.gallery import best_median_worst
+from posedy.evaluation.truth import KeypointTruth
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContents:
+    """All that a report shows.
+
+    Attributes:
+        title: what was measured.
+        protocol: how, as pairs of a name and words.
+        num_images: of the truth.
+        num_results: poses.
+        metrics: COCO's ten numbers.
+        intervals: of each of them, 95 % over images.
+        curves: precision against recall.
+        errors: classes of keypoint errors and what they cost.
+        keypoints: numbers of each keypoint.
+        parts: numbers of parts of the persons, by title and name.
+        pose_calibration: pose scores against OKS.
+        keypoint_calibration: keypoint scores against the similarity with the truth.
+        persons: a picture (H, W, 3) RGB of the best, median and worst persons, if there were photos.
+        training: rows of metrics.csv, if there is one.
+    """
+
+    title: str
+    protocol: tuple[tuple[str, str], ...]
+    num_images: int
+    num_results: int
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    curves: PrecisionRecall
+    errors: ErrorAnalysis
+    keypoints: KeypointNumbers
+    parts: Mapping[str, Mapping[str, Part]]
+    pose_calibration: Calibration
+    keypoint_calibration: Calibration
+    persons: NDArray[np.uint8] | None
+    training: Sequence[Mapping[str, str]]
+
+
+def gather(
+    title: str,
+    protocol: Sequence[tuple[str, str]],
+    truth: KeypointTruth,
+    results: list[dict[str, Any]],
+    *,
+    sigmas: Sequence[float] | None = None,
+    photo_of: Callable[[Any], Path] | None = None,
+    training: Sequence[Mapping[str, str]] = (),
+) -> ReportContents:
+    """Measures results in every way that a report shows.
+
+    Args:
+        title: what was measured.
+        protocol: how, as pairs of a name and words.
+        truth: the annotation file.
+        results: COCO keypoint results on it.
+        sigmas: (K,) of OKS; by default the category's.
+        photo_of: the photo of an image id, for pictures; None leaves them out.
+        training: rows of metrics.csv.
+
+    Raises:
+        OSError: if a photo cannot be read.
+        ValueError: if truth and results do not fit together.
+    """
+    errors = analyse_errors(truth, results, sigmas)
+    persons = errors.persons
+    return ReportContents(
+        title=title,
+        protocol=tuple(protocol),
+        num_images=len(truth.image_ids),
+        num_results=len(results),
+        metrics=evaluate_keypoints(truth, results, sigmas=sigmas),
+        intervals=bootstrap_intervals(truth, results, sigmas=sigmas),
+        curves=precision_recall(truth, results, sigmas),
+        errors=errors,
+        keypoints=keypoint_numbers(persons),
+        parts=break_down(truth, results, persons, sigmas),
+        pose_calibration=calibrate(*_poses(persons.results, persons.oks, results)),
+        keypoint_calibration=calibrate(
+            persons.keypoint_scores[persons.found][persons.labelled[persons.found]],
+            persons.similarity[persons.found][persons.labelled[persons.found]],
+        ),
+        persons=best_median_worst(persons, photo_of) if photo_of is not None else None,
+        training=tuple(training),
+    )
+
+
+def _poses(
+    indices: NDArray[np.int64], oks: NDArray[np.float64], results: list[dict[str, Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The score and the OKS of each pose, 0 for one that was matched with nobody."""
+    similarity = np.zeros(len(results))
+    similarity[indices[indices >= 0]] = oks[indices >= 0]
+    return np.array([result["score"] for result in results], dtype=np.float64), similarity
