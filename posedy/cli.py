@@ -421,6 +421,11 @@ def _add_benchmark(commands: Any) -> None:
     data.add_argument("--rounds", type=int, default=10, help="how often each way is timed")
     _add_json(data)
     data.set_defaults(run=_benchmark_data)
+    evaluation = parts.add_parser("eval", help="COCO's numbers of a large made test, by each backend; suppression")
+    for name, number in (("images", 5000), ("persons", 6352), ("results", 100_000), ("rounds", 3)):
+        evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
+    _add_json(evaluation)
+    evaluation.set_defaults(run=_benchmark_evaluation)
 
 
 def _benchmark_data(arguments: argparse.Namespace) -> int:
@@ -430,6 +435,18 @@ def _benchmark_data(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     numbers = benchmark_data(config, arguments.persons, arguments.rounds)
     print(format_data_benchmark(numbers))
+    _write_json(arguments.json, numbers)
+    return 0
+
+
+def _benchmark_evaluation(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.evaluation import benchmark_evaluation, format_evaluation_benchmark
+
+    sizes = (arguments.images, arguments.persons, arguments.results, arguments.rounds)
+    if min(sizes) < 1:
+        raise ValueError(f"--images, --persons, --results and --rounds count from 1, got {sizes}")
+    numbers = benchmark_evaluation(*sizes)
+    print(format_evaluation_benchmark(numbers))
     _write_json(arguments.json, numbers)
     return 0
 

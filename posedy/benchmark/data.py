@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from posedy.benchmark.ratios import ratio
 from posedy.benchmark.usual_way import UsualCrops
 from posedy.codec import HeatmapCodec
 from posedy.config import Config
@@ -78,9 +79,9 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
         "input_size": list(codec.input_size),
         "rounds": rounds,
         "samples_per_second": {name: len(by_photo) / float(np.median(values)) for name, values in seconds.items()},
-        "cost_of_floor": _ratio(seconds["posedy"], seconds["floor"]),
-        "speed_of_usual": _ratio(seconds["usual"], seconds["posedy"]),
-        "shared_speed_of_usual": _ratio(seconds["usual"], seconds["posedy, shared decoding"]),
+        "cost_of_floor": ratio(seconds["posedy"], seconds["floor"]),
+        "speed_of_usual": ratio(seconds["usual"], seconds["posedy"]),
+        "shared_speed_of_usual": ratio(seconds["usual"], seconds["posedy, shared decoding"]),
     }
 
 
@@ -135,12 +136,6 @@ def _time(way: Way, draws: Sequence[Draw]) -> float:
     return time.perf_counter() - began
 
 
-def _ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles over rounds of a ratio of times."""
-    low, median, high = np.quantile(np.array(numerator) / np.array(denominator), [0.25, 0.5, 0.75])
-    return {"median": float(median), "quartile_low": float(low), "quartile_high": float(high)}
-
-
 def format_data_benchmark(numbers: dict[str, Any]) -> str:
     """The numbers as lines of text."""
     width, height = numbers["input_size"]
@@ -154,9 +149,9 @@ def format_data_benchmark(numbers: dict[str, Any]) -> str:
         ("speed_of_usual", "posedy is {} as fast as the usual way"),
         ("shared_speed_of_usual", "with shared decoding {} as fast as the usual way"),
     ):
-        ratio = numbers[key]
+        found = numbers[key]
         lines.append(
-            words.format(f"{ratio['median']:.2f}x")
-            + f" (quartiles {ratio['quartile_low']:.2f} to {ratio['quartile_high']:.2f})"
+            words.format(f"{found['median']:.2f}x")
+            + f" (quartiles {found['quartile_low']:.2f} to {found['quartile_high']:.2f})"
         )
     return "\n".join(lines)
