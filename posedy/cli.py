@@ -59,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_report,
         _add_check,
         _add_demo,
+        _add_detect,
         _add_export,
         _add_synth,
         _add_models,
@@ -330,6 +331,14 @@ def _add_demo(commands: Any) -> None:
     parser = commands.add_parser("demo", help="draw the keypoints of photos")
     demo.add_arguments(parser)
     parser.set_defaults(run=demo.run)
+
+
+def _add_detect(commands: Any) -> None:
+    from posedy.inference import detect
+
+    parser = commands.add_parser("detect", help="find the persons of photos with torchvision's detector")
+    detect.add_arguments(parser)
+    parser.set_defaults(run=detect.run)
 
 
 def _add_export(commands: Any) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from posedy.data.photos import read_photo
 from posedy.files import replacing
 from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
-from posedy.inference.demo import photo_paths
+from posedy.inference.photo_paths import photo_paths
 from posedy.models.zoo import create_model
 from posedy.prediction import normalise_crops
 from posedy.weights.narrowing import narrow

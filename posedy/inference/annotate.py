@@ -16,14 +16,14 @@ from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.inference.box_files import boxes_from_file
 from posedy.inference.boxes import checked_boxes
-from posedy.inference.detectors import WholeImage
+from posedy.inference.detectors import Detector, TorchvisionDetector, WholeImage
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.images import rgb_to_bgr
 from posedy.models.pose_net import PoseNet
 
 KEYPOINTS_FILE = "keypoints.json"
 _JPEG_QUALITY = 92
-_WAYS = "--box x1,y1,x2,y2 (one photo), --boxes FILE, or --whole for the whole photo"
+_WAYS = "--box x1,y1,x2,y2 (one photo), --boxes FILE, --detect, or --whole for the whole photo"
 
 # a photo and its pixels (BGR) -> boxes and their scores
 BoxSource = Callable[[Path, NDArray[np.uint8]], tuple[ArrayLike, ArrayLike | None]]
@@ -46,6 +46,8 @@ def annotate_photos(
     boxes_file: str | Path | None = None,
     annotations: str | Path | None = None,
     whole: bool = False,
+    detect: bool = False,
+    detector_weights: Path | None = None,
     device: str = "auto",
     flip: bool = True,
     threshold: float = DRAW_THRESHOLD,
@@ -54,9 +56,9 @@ def annotate_photos(
 ) -> Annotated:
     """Writes `out`/NAME.jpg for each photo, and `out`/keypoints.json for all of them.
 
-    Persons come from exactly one of `boxes`, `boxes_file` and `whole`. A photo that cannot be done is reported, and the
-    others are done. keypoints.json is a list of photos: the file, its width and height as seen upright, the name of the
-    drawing, and the persons (`Poses.to_records`).
+    Persons come from exactly one of `boxes`, `boxes_file`, `whole` and `detect`. A photo that cannot be done is
+    reported, and the others are done. keypoints.json is a list of photos: the file, its width and height as seen
+    upright, the name of the drawing, and the persons (`Poses.to_records`).
 
     Args:
         photos: the files.
@@ -66,6 +68,8 @@ def annotate_photos(
         boxes_file: a file as `boxes_from_file` reads it.
         annotations: the annotation file of a boxes file with image ids.
         whole: whether each photo as a whole is one person.
+        detect: whether torchvision's detector finds them.
+        detector_weights: a file of its weights, see `TorchvisionDetector`.
         device: as `PoseEstimator` takes it.
         flip: whether the mirrored crop is looked at too.
         threshold: keypoints with scores up to this one are drawn faint.
@@ -76,7 +80,14 @@ def annotate_photos(
         OSError: if a file cannot be read or keypoints.json not be written.
         ValueError: if it is not clear where persons are, or an argument does not fit.
     """
-    source = _box_source(photos, boxes, boxes_file, annotations, whole, box_threshold, report)
+    if detector_weights is not None and not detect:
+        raise ValueError("--detector-weights belongs to --detect")
+    if whole and detect:
+        raise ValueError(f"give one way only? The ways are {_WAYS}")
+    detector: Detector | None = WholeImage() if whole else None
+    if detect:
+        detector = TorchvisionDetector(detector_weights, device, box_threshold)
+    source = _box_source(photos, boxes, boxes_file, annotations, detector, box_threshold, report)
     targets = [Path(out) / name for name in drawing_names(photos)]
     inputs = {photo.resolve() for photo in photos}
     for target in targets:
@@ -123,12 +134,12 @@ def _box_source(
     boxes: ArrayLike | None,
     boxes_file: str | Path | None,
     annotations: str | Path | None,
-    whole: bool,
+    detector: Detector | None,
     box_threshold: float,
     report: Callable[[str], None],
 ) -> BoxSource:
     """What says where the persons of a photo are."""
-    ways = [boxes is not None, boxes_file is not None, whole]
+    ways = [boxes is not None, boxes_file is not None, detector is not None]
     if sum(ways) != 1:
         raise ValueError(f"{'where are the persons' if not any(ways) else 'give one way only'}? The ways are {_WAYS}")
     if annotations is not None and boxes_file is None:
@@ -138,9 +149,10 @@ def _box_source(
             raise ValueError(f"--box belongs to one photo, got {len(photos)} photos; for several use --boxes FILE")
         given = checked_boxes(boxes)
         return lambda photo, image: (given, None)
-    if boxes_file is None:
-        detector = WholeImage()
-        return lambda photo, image: detector.detect(image)
+    if detector is not None:
+        finds = detector.detect
+        return lambda photo, image: finds(image)
+    assert boxes_file is not None
     known = boxes_from_file(boxes_file, annotations, box_threshold)
     left_out = ", ".join(f"{count} {reason}" for reason, count in known.left_out.items())
     report(f"{known.path}: boxes of {len(known.by_name)} photos; left out: {left_out or 'nothing'}")

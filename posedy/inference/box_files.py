@@ -125,6 +125,15 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
     return PhotoBoxes(path, by_name, sizes, left_out)
 
 
+def image_names(annotations: Path) -> dict[int | str, str]:
+    """The file names of an annotation file's images by their ids.
+
+    Raises:
+        OSError, ValueError: see `boxes_from_file`.
+    """
+    return _photos_and_category(_load(annotations), annotations)[0]
+
+
 def _load(path: Path) -> Any:
     try:
         return load_json(path)

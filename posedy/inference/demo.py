@@ -1,16 +1,13 @@
-"""The command `posedy demo`: its arguments, and which photos they mean.
+"""The command `posedy demo`: its arguments.
 
 Nothing heavy is imported before the command runs, so that --help answers at once.
 """
 
 import argparse
-import glob
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from posedy.inference.photo_paths import photo_paths
 from posedy.weights.shipped import DEFAULT
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="boxes in COCO's form: annotations, or a list with bbox and file_name",
     )
     persons.add_argument("--whole", action="store_true", help="take each photo as a whole for one person")
+    persons.add_argument(
+        "--detect", action="store_true", help="find persons with torchvision's detector, whose weights it fetches once"
+    )
+    parser.add_argument(
+        "--detector-weights", type=Path, metavar="FILE", help="the detector's weights, where nothing can be fetched"
+    )
     parser.add_argument(
         "--annotations", type=Path, metavar="FILE", help="the annotation file of --boxes with image_id instead of names"
     )
@@ -57,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.3,
         metavar="SCORE",
-        help="leave out boxes of the file under this score (default: 0.3)",
+        help="leave out boxes of the file or the detector under this score (default: 0.3)",
     )
 
 
@@ -74,48 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
         boxes_file=arguments.boxes,
         annotations=arguments.annotations,
         whole=arguments.whole,
+        detect=arguments.detect,
+        detector_weights=arguments.detector_weights,
         device=arguments.device,
         flip=arguments.flip,
         threshold=DRAW_THRESHOLD if arguments.threshold is None else arguments.threshold,
         box_threshold=arguments.box_threshold,
     )
     return 1 if done.failures else 0
-
-
-def photo_paths(arguments: Sequence[str]) -> list[Path]:
-    """The photos that arguments mean, each once, in their order.
-
-    A file is itself. A folder is the photos directly in it, by suffix and sorted by name. Anything else is a pattern,
-    where ** also goes down into folders.
-
-    Raises:
-        OSError: if a folder cannot be read.
-        ValueError: if an argument means no photo.
-    """
-    photos: dict[Path, Path] = {}
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            found = _only_photos(path.iterdir())
-        else:
-            found = _only_photos(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
-        if not found:
-            if path.is_dir():
-                what = f"folder {argument} has no photo directly in it (looked for {', '.join(PHOTO_SUFFIXES)})"
-            elif glob.has_magic(argument):
-                what = f"no photo matches {argument}"
-            else:
-                what = f"no photo or folder at {path.absolute()}"
-            raise ValueError(what)
-        for photo in found:
-            photos.setdefault(photo.resolve(), photo)
-    return list(photos.values())
-
-
-def _only_photos(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
 
 
 def _box(text: str) -> list[float]:

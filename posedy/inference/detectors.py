@@ -1,10 +1,14 @@
 """What finds the persons of an image when no boxes are given."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from posedy.device import choose_device
 
 
 @runtime_checkable
@@ -13,6 +17,69 @@ class Detector(Protocol):
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
         """Boxes (P, 4) xyxy in image pixels and scores (P,) of the persons in an image (H, W, 3) uint8 BGR."""
+
+
+class TorchvisionDetector:
+    """Torchvision's small Faster R-CNN (fasterrcnn_mobilenet_v3_large_320_fpn), trained on COCO's 91 categories.
+
+    Args:
+        weights: a file with its state dict; None takes torchvision's, which it fetches at first use and keeps.
+        device: as for `PoseEstimator`.
+        threshold: persons with lower scores are left out.
+
+    Raises:
+        OSError: if the weights cannot be read or fetched.
+        ValueError: if the file holds something else, or the device is absent.
+    """
+
+    _PERSON = 1
+
+    def __init__(self, weights: str | Path | None = None, device: str = "auto", threshold: float = 0.5) -> None:
+        from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn  # heavy, and only used here
+
+        self.device = choose_device(device)
+        state = _fetched_weights() if weights is None else _read_state(Path(weights))
+        net = fasterrcnn_mobilenet_v3_large_320_fpn(
+            weights=None, weights_backbone=None, box_score_thresh=max(threshold, 0.0)
+        )
+        try:
+            net.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{weights} holds no weights of torchvision's fasterrcnn_mobilenet_v3_large_320_fpn: {error!s:.300}"
+            ) from error
+        self._net = net.eval().to(self.device)
+
+    @torch.inference_mode()
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (P, 4) xyxy in image pixels and scores (P,) of persons, by falling score."""
+        rgb = torch.from_numpy(np.ascontiguousarray(image_bgr[..., ::-1])).to(self.device)
+        found = self._net([rgb.permute(2, 0, 1).float() / 255])[0]
+        boxes = found["boxes"].cpu().numpy().astype(np.float32)
+        usable = (found["labels"].cpu().numpy() == self._PERSON) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return boxes[usable], found["scores"].cpu().numpy().astype(np.float32)[usable]
+
+
+def _fetched_weights() -> dict[str, Any]:
+    from torchvision.models.detection import FasterRCNN_MobileNet_V3_Large_320_FPN_Weights
+
+    try:
+        return dict(FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.DEFAULT.get_state_dict(check_hash=True))
+    except (OSError, RuntimeError) as error:  # no network; a file cut short
+        raise OSError(
+            f"the detector's weights could not be fetched ({error}). Without them: give a file of them "
+            "(--detector-weights FILE, TorchvisionDetector(weights=FILE)), boxes (--boxes FILE, --box x1,y1,x2,y2), or "
+            'take photos as a whole for one person (--whole, detector="whole")'
+        ) from error
+
+
+def _read_state(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever a spoiled file runs into
+        raise ValueError(f"{path} is not a file of torch's with tensors only") from error
 
 
 class WholeImage:
@@ -24,7 +91,7 @@ class WholeImage:
         return np.array([[0, 0, width, height]], dtype=np.float32), np.ones(1, dtype=np.float32)
 
 
-_NAMED: dict[str, Callable[[], Detector]] = {"whole": WholeImage}
+_NAMED: dict[str, Callable[[], Detector]] = {"whole": WholeImage, "torchvision": TorchvisionDetector}
 
 
 def as_detector(detector: str | Detector) -> Detector:

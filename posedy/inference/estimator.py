@@ -37,8 +37,9 @@ class PoseEstimator:
         model: the name of a shipped model (see `list_shipped`), a checkpoint (.pt) or .safetensors file, or a network.
             A network is copied: the one given stays on its device and in its mode.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
-        detector: finds the persons of images that come without boxes: "whole" takes the whole image for one person,
-            and so does any object with `detect(image_bgr) -> (boxes, scores)`; None asks for boxes.
+        detector: finds the persons of images that come without boxes: "torchvision" is a small Faster R-CNN, whose
+            weights torchvision fetches at first use; "whole" takes the whole image for one person; or any object with
+            `detect(image_bgr) -> (boxes, scores)`. None asks for boxes.
         flip: whether heatmaps are averaged with those of the mirrored crop: more accurate, at twice the time.
         batch_size: persons that go through the network at a time.
 
@@ -92,8 +93,8 @@ class PoseEstimator:
         if boxes is None and self._detector is None:
             raise ValueError(
                 "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or make the estimator with "
-                "detector='whole' (the whole image is one person) or with detector=an object that has "
-                "detect(image_bgr) -> (boxes, scores)"
+                "detector='torchvision', detector='whole' (the whole image is one person) or detector=an object that "
+                "has detect(image_bgr) -> (boxes, scores)"
             )
         rgb = to_rgb(image)
         if max(rgb.shape[:2]) > _LARGEST_SIDE:

@@ -87,6 +87,30 @@ def test_whole_photos_are_upright(net: PoseNet, photo: np.ndarray, tmp_path: Pat
     assert read_photo(tmp_path / "out" / "turned.jpg").shape == (200, 150, 3)
 
 
+def test_a_detector_finds_the_persons(
+    net: PoseNet, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Fixed:
+        def __init__(self, *given: object) -> None:
+            made.append(given)
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return BOX, [0.7]
+
+    monkeypatch.setattr("posedy.inference.annotate.TorchvisionDetector", Fixed)
+    weights = tmp_path / "weights.pth"
+    given = {"detect": True, "detector_weights": weights, "device": "cpu", "box_threshold": 0.4}
+    done = annotate_photos(photos, net, tmp_path / "out", report=lambda line: None, **given)
+    assert made == [(weights, "cpu", 0.4)]
+    assert [record["persons"][0]["box_score"] for record in done.records] == [0.7, 0.7]
+    with pytest.raises(ValueError, match="--detector-weights belongs to --detect"):
+        annotate_photos(photos, net, tmp_path / "out", whole=True, detector_weights=weights)
+    with pytest.raises(ValueError, match="give one way only"):
+        annotate_photos(photos, net, tmp_path / "out", whole=True, detect=True)
+
+
 def test_boxes_of_another_size_of_photo_are_not_used(net: PoseNet, photo: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

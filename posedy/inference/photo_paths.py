@@ -1,0 +1,43 @@
+"""Which photos the words of a command line mean."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def photo_paths(arguments: Sequence[str]) -> list[Path]:
+    """The photos that arguments mean, each once, in their order.
+
+    A file is itself. A folder is the photos directly in it, by suffix and sorted by name. Anything else is a pattern,
+    where ** also goes down into folders.
+
+    Raises:
+        OSError: if a folder cannot be read.
+        ValueError: if an argument means no photo.
+    """
+    photos: dict[Path, Path] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = _only_photos(path.iterdir())
+        else:
+            found = _only_photos(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
+        if not found:
+            if path.is_dir():
+                what = f"folder {argument} has no photo directly in it (looked for {', '.join(PHOTO_SUFFIXES)})"
+            elif glob.has_magic(argument):
+                what = f"no photo matches {argument}"
+            else:
+                what = f"no photo or folder at {path.absolute()}"
+            raise ValueError(what)
+        for photo in found:
+            photos.setdefault(photo.resolve(), photo)
+    return list(photos.values())
+
+
+def _only_photos(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
