@@ -218,16 +218,24 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--ci", action="store_true", help="add 95 %% intervals: bootstrap over images, 1000 draws with seed 0"
     )
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="add keypoints with PCK, error classes, parts of the persons; in JSON curves",
+    )
     _add_json(parser)
-    parser.set_defaults(run=_eval)
+    parser.set_defaults(run=_eval, parser=parser)
 
 
 def _eval(arguments: argparse.Namespace) -> int:
     from posedy.evaluation.bootstrap import bootstrap_intervals
     from posedy.evaluation.coco_metrics import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
+    from posedy.evaluation.details import details_to_json, format_details, measure_details
     from posedy.evaluation.results import read_results
     from posedy.evaluation.truth import KeypointTruth
 
+    if arguments.details and arguments.images != "all":
+        arguments.parser.error("--details are of all images: leave out --images detected")
     truth = KeypointTruth.from_coco(arguments.annotations)
     results = read_results(arguments.results, truth.num_keypoints)
     sigmas = arguments.sigmas
@@ -246,6 +254,10 @@ def _eval(arguments: argparse.Namespace) -> int:
         intervals = bootstrap_intervals(truth, results, arguments.images, sigmas)
         print(f"95 %: {', '.join(f'{name} {interval}' for name, interval in intervals.items())}")
         numbers["intervals"] = {name: metrics_to_json(vars(interval)) for name, interval in intervals.items()}
+    if arguments.details:
+        details = measure_details(truth, results, sigmas)
+        print(format_details(details))
+        numbers |= details_to_json(details)
     _write_json(arguments.json, numbers)
     return 0
 

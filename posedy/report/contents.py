@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.evaluation.bootstrap import Interval, bootstrap_intervals
-from posedy.evaluation.breakdown import KeypointNumbers, Part, break_down, keypoint_numbers
 from posedy.evaluation.coco_metrics import evaluate_keypoints
-from posedy.evaluation.curves import Calibration, PrecisionRecall, calibrate, precision_recall
-from posedy.evaluation.errors import ErrorAnalysis, analyse_errors
+from posedy.evaluation.curves import Calibration, calibrate
+from posedy.evaluation.details import Details, measure_details
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.truth import KeypointTruth
 
@@ -28,10 +27,7 @@ class ReportContents:
         num_results: poses.
         metrics: COCO's ten numbers.
         intervals: of each of them, 95 % over images.
-        curves: precision against recall.
-        errors: classes of keypoint errors and what they cost.
-        keypoints: numbers of each keypoint.
-        parts: numbers of parts of the persons, by title and name.
+        details: what AP is made of.
         pose_calibration: pose scores against OKS.
         keypoint_calibration: keypoint scores against the similarity with the truth.
         persons: a picture (H, W, 3) RGB of the best, median and worst persons, if there were photos.
@@ -44,10 +40,7 @@ class ReportContents:
     num_results: int
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval]
-    curves: PrecisionRecall
-    errors: ErrorAnalysis
-    keypoints: KeypointNumbers
-    parts: Mapping[str, Mapping[str, Part]]
+    details: Details
     pose_calibration: Calibration
     keypoint_calibration: Calibration
     persons: NDArray[np.uint8] | None
@@ -79,8 +72,8 @@ def gather(
         OSError: if a photo cannot be read.
         ValueError: if truth and results do not fit together.
     """
-    errors = analyse_errors(truth, results, sigmas)
-    persons = errors.persons
+    details = measure_details(truth, results, sigmas)
+    persons = details.errors.persons
     return ReportContents(
         title=title,
         protocol=tuple(protocol),
@@ -88,10 +81,7 @@ def gather(
         num_results=len(results),
         metrics=evaluate_keypoints(truth, results, sigmas=sigmas),
         intervals=bootstrap_intervals(truth, results, sigmas=sigmas),
-        curves=precision_recall(truth, results, sigmas),
-        errors=errors,
-        keypoints=keypoint_numbers(persons),
-        parts=break_down(truth, results, persons, sigmas),
+        details=details,
         pose_calibration=calibrate(*_poses(persons.results, persons.oks, results)),
         keypoint_calibration=calibrate(
             persons.keypoint_scores[persons.found][persons.labelled[persons.found]],

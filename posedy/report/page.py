@@ -54,14 +54,14 @@ def render(contents: ReportContents) -> str:
             f"<title>{html.escape(contents.title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{html.escape(contents.title)}: AP {_number(contents.metrics['AP'])}</h1>",
             f"<p>{contents.num_results} poses on {contents.num_images} images, "
-            f"{len(contents.errors.persons.oks)} labelled persons.</p>",
+            f"{len(contents.details.errors.persons.oks)} labelled persons.</p>",
             '<div class="columns">',
             _section("Numbers", "95 % intervals by bootstrap over images.", _metrics(contents)),
             _section("Protocol", "", _table(None, contents.protocol, "protocol")),
             _section(
                 "Precision and recall",
                 "One curve for each threshold of OKS; AP is the mean of all.",
-                plot_precision_recall(contents.curves),
+                plot_precision_recall(contents.details.curves),
             ),
             _section(
                 "Errors",
@@ -72,7 +72,7 @@ def render(contents: ReportContents) -> str:
             "</div>",
             _section("Keypoints", "Persons who were not found count as missed.", _keypoints(contents)),
             '<div class="columns">',
-            _section("Errors by keypoint", "", plot_errors(contents.errors)),
+            _section("Errors by keypoint", "", plot_errors(contents.details.errors)),
             _section("Parts of the persons", "All others are ignored, as crowds are.", _parts(contents)),
             _section(
                 "Scores",
@@ -117,21 +117,21 @@ def _metrics(contents: ReportContents) -> str:
 
 
 def _errors(contents: ReportContents) -> str:
-    counts = contents.errors.counts.sum(axis=0)
+    counts = contents.details.errors.counts.sum(axis=0)
     rows = []
     for name, count in zip(ERROR_CLASSES, counts, strict=True):
         swatch = f'<span class="swatch" style="background:{ERROR_COLOURS[name]}"></span>{name}'
-        cost = contents.errors.costs.get(name)
+        cost = contents.details.errors.costs.get(name)
         rows.append(
             (swatch, f"{count / max(counts.sum(), 1):.1%}", "" if cost is None else f"{cost:+.3f}", _CLASS_WORDS[name])
         )
-    rows.append(("all errors", "", f"{contents.errors.costs['all']:+.3f}", ""))
+    rows.append(("all errors", "", f"{contents.details.errors.costs['all']:+.3f}", ""))
     return _table(("", "share", "AP", ""), rows, "errors")
 
 
 def _keypoints(contents: ReportContents) -> str:
-    numbers, skeleton = contents.keypoints, contents.errors.persons.skeleton
-    counts = contents.errors.counts
+    numbers, skeleton = contents.details.keypoints, contents.details.errors.persons.skeleton
+    counts = contents.details.errors.counts
     rows = []
     for index, name in enumerate(skeleton.keypoints):
         shares = counts[index] / max(counts[index].sum(), 1)
@@ -150,7 +150,7 @@ def _keypoints(contents: ReportContents) -> str:
 
 def _parts(contents: ReportContents) -> str:
     tables = []
-    for title, group in contents.parts.items():
+    for title, group in contents.details.parts.items():
         rows = [
             (name, str(part.persons), _number(part.ap), _number(part.ar), _number(part.oks))
             for name, part in group.items()

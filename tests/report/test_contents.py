@@ -9,11 +9,13 @@ def test_all_numbers_are_of_the_same_results(truth, noised):
     contents = gather("a network", [("boxes", "gt")], truth, results)
     expected = evaluate_keypoints(truth, results)
     assert contents.metrics == pytest.approx(expected, nan_ok=True)
-    assert contents.errors.ap == contents.metrics["AP"] == pytest.approx(contents.curves.precision.mean())
+    assert (
+        contents.details.errors.ap == contents.metrics["AP"] == pytest.approx(contents.details.curves.precision.mean())
+    )
     assert contents.intervals["AP"].low <= contents.metrics["AP"] <= contents.intervals["AP"].high
     assert contents.num_images == 8
     assert contents.num_results == contents.pose_calibration.count.sum() == len(results)
-    assert contents.keypoint_calibration.count.sum() == contents.keypoints.labelled.sum()  # everybody was found
+    assert contents.keypoint_calibration.count.sum() == contents.details.keypoints.labelled.sum()  # everybody was found
     assert contents.persons is None
 
 

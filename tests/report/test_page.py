@@ -43,7 +43,12 @@ def test_the_page_is_whole_and_needs_nothing_else(truth, noised):
     for heading in ("Numbers", "Protocol", "Precision and recall", "Errors", "Keypoints", "Scores"):
         assert heading in parsed.words
     assert "Training" not in parsed.words
-    for words in ("left wrist", "inversion", "neighbours (IoU of boxes)", f"{contents.errors.costs['miss']:+.3f}"):
+    for words in (
+        "left wrist",
+        "inversion",
+        "neighbours (IoU of boxes)",
+        f"{contents.details.errors.costs['miss']:+.3f}",
+    ):
         assert words in parsed.words
 
 
@@ -60,5 +65,5 @@ def test_perfect_and_hopeless_results_have_pages_too(truth, noised, size):
 def test_what_is_undefined_is_a_dash(truth, noised):
     contents = gather("x", [], truth, noised(6))
     empty = {"size": {"nobody": Part(0, np.nan, np.nan, np.nan)}}
-    words = Parsed(render(replace(contents, parts=empty))).words
+    words = Parsed(render(replace(contents, details=replace(contents.details, parts=empty)))).words
     assert words[words.index("nobody") + 1 :][:8].count("–") == 3

@@ -1,0 +1,32 @@
+import json
+
+import numpy as np
+import pytest
+
+from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.details import details_to_json, format_details, measure_details
+from posedy.evaluation.truth import KeypointTruth
+
+
+@pytest.fixture
+def details(annotations, noised_results):
+    return measure_details(KeypointTruth.from_coco(annotations), noised_results)
+
+
+def test_json_holds_all_in_plain_types(details, annotations, noised_results):
+    record = json.loads(json.dumps(details_to_json(details), allow_nan=False))
+    assert list(record) == ["keypoints", "errors", "parts", "precision"]
+    metrics = evaluate_keypoints(annotations, noised_results)
+    assert np.mean(record["precision"]["0.50"]) == pytest.approx(metrics["AP50"])
+    assert record["parts"]["size"]["medium"]["ar"] == pytest.approx(metrics["ARm"])
+    assert record["errors"]["AP_costs"]["miss"] == details.errors.costs["miss"]
+    wrist = record["keypoints"]["left_wrist"]
+    assert wrist["good"] + wrist["jitter"] + wrist["inversion"] + wrist["swap"] + wrist["miss"] <= wrist["labelled"]
+    assert 0 <= wrist["PCK@0.05"] <= wrist["PCK@0.1"] <= wrist["PCK@0.2"] <= 1
+
+
+def test_text_has_a_line_for_each_keypoint_and_part(details):
+    lines = format_details(details).splitlines()
+    for name in ("nose", "right_ankle", "medium", "over 0.3"):
+        assert sum(name in line for line in lines) == 1
+    assert any(f"miss {details.errors.costs['miss']:+.3f}" in line for line in lines)
