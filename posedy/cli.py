@@ -340,7 +340,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _add_demo(commands: Any) -> None:
     from posedy.inference import demo
 
-    parser = commands.add_parser("demo", help="draw the keypoints of photos")
+    parser = commands.add_parser("demo", help="draw the keypoints of photos, videos or a camera")
     demo.add_arguments(parser)
     parser.set_defaults(run=demo.run)
 

@@ -115,6 +115,17 @@ def caption(width: int, *words: tuple[str, Colour]) -> NDArray[np.uint8]:
     return bar
 
 
+def label(picture: NDArray[np.uint8], corner: tuple[float, float], words: str) -> None:
+    """Writes words onto a picture (H, W, 3), in place, white on dark below and right of a corner (x, y) in pixels."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(picture.shape[:2]) / 1000)
+    thickness = max(1, round(2 * size))
+    (width, height), baseline = cv2.getTextSize(words, font, size, thickness)
+    x = int(np.clip(corner[0], 0, max(picture.shape[1] - width - 6, 0)))
+    y = int(np.clip(corner[1], 0, max(picture.shape[0] - height - baseline - 4, 0)))
+    cv2.rectangle(picture, (x, y), (x + width + 6, y + height + baseline + 4), _OUTLINE, cv2.FILLED)
+    cv2.putText(picture, words, (x + 3, y + height + 3), font, size, WHITE, thickness, cv2.LINE_AA)
+
+
 @dataclass(frozen=True)
 class _Person:
     """Points (K, 2) of a person, and which of them (K,) are sure and which uncertain; the others are not shown."""

@@ -1,20 +1,25 @@
-"""The command `posedy demo`: its arguments.
+"""The command `posedy demo`: its arguments, and what they mean to be done.
 
 Nothing heavy is imported before the command runs, so that --help answers at once.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from posedy.inference.photo_paths import photo_paths
+from posedy.inference.photo_paths import VIDEO_SUFFIXES, photo_paths
 from posedy.weights.shipped import DEFAULT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument(
-        "photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns like 'a/*.jpg'"
+        "photos",
+        nargs="*",
+        metavar="PHOTO",
+        help="photos, folders of photos, patterns like 'a/*.jpg', or videos",
     )
+    parser.add_argument("--webcam", type=int, metavar="N", help="the camera of this number, 0 for the first")
     parser.add_argument(
         "--checkpoint",
         default=DEFAULT,
@@ -22,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .pt or .safetensors file, or the name of a shipped model (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("out"), metavar="FOLDER", help="for NAME.jpg and keypoints.json (default: out)"
+        "--out",
+        type=Path,
+        default=Path("out"),
+        metavar="FOLDER",
+        help="for NAME.jpg and keypoints.json, NAME.mp4 and NAME.jsonl (default: out)",
     )
     persons = parser.add_mutually_exclusive_group(required=True)
     persons.add_argument(
@@ -62,15 +71,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="leave out boxes of the file or the detector under this score (default: 0.3)",
     )
+    of_videos = parser.add_argument_group("videos and cameras")
+    of_videos.add_argument(
+        "--detect-every", type=int, default=10, metavar="N", help="look for persons at every N-th frame (default: 10)"
+    )
+    of_videos.add_argument("--no-smooth", dest="smooth", action="store_false", help="leave out smoothing over time")
+    of_videos.add_argument(
+        "--show", action="store_true", help="show a window, as --webcam does if it can; Escape or q ends it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command: 0 when every photo was done, 1 when some could not be."""
+    """Runs the command: 0 when everything was done, 1 when something could not be.
+
+    Raises:
+        OSError, ValueError: if it is not clear what to do, or the work failed as a whole.
+    """
+    videos: list[Path | int] = [Path(word) for word in arguments.photos if Path(word).suffix.lower() in VIDEO_SUFFIXES]
+    photos = [word for word in arguments.photos if Path(word).suffix.lower() not in VIDEO_SUFFIXES]
+    if arguments.webcam is not None:
+        videos.append(arguments.webcam)
+    if not videos and not photos:
+        raise ValueError("nothing to look at: give photos, folders, videos, or --webcam 0")
+    failed = bool(photos) and _annotate_photos(arguments, photos)
+    return int((bool(videos) and _annotate_videos(arguments, videos)) or failed)
+
+
+def _annotate_photos(arguments: argparse.Namespace, photos: Sequence[str]) -> bool:
+    """Whether something could not be done."""
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.inference.annotate import annotate_photos
 
     done = annotate_photos(
-        photo_paths(arguments.photos),
+        photo_paths(photos),
         arguments.checkpoint,
         arguments.out,
         boxes=arguments.box,
@@ -84,7 +117,36 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=DRAW_THRESHOLD if arguments.threshold is None else arguments.threshold,
         box_threshold=arguments.box_threshold,
     )
-    return 1 if done.failures else 0
+    return bool(done.failures)
+
+
+def _annotate_videos(arguments: argparse.Namespace, videos: Sequence[Path | int]) -> bool:
+    """Whether something could not be done."""
+    from posedy.drawing import DRAW_THRESHOLD
+    from posedy.inference.detectors import TorchvisionDetector, WholeImage
+    from posedy.inference.estimator import PoseEstimator
+    from posedy.inference.video.command import annotate_videos
+
+    if arguments.box is not None or arguments.boxes is not None:
+        raise ValueError("persons move in videos: give --detect, or --whole where one person fills the picture")
+    detector = (
+        TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
+        if arguments.detect
+        else WholeImage()
+    )
+    return bool(
+        annotate_videos(
+            videos,
+            PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip),
+            detector,
+            arguments.out,
+            every=arguments.detect_every,
+            smooth=arguments.smooth,
+            threshold=DRAW_THRESHOLD if arguments.threshold is None else arguments.threshold,
+            box_threshold=arguments.box_threshold,
+            show=arguments.show or arguments.webcam is not None,
+        )
+    )
 
 
 def _box(text: str) -> list[float]:

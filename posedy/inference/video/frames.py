@@ -1,0 +1,76 @@
+"""Frames of videos and cameras, one after the other, with their times; damaged ones are counted and left out."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_DAMAGED_IN_A_ROW = 50  # frames that cannot be read, after which a file has ended
+_USUAL_RATE = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture (H, W, 3) uint8 BGR, its number in the video and its time in seconds."""
+
+    number: int
+    time: float
+    image: NDArray[np.uint8]
+
+
+class FrameSource:
+    """The frames of a video file or of a camera.
+
+    Args:
+        source: a file, or the number of a camera.
+
+    Raises:
+        OSError: if the file is missing or the camera cannot be opened.
+        ValueError: if the file is no video that OpenCV can read.
+    """
+
+    def __init__(self, source: Path | int) -> None:
+        self.is_camera = isinstance(source, int)
+        if isinstance(source, Path) and not source.is_file():
+            raise FileNotFoundError(f"no video at {source.absolute()}")
+        self._capture = cv2.VideoCapture(str(source) if isinstance(source, Path) else source)
+        if not self._capture.isOpened():
+            self._capture.release()
+            if self.is_camera:
+                raise OSError(f"camera {source} cannot be opened: is it connected, and does no other program use it?")
+            raise ValueError(f"{source} is no video that OpenCV can read")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else _USUAL_RATE
+        self.damaged = 0
+        """Frames that could not be read so far."""
+        self.count: int | None = None
+        """Frames of a file as its header has them."""
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if not self.is_camera and np.isfinite(count) and count > 0:
+            self.count = int(count)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames; ends with the file, or when a camera gives no more."""
+        began, number, in_a_row = time.monotonic(), 0, 0
+        while True:
+            good, image = self._capture.read()
+            if not good or image is None:
+                ended = self.is_camera or self.count is None or number >= self.count
+                if ended or in_a_row >= _DAMAGED_IN_A_ROW:
+                    # what a header promises beyond the last readable frame is not there
+                    self.damaged -= in_a_row
+                    return
+                self.damaged, in_a_row, number = self.damaged + 1, in_a_row + 1, number + 1
+                continue
+            in_a_row = 0
+            when = time.monotonic() - began if self.is_camera else number / self.rate
+            yield Frame(number, when, image.astype(np.uint8, copy=False))
+            number += 1
+
+    def close(self) -> None:
+        """Gives the file or the camera back."""
+        self._capture.release()

@@ -1,0 +1,85 @@
+"""Who is who from frame to frame: poses get the id of the person whose last pose, moved on, is most like them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.evaluation.oks import oks_matrix
+from posedy.geometry import box_iou
+
+_PATIENCE = 1.0
+_INERTIA = 0.6  # of a person's velocity, from frame to frame
+
+
+@dataclass(eq=False)
+class _Person:
+    id: int
+    time: float
+    keypoints: NDArray[np.float64]
+    box: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+
+    def at(self, time: float) -> NDArray[np.float64]:
+        """How far (2,) the person has moved since it was seen, at a steady velocity."""
+        return self.velocity * (time - self.time)
+
+
+class Identities:
+    """Gives the poses of successive frames ids that stay with persons.
+
+    Each person known is moved on at its last velocity; then the most similar pair of a person and a pose is joined, and
+    so on (greedy), where similarity is OKS with the larger of the boxes' areas, or half the IoU of the boxes, which
+    still sees persons whose pose is wrong. A pose that joins nobody is a new person. Ids count from 1 and are never
+    given twice.
+
+    Args:
+        sigmas: (K,) of the skeleton.
+        least: the similarity from which a pose may be a known person.
+        patience: seconds for which a person who is not seen is remembered.
+    """
+
+    def __init__(self, sigmas: NDArray[np.float64], least: float = 0.15, patience: float = _PATIENCE) -> None:
+        self._sigmas = np.asarray(sigmas, dtype=np.float64)
+        self._least, self._patience = least, patience
+        self._persons: list[_Person] = []
+        self._next = 1
+
+    def __call__(self, keypoints: NDArray, boxes: NDArray, time: float) -> NDArray[np.int64]:
+        """The ids (P,) of P poses (P, K, 2) with boxes (P, 4) xyxy, in image pixels, at a time in seconds."""
+        self._persons = [person for person in self._persons if time - person.time <= self._patience]
+        keypoints, boxes = np.asarray(keypoints, dtype=np.float64), np.asarray(boxes, dtype=np.float64)
+        ids = np.zeros(len(keypoints), dtype=np.int64)
+        similarity = self._similarity(keypoints, boxes, time)
+        known = list(self._persons)
+        while similarity.size and similarity.max() >= self._least:
+            person, pose = np.unravel_index(similarity.argmax(), similarity.shape)
+            ids[pose] = known[person].id
+            _update(known[person], keypoints[pose], boxes[pose], time)
+            similarity[person], similarity[:, pose] = -1, -1
+        for pose in np.flatnonzero(ids == 0):
+            ids[pose], self._next = self._next, self._next + 1
+            self._persons.append(_Person(int(ids[pose]), time, keypoints[pose], boxes[pose], np.zeros(2)))
+        return ids
+
+    def _similarity(
+        self, keypoints: NDArray[np.float64], boxes: NDArray[np.float64], time: float
+    ) -> NDArray[np.float64]:
+        """(known persons, poses)."""
+        if not self._persons or not len(keypoints):
+            return np.zeros((0, 0))
+        moved = [person.at(time) for person in self._persons]
+        expected = np.stack([person.keypoints + step for person, step in zip(self._persons, moved, strict=True)])
+        places = np.stack([person.box + np.tile(step, 2) for person, step in zip(self._persons, moved, strict=True)])
+        everyone, frames = np.concatenate([expected, keypoints]), np.concatenate([places, boxes])
+        areas = (frames[:, 2:] - frames[:, :2]).prod(axis=1)
+        oks = oks_matrix(everyone, areas, self._sigmas)[: len(expected), len(expected) :]
+        return np.maximum(oks, box_iou(places, boxes) / 2)
+
+
+def _update(person: _Person, keypoints: NDArray[np.float64], box: NDArray[np.float64], time: float) -> None:
+    dt = time - person.time
+    if dt > 0:
+        velocity = np.median(keypoints - person.keypoints, axis=0) / dt
+        person.velocity = _INERTIA * person.velocity + (1 - _INERTIA) * velocity
+    person.time, person.keypoints, person.box = time, keypoints, box

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posedy.inference.video.frames import FrameSource
+
+
+def test_frames_come_with_their_times(make_video) -> None:
+    source = FrameSource(make_video([[(10.0 + 3 * step, 20.0)] for step in range(9)]))
+    frames = list(source)
+    source.close()
+    assert (source.rate, source.count, source.damaged) == (30.0, 9, 0)
+    assert [frame.number for frame in frames] == list(range(9))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(9) / 30)
+    assert frames[0].image.shape == (200, 320, 3)
+    assert frames[0].image.max() > 200
+
+
+def test_a_file_cut_short_ends_where_it_ends(make_video, tmp_path: Path) -> None:
+    whole = make_video([[(10.0 + 3 * step, 20.0)] for step in range(40)]).read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole[: len(whole) // 2])
+    source = FrameSource(cut)
+    assert 5 < len(list(source)) < 40
+    assert source.damaged == 0
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"no video at .*absent\.mp4"):
+        FrameSource(tmp_path / "absent.mp4")
+    (tmp_path / "text.mp4").write_text("no film")
+    with pytest.raises(ValueError, match=r"text\.mp4 is no video"):
+        FrameSource(tmp_path / "text.mp4")
+    with pytest.raises(OSError, match="camera 99 cannot be opened"):
+        FrameSource(99)
+
+
+class Flawed:
+    """A capture whose reads fail now and then."""
+
+    def __init__(self, good: list[bool]) -> None:
+        self.good = iter(good)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        good = next(self.good, False)
+        return good, np.zeros((4, 4, 3), np.uint8) if good else None
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("good", "numbers", "damaged"),
+    [
+        ([True, False, True, True], [0, 2, 3], 1),
+        ([True, True, False, False], [0, 1], 0),
+        ([False, False, True, False], [2], 2),
+    ],
+)
+def test_damaged_frames_are_counted_and_keep_their_place(make_video, good, numbers, damaged) -> None:
+    source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
+    source._capture = Flawed(good)  # type: ignore[assignment]
+    assert [frame.number for frame in source] == numbers
+    assert source.damaged == damaged
+
+
+def test_a_camera_that_goes_away_ends(make_video) -> None:
+    source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
+    source.is_camera, source.count = True, None
+    source._capture = Flawed([True, True])  # type: ignore[assignment]
+    assert len(list(source)) == 2

@@ -1,0 +1,58 @@
+import numpy as np
+
+from posedy.inference.video.identities import Identities
+from posedy.skeleton import COCO17
+
+SIGMAS = np.array(COCO17.sigmas)
+RNG = np.random.default_rng(0)
+SHAPES = RNG.uniform(0, 1, (5, 17, 2)) * [40, 120]
+
+
+def person(shape: int, left: float, top: float = 50.0, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    keypoints = SHAPES[shape] + [left, top] + RNG.normal(0, noise, (17, 2))
+    return keypoints, np.array([left, top, left + 40, top + 120])
+
+
+def frame(*persons: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([keypoints for keypoints, _ in persons]), np.stack([box for _, box in persons])
+
+
+def test_ids_follow_persons_whatever_their_order() -> None:
+    identities = Identities(SIGMAS)
+    lefts = np.array([10.0, 150.0, 300.0])
+    ids = identities(*frame(*(person(index, left) for index, left in enumerate(lefts))), 0.0)
+    assert ids.tolist() == [1, 2, 3]
+    for step in range(1, 20):
+        order = RNG.permutation(3)
+        found = identities(*frame(*(person(index, lefts[index] + 4 * step, noise=1) for index in order)), step / 30)
+        assert found.tolist() == (order + 1).tolist()
+
+
+def test_persons_who_cross_keep_their_ids() -> None:
+    """Two persons of the same shape, so that only motion tells them apart."""
+    identities = Identities(SIGMAS)
+    for step in range(60):
+        found = identities(
+            *frame(person(0, 20 + 5.0 * step, noise=1), person(0, 320 - 5.0 * step, top=56, noise=1)), step / 30
+        )
+        assert found.tolist() == [1, 2]
+
+
+def test_a_person_unseen_for_a_while_is_the_same_and_after_long_another() -> None:
+    identities = Identities(SIGMAS, patience=1.0)
+    assert identities(*frame(person(0, 10)), 0.0).tolist() == [1]
+    assert identities(np.zeros((0, 17, 2)), np.zeros((0, 4)), 0.5).tolist() == []
+    assert identities(*frame(person(0, 12)), 0.9).tolist() == [1]
+    assert identities(*frame(person(0, 12)), 2.5).tolist() == [2]
+
+
+def test_strangers_get_new_ids() -> None:
+    identities = Identities(SIGMAS)
+    identities(*frame(person(0, 10)), 0.0)
+    assert identities(*frame(person(1, 400), person(0, 10)), 0.1).tolist() == [2, 1]
+
+
+def test_a_wrong_pose_in_the_same_box_is_the_same_person() -> None:
+    identities = Identities(SIGMAS)
+    identities(*frame(person(0, 10)), 0.0)
+    assert identities(*frame(person(3, 12)), 0.1).tolist() == [1]

@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+
+from posedy.inference.estimator import PoseEstimator
+from posedy.inference.video.tracking import PoseTracker
+
+
+@pytest.fixture
+def estimator(dot_net) -> PoseEstimator:
+    return PoseEstimator(dot_net, device="cpu", flip=False)
+
+
+def moving(step: int) -> list[tuple[float, float]]:
+    return [(20 + 3.0 * step, 30.0), (230 - 3.0 * step, 110.0)]
+
+
+def test_persons_are_followed_without_asking_again(estimator, detector, draw_frame, dots_at) -> None:
+    tracker = PoseTracker(estimator, detector, every=100, smooth=False)
+    for step in range(30):
+        found = tracker(draw_frame(moving(step)), step / 30)
+        assert sorted(found.ids.tolist()) == [1, 2]
+        for id_, place in enumerate(moving(step), start=1):
+            keypoints = found.poses.keypoints[found.ids.tolist().index(id_)]
+            assert np.abs(keypoints - dots_at(*place)).max() < 3
+    assert detector.asked == 1
+
+
+def test_the_detector_is_asked_at_every_nth_frame(estimator, detector, draw_frame) -> None:
+    tracker = PoseTracker(estimator, detector, every=4)
+    for step in range(9):
+        tracker(draw_frame(moving(step)), step / 30)
+    assert detector.asked == 3
+
+
+def test_who_is_lost_is_looked_for_again(estimator, detector, draw_frame) -> None:
+    tracker = PoseTracker(estimator, detector, every=1000)
+    tracker(draw_frame([(20, 30)]), 0.0)
+    tracker(draw_frame([(200, 100)]), 0.1)  # elsewhere: nothing is seen where it was
+    found = tracker(draw_frame([(200, 100)]), 0.2)
+    assert detector.asked == 2
+    assert len(found) == 1
+    tracker(draw_frame([]), 0.3)
+    assert len(tracker(draw_frame([]), 0.4)) == 0
+
+
+def test_boxes_that_come_to_show_one_person_are_one(estimator, detector, draw_frame) -> None:
+    class Double:
+        def detect(self, image):
+            boxes, scores = detector.detect(image)
+            return np.concatenate([boxes, boxes + 2]), np.concatenate([scores, scores / 2])
+
+    found = PoseTracker(estimator, Double())(draw_frame([(20, 30)]), 0.0)
+    assert len(found) == 1
+    assert found.poses.box_scores.tolist() == [1]
+
+
+def test_unsure_boxes_are_not_used(estimator, draw_frame) -> None:
+    class Unsure:
+        def detect(self, image):
+            return [[10, 10, 60, 90], [200, 100, 240, 160]], [0.2, 0.31]
+
+    tracker = PoseTracker(estimator, Unsure(), box_threshold=0.3)
+    assert tracker(draw_frame([(20, 30)]), 0.0).poses.boxes.tolist() == [[200, 100, 240, 160]]
+
+
+def test_smoothing_steadies_and_records_have_ids(estimator, detector, draw_frame) -> None:
+    steadiness = {}
+    for smooth in (False, True):
+        tracker = PoseTracker(estimator, detector, every=1, smooth=smooth)
+        places = [(60 + x, 40 + y) for x, y in np.random.default_rng(0).normal(0, 1, (40, 2))]
+        points = [tracker(draw_frame([place]), step / 30).poses.keypoints[0] for step, place in enumerate(places)]
+        steadiness[smooth] = np.diff(points, axis=0).std()
+    assert steadiness[True] < steadiness[False] / 2
+    records = tracker(draw_frame([(60, 40)]), 9.0).to_records()
+    assert json.loads(json.dumps(records))[0]["id"] >= 1
+    assert set(records[0]["keypoints"]) == {"red", "green", "blue"}
+
+
+def test_asking_never_is_refused(estimator, detector) -> None:
+    with pytest.raises(ValueError, match="N from 1, got 0"):
+        PoseTracker(estimator, detector, every=0)
