@@ -12,7 +12,7 @@ from posedy.device import choose_device
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
 from posedy.inference.detectors import Detector, as_detector
-from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
+from posedy.inference.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import predict_keypoints
@@ -73,7 +73,13 @@ class PoseEstimator:
         self._batch_size = batch_size
         self.skeleton = net.skeleton if net.skeleton is not None else _nameless(net.num_keypoints)
 
-    def __call__(self, image: ImageLike, boxes: ArrayLike | None = None, box_scores: ArrayLike | None = None) -> Poses:
+    def __call__(
+        self,
+        image: ImageLike,
+        boxes: ArrayLike | None = None,
+        box_scores: ArrayLike | None = None,
+        channels: ChannelOrder = "bgr",
+    ) -> Poses:
         """The poses of an image, one for each box, in the order of the boxes.
 
         Args:
@@ -82,6 +88,7 @@ class PoseEstimator:
             boxes: (P, 4) xyxy of the persons in image pixels; they may reach beyond the image. Zero boxes give zero
                 poses; without boxes the detector is asked.
             box_scores: (P,) how sure the boxes are, 1 if not given.
+            channels: "rgb" for arrays in that order, such as those of PIL, imageio and gradio.
 
         Raises:
             OSError: if a photo cannot be read.
@@ -96,7 +103,7 @@ class PoseEstimator:
                 "detector='torchvision', detector='whole' (the whole image is one person) or detector=an object that "
                 "has detect(image_bgr) -> (boxes, scores)"
             )
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, channels)
         if max(rgb.shape[:2]) > _LARGEST_SIDE:
             raise ValueError(
                 f"the image is {rgb.shape[1]}x{rgb.shape[0]} pixels: OpenCV warps up to {_LARGEST_SIDE} a side; cut or "

@@ -4,7 +4,7 @@ Inside of posedy pictures are RGB. Arrays of users are in OpenCV's BGR order, si
 """
 
 import os
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -17,22 +17,31 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A path, a PIL image, or a uint8 array in OpenCV's order: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) or (H, W, 1) grey."""
 
 
-def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
+ChannelOrder = Literal["bgr", "rgb"]
+
+
+def to_rgb(image: ImageLike, channels: ChannelOrder = "bgr") -> NDArray[np.uint8]:
     """An image of any kind as (H, W, 3) uint8 RGB, in memory of its own; transparency is dropped.
 
     Photos from paths and PIL images are turned as their EXIF orientation says.
+
+    Args:
+        image: see `ImageLike`.
+        channels: the order of an array's channels.
 
     Raises:
         OSError: if a photo cannot be read.
         TypeError: if it is of no kind of image.
         ValueError: if an array or a PIL image is of another type, shape or mode.
     """
+    if channels not in get_args(ChannelOrder):
+        raise ValueError(f"channels of an array are 'bgr' (OpenCV) or 'rgb' (PIL, imageio, gradio), got {channels!r}")
     if isinstance(image, str | os.PathLike):
         return read_photo(os.fspath(image), honour_exif=True)
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if isinstance(image, np.ndarray):
-        return _from_array(image)
+        return _from_array(image, channels)
     raise TypeError(
         f"an image is a path, a PIL image or a uint8 array in OpenCV's BGR order, got {type(image).__name__}"
         + (": give image.numpy() with channels last" if hasattr(image, "numpy") else "")
@@ -59,18 +68,22 @@ def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(upright.convert("RGB"))
 
 
-def _from_array(image: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_array(image: NDArray[Any], order: ChannelOrder) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         hint = "; multiply a picture of 0...1 by 255 and convert it with astype" if image.dtype.kind == "f" else ""
         raise ValueError(f"an image array is uint8 with values 0...255, got {image.dtype}{hint}")
     channels = image.shape[2] if image.ndim == 3 else 1
     codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if order == "rgb":
+        codes |= {4: cv2.COLOR_RGBA2RGB}
     if image.ndim not in (2, 3) or channels not in codes:
         hint = "; channels come last" if image.ndim == 3 and image.shape[0] in codes else ""
         hint = "; give one image at a time" if image.ndim == 4 else hint
         raise ValueError(f"an image array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}{hint}")
     if image.size == 0:
         raise ValueError(f"the image is empty: its shape is {image.shape}")
+    if order == "rgb" and channels == 3:
+        return image.copy()
     return _converted(image, codes[channels])
 
 

@@ -31,6 +31,18 @@ def test_transparency_is_dropped(photo: np.ndarray) -> None:
     np.testing.assert_array_equal(to_rgb(Image.fromarray(np.concatenate([photo, alpha], axis=-1))), photo)
 
 
+def test_arrays_may_be_rgb(photo: np.ndarray, tmp_path: Path) -> None:
+    given = photo.copy()
+    alpha = np.full((*photo.shape[:2], 1), 3, dtype=np.uint8)
+    for image in (given, np.concatenate([photo, alpha], axis=-1), Image.fromarray(photo)):
+        np.testing.assert_array_equal(to_rgb(image, "rgb"), photo)
+    to_rgb(given, "rgb")[:] = 0
+    np.testing.assert_array_equal(given, photo)
+    np.testing.assert_array_equal(to_rgb(photo[..., 0], "rgb"), np.stack([photo[..., 0]] * 3, axis=-1))
+    with pytest.raises(ValueError, match=r"'bgr'.*'rgb'.*got 'rbg'"):
+        to_rgb(photo, "rbg")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr", "LA", "RGBX"])
 def test_other_modes_of_pil_become_rgb(mode: str, photo: np.ndarray) -> None:
     image = Image.fromarray(photo).convert(mode)

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 
 import numpy as np
@@ -43,6 +45,17 @@ def test_to_coco_gives_valid_rescored_results(poses: Poses) -> None:
     assert json.loads(json.dumps(results)) == results
     assert no_poses().to_coco(42) == []
     assert {result["category_id"] for result in poses.to_coco(42, category_id=3)} == {3}
+
+
+def test_csv_has_a_line_for_each_keypoint(poses: Poses) -> None:
+    rows = list(csv.DictReader(io.StringIO(poses.to_csv())))
+    assert len(rows) == 3 * 17
+    for row, (person, keypoint) in zip(rows, np.ndindex(3, 17), strict=True):
+        assert (int(row["person"]), row["keypoint"]) == (person, COCO17.keypoints[keypoint])
+        np.testing.assert_allclose([float(row["x"]), float(row["y"])], poses.keypoints[person, keypoint], atol=0.006)
+        assert float(row["score"]) == pytest.approx(poses.scores[person, keypoint], abs=6e-5)
+        assert float(row["person_score"]) == pytest.approx(poses.pose_scores[person], abs=6e-5)
+    assert no_poses().to_csv() == "person,person_score,keypoint,x,y,score\n"
 
 
 def test_records_name_the_keypoints(poses: Poses) -> None:
