@@ -60,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_check,
         _add_demo,
         _add_detect,
+        _add_app,
         _add_export,
         _add_synth,
         _add_models,
@@ -351,6 +352,14 @@ def _add_detect(commands: Any) -> None:
     parser = commands.add_parser("detect", help="find the persons of photos with torchvision's detector")
     detect.add_arguments(parser)
     parser.set_defaults(run=detect.run)
+
+
+def _add_app(commands: Any) -> None:
+    from posedy.app import command
+
+    parser = commands.add_parser("app", help="a web page for photos, videos and the camera")
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _add_export(commands: Any) -> None:

@@ -1,0 +1,97 @@
+"""The page: a tab each for photos, videos and the camera."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+# before gradio is imported: it asks for its version and tells of its use otherwise
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.app.looking import PERSONS, CameraState, Looker
+from posedy.drawing import DRAW_THRESHOLD
+
+LARGEST_FILE = "50mb"
+T = TypeVar("T")
+
+
+def make_page(looker: Looker) -> gr.Blocks:
+    """The page, to be launched."""
+    with gr.Blocks(title="posedy", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# posedy\nKeypoints of people in photos, videos and from the camera. Nothing leaves this computer."
+        )
+        with gr.Row():
+            model = gr.Dropdown(list(looker.models), value=looker.models[0], label="Model")
+            persons = gr.Radio(list(PERSONS), value=PERSONS[0], label="Persons")
+            threshold = gr.Slider(0, 1, DRAW_THRESHOLD, step=0.05, label="Keypoints up to this score are faint")
+        choices: list[Any] = [model, persons, threshold]
+        with gr.Tab("Photo"), gr.Row():
+            with gr.Column():
+                photo = gr.File(label=f"Photo (up to {LARGEST_FILE})", elem_id="photo")
+            with gr.Column():
+                drawn = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="drawn")
+                words = gr.Markdown(elem_id="words")
+                keypoints = gr.DownloadButton("Keypoints as JSON", interactive=False, elem_id="keypoints")
+        with gr.Tab("Video"), gr.Row():
+            with gr.Column():
+                video = gr.File(label=f"Video (up to {LARGEST_FILE})", elem_id="video")
+            with gr.Column():
+                played = gr.Video(label="Keypoints", interactive=False, elem_id="played")
+                video_words = gr.Markdown(elem_id="video-words")
+                lines = gr.DownloadButton("Keypoints, a line a frame", interactive=False, elem_id="lines")
+        with gr.Tab("Camera"), gr.Row():
+            camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera", elem_id="camera")
+            live = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="live")
+            state = gr.State()
+
+        @_in_words
+        def see_photo(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
+            if path is None:
+                return None, "", gr.DownloadButton(interactive=False)
+            seen = looker.photo(path, *chosen)
+            return seen.drawn, seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
+
+        @_in_words
+        def see_video(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
+            if path is None:
+                return None, "", gr.DownloadButton(interactive=False)
+            seen = looker.video(path, *chosen)
+            return str(seen.drawn), seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
+
+        @_in_words
+        def see_camera(
+            image: NDArray[np.uint8] | None, held: CameraState | None, model: str, persons: str, threshold: float
+        ) -> tuple[Any, CameraState | None]:
+            return (None, held) if image is None else looker.camera(image, model, persons, threshold, held)
+
+        photo.change(see_photo, [photo, *choices], [drawn, words, keypoints])
+        for choice in choices:
+            choice.change(see_photo, [photo, *choices], [drawn, words, keypoints])
+        video.change(see_video, [video, *choices], [played, video_words, lines])
+        camera.stream(see_camera, [camera, state, *choices], [live, state], stream_every=0.1, concurrency_limit=1)
+    return page
+
+
+def launch(looker: Looker, host: str, port: int) -> None:
+    """Shows the page until Ctrl-C."""
+    make_page(looker).launch(
+        server_name=host, server_port=port, share=False, max_file_size=LARGEST_FILE, footer_links=[], quiet=True
+    )
+
+
+def _in_words(work: Callable[..., T]) -> Callable[..., T]:
+    """Shows errors of the input as messages on the page."""
+
+    @functools.wraps(work)
+    def guarded(*given: Any) -> T:
+        try:
+            return work(*given)
+        except (OSError, ValueError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return guarded

@@ -1,0 +1,71 @@
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from posedy.app.looking import WHOLE, Looker
+from posedy.cli import main
+from posedy.models.zoo import create_model
+from posedy.skeleton import COCO17
+from posedy.weights.network_file import save_weights
+
+gradio = pytest.importorskip("gradio")
+gradio_client = pytest.importorskip("gradio_client")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "net.safetensors"
+    save_weights(create_model("mobilenetv2_035-bneck", input_size=(32, 64), skeleton=COCO17), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def address(model: str) -> Iterator[str]:
+    """Of the page, served from this process."""
+    from posedy.app.page import make_page
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = make_page(Looker((model,), device="cpu"))
+    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    yield f"http://127.0.0.1:{port}"
+    page.close()
+
+
+def test_the_page_is_served_and_asks_nobody_outside(address: str) -> None:
+    config = json.loads(urlopen(f"{address}/config").read())
+    assert config["analytics_enabled"] is False
+    labels = {component["props"].get("label") for component in config["components"]}
+    assert {"Photo", "Video", "Camera", "Model", "Persons"} <= labels
+
+
+def test_a_photo_comes_back_drawn_with_its_keypoints(address: str, model: str, tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), cv2.resize(coarse, (100, 120)))
+    client = gradio_client.Client(address, verbose=False)
+    photo = gradio_client.handle_file(tmp_path / "photo.png")
+    drawn, words, button = client.predict(photo, model, WHOLE, 0.2, api_name="/see_photo")
+    path = drawn["path"] if isinstance(drawn, dict) else drawn
+    assert cv2.imread(path).shape == (120, 100, 3)
+    assert words.startswith("1 person")
+    assert button is not None
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(Exception, match=r"notes\.txt"):
+        client.predict(gradio_client.handle_file(tmp_path / "notes.txt"), model, WHOLE, 0.2, api_name="/see_photo")
+
+
+def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    assert main(["app", "--checkpoint", str(tmp_path / "absent.pt")]) == 1
+    assert "no checkpoint at" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["app"]) == 1
+    assert "pip install 'posedy[app]'" in capsys.readouterr().err
