@@ -158,7 +158,9 @@ def _add_test(commands: Any) -> None:
 def _test(arguments: argparse.Namespace) -> int:
     from posedy.config import load_config
     from posedy.evaluation.command import measure_checkpoint
+    from posedy.memory import keep_freed_memory
 
+    keep_freed_memory()
     config = load_config(arguments.config, arguments.overrides)
     choices = arguments.boxes or [str(config.data.boxes or "gt")]
     names = [Path(boxes).stem for boxes in choices]

@@ -93,6 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
         videos.append(arguments.webcam)
     if not videos and not photos:
         raise ValueError("nothing to look at: give photos, folders, videos, or --webcam 0")
+    from posedy.memory import keep_freed_memory
+
+    keep_freed_memory()
     failed = bool(photos) and _annotate_photos(arguments, photos)
     return int((bool(videos) and _annotate_videos(arguments, videos)) or failed)
 
