@@ -114,7 +114,7 @@ def annotate_photos(
     return done
 
 
-def drawing_names(photos: Sequence[Path]) -> list[str]:
+def drawing_names(photos: Sequence[Path], suffix: str = ".jpg") -> list[str]:
     """A name NAME.jpg for the drawing of each photo; equal ones, also but for case, are numbered: NAME-2.jpg."""
     # A photo's own name is taken before any number is given, so that no photo loses its name to another's number.
     taken = {photo.stem.casefold() for photo in photos}
@@ -125,7 +125,7 @@ def drawing_names(photos: Sequence[Path]) -> list[str]:
         while name.casefold() in used or (name != photo.stem and name.casefold() in taken):
             name, number = f"{photo.stem}-{number}", number + 1
         used.add(name.casefold())
-        names.append(f"{name}.jpg")
+        names.append(f"{name}{suffix}")
     return names
 
 

@@ -93,6 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         videos.append(arguments.webcam)
     if not videos and not photos:
         raise ValueError("nothing to look at: give photos, folders, videos, or --webcam 0")
+    if videos and (arguments.box is not None or arguments.boxes is not None):
+        raise ValueError("persons move in videos: give --detect, or --whole where one person fills the picture")
+    if arguments.detector_weights is not None and not arguments.detect:
+        raise ValueError("--detector-weights belongs to --detect")
     from posedy.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -130,8 +134,6 @@ def _annotate_videos(arguments: argparse.Namespace, videos: Sequence[Path | int]
     from posedy.inference.estimator import PoseEstimator
     from posedy.inference.video.command import annotate_videos
 
-    if arguments.box is not None or arguments.boxes is not None:
-        raise ValueError("persons move in videos: give --detect, or --whole where one person fills the picture")
     detector = (
         TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
         if arguments.detect

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
+from posedy.inference.annotate import drawing_names
 from posedy.inference.detectors import Detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.video.frames import FrameSource
@@ -55,12 +56,15 @@ def annotate_videos(
     window = _window() if show else None
     if show and window is None:
         report("no window can be opened here (no display, or OpenCV without windows): drawn frames go to files only")
-    for source in sources:
-        name = f"camera-{source}" if isinstance(source, int) else source.stem
-        video, lines = out / f"{name}.mp4", out / f"{name}.jsonl"
+    names = drawing_names(
+        [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
+    )
+    originals = {source.resolve() for source in sources if isinstance(source, Path)}
+    for source, name in zip(sources, names, strict=True):
+        video, lines = out / name, (out / name).with_suffix(".jsonl")
         try:
-            if isinstance(source, Path) and video.resolve() == source.resolve():
-                raise ValueError(f"the drawn video {video} would take the place of the video: choose another --out")
+            if video.resolve() in originals:
+                raise ValueError(f"the drawn video {video} would take the place of a video: choose another --out")
             tracker = PoseTracker(estimator, detector, every, smooth, threshold, box_threshold)
             outcome = run_video(FrameSource(source), tracker, video, lines, threshold=threshold, show=window)
         except (OSError, ValueError) as error:
@@ -79,6 +83,8 @@ def _told(source: Path | int, outcome: VideoOutcome, video: Path, lines: Path) -
     frames = max(outcome.frames, 1)
     stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in outcome.stages.items())
     damaged = f", {outcome.damaged} damaged ones left out" if outcome.damaged else ""
+    if outcome.missing and not outcome.interrupted:
+        damaged += f", {outcome.missing} that the file promises are not there"
     stopped = ", stopped" if outcome.interrupted else ""
     return (
         f"{source}: {outcome.frames} frames{damaged} in {outcome.seconds:.1f} s, {outcome.frames_per_second:.1f} a "

@@ -35,6 +35,7 @@ class FrameSource:
 
     def __init__(self, source: Path | int) -> None:
         self.is_camera = isinstance(source, int)
+        self.name = str(source)
         if isinstance(source, Path) and not source.is_file():
             raise FileNotFoundError(f"no video at {source.absolute()}")
         self._capture = cv2.VideoCapture(str(source) if isinstance(source, Path) else source)
@@ -46,7 +47,9 @@ class FrameSource:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else _USUAL_RATE
         self.damaged = 0
-        """Frames that could not be read so far."""
+        """Frames that could not be read so far, before one that could."""
+        self.missing = 0
+        """Frames that a file's header promises beyond the last one that could be read."""
         self.count: int | None = None
         """Frames of a file as its header has them."""
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -55,19 +58,19 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames; ends with the file, or when a camera gives no more."""
-        began, number, in_a_row = time.monotonic(), 0, 0
+        began, number, in_a_row = time.perf_counter(), 0, 0
         while True:
             good, image = self._capture.read()
             if not good or image is None:
                 ended = self.is_camera or self.count is None or number >= self.count
                 if ended or in_a_row >= _DAMAGED_IN_A_ROW:
-                    # what a header promises beyond the last readable frame is not there
-                    self.damaged -= in_a_row
+                    if self.count is not None:
+                        self.missing = max(self.count - (number - in_a_row), 0)
                     return
-                self.damaged, in_a_row, number = self.damaged + 1, in_a_row + 1, number + 1
+                in_a_row, number = in_a_row + 1, number + 1
                 continue
-            in_a_row = 0
-            when = time.monotonic() - began if self.is_camera else number / self.rate
+            self.damaged, in_a_row = self.damaged + in_a_row, 0
+            when = time.perf_counter() - began if self.is_camera else number / self.rate
             yield Frame(number, when, image.astype(np.uint8, copy=False))
             number += 1
 

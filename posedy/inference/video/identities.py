@@ -19,6 +19,7 @@ class _Person:
     keypoints: NDArray[np.float64]
     box: NDArray[np.float64]
     velocity: NDArray[np.float64]
+    unseen: bool = False  # in the last frame
 
     def at(self, time: float) -> NDArray[np.float64]:
         """How far (2,) the person has moved since it was seen, at a steady velocity."""
@@ -36,7 +37,7 @@ class Identities:
     Args:
         sigmas: (K,) of the skeleton.
         least: the similarity from which a pose may be a known person.
-        patience: seconds for which a person who is not seen is remembered.
+        patience: seconds for which a person who is not seen is remembered, at least until the frame after.
     """
 
     def __init__(self, sigmas: NDArray[np.float64], least: float = 0.15, patience: float = _PATIENCE) -> None:
@@ -47,7 +48,11 @@ class Identities:
 
     def __call__(self, keypoints: NDArray, boxes: NDArray, time: float) -> NDArray[np.int64]:
         """The ids (P,) of P poses (P, K, 2) with boxes (P, 4) xyxy, in image pixels, at a time in seconds."""
-        self._persons = [person for person in self._persons if time - person.time <= self._patience]
+        self._persons = [
+            person for person in self._persons if not person.unseen or time - person.time <= self._patience
+        ]
+        for remembered in self._persons:
+            remembered.unseen = True
         keypoints, boxes = np.asarray(keypoints, dtype=np.float64), np.asarray(boxes, dtype=np.float64)
         ids = np.zeros(len(keypoints), dtype=np.int64)
         similarity = self._similarity(keypoints, boxes, time)
@@ -82,4 +87,4 @@ def _update(person: _Person, keypoints: NDArray[np.float64], box: NDArray[np.flo
     if dt > 0:
         velocity = np.median(keypoints - person.keypoints, axis=0) / dt
         person.velocity = _INERTIA * person.velocity + (1 - _INERTIA) * velocity
-    person.time, person.keypoints, person.box = time, keypoints, box
+    person.time, person.keypoints, person.box, person.unseen = time, keypoints, box, False

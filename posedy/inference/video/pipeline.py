@@ -1,6 +1,7 @@
 """From frames to drawn frames: reading, finding poses and writing at the same time."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class VideoOutcome:
     Attributes:
         frames: how many were done.
         damaged: how many could not be read.
+        missing: how many the file's header promises beyond the last one that could be read.
         seconds: in all.
         stages: seconds that each stage worked; they overlap.
         interrupted: whether Ctrl-C, or the window, ended it.
@@ -36,6 +38,7 @@ class VideoOutcome:
 
     frames: int = 0
     damaged: int = 0
+    missing: int = 0
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "poses": 0.0, "draw and write": 0.0})
     interrupted: bool = False
@@ -69,17 +72,18 @@ def run_video(
 
     Raises:
         OSError: if a file cannot be written.
+        ValueError: if no frame can be read.
     """
     outcome = VideoOutcome()
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.callback(source.close)
-        recording = VideoRecording(video, source.rate) if video is not None else None
+        recording = VideoRecording(video, source.rate, keep_pace=source.is_camera) if video is not None else None
         keypoints = KeypointLines(lines) if lines is not None else None
         for file in (recording, keypoints):
             if file is not None:
                 stack.callback(file.close)
-        sink = _Sink(recording, keypoints, threshold, show, outcome)
+        sink = _Sink(recording, keypoints, threshold, show is not None, outcome)
         writer = Worker(sink.write, _WAITING)
         stack.callback(writer.close)
         frames = ReadAhead(_timed(source, outcome), _WAITING)
@@ -92,31 +96,41 @@ def run_video(
                 if found is not None:
                     found(frame, poses)
                 writer.put((frame, poses))
-                if sink.is_closed:
+                # windows belong to this thread: OpenCV's wait for it, or break, in others
+                if show is not None and (picture := sink.take_picture()) is not None and not show(picture):
                     outcome.interrupted = True
                     break
         except KeyboardInterrupt:
             outcome.interrupted = True
-    outcome.damaged = source.damaged
+    outcome.damaged, outcome.missing = source.damaged, source.missing
+    if not outcome.frames and not outcome.interrupted:
+        raise ValueError(f"{source.name} has no frame that can be read")
     outcome.seconds = time.perf_counter() - began
     return outcome
 
 
 class _Sink:
-    """Draws, writes and shows what was found in a frame."""
+    """Draws and writes what was found in a frame, and keeps the last picture to be shown."""
 
     def __init__(
         self,
         recording: VideoRecording | None,
         keypoints: KeypointLines | None,
         threshold: float,
-        show: Show | None,
+        shown: bool,
         outcome: VideoOutcome,
     ) -> None:
-        self.recording, self.keypoints, self.threshold, self.show = recording, keypoints, threshold, show
+        self.recording, self.keypoints, self.threshold, self.shown = recording, keypoints, threshold, shown
         self.outcome = outcome
-        self.is_closed = False
+        self.pictures: deque[NDArray[np.uint8]] = deque(maxlen=1)
         self.times: list[float] = []
+
+    def take_picture(self) -> NDArray[np.uint8] | None:
+        """The last drawn frame, once."""
+        try:
+            return self.pictures.pop()
+        except IndexError:
+            return None
 
     def write(self, item: tuple[Frame, TrackedPoses]) -> None:
         frame, found = item
@@ -124,13 +138,13 @@ class _Sink:
             if self.keypoints is not None:
                 record = {"frame": frame.number, "time": round(frame.time, 4), "persons": found.to_records()}
                 self.keypoints.write(record)
-            if self.recording is None and self.show is None:
+            if self.recording is None and not self.shown:
                 return
             picture = self._drawn(frame, found)
             if self.recording is not None:
-                self.recording.write(picture)
-            if self.show is not None and not self.show(picture):
-                self.is_closed = True
+                self.recording.write(picture, frame.time)
+            if self.shown:
+                self.pictures.append(picture)
 
     def _drawn(self, frame: Frame, found: TrackedPoses) -> NDArray[np.uint8]:
         picture = found.poses.draw(frame.image, self.threshold)

@@ -16,9 +16,10 @@ class VideoRecording:
     Args:
         path: of the file.
         rate: frames per second.
+        keep_pace: repeat frames of a camera where fewer come than the rate, so that it plays as fast as it was.
     """
 
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, rate: float, keep_pace: bool = False) -> None:
         if path.suffix.lower() != ".mp4":
             raise ValueError(f"drawn videos are written as NAME.mp4, got {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,14 +27,16 @@ class VideoRecording:
         self._temporary = path.with_name(f".{path.stem}-{os.getpid()}.mp4")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._keep_pace, self._written, self._began = keep_pace, 0, 0.0
 
-    def write(self, picture: NDArray[np.uint8]) -> None:
-        """Adds a frame (H, W, 3) BGR; frames of another size than the first are scaled to it.
+    def write(self, picture: NDArray[np.uint8], time: float = 0.0) -> None:
+        """Adds a frame (H, W, 3) BGR at a time in seconds; frames of another size than the first are scaled to it.
 
         Raises:
             OSError: if OpenCV cannot write the file.
         """
         if self._writer is None:
+            self._began = time
             self._size = (picture.shape[1], picture.shape[0])
             self._writer = cv2.VideoWriter(
                 str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, self._size
@@ -43,7 +46,10 @@ class VideoRecording:
                 raise OSError(f"OpenCV cannot write {self._path}: is the disk full, or the folder write-protected?")
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size).astype(np.uint8, copy=False)
-        self._writer.write(picture)
+        due = round((time - self._began) * self._rate) + 1 if self._keep_pace else 1
+        for _ in range(max(1, due - self._written) if self._keep_pace else 1):
+            self._writer.write(picture)
+            self._written += 1
 
     def close(self) -> None:
         """Ends the file and puts it in its place, if there was a frame."""

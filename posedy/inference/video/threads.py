@@ -69,14 +69,15 @@ class Worker(Generic[T]):
     def __init__(self, work: Callable[[T], None], waiting: int) -> None:
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
+        self._failed = False
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Hands an item over, once there is room.
+        """Hands an item over, once there is room; after an error nothing more is done.
 
         Raises:
-            BaseException: what the work raised before.
+            BaseException: what the work raised before, once.
         """
         self._queue.put((item,))
         self._raise()
@@ -85,19 +86,23 @@ class Worker(Generic[T]):
         """Waits until all is done.
 
         Raises:
-            BaseException: what the work raised.
+            BaseException: what the work raised, unless it was raised before.
         """
         self._queue.put(None)
-        self._thread.join()
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self._thread.join()  # files are closed after this: the thread must not be writing
+            raise
         self._raise()
 
     def _run(self, work: Callable[[T], None]) -> None:
         while (item := self._queue.get()) is not None:
-            if self._error is None:
+            if not self._failed:
                 try:
                     work(item[0])
                 except BaseException as error:  # for the thread that hands items over
-                    self._error = error
+                    self._error, self._failed = error, True
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -27,7 +27,18 @@ def test_a_video_is_never_written_over(dot_net, detector, make_video, tmp_path) 
     told: list[str] = []
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
     assert annotate_videos([video], estimator, detector, tmp_path, report=told.append) == [video]
-    assert "take the place of the video" in told[0]
+    assert "take the place of a video" in told[0]
+
+
+def test_videos_of_one_name_have_drawings_of_their_own(dot_net, detector, make_video, tmp_path) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    videos = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        videos.append(make_video([[(20.0, 30.0)]] * 3).rename(tmp_path / folder / "x.avi"))
+    assert annotate_videos(videos, estimator, detector, tmp_path / "out", report=lambda line: None) == []
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["x-2.jsonl", "x-2.mp4", "x.jsonl", "x.mp4"]
 
 
 def test_where_no_window_can_be_it_says_so_and_goes_on(dot_net, detector, make_video, tmp_path, monkeypatch) -> None:

@@ -22,8 +22,10 @@ def test_a_file_cut_short_ends_where_it_ends(make_video, tmp_path: Path) -> None
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) // 2])
     source = FrameSource(cut)
-    assert 5 < len(list(source)) < 40
+    read = len(list(source))
+    assert 5 < read < 40
     assert source.damaged == 0
+    assert source.missing == (0 if source.count is None else source.count - read)
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
@@ -51,18 +53,18 @@ class Flawed:
 
 
 @pytest.mark.parametrize(
-    ("good", "numbers", "damaged"),
+    ("good", "numbers", "damaged", "missing"),
     [
-        ([True, False, True, True], [0, 2, 3], 1),
-        ([True, True, False, False], [0, 1], 0),
-        ([False, False, True, False], [2], 2),
+        ([True, False, True, True], [0, 2, 3], 1, 0),
+        ([True, True, False, False], [0, 1], 0, 2),
+        ([False, False, True, False], [2], 2, 1),
     ],
 )
-def test_damaged_frames_are_counted_and_keep_their_place(make_video, good, numbers, damaged) -> None:
+def test_damaged_frames_are_counted_and_keep_their_place(make_video, good, numbers, damaged, missing) -> None:
     source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
     source._capture = Flawed(good)  # type: ignore[assignment]
     assert [frame.number for frame in source] == numbers
-    assert source.damaged == damaged
+    assert (source.damaged, source.missing) == (damaged, missing)
 
 
 def test_a_camera_that_goes_away_ends(make_video) -> None:

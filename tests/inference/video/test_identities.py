@@ -43,7 +43,13 @@ def test_a_person_unseen_for_a_while_is_the_same_and_after_long_another() -> Non
     assert identities(*frame(person(0, 10)), 0.0).tolist() == [1]
     assert identities(np.zeros((0, 17, 2)), np.zeros((0, 4)), 0.5).tolist() == []
     assert identities(*frame(person(0, 12)), 0.9).tolist() == [1]
+    identities(np.zeros((0, 17, 2)), np.zeros((0, 4)), 1.5)
     assert identities(*frame(person(0, 12)), 2.5).tolist() == [2]
+
+
+def test_slow_videos_keep_ids_from_frame_to_frame() -> None:
+    identities = Identities(SIGMAS, patience=1.0)
+    assert [identities(*frame(person(0, 10 + step)), 5.0 * step).tolist() for step in range(4)] == [[1]] * 4
 
 
 def test_strangers_get_new_ids() -> None:

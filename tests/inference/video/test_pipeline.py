@@ -1,4 +1,5 @@
 import json
+import threading
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.video.frames import FrameSource
 from posedy.inference.video.pipeline import run_video
+from posedy.inference.video.recording import VideoRecording
 from posedy.inference.video.tracking import PoseTracker
 
 
@@ -65,13 +67,30 @@ def test_a_window_can_end_it(tracker, video) -> None:
     shown: list[np.ndarray] = []
 
     def show(picture: np.ndarray) -> bool:
+        assert threading.current_thread() is threading.main_thread()
         shown.append(picture)
         return len(shown) < 5
 
     outcome = run_video(FrameSource(video), tracker, show=show)
     assert outcome.interrupted
-    assert 5 <= len(shown) <= 12
+    assert len(shown) == 5
     assert shown[0].shape == (200, 320, 3)
+
+
+def test_a_slow_camera_s_recording_plays_as_fast_as_it_was(tmp_path) -> None:
+    recording = VideoRecording(tmp_path / "drawn.mp4", 30.0, keep_pace=True)
+    for time in (0.0, 0.1, 0.2, 0.5):
+        recording.write(np.zeros((64, 64, 3), dtype=np.uint8), time)
+    recording.close()
+    assert len(frames_of(tmp_path / "drawn.mp4")) == 16  # half a second at 30 frames/s, and the last
+
+
+def test_a_file_without_frames_is_named(tracker, video, tmp_path) -> None:
+    source = FrameSource(video)
+    source._capture.release()
+    with pytest.raises(ValueError, match=r"made\.avi has no frame that can be read"):
+        run_video(source, tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl")
+    assert not (tmp_path / "drawn.mp4").exists()
 
 
 def test_an_error_of_writing_ends_it(tracker, video, tmp_path, monkeypatch) -> None:

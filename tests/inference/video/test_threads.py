@@ -52,9 +52,12 @@ def test_work_is_done_in_order_and_waited_for() -> None:
 
 
 def test_an_error_of_the_work_reaches_who_hands_over() -> None:
+    done: list[int] = []
+
     def work(item: int) -> None:
         if item == 1:
             raise ValueError("full")
+        done.append(item)
 
     worker = Worker(work, 2)
     worker.put(0)
@@ -62,7 +65,9 @@ def test_an_error_of_the_work_reaches_who_hands_over() -> None:
     time.sleep(0.2)
     with pytest.raises(ValueError, match="full"):
         worker.put(2)
+    worker.put(3)
     worker.close()
+    assert done == [0]  # nothing after the error
     last = Worker(work, 2)
     last.put(1)
     with pytest.raises(ValueError, match="full"):
