@@ -125,13 +125,14 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
     return PhotoBoxes(path, by_name, sizes, left_out)
 
 
-def image_names(annotations: Path) -> dict[int | str, str]:
-    """The file names of an annotation file's images by their ids.
+def named_images(annotations: Path) -> tuple[dict[str, int | str], int]:
+    """The ids of an annotation file's images by their file names, and the category id of persons.
 
     Raises:
         OSError, ValueError: see `boxes_from_file`.
     """
-    return _photos_and_category(_load(annotations), annotations)[0]
+    names, _, person = _photos_and_category(_load(annotations), annotations)
+    return {name: image_id for image_id, name in names.items()}, person
 
 
 def _load(path: Path) -> Any:

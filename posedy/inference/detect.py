@@ -1,8 +1,9 @@
 """The command `posedy detect`: person boxes of photos, in a file for `posedy test` and `posedy demo`."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from posedy.inference.photo_paths import photo_paths
@@ -28,27 +29,31 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.inference.detectors import TorchvisionDetector
 
     photos = photo_paths(arguments.photos)
-    ids = _ids(arguments.annotations, photos) if arguments.annotations is not None else {}
+    known = known_photos(arguments.annotations, photos) if arguments.annotations is not None else None
     detector = TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
-    records = detect_photos(photos, detector, ids)
+    records = detect_photos(photos, detector, known)
     write_json_atomically(arguments.out, records)
     print(f"{len(records)} boxes on {len({record['file_name'] for record in records})} of {len(photos)} photos")
     print(f"wrote {arguments.out}")
     return 0
 
 
-def detect_photos(photos: Sequence[Path], detector: Any, ids: Mapping[Path, int | str]) -> list[dict[str, Any]]:
-    """The boxes of photos as records in COCO's form, in stored pixels.
+def detect_photos(
+    photos: Sequence[Path], detector: Any, known: tuple[Mapping[Path, int | str], int] | None = None
+) -> list[dict[str, Any]]:
+    """The boxes of photos as records in COCO's form.
 
-    Photos are read as COCO readers do, without their EXIF orientation, so that boxes fit annotations.
+    Photos of an annotation file are read as COCO readers do, without their EXIF orientation, so that boxes fit its
+    annotations; others upright, as `posedy demo` reads them.
 
     Args:
         photos: the files.
         detector: see `Detector`.
-        ids: of photos that have one.
+        known: ids of the photos, and the category of persons, of an annotation file.
 
     Raises:
         OSError: if a photo cannot be read.
+        ValueError: if two photos of no annotation file have the same name, by which the boxes name them.
     """
     import numpy as np
     from tqdm import tqdm
@@ -57,28 +62,40 @@ def detect_photos(photos: Sequence[Path], detector: Any, ids: Mapping[Path, int 
     from posedy.geometry import xyxy_to_xywh
     from posedy.inference.images import rgb_to_bgr
 
+    [(name, count)] = Counter(photo.name for photo in photos).most_common(1)
+    if known is None and count > 1:
+        raise ValueError(
+            f"{count} photos are named {name}: boxes name photos without their folders; detect them folder by folder, "
+            "or give an annotation file"
+        )
+    ids, category = known if known is not None else ({}, 1)
     records = []
     for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
-        boxes, scores = detector.detect(rgb_to_bgr(read_photo(photo)))
+        boxes, scores = detector.detect(rgb_to_bgr(read_photo(photo, honour_exif=known is None)))
         for box, score in zip(xyxy_to_xywh(boxes).tolist(), np.asarray(scores).tolist(), strict=True):
             identity = {"image_id": ids[photo]} if photo in ids else {}
-            records.append({**identity, "file_name": photo.name, "category_id": 1, "bbox": box, "score": score})
+            records.append({**identity, "file_name": photo.name, "category_id": category, "bbox": box, "score": score})
     return records
 
 
-def _ids(annotations: Path, photos: Sequence[Path]) -> dict[Path, int | str]:
-    """The ids of photos by their names in an annotation file.
+def known_photos(annotations: Path, photos: Sequence[Path]) -> tuple[dict[Path, int | str], int]:
+    """The ids of photos, by the ends of their paths, and the category id of persons in an annotation file.
 
     Raises:
-        ValueError: if the file does not know one.
+        OSError: if the file cannot be read.
+        ValueError: if it does not know a photo, or two photos are the same of its images.
     """
-    from posedy.inference.box_files import image_names
+    from posedy.inference.box_files import named_images
 
-    by_name = {PurePosixPath(name).name: image_id for image_id, name in image_names(annotations).items()}
-    unknown = [photo for photo in photos if photo.name not in by_name]
-    if unknown:
-        raise ValueError(
-            f"{annotations} has no ids for {len(unknown)} of {len(photos)} photos, the first is {unknown[0]}: leave "
-            "them out, or leave out --annotations"
-        )
-    return {photo: by_name[photo.name] for photo in photos}
+    by_name, category = named_images(annotations)
+    ids: dict[Path, int | str] = {}
+    for photo in photos:
+        parts = photo.absolute().parts
+        ends = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
+        name = next((end for end in ends if end in by_name), None)
+        if name is None:
+            raise ValueError(f"{annotations} has no image {photo.name}: leave it out, or leave out --annotations")
+        ids[photo] = by_name[name]
+    if len(set(ids.values())) < len(ids):
+        raise ValueError(f"{annotations}: two of the photos are the same of its images: give one folder of photos")
+    return ids, category

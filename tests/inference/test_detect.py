@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from posedy.cli import main
 from posedy.data.coco import read_coco
@@ -59,5 +60,36 @@ def test_photos_that_the_annotations_do_not_know_are_named(
     stranger = tmp_path / "stranger.jpg"
     cv2.imwrite(str(stranger), np.zeros((20, 20, 3), dtype=np.uint8))
     assert main(["detect", str(stranger), "--annotations", str(annotations), "--out", str(tmp_path / "b.json")]) == 1
-    assert "no ids for 1 of 1 photos" in capsys.readouterr().err
+    assert "has no image stranger.jpg" in capsys.readouterr().err
     assert not (tmp_path / "b.json").exists()
+
+
+def test_photos_without_annotations_are_seen_upright_as_the_demo_sees_them(drawn: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (200, 100)).save(tmp_path / "turned.jpg", exif=exif)
+    assert main(["detect", str(tmp_path / "turned.jpg"), "--out", str(tmp_path / "b.json")]) == 0
+    assert json.loads((tmp_path / "b.json").read_text())[0]["bbox"] == [25, 50, 50, 100]
+
+
+def test_photos_of_one_name_are_told_apart_by_their_folders_or_refused(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = []
+    for folder in ("a", "b"):
+        photos.append(tmp_path / folder / "p.jpg")
+        photos[-1].parent.mkdir()
+        cv2.imwrite(str(photos[-1]), np.zeros((40, 40, 3), dtype=np.uint8))
+    words = ["detect", *map(str, photos), "--out", str(tmp_path / "b.json")]
+    assert main(words) == 1
+    assert "2 photos are named p.jpg" in capsys.readouterr().err
+    images = [
+        {"id": number, "file_name": f"{folder}/p.jpg", "width": 40, "height": 40}
+        for number, folder in ((7, "b"), (8, "a"))
+    ]
+    categories = [{"id": 5, "name": "person", "keypoints": ["nose"]}]
+    (tmp_path / "known.json").write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    assert main([*words, "--annotations", str(tmp_path / "known.json")]) == 0
+    records = json.loads((tmp_path / "b.json").read_text())
+    assert [record["image_id"] for record in records] == [8, 8, 7, 7]
+    assert {record["category_id"] for record in records} == {5}
