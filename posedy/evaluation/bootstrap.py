@@ -60,7 +60,8 @@ class WeightedMetrics:
 
     def __init__(self, evaluation: COCOeval) -> None:
         params = evaluation.params
-        self.num_images = len(params.imgIds)
+        self.images = list(params.imgIds)
+        self.num_images = len(self.images)
         self._recalls = np.asarray(params.recThrs)
         self._thresholds = np.asarray(params.iouThrs)
         per_class = np.array_split(np.arange(len(evaluation.evalImgs)), len(params.areaRng))
@@ -148,8 +149,10 @@ def bootstrap_difference(
         ValueError: also if images is "detected" and differ.
     """
     first, second = (WeightedMetrics(match_results(annotations, each, images, sigmas)) for each in results)
-    if first.num_images != second.num_images:
-        raise ValueError(f"the two results are on {first.num_images} and {second.num_images} images: compare on all")
+    if first.images != second.images:
+        raise ValueError(
+            f"the two results are on other images ({first.num_images} and {second.num_images} of them): compare on all"
+        )
 
     def difference(weights: NDArray[np.int64]) -> dict[str, float]:
         before, after = first(weights), second(weights)

@@ -55,7 +55,7 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
         "data": {
             "annotations": str(persons.annotations),
             "images": str(persons.image_dir),
-            "sigmas": list(persons.skeleton.sigmas),
+            "category": dict(truth.category),
         },
     }
     write_results(out / "results.json", outcome.results)

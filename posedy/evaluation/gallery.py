@@ -43,6 +43,9 @@ def best_median_worst(persons: MatchedPersons, photo_of: Callable[[Any], Path]) 
 def _pair(persons: MatchedPersons, person: int, photo_of: Callable[[Any], Path], words: str) -> NDArray[np.uint8]:
     photo = read_photo(photo_of(persons.image_ids[person]))
     box = xywh_to_xyxy(persons.boxes[person])
+    if not (box[2:] > box[:2]).all():  # what is labelled says where the person is
+        points = persons.truth[person, persons.labelled[person]]
+        box = np.concatenate([points.min(axis=0) - 1, points.max(axis=0) + 1])
     image_to_tile = image_to_crop_matrix(*padded_region(box, _TILE[0] / _TILE[1]), _TILE)
     tile = warp_crop(photo, image_to_tile, _TILE)
     tiles = []

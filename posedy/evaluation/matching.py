@@ -31,6 +31,8 @@ class MatchedPersons:
         predicted: (P, K, 2) in image pixels, NaN if none.
         keypoint_scores: (P, K), 0 if none.
         scores: (P,) of the poses, NaN if none.
+        counted: (R,) whether each result counts: of the category, among an image's 20 best, and not matched with what
+            COCO ignores (crowds, persons without labelled keypoints).
     """
 
     skeleton: Skeleton
@@ -44,6 +46,7 @@ class MatchedPersons:
     predicted: NDArray[np.float64]
     keypoint_scores: NDArray[np.float64]
     scores: NDArray[np.float64]
+    counted: NDArray[np.bool_]
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -63,7 +66,7 @@ class MatchedPersons:
     @property
     def oks(self) -> NDArray[np.float64]:
         """(P,) the mean similarity of labelled keypoints, 0 where the person was not found."""
-        return (self.similarity * self.labelled).sum(axis=1) / self.labelled.sum(axis=1)
+        return (self.similarity * self.labelled).sum(axis=1) / np.maximum(self.labelled.sum(axis=1), 1)
 
     def similarity_to(self, points: ArrayLike, truth: ArrayLike, areas: ArrayLike) -> NDArray[np.float64]:
         """The similarity of keypoints (..., K, 2) with others: exp(-d^2 / (2 (2 sigma_k)^2 area)), as in COCO's OKS."""
@@ -91,15 +94,18 @@ def match_persons(
     truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
     evaluation = match_results(truth, results, sigmas=sigmas, oks_thresholds=[oks_threshold])
     matched_with: dict[int, float] = {}
+    # loadRes counts ids from 1 in the order that it got
+    of_category = [index for index, result in enumerate(results) if result["category_id"] == truth.category["id"]]
+    counted = np.zeros(len(results), dtype=bool)
     for matched in evaluation.evalImgs[: len(evaluation.params.imgIds)]:  # of persons of all sizes
         if matched is not None:
             matched_with |= dict(zip(matched["gtIds"], matched["gtMatches"][0], strict=True))
-    # loadRes counts ids from 1 in the order that it got
-    counted = [index for index, result in enumerate(results) if result["category_id"] == truth.category["id"]]
+            for result_id, ignored in zip(matched["dtIds"], matched["dtIgnore"][0], strict=True):
+                counted[of_category[result_id - 1]] = not ignored
     people = truth.labelled
     K = truth.num_keypoints
     keypoints = np.array([person["keypoints"] for person in people], dtype=np.float64).reshape(-1, K, 3)
-    indices = np.array([_index(matched_with.get(person["id"], 0), counted) for person in people], dtype=np.int64)
+    indices = np.array([_index(matched_with.get(person["id"], 0), of_category) for person in people], dtype=np.int64)
     poses, scores = np.full((len(people), K, 3), [np.nan, np.nan, 0]), np.full(len(people), np.nan)
     for person, index in enumerate(indices):
         if index >= 0:
@@ -117,9 +123,10 @@ def match_persons(
         predicted=poses[..., :2],
         keypoint_scores=poses[..., 2],
         scores=scores,
+        counted=counted,
     )
 
 
-def _index(result_id: float, counted: list[int]) -> int:
+def _index(result_id: float, of_category: list[int]) -> int:
     """The index of a result from the id that loadRes gave it; COCOeval writes 0 for no match."""
-    return counted[int(result_id) - 1] if result_id > 0 else -1
+    return of_category[int(result_id) - 1] if result_id > 0 else -1

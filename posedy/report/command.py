@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +44,22 @@ def write_report(
             f"no results at {results_file.absolute()}: give a COCO keypoint results file, or a folder that "
             "`posedy test ... --out FOLDER` wrote"
         )
-    test = _read_test(results_file.parent / "metrics.json")
+    # beside another results file metrics.json is about other results
+    test = _read_test(results_file.parent / "metrics.json") if results_file.name == "results.json" else {}
     data = test.get("data", {})
     if annotations is None and "annotations" not in data:
         raise ValueError(f"{results_file}: nothing beside it tells the annotation file: give --annotations FILE")
     annotations = annotations if annotations is not None else Path(data["annotations"])
     if images is None and "images" in data:
         images = Path(data["images"])
-    if sigmas is None:
-        sigmas = data.get("sigmas")
     truth = KeypointTruth.from_coco(annotations)
+    if data.get("category"):  # with what the configuration said about the keypoints
+        truth = replace(truth, category=data["category"])
     if sigmas is not None and len(sigmas) == 1:
         sigmas = [*sigmas] * truth.num_keypoints
     contents = gather(
         test.get("model", results_file.name),
-        _protocol(test, results_file, annotations, sigmas if "sigmas" not in data else None),
+        _protocol(test, results_file, annotations, sigmas),
         truth,
         read_results(results_file, truth.num_keypoints),
         sigmas=sigmas,
@@ -84,7 +86,8 @@ def _read_training(folder: Path) -> list[dict[str, str]]:
     for place in (folder, folder.parent):
         if (place / "metrics.csv").is_file():
             with (place / "metrics.csv").open(newline="") as file:
-                return list(csv.DictReader(file))
+                rows = list(csv.DictReader(file))
+            return rows if rows and {"epoch", "loss"} <= rows[0].keys() else []  # else it is no training's
     return []
 
 
@@ -118,7 +121,7 @@ def _photos(annotations: Path, images: Path | None) -> Any:
 
     def photo_of(image_id: Any) -> Path:
         if not names.get(image_id):
-            raise ValueError(f"{annotations}: image {image_id} has no file_name: leave out --images for no pictures")
+            raise ValueError(f"{annotations}: image {image_id} has no file_name, which pictures of persons need")
         return images / names[image_id]
 
     return photo_of

@@ -13,6 +13,7 @@ from posedy.evaluation.coco_metrics import evaluate_keypoints
 from posedy.evaluation.curves import Calibration, calibrate
 from posedy.evaluation.details import Details, measure_details
 from posedy.evaluation.gallery import best_median_worst
+from posedy.evaluation.matching import MatchedPersons
 from posedy.evaluation.truth import KeypointTruth
 
 
@@ -24,7 +25,7 @@ class ReportContents:
         title: what was measured.
         protocol: how, as pairs of a name and words.
         num_images: of the truth.
-        num_results: poses.
+        num_results: poses that count, see `MatchedPersons`.
         metrics: COCO's ten numbers.
         intervals: of each of them, 95 % over images.
         details: what AP is made of.
@@ -78,11 +79,11 @@ def gather(
         title=title,
         protocol=tuple(protocol),
         num_images=len(truth.image_ids),
-        num_results=len(results),
+        num_results=int(persons.counted.sum()),
         metrics=evaluate_keypoints(truth, results, sigmas=sigmas),
         intervals=bootstrap_intervals(truth, results, sigmas=sigmas),
         details=details,
-        pose_calibration=calibrate(*_poses(persons.results, persons.oks, results)),
+        pose_calibration=calibrate(*_poses(persons, results)),
         keypoint_calibration=calibrate(
             persons.keypoint_scores[persons.found][persons.labelled[persons.found]],
             persons.similarity[persons.found][persons.labelled[persons.found]],
@@ -92,10 +93,9 @@ def gather(
     )
 
 
-def _poses(
-    indices: NDArray[np.int64], oks: NDArray[np.float64], results: list[dict[str, Any]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The score and the OKS of each pose, 0 for one that was matched with nobody."""
+def _poses(persons: MatchedPersons, results: list[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The score and the OKS of each pose that counts, 0 for one that was matched with nobody."""
     similarity = np.zeros(len(results))
-    similarity[indices[indices >= 0]] = oks[indices >= 0]
-    return np.array([result["score"] for result in results], dtype=np.float64), similarity
+    similarity[persons.results[persons.found]] = persons.oks[persons.found]
+    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    return scores[persons.counted], similarity[persons.counted]

@@ -132,5 +132,5 @@ def test_refuses_no_draws_and_other_images(annotations, noised_results):
     with pytest.raises(ValueError, match="at least one draw, got 0"):
         bootstrap_intervals(annotations, noised_results, resamples=0)
     fewer = [result for result in noised_results if result["image_id"] != 40]
-    with pytest.raises(ValueError, match=r"on 9 and 8 images: compare on all"):
+    with pytest.raises(ValueError, match=r"on other images \(9 and 8 of them\): compare on all"):
         bootstrap_difference(annotations, (noised_results, fewer), images="detected")

@@ -62,3 +62,18 @@ def test_without_results_nobody_is_found(annotations):
     assert not persons.found.any()
     assert np.isnan(persons.predicted).all()
     assert (persons.oks == 0).all()
+
+
+def test_results_that_coco_ignores_do_not_count(annotations):
+    people = annotations["annotations"]
+    crowd = next(person for person in people if person["iscrowd"] and person["num_keypoints"])
+    for person in people:
+        if person is not crowd:
+            person["bbox"] = [0.0, 0.0, 1.0, 1.0]
+    of_crowd = {"image_id": crowd["image_id"], "category_id": 1, "keypoints": crowd["keypoints"], "score": 1.0}
+    results = [of_crowd, *truth_results(annotations)]
+    persons = match_persons(annotations, results)
+    assert persons.counted.tolist() == [False] + [True] * (len(results) - 1)
+    nowhere = [5000.0, 5000.0, 1.0] * 17
+    many = [dict(results[1], keypoints=nowhere, score=float(number)) for number in range(25)]
+    assert match_persons(annotations, many).counted.sum() == 20
