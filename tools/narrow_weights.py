@@ -51,6 +51,8 @@ def run(words: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=224, help="how many of them (default: %(default)s; 45 MB each)")
     parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
     arguments = parser.parse_args(words)
+    if arguments.count < 1:
+        raise ValueError(f"--count is at least 1, got {arguments.count}")
     photos = photo_paths([str(arguments.photos)])
     chosen = photos[:: max(1, len(photos) // arguments.count)][: arguments.count]
     wide, slim = (create_model(f"{name}-bneck").eval() for name in (arguments.wide, arguments.backbone))

@@ -1,5 +1,6 @@
 """What the page does with photos, videos and pictures of a camera; knows nothing of the page."""
 
+import shutil
 import tempfile
 import threading
 import time
@@ -20,6 +21,8 @@ from posedy.inference.video.tracking import PoseTracker
 
 WHOLE, EVERYONE = "one person, the whole picture", "everyone, by a detector"
 PERSONS = (WHOLE, EVERYONE)
+BOX_THRESHOLD = 0.3
+"""Of the detector, as in `posedy demo`."""
 _FORGET_AFTER = 2.0  # seconds between pictures of a camera, after which it is another scene
 
 
@@ -48,6 +51,9 @@ class Looker:
     _estimators: dict[tuple[str, bool], PoseEstimator] = field(default_factory=dict)
     _detector: Detector | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="posedy-", ignore_cleanup_errors=True)
+    )
 
     def photo(self, path: str, model: str, persons: str, threshold: float) -> Seen:
         """Finds the poses of a photo.
@@ -61,7 +67,7 @@ class Looker:
         seconds = time.perf_counter() - began
         drawn = draw_poses(image, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold)
         height, width = image.shape[:2]
-        file = _file("keypoints.json")
+        file = self._file("keypoints.json")
         record = {"file": Path(path).name, "width": width, "height": height, "persons": poses.to_records()}
         write_json_atomically(file, [record], indent=2)
         return Seen(drawn, file, f"{_count(len(poses))} in {seconds:.2f} s")
@@ -73,10 +79,13 @@ class Looker:
             OSError, ValueError: if it is no video, or model or detector cannot be had.
         """
         tracker = PoseTracker(self._estimator(model, flip=False), self._named(persons))
-        video, lines = _file("poses.mp4"), _file("keypoints.jsonl")
-        outcome = run_video(FrameSource(Path(path)), tracker, video, lines, threshold=threshold)
-        if not outcome.frames:
-            raise ValueError(f"{Path(path).name} has no frame that can be read")
+        video = self._file("poses.mp4")
+        lines = video.with_name("keypoints.jsonl")
+        try:
+            outcome = run_video(FrameSource(Path(path)), tracker, video, lines, threshold=threshold)
+        except BaseException:
+            shutil.rmtree(video.parent, ignore_errors=True)
+            raise
         words = f"{outcome.frames} frames, {outcome.frames_per_second:.1f} a second"
         return Seen(video, lines, words + (f"; {outcome.damaged} damaged ones left out" if outcome.damaged else ""))
 
@@ -93,6 +102,10 @@ class Looker:
             state.last = now
         return image, state
 
+    def _file(self, name: str) -> Path:
+        """A file of that name in a new folder, which goes when the program ends."""
+        return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
+
     def _estimator(self, model: str, flip: bool) -> PoseEstimator:
         if model not in self.models:
             raise ValueError(f"the models to choose from are {', '.join(self.models)}, got {model!r}")
@@ -108,7 +121,7 @@ class Looker:
             return WholeImage()
         with self._lock:
             if self._detector is None:
-                self._detector = TorchvisionDetector(self.detector_weights, self.device)
+                self._detector = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
             return self._detector
 
     def _boxes(self, image: NDArray[np.uint8], persons: str) -> tuple[NDArray, NDArray]:
@@ -129,11 +142,6 @@ class CameraState:
     tracker: PoseTracker
     chosen: tuple[str, str]
     last: float = -np.inf
-
-
-def _file(name: str) -> Path:
-    """A file of that name in a new temporary folder."""
-    return Path(tempfile.mkdtemp(prefix="posedy-")) / name
 
 
 def _count(persons: int) -> str:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def make_page(looker: Looker) -> gr.Blocks:
     """The page, to be launched."""
-    with gr.Blocks(title="posedy", analytics_enabled=False) as page:
+    with gr.Blocks(title="posedy", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
             "# posedy\nKeypoints of people in photos, videos and from the camera. Nothing leaves this computer."
         )
@@ -52,14 +52,14 @@ def make_page(looker: Looker) -> gr.Blocks:
         @_in_words
         def see_photo(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
             if path is None:
-                return None, "", gr.DownloadButton(interactive=False)
+                return None, "", gr.DownloadButton(value=None, interactive=False)
             seen = looker.photo(path, *chosen)
             return seen.drawn, seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
 
         @_in_words
         def see_video(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
             if path is None:
-                return None, "", gr.DownloadButton(interactive=False)
+                return None, "", gr.DownloadButton(value=None, interactive=False)
             seen = looker.video(path, *chosen)
             return str(seen.drawn), seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
 
@@ -72,6 +72,7 @@ def make_page(looker: Looker) -> gr.Blocks:
         photo.change(see_photo, [photo, *choices], [drawn, words, keypoints])
         for choice in choices:
             choice.change(see_photo, [photo, *choices], [drawn, words, keypoints])
+            choice.change(see_video, [video, *choices], [played, video_words, lines])
         video.change(see_video, [video, *choices], [played, video_words, lines])
         camera.stream(see_camera, [camera, state, *choices], [live, state], stream_every=0.1, concurrency_limit=1)
     return page

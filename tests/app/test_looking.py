@@ -57,7 +57,7 @@ def test_networks_and_detector_are_loaded_once(looker: Looker, model: str, photo
     monkeypatch.setattr("posedy.app.looking.TorchvisionDetector", Two)
     for _ in range(2):
         assert looker.photo(photo, model, EVERYONE, 0.2).words.startswith("2 persons in")
-    assert made == [(None, "cpu")]
+    assert made == [(None, "cpu", 0.3)]
     assert len(looker._estimators) == 1
 
 
