@@ -1,4 +1,7 @@
-"""What is wrong with predicted keypoints, and what it costs (Ronchi and Perona, ICCV 2017).
+"""What is wrong with predicted keypoints, and what it costs, after Ronchi and Perona (ICCV 2017).
+
+Theirs takes the likest of all truths first, and mends keypoints only as far as the class below; here a keypoint near
+its own truth is never a confusion, and mending puts it exactly on the truth: an upper bound of the cost.
 
 With ks(x, t) the similarity of a predicted keypoint x with a true one t (see `MatchedPersons.similarity_to`), each
 labelled keypoint of a matched person is

@@ -47,14 +47,15 @@ def write_report(
     # beside another results file metrics.json is about other results
     test = _read_test(results_file.parent / "metrics.json") if results_file.name == "results.json" else {}
     data = test.get("data", {})
+    category = data.get("category") if annotations is None else None
     if annotations is None and "annotations" not in data:
         raise ValueError(f"{results_file}: nothing beside it tells the annotation file: give --annotations FILE")
     annotations = annotations if annotations is not None else Path(data["annotations"])
     if images is None and "images" in data:
         images = Path(data["images"])
     truth = KeypointTruth.from_coco(annotations)
-    if data.get("category"):  # with what the configuration said about the keypoints
-        truth = replace(truth, category=data["category"])
+    if category:  # with what the configuration said about the keypoints
+        truth = replace(truth, category=category)
     if sigmas is not None and len(sigmas) == 1:
         sigmas = [*sigmas] * truth.num_keypoints
     contents = gather(

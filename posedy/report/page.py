@@ -70,10 +70,18 @@ def render(contents: ReportContents) -> str:
                 _errors(contents),
             ),
             "</div>",
-            _section("Keypoints", "Persons who were not found count as missed.", _keypoints(contents)),
+            _section(
+                "Keypoints",
+                "Similarity and PCK count persons not found as missed; the shares are of those found.",
+                _keypoints(contents),
+            ),
             '<div class="columns">',
             _section("Errors by keypoint", "", plot_errors(contents.details.errors)),
-            _section("Parts of the persons", "All others are ignored, as crowds are.", _parts(contents)),
+            _section(
+                "Parts of the persons",
+                "Bad poses of the others count against a part: its AP falls with its size; not so AR and OKS.",
+                _parts(contents),
+            ),
             _section(
                 "Scores",
                 "Poses: their score beside their OKS, 0 for those of nobody. Keypoints: their score beside their "
