@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posedy.files import write_json_atomically
+from posedy.json_option import add_json, write_json
+from posedy.report.command_line import add_compare, add_eval, add_report
 
 # Everything heavy is imported by the command that needs it, so that --help answers at once.
 
@@ -54,9 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
         _add_sweep,
         _add_test,
         _add_inspect,
-        _add_eval,
-        _add_compare,
-        _add_report,
+        add_eval,
+        add_compare,
+        add_report,
         _add_check,
         _add_demo,
         _add_detect,
@@ -90,7 +91,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on with a configuration that changes the mathematics"
     )
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_train, parser=parser)
 
 
@@ -124,7 +125,7 @@ def _add_sweep(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all rows")
     parser.add_argument("--config", type=Path, help="the configuration of all rows, in place of the file's own")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, table.md and sweep.json")
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_sweep)
 
 
@@ -134,7 +135,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
     sweep = read_sweep(arguments.sweep, arguments.config, arguments.overrides)
     keep_freed_memory()
-    _write_json(arguments.json, run_sweep(sweep, arguments.out))
+    write_json(arguments.json, run_sweep(sweep, arguments.out))
     return 0
 
 
@@ -151,7 +152,7 @@ def _add_test(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, results.json, persons.jpg")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_test, parser=parser)
 
 
@@ -175,7 +176,7 @@ def _test(arguments: argparse.Namespace) -> int:
         measured[name] = measure_checkpoint(config, arguments.checkpoint, out, arguments.device)
     if len(choices) > 1:
         print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in measured.items()))
-    _write_json(arguments.json, measured if len(choices) > 1 else measured[names[0]])
+    write_json(arguments.json, measured if len(choices) > 1 else measured[names[0]])
     return 0
 
 
@@ -190,7 +191,7 @@ def _add_inspect(commands: Any) -> None:
         "--out", type=Path, help="folder for inspection.json and attention.png; default: inspect beside CHECKPOINT"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_inspect)
 
 
@@ -201,124 +202,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     checkpoint = arguments.checkpoint
     config = load_config(arguments.config or config_beside(checkpoint), arguments.overrides)
     out = arguments.out or checkpoint.parent / "inspect"
-    _write_json(arguments.json, inspect_checkpoint(config, checkpoint, out, arguments.device))
-    return 0
-
-
-def _add_eval(commands: Any) -> None:
-    parser = commands.add_parser("eval", help="COCO's numbers of a results file, as it is; needs no photos")
-    parser.add_argument("results", type=Path, help="COCO keypoint results")
-    parser.add_argument("--annotations", type=Path, required=True, help="the truth, like person_keypoints_val2017.json")
-    parser.add_argument(
-        "--images", choices=("all", "detected"), default="all", help="count all images, or those with results only"
-    )
-    parser.add_argument(
-        "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
-    )
-    parser.add_argument(
-        "--backend", choices=("pycocotools", "hotcoco"), default="pycocotools", help="what computes the numbers"
-    )
-    parser.add_argument(
-        "--ci", action="store_true", help="add 95 %% intervals: bootstrap over images, 1000 draws with seed 0"
-    )
-    parser.add_argument(
-        "--details",
-        action="store_true",
-        help="add keypoints with PCK, error classes, parts of the persons; in JSON curves",
-    )
-    _add_json(parser)
-    parser.set_defaults(run=_eval, parser=parser)
-
-
-def _eval(arguments: argparse.Namespace) -> int:
-    from posedy.evaluation.bootstrap import bootstrap_intervals
-    from posedy.evaluation.coco_metrics import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
-    from posedy.evaluation.details import details_to_json, format_details, measure_details
-    from posedy.evaluation.results import read_results
-    from posedy.evaluation.truth import KeypointTruth
-
-    if arguments.details and arguments.images != "all":
-        arguments.parser.error("--details are of all images: leave out --images detected")
-    truth = KeypointTruth.from_coco(arguments.annotations)
-    results = read_results(arguments.results, truth.num_keypoints)
-    sigmas = arguments.sigmas
-    if sigmas is not None and len(sigmas) == 1:
-        sigmas *= truth.num_keypoints
-    metrics = evaluate_keypoints(truth, results, arguments.images, sigmas, arguments.backend)
-    counted = len(evaluated_images(truth, results, arguments.images))
-    which = "all images" if arguments.images == "all" else "only images with results"
-    protocol = (
-        f"{arguments.results.name}, {which} ({counted} of {len(truth.image_ids)}), nothing rescored or suppressed"
-        + (f", sigmas {', '.join(map('{:g}'.format, sorted(set(sigmas))))}" if sigmas is not None else "")
-    )
-    print(format_metrics(metrics, protocol))
-    numbers: dict[str, Any] = {**metrics_to_json(metrics), "protocol": protocol}
-    if arguments.ci:
-        intervals = bootstrap_intervals(truth, results, arguments.images, sigmas)
-        print(f"95 %: {', '.join(f'{name} {interval}' for name, interval in intervals.items())}")
-        numbers["intervals"] = {name: metrics_to_json(vars(interval)) for name, interval in intervals.items()}
-    if arguments.details:
-        details = measure_details(truth, results, sigmas)
-        print(format_details(details))
-        numbers |= details_to_json(details)
-    _write_json(arguments.json, numbers)
-    return 0
-
-
-def _add_compare(commands: Any) -> None:
-    parser = commands.add_parser("compare", help="what a results file is better by than another, with intervals")
-    parser.add_argument("results", type=Path, nargs=2, help="two COCO keypoint results files, the baseline first")
-    parser.add_argument("--annotations", type=Path, required=True, help="the truth, like person_keypoints_val2017.json")
-    _add_json(parser)
-    parser.set_defaults(run=_compare)
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    from posedy.evaluation.bootstrap import bootstrap_difference
-    from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints, metrics_to_json
-    from posedy.evaluation.results import read_results
-    from posedy.evaluation.truth import KeypointTruth
-
-    truth = KeypointTruth.from_coco(arguments.annotations)
-    first, second = (read_results(path, truth.num_keypoints) for path in arguments.results)
-    before, after = (evaluate_keypoints(truth, results) for results in (first, second))
-    gains = bootstrap_difference(truth, (first, second))
-    protocol = (
-        f"{arguments.results[1]} against {arguments.results[0]}, all {len(truth.image_ids)} images, nothing rescored "
-        "or suppressed; 95 % interval of the difference: bootstrap over images, the same draws for both"
-    )
-    print(protocol)
-    for name in METRIC_NAMES:
-        difference, interval = gains[name]
-        span = f"({interval.low:+.3f} to {interval.high:+.3f})"
-        print(f"{name:>5} {before[name]:7.3f} {after[name]:7.3f} {difference:+7.3f} {span}")
-    numbers = {
-        name: metrics_to_json({"before": before[name], "after": after[name], "difference": gain, **vars(interval)})
-        for name, (gain, interval) in gains.items()
-    }
-    _write_json(arguments.json, {**numbers, "protocol": protocol})
-    return 0
-
-
-def _add_report(commands: Any) -> None:
-    parser = commands.add_parser("report", help="one HTML file that says what an AP is made of")
-    parser.add_argument("source", type=Path, help="a folder that posedy test wrote, or a COCO keypoint results file")
-    parser.add_argument("--annotations", type=Path, help="the truth; default: what the test was made on")
-    parser.add_argument(
-        "--images", type=Path, help="the folder of photos; default: those of the test, else no pictures"
-    )
-    parser.add_argument(
-        "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
-    )
-    parser.add_argument("--out", type=Path, help="default: report.html beside the results")
-    parser.set_defaults(run=_report)
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    from posedy.report.command import write_report
-
-    given = (arguments.out, arguments.annotations, arguments.images, arguments.sigmas)
-    print(f"wrote {write_report(arguments.source, *given)}")
+    write_json(arguments.json, inspect_checkpoint(config, checkpoint, out, arguments.device))
     return 0
 
 
@@ -327,7 +211,7 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--images", type=Path, help="the folder of its photos, to check them too")
     parser.add_argument("--decode", action="store_true", help="decode every photo, to find damage inside")
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_check)
 
 
@@ -336,7 +220,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     report = check_coco(arguments.annotations, arguments.images, arguments.decode)
     print(report.format())
-    _write_json(arguments.json, {"ok": report.ok, "findings": [dataclasses.asdict(item) for item in report.findings]})
+    write_json(arguments.json, {"ok": report.ok, "findings": [dataclasses.asdict(item) for item in report.findings]})
     return 0 if report.ok else 1
 
 
@@ -390,7 +274,7 @@ def _add_synth(commands: Any) -> None:
     parser.add_argument("--train", type=int, default=700, help="photos to train on")
     parser.add_argument("--val", type=int, default=128, help="photos to test on")
     parser.add_argument("--seed", type=int, default=0, help="which decides everything drawn")
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_synth)
 
 
@@ -410,7 +294,7 @@ def _synth(arguments: argparse.Namespace) -> int:
             f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in report[split].items()
         ]
         print(f"{split}: {', '.join(numbers)}")
-    _write_json(arguments.json, report)
+    write_json(arguments.json, report)
     return 0
 
 
@@ -423,7 +307,7 @@ def _add_models(commands: Any) -> None:
     sizes.add_argument(
         "--paper", action="store_true", help="the paper's Tables 1, 8, 9 and 10 with our numbers instead"
     )
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_models)
 
 
@@ -434,12 +318,12 @@ def _models(arguments: argparse.Namespace) -> int:
     if arguments.paper:
         tables = compare_tables()
         print(format_tables(tables))
-        _write_json(arguments.json, tables_to_json(tables))
+        write_json(arguments.json, tables_to_json(tables))
     else:
         width, height = arguments.input_size
         rows = compare_models((width, height))
         print(format_models(rows, (width, height)))
-        _write_json(arguments.json, models_to_json(rows, (width, height)))
+        write_json(arguments.json, models_to_json(rows, (width, height)))
     return 0
 
 
@@ -451,12 +335,12 @@ def _add_benchmark(commands: Any) -> None:
     data.add_argument("--config", type=Path, help="a YAML file; default: the paper's settings")
     data.add_argument("--persons", type=int, default=300, help="how many take part")
     data.add_argument("--rounds", type=int, default=10, help="how often each way is timed")
-    _add_json(data)
+    add_json(data)
     data.set_defaults(run=_benchmark_data)
     evaluation = parts.add_parser("eval", help="COCO's numbers of a large made test, by each backend; suppression")
     for name, number in (("images", 5000), ("persons", 6352), ("results", 100_000), ("rounds", 3)):
         evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
-    _add_json(evaluation)
+    add_json(evaluation)
     evaluation.set_defaults(run=_benchmark_evaluation)
 
 
@@ -467,7 +351,7 @@ def _benchmark_data(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     numbers = benchmark_data(config, arguments.persons, arguments.rounds)
     print(format_data_benchmark(numbers))
-    _write_json(arguments.json, numbers)
+    write_json(arguments.json, numbers)
     return 0
 
 
@@ -479,17 +363,8 @@ def _benchmark_evaluation(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--images, --persons, --results and --rounds count from 1, got {sizes}")
     numbers = benchmark_evaluation(*sizes)
     print(format_evaluation_benchmark(numbers))
-    _write_json(arguments.json, numbers)
+    write_json(arguments.json, numbers)
     return 0
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a JSON file too")
-
-
-def _write_json(path: Path | None, value: Any) -> None:
-    if path is not None:
-        write_json_atomically(path, value, indent=2)
 
 
 if __name__ == "__main__":

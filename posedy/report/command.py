@@ -1,6 +1,5 @@
 """The command `posedy report`: finds what belongs to results, measures, writes the page."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
 from posedy.report.contents import gather
 from posedy.report.page import render
+from posedy.training.log import read_metrics
 
 
 def write_report(
@@ -84,12 +84,8 @@ def _read_test(path: Path) -> Mapping[str, Any]:
 
 
 def _read_training(folder: Path) -> list[dict[str, str]]:
-    for place in (folder, folder.parent):
-        if (place / "metrics.csv").is_file():
-            with (place / "metrics.csv").open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            return rows if rows and {"epoch", "loss"} <= rows[0].keys() else []  # else it is no training's
-    return []
+    rows = read_metrics(folder) or read_metrics(folder.parent)
+    return rows if rows and {"epoch", "loss"} <= rows[0].keys() else []  # else it is no training's
 
 
 def _protocol(

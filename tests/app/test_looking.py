@@ -4,21 +4,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from posedy.app.looking import EVERYONE, WHOLE, Looker
 from posedy.inference.estimator import PoseEstimator
-from posedy.models.zoo import create_model
-from posedy.skeleton import COCO17
-from posedy.weights.network_file import save_weights
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "net.safetensors"
-    save_weights(create_model("mobilenetv2_035-bneck", input_size=(32, 64), skeleton=COCO17), path)
-    return str(path)
 
 
 @pytest.fixture

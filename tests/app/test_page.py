@@ -7,24 +7,11 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from posedy.app.looking import WHOLE, Looker
-from posedy.cli import main
-from posedy.models.zoo import create_model
-from posedy.skeleton import COCO17
-from posedy.weights.network_file import save_weights
 
 gradio = pytest.importorskip("gradio")
 gradio_client = pytest.importorskip("gradio_client")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "net.safetensors"
-    save_weights(create_model("mobilenetv2_035-bneck", input_size=(32, 64), skeleton=COCO17), path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +48,3 @@ def test_a_photo_comes_back_drawn_with_its_keypoints(address: str, model: str, t
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(Exception, match=r"notes\.txt"):
         client.predict(gradio_client.handle_file(tmp_path / "notes.txt"), model, WHOLE, 0.2, api_name="/see_photo")
-
-
-def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    assert main(["app", "--checkpoint", str(tmp_path / "absent.pt")]) == 1
-    assert "no checkpoint at" in capsys.readouterr().err
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["app"]) == 1
-    assert "pip install 'posedy[app]'" in capsys.readouterr().err
