@@ -1,6 +1,5 @@
 """A small network in a file, for the page to show."""
 
-
 import pytest
 import torch
 
