@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(parsed, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         parsed.overrides += rest
+    previous_form = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"posedy {parsed.command}: warning: {message}\n"
     try:
         return parsed.run(parsed)
     except (ValueError, OSError, ArithmeticError) as error:
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"posedy {parsed.command}: stopped", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = previous_form
 
 
 def _message(error: Exception) -> str:

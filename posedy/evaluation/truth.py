@@ -1,5 +1,6 @@
 """The truth that predictions are measured against: the keypoints of a COCO annotation file, checked."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -79,6 +80,14 @@ class KeypointTruth:
         if len({isinstance(image_id, str) for image_id in image_ids}) > 1:
             raise ValueError(f"{source}: image ids must be all numbers or all text, got both")
         category = _keypoint_category(content["categories"], source)
+        unlisted = {record["image_id"] for record in content["annotations"]} - image_ids
+        if unlisted:
+            lost = sum(record["image_id"] in unlisted for record in content["annotations"])
+            warnings.warn(
+                f"{source}: {lost} annotations are left out, of {len(unlisted)} images that 'images' does not list, "
+                f"such as {min(unlisted, key=str)!r}",
+                stacklevel=2,
+            )
         copies: list[dict[str, Any]] = []
         for index, annotation in enumerate(content["annotations"]):
             if annotation["category_id"] == category["id"] and annotation["image_id"] in image_ids:
@@ -140,6 +149,11 @@ def _checked_copy(annotation: Mapping[str, Any], new_id: int, num_keypoints: int
     count = annotation.get("num_keypoints", labelled)
     if isinstance(count, bool) or not is_finite(count, ()) or count < 0 or count != int(count):
         raise ValueError(f"{where}: 'num_keypoints' must be a count, got {count!r}")
+    if count and not labelled:
+        raise ValueError(
+            f"{where}: 'num_keypoints' is {count}, but no keypoint is labelled (v is 0 everywhere): set it to 0, or "
+            "write v = 2 where a keypoint is labelled"
+        )
     return {**copy, "num_keypoints": int(count), "id": new_id}
 
 

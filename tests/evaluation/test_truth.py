@@ -47,7 +47,10 @@ def test_other_categories_and_annotations_without_an_image_are_left_out(annotati
         {"id": 1, "image_id": 10, "category_id": 18, "bbox": [0, 0, 5, 5]},
         {**annotations["annotations"][0], "image_id": 99999},
     ]
-    truth = KeypointTruth.from_coco(annotations)
+    with pytest.warns(
+        UserWarning, match="1 annotations are left out, of 1 images that 'images' does not list, such as 99999"
+    ):
+        truth = KeypointTruth.from_coco(annotations)
     assert truth.annotations == expected
     assert truth.category_ids == {1, 18}
 
@@ -67,6 +70,7 @@ def test_other_categories_and_annotations_without_an_image_are_left_out(annotati
         ("area", None, "'area' must be a finite number"),
         ("area", -3.0, "'area' must not be negative"),
         ("iscrowd", "no", "'iscrowd' 0 or 1"),
+        ("keypoints", [5.0, 5.0, 0] * 17, "but no keypoint is labelled"),
         ("num_keypoints", None, "'num_keypoints' must be a count"),
         ("num_keypoints", 2.5, "'num_keypoints' must be a count"),
         ("num_keypoints", float("inf"), "'num_keypoints' must be a count"),
