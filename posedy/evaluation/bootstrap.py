@@ -7,6 +7,7 @@ results. Matching does not change, so each draw costs one weighted accumulation 
     AP = mean of precision(r) over r = 0, 0.01 .. 1
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,23 @@ from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 
 RESAMPLES = 1000
 LEVEL = 0.95
+FEW_IMAGES = 10
+"""Under so many images draws differ too little from each other to tell how photos differ."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From the lower to the upper percentile of a bootstrap, NaN where no draw defines the number."""
+    """From the lower to the upper percentile of a bootstrap, NaN where no draw defines the number.
+
+    Attributes:
+        low: the lower end.
+        high: the upper end.
+        undefined: the share of draws that missed all persons of a size and say nothing.
+    """
 
     low: float
     high: float
+    undefined: float = 0.0
 
     def __str__(self) -> str:
         """To three decimals."""
@@ -168,6 +178,12 @@ def _draws(num_images: int, resamples: int, seed: int) -> NDArray[np.int64]:
     if resamples < 1:
         raise ValueError(f"an interval needs at least one draw, got {resamples}")
     generator = np.random.default_rng(seed)
+    if num_images < FEW_IMAGES:
+        warnings.warn(
+            f"intervals over {num_images} image{'s' * (num_images != 1)} are too narrow: a bootstrap needs at least "
+            f"{FEW_IMAGES}, better hundreds",
+            stacklevel=3,
+        )
     drawn = generator.integers(num_images, size=(resamples, num_images))
     return np.stack([np.bincount(images, minlength=num_images) for images in drawn])
 
@@ -179,7 +195,7 @@ def _intervals(draws: list[dict[str, float]]) -> dict[str, Interval]:
         values = np.array([numbers[name] for numbers in draws])
         defined = values[~np.isnan(values)]  # a draw may miss the few persons of a size
         low, high = np.percentile(defined, [tail, 100 - tail]) if len(defined) else (np.nan, np.nan)
-        intervals[name] = Interval(float(low), float(high))
+        intervals[name] = Interval(float(low), float(high), 1 - len(defined) / len(values))
     return intervals
 
 

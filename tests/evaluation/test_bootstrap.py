@@ -134,3 +134,16 @@ def test_refuses_no_draws_and_other_images(annotations, noised_results):
     fewer = [result for result in noised_results if result["image_id"] != 40]
     with pytest.raises(ValueError, match=r"on other images \(9 and 8 of them\): compare on all"):
         bootstrap_difference(annotations, (noised_results, fewer), images="detected")
+
+
+def test_says_what_too_few_images_leave_unknown(annotations, noised_results):
+    one = annotations["images"][0]["id"]
+    with pytest.warns(UserWarning, match="over 1 image are too narrow"):
+        alone = bootstrap_intervals(annotations, noised_results, images=[one], resamples=20)["AP"]
+    assert alone.low == alone.high
+    areas = iter(range(len(annotations["annotations"])))
+    for person in annotations["annotations"]:  # one large person alone: a draw misses it with (11/12)^12 = 0.35
+        person["area"] = 200.0**2 if next(areas) == 0 else 50.0**2
+    intervals = bootstrap_intervals(annotations, noised_results, resamples=2000)
+    assert intervals["APl"].undefined == pytest.approx((11 / 12) ** 12, abs=0.05)
+    assert intervals["AP"].undefined == intervals["APm"].undefined == 0
