@@ -3,7 +3,7 @@
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from posedy.skeleton import Skeleton
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
-Images = Literal["all", "detected"] | Sequence[int]
+Images = Literal["all", "detected"] | Sequence[int | str]
 Backend = Literal["pycocotools", "hotcoco"]
 
 
@@ -149,7 +149,7 @@ class _Task:
 
     truth: KeypointTruth
     results: list[dict[str, Any]]
-    images: list[int]
+    images: list[Any]
     sigmas: NDArray[np.float64]
 
 
@@ -180,13 +180,21 @@ def _stats_of_hotcoco(task: _Task) -> list[float]:
         import hotcoco
     except ImportError as error:
         raise ValueError(f'the backend "hotcoco" is not installed ({error}): pip install hotcoco') from error
-    truth = hotcoco.COCO(_content(task.truth, [dict(annotation) for annotation in task.truth.annotations]))
-    copies = _copies_for_coco(task.truth, task.results)
+    # it takes no ids but counts
+    number_of = {image_id: index for index, image_id in enumerate(task.truth.image_ids)}
+    images = [{"id": index} for index in number_of.values()]
+
+    def numbered(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{**record, "image_id": number_of[record["image_id"]]} for record in records]
+
+    truth = hotcoco.COCO({**_content(task.truth, numbered(task.truth.annotations)), "images": images})
+    copies = numbered(_copies_for_coco(task.truth, task.results))
     # as in pycocotools, an empty list is loaded as a data set
-    found = truth.loadRes(copies) if copies else hotcoco.COCO(_content(task.truth, []))
+    found = truth.loadRes(copies) if copies else hotcoco.COCO({**_content(task.truth, []), "images": images})
     evaluation = hotcoco.COCOeval(truth, found, "keypoints")
     params = evaluation.params
-    params.imgIds, params.kpt_oks_sigmas = task.images, task.sigmas.tolist()
+    params.imgIds = [number_of[image_id] for image_id in task.images]
+    params.kpt_oks_sigmas = task.sigmas.tolist()
     evaluation.params = params
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of sigmas that are not COCO's
