@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -139,8 +141,8 @@ def test_compare_says_what_is_better(drawn: Path, tmp_path: Path, capsys: pytest
     assert gain["before"] + gain["difference"] == pytest.approx(1)
     assert gain["low"] <= gain["difference"] <= gain["high"]
     printed = capsys.readouterr().out
-    assert f"{truth} against {part}" in printed
-    assert f"{gain['difference']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" in printed
+    assert f"{truth} ({len(truth_results(annotations(drawn)))} poses) against {part} (2)" in printed
+    assert f"{gain['difference']:+.3f}  {gain['low']:+.3f} to {gain['high']:+.3f}" in printed
 
 
 def test_check_ends_with_1_when_something_is_wrong(
@@ -346,6 +348,19 @@ def test_benchmark_data_prints_its_ratios(drawn: Path, tmp_path: Path, capsys: p
     assert json.loads(numbers.read_text())["rounds"] == 2
 
 
+def test_warnings_are_a_line_each_without_the_code_that_gave_them(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(annotations(drawn).read_text())
+    content["annotations"][0]["image_id"] = 12345
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    write_results(results, median_pose_results(annotations(drawn)))
+    command = [sys.executable, "-m", "posedy.cli", "eval", str(results), "--annotations", str(truth)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"posedy eval: warning: .*1 annotations? .* 12345\n", printed.stderr)
+
+
 def test_sigmas_of_eval_can_be_given(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = tmp_path / "results.json"
     write_results(results, median_pose_results(annotations(drawn)))
@@ -359,3 +374,33 @@ def test_sigmas_of_eval_can_be_given(drawn: Path, tmp_path: Path, capsys: pytest
     assert found[1] <= found[0] < found[2]
     assert "sigmas 1" in capsys.readouterr().out
     assert main(["eval", str(results), "--annotations", str(annotations(drawn)), "--sigmas", "1", "2"]) == 1
+    assert "has 2 numbers, the category 17 keypoints" in capsys.readouterr().err
+
+
+def test_eval_and_compare_measure_keypoints_as_a_configuration_says(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    content = json.loads(annotations(drawn).read_text())
+    names = [f"point{index}" for index in range(17)]
+    content["categories"] = [{"id": 1, "name": "thing", "keypoints": names}]
+    truth, results, config = tmp_path / "truth.json", tmp_path / "results.json", tmp_path / "config.yaml"
+    truth.write_text(json.dumps(content))
+    mirrored = truth_results(content)
+    for result in mirrored:  # each point in the place of its pair
+        triplets = np.reshape(result["keypoints"], (17, 3))
+        triplets[[9, 10]] = triplets[[10, 9]]
+        result["keypoints"] = triplets.reshape(-1).tolist()
+    write_results(results, mirrored)
+    config.write_text("data: {skeleton: {flip_pairs: [[point9, point10]], sigmas: 0.05}}")
+    inversions, numbers = [], tmp_path / "numbers.json"
+    for given in ([], ["--config", str(config)]):
+        command = ["eval", str(results), "--annotations", str(truth), "--details", "--json", str(numbers), *given]
+        assert main(command) == 0
+        inversions.append(json.loads(numbers.read_text())["errors"]["counts"]["inversion"])
+        assert any("has no 'sigmas'" in str(warning.message) for warning in recwarn) is (not given)
+        recwarn.clear()
+    assert inversions[0] == 0 < inversions[1]
+    assert f"sigmas {', '.join(['0.05'] * 17)}" in capsys.readouterr().out
+    command = ["compare", str(results), str(results), "--annotations", str(truth), "--config", str(config)]
+    assert main(command) == 0
+    assert f"sigmas {', '.join(['0.05'] * 17)}" in capsys.readouterr().out

@@ -43,7 +43,8 @@ def _sigmas(sigmas: float | Sequence[float] | Mapping[str, float], names: list[s
         return [float(sigmas)] * len(names)
     if len(sigmas) != len(names):
         raise ValueError(
-            f"data.skeleton.sigmas has {len(sigmas)} numbers, the category {len(names)} keypoints: {', '.join(names)}"
+            f"data.skeleton.sigmas (or --sigmas) has {len(sigmas)} numbers, the category {len(names)} keypoints: "
+            f"{', '.join(names)}"
         )
     return list(sigmas)
 

@@ -1,5 +1,6 @@
 """What numbers are made of: by keypoint, and by the size, the labelled keypoints and the neighbours of persons."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.evaluation.coco_metrics import evaluate_keypoints
-from posedy.evaluation.matching import MatchedPersons
+from posedy.evaluation.coco_metrics import Backend, evaluate_keypoints
+from posedy.evaluation.matching import LOOSE, MatchedPersons
 from posedy.evaluation.truth import KeypointTruth
 from posedy.geometry import box_iou, xywh_to_xyxy
 
@@ -23,7 +24,8 @@ class Part:
 
     Attributes:
         persons: how many.
-        ap: with all others ignored, as COCO ignores crowds; NaN for no person.
+        ap: of these persons and the poses that are more similar to them than to others; NaN for no person. Poses that
+            are similar to nobody count in no part, else AP would fall with the part's size: parts lie above the whole.
         ar: the mean over COCO's thresholds of the share of these persons that is found.
         oks: mean OKS with the matched pose, 0 for a person without one.
     """
@@ -69,6 +71,7 @@ def break_down(
     results: list[dict[str, Any]],
     persons: MatchedPersons,
     sigmas: Sequence[float] | None = None,
+    backend: Backend = "pycocotools",
 ) -> dict[str, dict[str, Part]]:
     """AP, AR and OKS for parts of the persons: {"size": {"medium": ...}, "labelled keypoints": ..., "neighbours": ...}.
 
@@ -77,10 +80,11 @@ def break_down(
         results: COCO keypoint results on it.
         persons: `match_persons` of both.
         sigmas: (K,) of OKS; by default the category's.
+        backend: what computes AP and AR.
     """
     counts = persons.labelled.sum(axis=1)
-    third = persons.skeleton.num_keypoints / 3
-    overlap = _overlaps(truth)
+    few, many = persons.skeleton.num_keypoints // 3, 2 * persons.skeleton.num_keypoints // 3
+    overlap, nearest = _overlaps(truth), _nearest(persons, results)
     groups = {
         "size": {
             "small (under 32x32)": persons.areas < _MEDIUM,
@@ -88,9 +92,9 @@ def break_down(
             "large (from 96x96)": persons.areas >= _LARGE,
         },
         "labelled keypoints": {
-            f"up to {int(third)}": counts <= third,
-            f"{int(third) + 1} to {int(2 * third)}": (counts > third) & (counts <= 2 * third),
-            f"over {int(2 * third)}": counts > 2 * third,
+            _span(1, few): counts <= few,
+            _span(few + 1, many): (counts > few) & (counts <= many),
+            _span(many + 1, persons.skeleton.num_keypoints): counts > many,
         },
         "neighbours (IoU of boxes)": {
             "none": overlap == 0,
@@ -99,35 +103,68 @@ def break_down(
             "over 0.3": overlap >= 0.3,
         },
     }
+    groups["labelled keypoints"].pop("", None)  # of one or two keypoints there are no thirds
     return {
-        title: {name: _part(truth, results, persons, chosen, sigmas) for name, chosen in group.items()}
+        title: {
+            name: _part(truth, results, persons, nearest, chosen, sigmas, backend) for name, chosen in group.items()
+        }
         for title, group in groups.items()
     }
+
+
+def _span(first: int, last: int) -> str:
+    """Whole numbers in words, "" for none."""
+    if first >= last:
+        return str(last) if first == last else ""
+    return f"{first} to {last}"
 
 
 def _part(
     truth: KeypointTruth,
     results: list[dict[str, Any]],
     persons: MatchedPersons,
+    nearest: NDArray[np.int64],
     chosen: NDArray[np.bool_],
     sigmas: Sequence[float] | None,
+    backend: Backend,
 ) -> Part:
     if not chosen.any():
         return Part(0, np.nan, np.nan, np.nan)
     others = {person["id"] for person, taken in zip(truth.labelled, chosen, strict=True) if not taken}
     annotations = tuple(person | ({"iscrowd": 1} if person["id"] in others else {}) for person in truth.annotations)
-    metrics = evaluate_keypoints(replace(truth, annotations=annotations), results, sigmas=sigmas)
+    of_these = [result for result, person in zip(results, nearest, strict=True) if person >= 0 and chosen[person]]
+    metrics = evaluate_keypoints(replace(truth, annotations=annotations), of_these, sigmas=sigmas, backend=backend)
     return Part(int(chosen.sum()), metrics["AP"], metrics["AR"], float(persons.oks[chosen].mean()))
+
+
+def _nearest(persons: MatchedPersons, results: list[dict[str, Any]]) -> NDArray[np.int64]:
+    """The index (R,) of the person that each result is most similar to, -1 where no OKS reaches `LOOSE`."""
+    members = defaultdict(list)
+    for person, image_id in enumerate(persons.image_ids.tolist()):
+        members[image_id].append(person)
+    nearest = np.full(len(results), -1)
+    for index, result in enumerate(results):
+        of_image = members.get(result["image_id"])
+        if of_image is None:
+            continue
+        points = np.reshape(result["keypoints"], (-1, 3))[:, :2]
+        labelled = persons.labelled[of_image]
+        similarity = persons.similarity_to(points, persons.truth[of_image], persons.areas[of_image])
+        oks = (similarity * labelled).sum(axis=1) / labelled.sum(axis=1)
+        if oks.max() >= LOOSE:
+            nearest[index] = of_image[int(oks.argmax())]
+    return nearest
 
 
 def _overlaps(truth: KeypointTruth) -> NDArray[np.float64]:
     """The largest IoU (P,) of each labelled person's box with another annotated person's, labelled or not."""
-    everybody = truth.annotations
-    boxes = xywh_to_xyxy(np.array([person["bbox"] for person in everybody], dtype=np.float64).reshape(-1, 4))
-    images = np.array([person["image_id"] for person in everybody])
-    largest = {}
-    for index, person in enumerate(everybody):
-        others = images == images[index]
-        others[index] = False
-        largest[person["id"]] = float(box_iou(boxes[index : index + 1], boxes[others]).max(initial=0))
-    return np.array([largest[person["id"]] for person in truth.labelled])
+    of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for person in truth.annotations:
+        of_image[person["image_id"]].append(person)
+    largest: dict[int, float] = {}
+    for people in of_image.values():
+        boxes = xywh_to_xyxy(np.array([person["bbox"] for person in people], dtype=np.float64))
+        iou = box_iou(boxes, boxes)
+        np.fill_diagonal(iou, 0)
+        largest |= {person["id"]: overlap for person, overlap in zip(people, iou.max(axis=1), strict=True)}
+    return np.array([largest[person["id"]] for person in truth.labelled], dtype=np.float64)

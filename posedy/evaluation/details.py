@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from posedy.evaluation.breakdown import PCK_FRACTIONS, KeypointNumbers, Part, break_down, keypoint_numbers
+from posedy.evaluation.coco_metrics import Backend
 from posedy.evaluation.curves import PrecisionRecall, precision_recall
 from posedy.evaluation.errors import ERROR_CLASSES, ErrorAnalysis, analyse_errors
 from posedy.evaluation.truth import KeypointTruth
@@ -29,14 +30,17 @@ class Details:
 
 
 def measure_details(
-    truth: KeypointTruth, results: list[dict[str, Any]], sigmas: Sequence[float] | None = None
+    truth: KeypointTruth,
+    results: list[dict[str, Any]],
+    sigmas: Sequence[float] | None = None,
+    backend: Backend = "pycocotools",
 ) -> Details:
     """Measures all of them; arguments and errors are those of `evaluate_keypoints`."""
-    errors = analyse_errors(truth, results, sigmas)
+    errors = analyse_errors(truth, results, sigmas, backend)
     return Details(
         errors,
         keypoint_numbers(errors.persons),
-        break_down(truth, results, errors.persons, sigmas),
+        break_down(truth, results, errors.persons, sigmas, backend),
         precision_recall(truth, results, sigmas),
     )
 
@@ -63,6 +67,7 @@ def details_to_json(details: Details) -> dict[str, Any]:
             title: {name: {key: _number(value) for key, value in asdict(part).items()} for name, part in group.items()}
             for title, group in details.parts.items()
         },
+        "recalls": [round(float(recall), 2) for recall in details.curves.recalls],
         "precision": {
             f"{threshold:.2f}": [_number(value) for value in row]
             for threshold, row in zip(details.curves.thresholds, details.curves.precision, strict=True)

@@ -1,16 +1,17 @@
-"""What is wrong with predicted keypoints, and what it costs, after Ronchi and Perona (ICCV 2017).
-
-Theirs takes the likest of all truths first, and mends keypoints only as far as the class below; here a keypoint near
-its own truth is never a confusion, and mending puts it exactly on the truth: an upper bound of the cost.
+"""What is wrong with predicted keypoints, and what it costs, as Ronchi and Perona define it (ICCV 2017).
 
 With ks(x, t) the similarity of a predicted keypoint x with a true one t (see `MatchedPersons.similarity_to`), each
-labelled keypoint of a matched person is
+labelled keypoint of a matched person goes to the truth that it is most similar to: its own, that of the other side of
+the same person, or that of this keypoint or its other side of another person in the photo. With ks there, it is
 
-    good       if ks with its own truth >= 0.85
-    jitter     if it is in [0.5, 0.85): near the right place
-    inversion  else if it is nearer to the other side's truth of the same person, with ks >= 0.5
-    swap       else if it is nearer to that keypoint, or its other side, of another person, with ks >= 0.5
-    miss       else: near nothing
+    miss       if ks < 0.5, whosever it is
+    good       if it is nearest its own and ks >= 0.85
+    jitter     if it is nearest its own and ks is in [0.5, 0.85)
+    inversion  if it is nearest the other side's of the same person
+    swap       if it is nearest another person's
+
+An error is mended as far as it goes without being another one: put at the distance from its own truth that gives a
+jitter ks = 0.85, a miss ks = 0.5, and an inversion or a swap the ks that it has where it is.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.coco_metrics import Backend, evaluate_keypoints
 from posedy.evaluation.matching import MatchedPersons, match_persons
 from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 
@@ -37,8 +38,7 @@ class ErrorAnalysis:
         persons: the truth's persons with their poses.
         classes: (P, K) index into `ERROR_CLASSES`, -1 where the keypoint is not labelled or the person not found.
         ap: of the results as they are.
-        ap_without: AP when all keypoints of a class are put where they belong, for each class but "good", and for
-            "all" of them.
+        ap_without: AP with all errors of a class mended, for each class but "good", and for "all" of them.
     """
 
     persons: MatchedPersons
@@ -59,60 +59,88 @@ class ErrorAnalysis:
 
 def classify_keypoints(persons: MatchedPersons) -> NDArray[np.int64]:
     """The class (P, K) of each predicted keypoint as an index into `ERROR_CLASSES`; -1 if there is none to judge."""
+    return _classify(persons)[0]
+
+
+def _classify(persons: MatchedPersons) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The classes (P, K) and the similarity (P, K) with the truth that each keypoint is most similar to."""
     own = persons.similarity
-    other_side = list(persons.skeleton.flip_permutation)
-    paired = np.array(other_side) != np.arange(len(other_side))
     inverted, swapped = np.zeros_like(own), np.zeros_like(own)
-    for person in np.flatnonzero(persons.found):
-        points = persons.predicted[person]
-        alike = persons.image_ids == persons.image_ids[person]
-        truth, labelled, areas = persons.truth[alike], persons.labelled[alike], persons.areas[alike]
-        same = np.where(labelled, persons.similarity_to(points, truth, areas), 0)
-        # the similarity is in the size and with the sigma of the keypoint that it is confused with
-        opposite = np.where(labelled, persons.similarity_to(points[other_side], truth, areas), 0)[:, other_side]
-        opposite[:, ~paired] = 0
-        itself = np.flatnonzero(alike) == person
-        inverted[person] = opposite[itself][0]
-        swapped[person] = np.maximum(same, opposite)[~itself].max(axis=0, initial=0)
-    classes = np.full(own.shape, ERROR_CLASSES.index("miss"))
-    confused = np.maximum(inverted, swapped) >= NEAR
-    classes[confused & (inverted >= swapped)] = ERROR_CLASSES.index("inversion")
-    classes[confused & (inverted < swapped)] = ERROR_CLASSES.index("swap")
-    classes[own >= NEAR] = ERROR_CLASSES.index("jitter")
-    classes[own >= GOOD] = ERROR_CLASSES.index("good")
+    # for a keypoint without another side that is its own truth once more, which comes first
+    other_side = list(persons.skeleton.flip_permutation)
+    _, image_of = np.unique(persons.image_ids, return_inverse=True)
+    for members in np.split(np.argsort(image_of, kind="stable"), np.cumsum(np.bincount(image_of))[:-1]):
+        truth, labelled, areas = persons.truth[members], persons.labelled[members], persons.areas[members]
+        for place, person in enumerate(members):
+            points = persons.predicted[person]
+            same = np.where(labelled, persons.similarity_to(points, truth, areas), 0)
+            mirrored = np.where(labelled[:, other_side], persons.similarity_to(points, truth[:, other_side], areas), 0)
+            inverted[person] = mirrored[place]
+            swapped[person] = np.delete(np.maximum(same, mirrored), place, axis=0).max(axis=0, initial=0)
+    of_each = np.stack([own, inverted, swapped])
+    highest = of_each.max(axis=0)
+    names = np.array([ERROR_CLASSES.index(name) for name in ("jitter", "inversion", "swap")])
+    classes = names[of_each.argmax(axis=0)]
+    classes[(of_each.argmax(axis=0) == 0) & (highest >= GOOD)] = ERROR_CLASSES.index("good")
+    classes[highest < NEAR] = ERROR_CLASSES.index("miss")
     classes[~(persons.labelled & persons.found[:, None])] = -1
-    return classes
+    return classes, highest
 
 
 def analyse_errors(
     annotations: AnnotationSource | KeypointTruth,
     results: list[dict[str, Any]],
     sigmas: Sequence[float] | None = None,
+    backend: Backend = "pycocotools",
 ) -> ErrorAnalysis:
     """Classifies the keypoints of results and measures AP with each class of errors mended.
 
     Args:
-        annotations: see `evaluate_keypoints`, and so for results, sigmas and errors.
+        annotations: see `evaluate_keypoints`, and so for results, sigmas, backend and errors.
         results: COCO keypoint results.
         sigmas: (K,) of OKS.
+        backend: what computes AP.
     """
     truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
     persons = match_persons(truth, results, sigmas)
-    classes = classify_keypoints(persons)
+    classes, highest = _classify(persons)
+    belongs = _mended_points(persons, classes, highest)
 
     def ap(mended: NDArray[np.bool_]) -> float:
-        return evaluate_keypoints(truth, _mended(results, persons, mended), sigmas=sigmas)["AP"]
+        return evaluate_keypoints(truth, _moved(results, persons, belongs, mended), sigmas=sigmas, backend=backend)[
+            "AP"
+        ]
 
     without = {name: ap(classes == index) for index, name in enumerate(ERROR_CLASSES) if name != "good"}
     return ErrorAnalysis(persons, classes, ap(classes == len(ERROR_CLASSES)), without | {"all": ap(classes > 0)})
 
 
-def _mended(results: list[dict[str, Any]], persons: MatchedPersons, mended: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """The results with the keypoints (P, K) put where the truth has them."""
+def _mended_points(
+    persons: MatchedPersons, classes: NDArray[np.int64], highest: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Where errors belong (P, K, 2): on the line from their own truth, at the distance of the ks that mends them.
+
+    From ks = exp(-d^2 / (2 (2 sigma)^2 area)), d = 2 sigma sqrt(-2 ln(ks) area).
+    """
+    wanted = highest.copy()
+    wanted[classes == ERROR_CLASSES.index("jitter")] = GOOD
+    wanted[classes == ERROR_CLASSES.index("miss")] = NEAR
+    wanted = np.clip(wanted * (1 + 1e-9), NEAR, 1)  # rounding must not put it under a threshold of OKS
+    distance = 2 * persons.sigmas * np.sqrt(-2 * np.log(wanted) * persons.areas[:, None])
+    away = persons.predicted - persons.truth
+    length = np.linalg.norm(away, axis=-1, keepdims=True)
+    direction = np.divide(away, length, out=np.zeros_like(away), where=length > 0)
+    return persons.truth + direction * distance[..., None]
+
+
+def _moved(
+    results: list[dict[str, Any]], persons: MatchedPersons, places: NDArray[np.float64], moved: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """The results with some keypoints (P, K) put at other places (P, K, 2)."""
     copies = list(results)
-    for person in np.flatnonzero(mended.any(axis=1)):
+    for person in np.flatnonzero(moved.any(axis=1)):
         index = persons.results[person]
         triplets = np.array(results[index]["keypoints"], dtype=np.float64).reshape(-1, 3)
-        triplets[mended[person], :2] = persons.truth[person, mended[person]]
+        triplets[moved[person], :2] = places[person, moved[person]]
         copies[index] = {**results[index], "keypoints": triplets.reshape(-1).tolist()}
     return copies

@@ -31,6 +31,36 @@ def test_sizes_are_coco_s(annotations, noised_results):
     assert parts["size"]["large (from 96x96)"].ar == pytest.approx(metrics["ARl"])
 
 
+def test_poses_of_others_and_of_nobody_cost_a_part_nothing(annotations):
+    """Large persons are found to the pixel; the rest is far off, with higher scores."""
+    people = KeypointTruth.from_coco(annotations).labelled
+    results = truth_results(annotations)
+    for result, person in zip(results, people, strict=True):
+        result["score"] = 0.5
+        if person["area"] < 96**2:
+            triplets = np.reshape(result["keypoints"], (17, 3)) + np.array([2000, 2000, 0])
+            result |= {"keypoints": triplets.reshape(-1).tolist(), "score": 0.9}
+    _, parts = numbers(annotations, results)
+    assert parts["size"]["large (from 96x96)"].ap == pytest.approx(1)
+    assert parts["size"]["medium"].ap == 0
+
+
+@pytest.mark.parametrize(
+    ("K", "names"), [(1, ["1"]), (2, ["1", "2"]), (3, ["1", "2", "3"]), (17, ["1 to 5", "6 to 11", "12 to 17"])]
+)
+def test_thirds_of_few_keypoints_have_sensible_names(annotations, K, names):
+    annotations["categories"] = [{"id": 1, "name": "thing", "keypoints": [f"point{k}" for k in range(K)]}]
+    for person in annotations["annotations"]:
+        triplets = np.reshape(person["keypoints"], (17, 3))[:K]
+        person |= {"keypoints": triplets.reshape(-1).tolist(), "num_keypoints": int((triplets[:, 2] > 0).sum())}
+    truth = KeypointTruth.from_coco(annotations)
+    results = truth_results(annotations)
+    sigmas = [0.05] * K
+    parts = break_down(truth, results, match_persons(truth, results, sigmas), sigmas)
+    assert list(parts["labelled keypoints"]) == names
+    assert sum(part.persons for part in parts["labelled keypoints"].values()) == len(truth.labelled)
+
+
 def test_mean_oks_of_parts_is_that_of_all(annotations, noised_results):
     persons, parts = numbers(annotations, noised_results)
     for group in parts.values():

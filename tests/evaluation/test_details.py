@@ -15,7 +15,8 @@ def details(annotations, noised_results):
 
 def test_json_holds_all_in_plain_types(details, annotations, noised_results):
     record = json.loads(json.dumps(details_to_json(details), allow_nan=False))
-    assert list(record) == ["keypoints", "errors", "parts", "precision"]
+    assert list(record) == ["keypoints", "errors", "parts", "recalls", "precision"]
+    assert len(record["recalls"]) == len(record["precision"]["0.50"]) == 101
     metrics = evaluate_keypoints(annotations, noised_results)
     assert np.mean(record["precision"]["0.50"]) == pytest.approx(metrics["AP50"])
     assert record["parts"]["size"]["medium"]["ar"] == pytest.approx(metrics["ARm"])

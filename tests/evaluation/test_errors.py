@@ -79,6 +79,56 @@ def test_made_cases(two_persons, keypoint, place, expected):
     assert (classes[1] == ERROR_CLASSES.index("good")).all()
 
 
+def test_a_keypoint_goes_to_the_truth_that_it_is_likest(two_persons):
+    """Near its own wrist too (ks 0.6), but on that of the other person."""
+    triplets = np.reshape(two_persons["annotations"][1]["keypoints"], (17, 3))
+    triplets[LEFT_WRIST, :2] = standing(20)[LEFT_WRIST] + [0, distance_of(0.6, LEFT_WRIST)]
+    two_persons["annotations"][1]["keypoints"] = triplets.reshape(-1).tolist()
+    results = moved(two_persons, LEFT_WRIST, triplets[LEFT_WRIST, :2])
+    classes = classify_keypoints(match_persons(two_persons, results))
+    assert ERROR_CLASSES[classes[0, LEFT_WRIST]] == "swap"
+    assert ERROR_CLASSES[classes[1, LEFT_WRIST]] == "good"
+
+
+@pytest.mark.parametrize(
+    ("similarity", "name", "before", "after"), [(0.62, "jitter", 0.3, 0.8), (0.3, "miss", 0.0, 0.1)]
+)
+def test_errors_are_mended_as_far_as_they_go(two_persons, similarity, name, before, after):
+    """One person, all keypoints equally far off: AP is the share of the thresholds that the similarity reaches."""
+    two_persons["annotations"] = two_persons["annotations"][:1]
+    distances = np.array([distance_of(similarity, keypoint) for keypoint in range(17)])
+    results = truth_results(two_persons)
+    triplets = np.reshape(results[0]["keypoints"], (17, 3)).copy()
+    triplets[:, 1] -= np.where(np.arange(17) < 4, distances, 0)  # only the highest, where no other truth is near
+    triplets[4:, 0] -= distances[4:]
+    results[0]["keypoints"] = triplets.reshape(-1).tolist()
+    for person in two_persons["annotations"]:  # what is likelier another one is not labelled
+        labelled = np.reshape(person["keypoints"], (17, 3))
+        labelled[4:, 2] = 0
+        person |= {"keypoints": labelled.reshape(-1).tolist(), "num_keypoints": 4}
+    analysis = analyse_errors(two_persons, results)
+    assert analysis.counts.sum(axis=0).tolist() == [4 * (name == each) for each in ERROR_CLASSES]
+    assert analysis.ap == pytest.approx(before, abs=1e-6)
+    assert analysis.ap_without[name] == analysis.ap_without["all"] == pytest.approx(after, abs=1e-6)
+
+
+def test_a_swap_keeps_its_similarity_at_its_own_place(two_persons):
+    """A wrist with ks 0.2 to its own truth, 0.72 to the other person's; of the first the nose alone is labelled too."""
+    first, second = two_persons["annotations"]
+    own = standing(20)[LEFT_WRIST]
+    place = own + np.array([0, distance_of(0.2, LEFT_WRIST)])
+    triplets = np.column_stack([standing(20), np.isin(np.arange(17), [NOSE, LEFT_WRIST])])
+    first |= {"keypoints": triplets.reshape(-1).tolist(), "num_keypoints": 2}
+    triplets = np.column_stack([standing(220), np.full(17, 2)])
+    triplets[LEFT_WRIST, :2] = place + np.array([0, distance_of(0.72, LEFT_WRIST)])
+    second["keypoints"] = triplets.reshape(-1).tolist()
+    analysis = analyse_errors(two_persons, moved(two_persons, LEFT_WRIST, place))
+    assert ERROR_CLASSES[analysis.classes[0, LEFT_WRIST]] == "swap"
+    nearer = moved(two_persons, LEFT_WRIST, own + np.array([0, distance_of(0.72, LEFT_WRIST)]))
+    assert analysis.ap_without["swap"] == evaluate_keypoints(two_persons, nearer)["AP"]
+    assert analysis.costs["swap"] > 0.1
+
+
 def test_unlabelled_keypoints_are_neither_judged_nor_taken_for_others(two_persons):
     triplets = np.reshape(two_persons["annotations"][0]["keypoints"], (17, 3))
     place = triplets[RIGHT_WRIST, :2].copy()
