@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posedy.benchmark.evaluation import plain_oks_nms
+from posedy.benchmark.evaluation import _difference, plain_oks_nms
 from posedy.cli import main
 from posedy.evaluation.nms import oks_nms
 
@@ -31,3 +31,12 @@ def test_it_prints_times_memory_and_the_share_of_the_loop(tmp_path: Path, capsys
     written = json.loads(numbers.read_text())
     assert written["largest_difference"] < 1e-9
     assert main(["benchmark", "eval", "--rounds", "0"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"), [({"AP": 0.25, "APm": np.nan}, 0.25), ({"AP": 0.5, "APm": 0.1}, np.inf)]
+)
+def test_a_number_that_one_backend_lacks_is_a_difference(other: dict[str, float], expected: float) -> None:
+    numbers = {"AP": 0.5, "APm": np.nan}
+    assert _difference(numbers, other) == _difference(other, numbers) == expected
+    assert _difference(numbers, numbers) == 0
