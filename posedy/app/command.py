@@ -36,6 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.app.looking import Looker
     from posedy.app.page import launch
 
-    print(f"http://{arguments.host}:{arguments.port} shows the page; Ctrl-C ends it", flush=True)
-    launch(Looker(tuple(models), arguments.detector_weights, arguments.device), arguments.host, arguments.port)
+    looker = Looker(tuple(models), arguments.detector_weights, arguments.device)
+    launch(
+        looker,
+        arguments.host,
+        arguments.port,
+        lambda address: print(f"{address} shows the page; Ctrl-C ends it", flush=True),
+    )
     return 0

@@ -79,7 +79,7 @@ class Looker:
             OSError, ValueError: if it is no video, or model or detector cannot be had.
         """
         tracker = PoseTracker(self._estimator(model, flip=False), self._named(persons))
-        video = self._file("poses.mp4")
+        video = self._file("poses.webm")
         lines = video.with_name("keypoints.jsonl")
         try:
             outcome = run_video(FrameSource(Path(path)), tracker, video, lines, threshold=threshold)

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 # before gradio is imported: it asks for its version and tells of its use otherwise
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -16,7 +16,6 @@ from posedy.app.looking import PERSONS, CameraState, Looker
 from posedy.drawing import DRAW_THRESHOLD
 
 LARGEST_FILE = "50mb"
-T = TypeVar("T")
 
 
 def make_page(looker: Looker) -> gr.Blocks:
@@ -52,22 +51,26 @@ def make_page(looker: Looker) -> gr.Blocks:
         @_in_words
         def see_photo(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
             if path is None:
-                return None, "", gr.DownloadButton(value=None, interactive=False)
+                return _nothing("")
             seen = looker.photo(path, *chosen)
             return seen.drawn, seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
 
         @_in_words
         def see_video(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
             if path is None:
-                return None, "", gr.DownloadButton(value=None, interactive=False)
+                return _nothing("")
             seen = looker.video(path, *chosen)
             return str(seen.drawn), seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
 
-        @_in_words
         def see_camera(
             image: NDArray[np.uint8] | None, held: CameraState | None, model: str, persons: str, threshold: float
         ) -> tuple[Any, CameraState | None]:
-            return (None, held) if image is None else looker.camera(image, model, persons, threshold, held)
+            if image is None:
+                return None, held
+            try:
+                return looker.camera(image, model, persons, threshold, held)
+            except (OSError, ValueError) as error:
+                raise gr.Error(str(error), print_exception=False) from error
 
         photo.change(see_photo, [photo, *choices], [drawn, words, keypoints])
         for choice in choices:
@@ -78,21 +81,46 @@ def make_page(looker: Looker) -> gr.Blocks:
     return page
 
 
-def launch(looker: Looker, host: str, port: int) -> None:
-    """Shows the page until Ctrl-C."""
-    make_page(looker).launch(
-        server_name=host, server_port=port, share=False, max_file_size=LARGEST_FILE, footer_links=[], quiet=True
+def launch(looker: Looker, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Shows the page until Ctrl-C.
+
+    Args:
+        looker: does the work.
+        host: the address to listen at.
+        port: the port to listen at.
+        ready: is told the page's address once it is there.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+    page = make_page(looker)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        max_file_size=LARGEST_FILE,
+        footer_links=[],
+        quiet=True,
+        prevent_thread_lock=True,
     )
+    ready(f"http://{host}:{port}")
+    page.block_thread()
 
 
-def _in_words(work: Callable[..., T]) -> Callable[..., T]:
-    """Shows errors of the input as messages on the page."""
+def _nothing(words: str) -> tuple[Any, str, Any]:
+    """No drawing and no file, and why."""
+    return None, words, gr.DownloadButton(value=None, interactive=False)
+
+
+def _in_words(work: Callable[..., tuple[Any, str, Any]]) -> Callable[..., tuple[Any, str, Any]]:
+    """Shows errors of the input as words on the page, in place of the drawing before."""
 
     @functools.wraps(work)
-    def guarded(*given: Any) -> T:
+    def guarded(*given: Any) -> tuple[Any, str, Any]:
         try:
             return work(*given)
         except (OSError, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            gr.Warning(str(error))
+            return _nothing(f"**Not done:** {error}")
 
     return guarded

@@ -1,4 +1,9 @@
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -11,3 +16,24 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["app"]) == 1
     assert "pip install 'posedy[app]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_says_where_the_page_is_once_it_is_there(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        command = [sys.executable, "-m", "posedy.cli", "app", "--checkpoint", model, "--port", str(port)]
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert str(port) in refused.stderr
+        assert "Traceback" not in refused.stderr + refused.stdout
+        assert "shows the page" not in refused.stdout
+    page = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert page.stdout is not None
+    assert page.stdout.readline() == f"http://127.0.0.1:{port} shows the page; Ctrl-C ends it\n"
+    assert urlopen(f"http://127.0.0.1:{port}").status == 200
+    page.send_signal(signal.SIGINT)
+    assert page.wait(timeout=20) in (0, 1, -signal.SIGINT)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +21,13 @@ class Frame:
     number: int
     time: float
     image: NDArray[np.uint8]
+
+
+class _Place(NamedTuple):
+    """Where a video stands: the number of a frame and its time in seconds."""
+
+    number: int
+    time: float
 
 
 class FrameSource:
@@ -59,6 +67,7 @@ class FrameSource:
     def __iter__(self) -> Iterator[Frame]:
         """The frames; ends with the file, or when a camera gives no more."""
         began, number, in_a_row = time.perf_counter(), 0, 0
+        last = _Place(-1, -1 / self.rate)
         while True:
             good, image = self._capture.read()
             if not good or image is None:
@@ -70,9 +79,17 @@ class FrameSource:
                 in_a_row, number = in_a_row + 1, number + 1
                 continue
             self.damaged, in_a_row = self.damaged + in_a_row, 0
-            when = time.perf_counter() - began if self.is_camera else number / self.rate
+            when = time.perf_counter() - began if self.is_camera else self._time_in_file(number, last)
             yield Frame(number, when, image.astype(np.uint8, copy=False))
+            last = _Place(number, when)
             number += 1
+
+    def _time_in_file(self, number: int, last: "_Place") -> float:
+        """The time that the file gives the frame just read, whose rate may vary; where it gives none, by the rate."""
+        stamped = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if np.isfinite(stamped) and stamped > last.time and stamped >= 0:
+            return stamped
+        return last.time + (number - last.number) / self.rate
 
     def close(self) -> None:
         """Gives the file or the camera back."""

@@ -64,7 +64,7 @@ def run_video(
     Args:
         source: of the frames; it is closed at the end.
         tracker: finds poses.
-        video: NAME.mp4 for the drawn frames.
+        video: NAME.mp4 or NAME.webm for the drawn frames, see `VideoRecording`.
         lines: a file for the keypoints, a JSON object for each frame.
         threshold: keypoints with scores up to this one are drawn faint.
         show: shows drawn frames.
@@ -78,7 +78,7 @@ def run_video(
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.callback(source.close)
-        recording = VideoRecording(video, source.rate, keep_pace=source.is_camera) if video is not None else None
+        recording = VideoRecording(video, source.rate) if video is not None else None
         keypoints = KeypointLines(lines) if lines is not None else None
         for file in (recording, keypoints):
             if file is not None:

@@ -9,7 +9,6 @@ import pytest
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.video.frames import FrameSource
 from posedy.inference.video.pipeline import run_video
-from posedy.inference.video.recording import VideoRecording
 from posedy.inference.video.tracking import PoseTracker
 
 
@@ -75,14 +74,6 @@ def test_a_window_can_end_it(tracker, video) -> None:
     assert outcome.interrupted
     assert len(shown) == 5
     assert shown[0].shape == (200, 320, 3)
-
-
-def test_a_slow_camera_s_recording_plays_as_fast_as_it_was(tmp_path) -> None:
-    recording = VideoRecording(tmp_path / "drawn.mp4", 30.0, keep_pace=True)
-    for time in (0.0, 0.1, 0.2, 0.5):
-        recording.write(np.zeros((64, 64, 3), dtype=np.uint8), time)
-    recording.close()
-    assert len(frames_of(tmp_path / "drawn.mp4")) == 16  # half a second at 30 frames/s, and the last
 
 
 def test_a_file_without_frames_is_named(tracker, video, tmp_path) -> None:
