@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.evaluation.nms import oks_nms
+from posedy.geometry import box_iou
 from posedy.inference.detectors import Detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
@@ -16,6 +17,9 @@ from posedy.inference.video.smoothing import OneEuroFilter
 
 _SAME_PERSON = 0.7  # OKS over which two boxes have come to show one person
 _MARGIN = 0.15  # of the extent of the keypoints, on each side of the next box
+_SAME_BOX = 0.5  # IoU from which a detection shows the person of a place before
+_WITHIN = 0.9  # share of a place within a detection from which it shows that person too
+_MISSES = 3  # of the detector in a row, after which a person is given up
 _SURE = 0.5  # share of the keypoints that must be sure for a person not to be lost
 
 
@@ -34,11 +38,24 @@ class TrackedPoses:
         return [{"id": int(id_), **record} for id_, record in zip(self.ids, self.poses.to_records(), strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where to look: boxes (P, 4) xyxy, their scores (P,), and how often the detector has not seen them since (P,)."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    unseen: NDArray[np.int64]
+
+    def chosen(self, indices: ArrayLike) -> "_Places":
+        return _Places(self.boxes[indices], self.scores[indices], self.unseen[indices])
+
+
 class PoseTracker:
     """Finds the poses of frames that come one after the other.
 
     The next box of a person is made from the pose before; the detector is asked at every N-th frame, and when a person
-    has been lost, that is when fewer than half of the keypoints are sure.
+    has been lost, that is when fewer than half of the keypoints are sure. Persons that it does not see are followed on
+    their poses alone until it has missed them three times.
 
     Args:
         estimator: of the poses.
@@ -66,7 +83,8 @@ class PoseTracker:
         self._identities = Identities(self._sigmas)
         self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None
         self._frame = 0
-        self._next: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._places = _Places(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        self._somebody_is_lost = False
 
     def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> TrackedPoses:
         """The poses of the next frame.
@@ -75,39 +93,50 @@ class PoseTracker:
             image_bgr: (H, W, 3) uint8.
             time: in seconds, later than that of the frame before.
         """
-        if self._next is None or self._frame % self._every == 0:
-            boxes, scores = (np.asarray(found, dtype=np.float32) for found in self._detector.detect(image_bgr))
-            sure = scores >= self._box_threshold
-            self._next = boxes.reshape(-1, 4)[sure], scores[sure]
+        places = self._places
+        if self._somebody_is_lost or self._frame % self._every == 0:
+            places = self._with_detections(image_bgr, places)
         self._frame += 1
-        poses = self._without_doubles(self._estimator(image_bgr, *self._next))
-        self._next = self._boxes_from(poses, image_bgr.shape)
+        poses = self._estimator(image_bgr, places.boxes, places.scores)
+        kept = self._without_doubles(poses)
+        poses, places = _chosen(poses, kept), places.chosen(kept)
+        self._places = self._next_places(poses, places, image_bgr.shape)
+        self._somebody_is_lost = len(self._places.boxes) < len(poses)
         ids = self._identities(poses.keypoints, poses.boxes, time)
         return TrackedPoses(self._smoothed(poses, ids, time), ids)
 
-    def _without_doubles(self, poses: Poses) -> Poses:
-        """Of boxes that have come to show the same person only the best remains."""
-        areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(axis=1)
-        kept = np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _SAME_PERSON))
-        return _chosen(poses, kept)
+    def _with_detections(self, image_bgr: NDArray[np.uint8], places: _Places) -> _Places:
+        """What the detector sees, and the places before that it does not see."""
+        boxes, scores = (np.asarray(found, dtype=np.float32) for found in self._detector.detect(image_bgr))
+        sure = scores >= self._box_threshold
+        boxes, scores = boxes.reshape(-1, 4)[sure], scores[sure]
+        followed = ~_are_seen(places.boxes, boxes) & (places.unseen < _MISSES)
+        return _Places(
+            np.concatenate([boxes, places.boxes[followed]]),
+            np.concatenate([scores, places.scores[followed]]),
+            np.concatenate([np.zeros(len(boxes), np.int64), places.unseen[followed] + 1]),
+        )
 
-    def _boxes_from(
-        self, poses: Poses, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Where to look in the next frame; None if somebody has been lost."""
+    def _without_doubles(self, poses: Poses) -> NDArray[np.int64]:
+        """The indices of poses; of boxes that have come to show the same person only the best remains."""
+        areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(axis=1)
+        return np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _SAME_PERSON))
+
+    def _next_places(self, poses: Poses, places: _Places, shape: tuple[int, ...]) -> _Places:
+        """Where to look in the next frame for those who are not lost."""
         height, width = shape[:2]
-        boxes = []
-        for keypoints, scores in zip(poses.keypoints, poses.scores, strict=True):
+        boxes, found = [], []
+        for person, (keypoints, scores) in enumerate(zip(poses.keypoints, poses.scores, strict=True)):
             sure = scores > self._threshold
             if sure.mean() < _SURE:
-                return None
+                continue
             low, high = keypoints[sure].min(axis=0), keypoints[sure].max(axis=0)
             margin = _MARGIN * (high - low).max()
             box = np.clip([*(low - margin), *(high + margin)], 0, [width, height, width, height])
-            if not (box[2:] - box[:2] >= 1).all():
-                return None
-            boxes.append(box)
-        return np.array(boxes, dtype=np.float32).reshape(-1, 4), poses.box_scores
+            if (box[2:] - box[:2] >= 1).all():
+                boxes.append(box)
+                found.append(person)
+        return replace(places.chosen(np.array(found, dtype=np.int64)), boxes=np.array(boxes, np.float32).reshape(-1, 4))
 
     def _smoothed(self, poses: Poses, ids: NDArray[np.int64], time: float) -> Poses:
         if self._filters is None:
@@ -121,6 +150,14 @@ class PoseTracker:
             for id_, points, size in zip(ids.tolist(), poses.keypoints, sizes, strict=True)
         ]
         return replace(poses, keypoints=np.array(smoothed, dtype=np.float32).reshape(poses.keypoints.shape))
+
+
+def _are_seen(places: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which places (P, 4) a detection (D, 4) shows: those that are much like one, or lie within one."""
+    areas = (places[:, 2:] - places[:, :2]).prod(axis=1)[:, None]
+    iou = box_iou(places, boxes)
+    common = iou / (1 + iou) * (areas + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    return np.asarray(((iou >= _SAME_BOX) | (common >= _WITHIN * areas)).any(axis=1))
 
 
 def _chosen(poses: Poses, indices: ArrayLike) -> Poses:
