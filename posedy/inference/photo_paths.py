@@ -16,10 +16,12 @@ def photo_paths(arguments: Sequence[str]) -> list[Path]:
 
     Raises:
         OSError: if a folder cannot be read.
-        ValueError: if an argument means no photo.
+        ValueError: if an argument is empty or means no photo.
     """
     photos: dict[Path, Path] = {}
     for argument in arguments:
+        if not argument:  # a path would take it for the current folder
+            raise ValueError("a word for photos is empty: give a photo, folder or pattern; '.' is the current folder")
         path = Path(argument)
         if path.is_file():
             found = [path]

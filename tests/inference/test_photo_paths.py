@@ -44,3 +44,9 @@ def test_arguments_without_photos_are_refused(folder: Path, tmp_path: Path) -> N
         photo_paths([f"{folder}/*.bmp"])
     with pytest.raises(ValueError, match=r"no photo or folder at .*absent\.jpg"):
         photo_paths([str(tmp_path / "absent.jpg")])
+
+
+def test_an_empty_word_is_not_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match=r"a word for photos is empty: .* '\.' is the current folder"):
+        photo_paths(["a.png", ""])
