@@ -21,8 +21,6 @@ from posedy.inference.video.tracking import PoseTracker
 
 WHOLE, EVERYONE = "one person, the whole picture", "everyone, by a detector"
 PERSONS = (WHOLE, EVERYONE)
-BOX_THRESHOLD = 0.3
-"""Of the detector, as in `posedy demo`."""
 _FORGET_AFTER = 2.0  # seconds between pictures of a camera, after which it is another scene
 
 
@@ -121,7 +119,7 @@ class Looker:
             return WholeImage()
         with self._lock:
             if self._detector is None:
-                self._detector = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
+                self._detector = TorchvisionDetector(self.detector_weights, self.device)
             return self._detector
 
     def _boxes(self, image: NDArray[np.uint8], persons: str) -> tuple[NDArray, NDArray]:

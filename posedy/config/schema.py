@@ -258,7 +258,7 @@ class EvalConfig(_Section):
     batch_size: int = Field(64, ge=1)
     padding: float = Field(1.25, gt=0)
     """Of the boxes, at test time and in training."""
-    box_threshold: float = 0.0
+    box_threshold: float = Field(0.0, ge=0, le=1)
     """Detector boxes with a lower score are not used."""
     keypoint_threshold: float = 0.2
     """A person's score is box score x mean of the keypoint scores over this."""

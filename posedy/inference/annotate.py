@@ -15,6 +15,7 @@ from posedy.data.photos import read_photo
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.inference.box_files import boxes_from_file
+from posedy.inference.box_threshold import BOX_THRESHOLD
 from posedy.inference.boxes import checked_boxes
 from posedy.inference.detectors import Detector, TorchvisionDetector, WholeImage
 from posedy.inference.estimator import PoseEstimator
@@ -51,7 +52,7 @@ def annotate_photos(
     device: str = "auto",
     flip: bool = True,
     threshold: float = DRAW_THRESHOLD,
-    box_threshold: float = 0.3,
+    box_threshold: float = BOX_THRESHOLD,
     report: Callable[[str], None] = print,
 ) -> Annotated:
     """Writes `out`/NAME.jpg for each photo, and `out`/keypoints.json for all of them.
@@ -73,7 +74,7 @@ def annotate_photos(
         device: as `PoseEstimator` takes it.
         flip: whether the mirrored crop is looked at too.
         threshold: keypoints with scores up to this one are drawn faint.
-        box_threshold: boxes of the file with lower scores are left out.
+        box_threshold: boxes of the file or the detector with lower scores are left out.
         report: takes lines of text on what was found and how long each stage took.
 
     Raises:

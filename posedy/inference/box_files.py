@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from posedy.data.columns import load_json, number_column, number_rows
 from posedy.geometry import xywh_to_xyxy
+from posedy.inference.box_threshold import checked_box_threshold
 
 _PERSON = 1
 """COCO's category id of persons."""
@@ -69,8 +70,10 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
 
     Raises:
         OSError: if a file cannot be read.
-        ValueError: if it is in another form; the message names the file and the entry.
+        ValueError: if it is in another form; the message names the file and the entry; or if the threshold
+            is not from 0 to 1.
     """
+    checked_box_threshold(threshold)
     path = Path(path)
     content = _load(path)
     names: dict[Any, str] | None = None

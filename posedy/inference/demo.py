@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from posedy.inference.box_threshold import BOX_THRESHOLD, box_threshold_argument
 from posedy.inference.photo_paths import VIDEO_SUFFIXES, photo_paths
 from posedy.weights.shipped import DEFAULT
 
@@ -66,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--box-threshold",
-        type=float,
-        default=0.3,
+        type=box_threshold_argument,
+        default=BOX_THRESHOLD,
         metavar="SCORE",
-        help="leave out boxes of the file or the detector under this score (default: 0.3)",
+        help="leave out boxes of the file or the detector under this score, from 0 to 1 (default: %(default)s)",
     )
     of_videos = parser.add_argument_group("videos and cameras")
     of_videos.add_argument(

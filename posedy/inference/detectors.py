@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from posedy.device import choose_device
+from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
 
 
 @runtime_checkable
@@ -25,23 +26,24 @@ class TorchvisionDetector:
     Args:
         weights: a file with its state dict; None takes torchvision's, which it fetches at first use and keeps.
         device: as for `PoseEstimator`.
-        threshold: persons with lower scores are left out.
+        threshold: persons with lower scores, from 0 to 1, are left out.
 
     Raises:
         OSError: if the weights cannot be read or fetched.
-        ValueError: if the file holds something else, or the device is absent.
+        ValueError: if the file holds something else, the device is absent, or the threshold is not from 0 to 1.
     """
 
     _PERSON = 1
 
-    def __init__(self, weights: str | Path | None = None, device: str = "auto", threshold: float = 0.5) -> None:
+    def __init__(
+        self, weights: str | Path | None = None, device: str = "auto", threshold: float = BOX_THRESHOLD
+    ) -> None:
         from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn  # heavy, and only used here
 
+        checked_box_threshold(threshold)
         self.device = choose_device(device)
         state = _fetched_weights() if weights is None else _read_state(Path(weights))
-        net = fasterrcnn_mobilenet_v3_large_320_fpn(
-            weights=None, weights_backbone=None, box_score_thresh=max(threshold, 0.0)
-        )
+        net = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, box_score_thresh=threshold)
         try:
             net.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:

@@ -38,8 +38,8 @@ class PoseEstimator:
             A network is copied: the one given stays on its device and in its mode.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
         detector: finds the persons of images that come without boxes: "torchvision" is a small Faster R-CNN, whose
-            weights torchvision fetches at first use; "whole" takes the whole image for one person; or any object with
-            `detect(image_bgr) -> (boxes, scores)`. None asks for boxes.
+            weights torchvision fetches at first use (persons with scores from 0.3, `BOX_THRESHOLD`); "whole" takes the
+            whole image for one person; or any object with `detect(image_bgr) -> (boxes, scores)`. None asks for boxes.
         flip: whether heatmaps are averaged with those of the mirrored crop: more accurate, at twice the time.
         batch_size: persons that go through the network at a time.
 

@@ -70,6 +70,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("data.root=~no-such-user/coco", ["data.root", "~no-such-user/coco", "home"]),
         ("train.epochs=true", ["train.epochs", "not a switch, got True"]),
         ("model.input_size=[96, yes]", ["model.input_size", "not a switch, got [96, True]"]),
+        ("eval.box_threshold=2", ["eval.box_threshold", "less than or equal to 1"]),
         ("eval.nms=on", ["eval.nms", "not a switch, got True"]),
         ("train={cuda_graph: true, accumulation: 2}", ["cuda_graph: true", "accumulation: 2"]),
         ("train={cuda_graph: true, precision: fp16}", ["cuda_graph: true", "precision: fp16"]),

@@ -135,6 +135,12 @@ def test_other_files_are_refused_in_words(value: object, words: str, tmp_path: P
         boxes_from_file(write(tmp_path / "boxes.json", value))
 
 
+def test_a_threshold_that_is_no_score_is_refused(annotations: Path) -> None:
+    for threshold in (float("nan"), -1, 30):
+        with pytest.raises(ValueError, match="from 0 to 1, got"):
+            boxes_from_file(annotations, threshold=threshold)
+
+
 def test_unreadable_files(annotations: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[{")

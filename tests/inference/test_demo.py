@@ -43,6 +43,9 @@ def test_run_gives_the_exit_status(
         (["--whole", "--boxes", "x.json"], "not allowed with"),
         (["--box", "1,2,3"], "'1,2,3' is not four numbers"),
         (["--box", "1,2,3,b"], "'1,2,3,b' is not four numbers"),
+        (["--whole", "--box-threshold", "nan"], "'nan' is not a score from 0 to 1"),
+        (["--whole", "--box-threshold", "30"], "'30' is not a score from 0 to 1"),
+        (["--whole", "--box-threshold", "high"], "'high' is not a score from 0 to 1"),
     ],
 )
 def test_wrong_usage_exits_with_2(

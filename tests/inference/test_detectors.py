@@ -80,6 +80,12 @@ def test_without_a_network_the_other_ways_are_named(monkeypatch: pytest.MonkeyPa
         as_detector("torchvision")
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5])
+def test_thresholds_that_are_no_scores_are_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1, got"):
+        TorchvisionDetector("never read", "cpu", threshold)
+
+
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     torch.save({"stem.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth holds no weights of torchvision's fasterrcnn"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.inference.annotate import drawing_names
+from posedy.inference.box_threshold import BOX_THRESHOLD
 from posedy.inference.detectors import Detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.video.frames import FrameSource
@@ -29,7 +30,7 @@ def annotate_videos(
     every: int = 10,
     smooth: bool = True,
     threshold: float = DRAW_THRESHOLD,
-    box_threshold: float = 0.3,
+    box_threshold: float = BOX_THRESHOLD,
     show: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Path | int]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.evaluation.nms import oks_nms
 from posedy.geometry import box_iou
+from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
 from posedy.inference.detectors import Detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
@@ -73,12 +74,12 @@ class PoseTracker:
         every: int = 10,
         smooth: bool = True,
         threshold: float = DRAW_THRESHOLD,
-        box_threshold: float = 0.3,
+        box_threshold: float = BOX_THRESHOLD,
     ) -> None:
         if every < 1:
             raise ValueError(f"the detector is asked at every N-th frame, N from 1, got {every}")
         self._estimator, self._detector, self._every = estimator, detector, every
-        self._threshold, self._box_threshold = threshold, box_threshold
+        self._threshold, self._box_threshold = threshold, checked_box_threshold(box_threshold)
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._identities = Identities(self._sigmas)
         self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None

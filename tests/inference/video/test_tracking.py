@@ -63,6 +63,8 @@ def test_unsure_boxes_are_not_used(estimator, draw_frame) -> None:
 
     tracker = PoseTracker(estimator, Unsure(), box_threshold=0.3)
     assert tracker(draw_frame([(20, 30)]), 0.0).poses.boxes.tolist() == [[200, 100, 240, 160]]
+    with pytest.raises(ValueError, match="from 0 to 1, got nan"):
+        PoseTracker(estimator, Unsure(), box_threshold=float("nan"))
 
 
 def test_smoothing_steadies_and_records_have_ids(estimator, detector, draw_frame) -> None:
