@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all: a temporary file beside the target, then a rename."""
+"""Files that are written whole or not at all: a temporary file beside the target, then a rename.
+
+And files that are read, or cannot be, in words.
+"""
 
 import json
 import os
@@ -39,6 +42,42 @@ def write_bytes_atomically(path: str | Path, data: bytes) -> None:
 def write_json_atomically(path: str | Path, value: Any, indent: int | None = None) -> None:
     """Writes a value as JSON, whole or not at all; NaN and infinity are refused (ValueError)."""
     write_bytes_atomically(path, json.dumps(value, indent=indent, allow_nan=False).encode())
+
+
+def check_can_write(path: str | Path) -> None:
+    """Finds out before long work whether a file can be written after it; folders that it lacks can be made then.
+
+    Raises:
+        OSError: if it is a folder, or nothing can be written where it goes; the message says what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give a file in it")
+    try:
+        # a part of the path that is a file ends the search too, and refuses the trial
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written ({error.strerror}): choose another place") from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: of the system's kind, with a message that names the file and says what to do.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file at {Path(path).absolute()}: check its name and folder") from error
+    except IsADirectoryError as error:
+        raise IsADirectoryError(f"{path} is a folder: give a file in it") from error
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read by you: change its permissions") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}): fetch it again, or check its disk") from error
 
 
 def _umask() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posedy.files import replacing, write_bytes_atomically, write_json_atomically
+from posedy.files import check_can_write, read_bytes, replacing, write_bytes_atomically, write_json_atomically
 
 
 def test_writes_and_replaces(tmp_path):
@@ -107,3 +107,32 @@ def test_json_refuses_what_is_no_json(tmp_path, number):
     with pytest.raises(TypeError):
         write_json_atomically(path, Path())
     assert json.loads(path.read_text()) == [1]
+
+
+def test_whether_a_file_can_be_written_is_known_before(tmp_path):
+    check_can_write(tmp_path / "new" / "folder" / "file.json")
+    check_can_write(str(tmp_path / "file.json"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(IsADirectoryError, match="is a folder: give a file in it"):
+        check_can_write(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"file/b\.json cannot be written \(Not a directory\): choose another"):
+        check_can_write(tmp_path / "file" / "b.json")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_known_before(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=r"file\.json cannot be written \(Permission denied\)"):
+        check_can_write(tmp_path / "file.json")
+
+
+def test_files_that_cannot_be_read_are_named_with_what_to_do(tmp_path):
+    (tmp_path / "a").write_bytes(b"all")
+    assert read_bytes(str(tmp_path / "a")) == b"all"
+    with pytest.raises(FileNotFoundError, match=r"^no file at .*absent: check its name and folder"):
+        read_bytes(tmp_path / "absent")
+    with pytest.raises(IsADirectoryError, match=r"is a folder: give a file in it"):
+        read_bytes(tmp_path)
+    with pytest.raises(OSError, match=r"cannot be read \(Not a directory\)"):
+        read_bytes(tmp_path / "a" / "b")

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.files import read_bytes
+
 BoolArray = NDArray[np.bool_]
 # Larger coordinates belong to no photo; below, float32 and sums of coordinates stay finite.
 LARGEST_COORDINATE = 1e7
@@ -27,7 +29,7 @@ def load_json(path: Path) -> Any:
         ValueError: if it is not JSON.
     """
     try:
-        return json.loads(path.read_bytes(), object_hook=_without_segmentation)
+        return json.loads(read_bytes(path), object_hook=_without_segmentation)
     except RecursionError:
         raise ValueError("lists or objects are nested too deeply") from None
 

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.files import read_bytes
+
 
 def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]:
     """Reads a photo; grey photos become RGB, transparency is dropped, 16 bits are scaled to 8 (value // 256).
@@ -25,7 +27,7 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
     """
     path = Path(path)
     # OpenCV itself cannot open every path: bytes are read by Python and decoded from memory.
-    data = path.read_bytes()
+    data = read_bytes(path)
     if not data:
         raise OSError(f"photo {path} is empty (0 bytes): fetch it again")
     flags = cv2.IMREAD_COLOR_RGB if honour_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION

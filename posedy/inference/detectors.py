@@ -1,5 +1,6 @@
 """What finds the persons of an image when no boxes are given."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from posedy.device import choose_device
+from posedy.files import read_bytes
 from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
 
 
@@ -76,10 +78,9 @@ def _fetched_weights() -> dict[str, Any]:
 
 
 def _read_state(path: Path) -> Any:
+    data = read_bytes(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a spoiled file runs into
         raise ValueError(f"{path} is not a file of torch's with tensors only") from error
 

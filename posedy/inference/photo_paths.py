@@ -23,12 +23,10 @@ def photo_paths(arguments: Sequence[str]) -> list[Path]:
         if not argument:  # a path would take it for the current folder
             raise ValueError("a word for photos is empty: give a photo, folder or pattern; '.' is the current folder")
         path = Path(argument)
-        if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            found = _only_photos(path.iterdir())
-        else:
-            found = _only_photos(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
+        try:
+            found = _photos_of(path)
+        except OSError as error:
+            raise type(error)(f"{argument} cannot be looked into ({error.strerror}): check its permissions") from error
         if not found:
             if path.is_dir():
                 what = f"folder {argument} has no photo directly in it (looked for {', '.join(PHOTO_SUFFIXES)})"
@@ -40,6 +38,14 @@ def photo_paths(arguments: Sequence[str]) -> list[Path]:
         for photo in found:
             photos.setdefault(photo.resolve(), photo)
     return list(photos.values())
+
+
+def _photos_of(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _only_photos(path.iterdir())
+    return _only_photos(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
 
 
 def _only_photos(paths: Iterable[Path]) -> list[Path]:
