@@ -21,9 +21,7 @@ def read_tables(path: Path, log: FindingLog, overrides: SkeletonConfig | None = 
     try:
         content = load_json(path)
     except OSError as error:
-        log.error(
-            "the annotation file cannot be read", f"{path}: {error.strerror or error}", "Check the path and its rights."
-        )
+        log.error("the annotation file cannot be read", str(error), "Give a file that can be read.")
         return None
     except ValueError as error:
         log.error("the annotation file is not JSON", f"{path}: {error}", "Fetch or write the file again.")

@@ -166,12 +166,17 @@ def _box_source(
     def of_file(photo: Path, image: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
         found = known.of(photo)
         if found is None:
-            raise ValueError(f"{known.path} does not know this photo")
+            hint = (
+                ""
+                if known.lists_photos
+                else ": a list knows photos with boxes only; for others give --annotations FILE"
+            )
+            raise ValueError(f"{known.path} does not know this photo{hint}")
         height, width = image.shape[:2]
         recorded = known.size_of(photo)
         if recorded not in (None, (width, height)):
             turned = (
-                " as stored, before the turn that its EXIF orientation asks for: save it upright and correct its boxes"
+                " as stored, before the turn that its EXIF orientation asks for: save it upright and make new boxes"
                 if recorded == (height, width)
                 else ": give the photo that the boxes belong to"
             )

@@ -5,7 +5,7 @@ never read out of file names.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,14 +30,16 @@ class PhotoBoxes:
     Attributes:
         path: the file.
         by_name: boxes (P, 4) xyxy in image pixels and scores (P,) of each photo that the file knows, by file name.
-        sizes: (width, height) in stored pixels of each photo whose size an annotation file records, by file name.
+        sizes: (width, height) of the pixels that boxes count in, of each photo whose size is recorded, by file name.
         left_out: how many boxes of the file are not among them, by reason.
+        lists_photos: whether photos without boxes are known too, as annotation files tell them.
     """
 
     path: Path
     by_name: Mapping[str, BoxesAndScores]
     sizes: Mapping[str, tuple[int, int]]
     left_out: Mapping[str, int]
+    lists_photos: bool
 
     def of(self, photo: Path) -> BoxesAndScores | None:
         """The boxes of a photo, none of them if it has none, and None if the file does not know the photo.
@@ -53,9 +55,14 @@ class PhotoBoxes:
         return None if name is None else self.sizes.get(name)
 
     def _name_of(self, photo: Path) -> str | None:
-        parts = photo.absolute().parts
-        names = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
-        return next((name for name in names if name in self.by_name), None)
+        return name_of(photo, self.by_name)
+
+
+def name_of(photo: Path, names: Container[str]) -> str | None:
+    """The longest of the names that the photo's path ends in; None if there is none."""
+    parts = photo.absolute().parts
+    ends = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
+    return next((end for end in ends if end in names), None)
 
 
 def boxes_from_file(path: str | Path, annotations: str | Path | None = None, threshold: float = 0.0) -> PhotoBoxes:
@@ -63,7 +70,8 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
 
     Args:
         path: a COCO annotation file, or a list of {"file_name" or "image_id", "bbox": [x, y, width, height], "score"}.
-            The score is 1 where there is none. Persons are of the annotation file's category with keypoints or named
+            The score is 1 where there is none. Entries of a list may have "width" and "height", the size of the photo
+            that the box counts in. Persons are of the annotation file's category with keypoints or named
             person; in a list by itself they have no category_id, or 1.
         annotations: the annotation file of a list with image ids.
         threshold: boxes with lower scores are left out, and so are crowds and boxes without area.
@@ -105,11 +113,13 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
     usable = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(scores)
 
     of_photo: dict[str, list[int]] = defaultdict(list)
+    photos = [_photo_of(entry, index, names, path) for index, entry in enumerate(entries)]
+    if isinstance(content, list):
+        sizes = _sizes_of_list(entries, photos, sizes, path)
     for name in names.values() if names is not None else ():
         of_photo[name] = []
     left_out: Counter[str] = Counter()
-    for index, entry in enumerate(entries):
-        photo = _photo_of(entry, index, names, path)
+    for index, (entry, photo) in enumerate(zip(entries, photos, strict=True)):
         if photo is None:
             left_out[f"on photos that {Path(annotations or path).name} does not list"] += 1
             continue
@@ -125,17 +135,17 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
         else:
             kept.append(index)
     by_name = {name: (boxes[indices], scores[indices].astype(np.float32)) for name, indices in of_photo.items()}
-    return PhotoBoxes(path, by_name, sizes, left_out)
+    return PhotoBoxes(path, by_name, sizes, left_out, lists_photos=names is not None)
 
 
-def named_images(annotations: Path) -> tuple[dict[str, int | str], int]:
-    """The ids of an annotation file's images by their file names, and the category id of persons.
+def named_images(annotations: Path) -> tuple[dict[str, int | str], dict[str, tuple[int, int]], int]:
+    """Ids and recorded sizes of an annotation file's images, by their file names, and the category id of persons.
 
     Raises:
         OSError, ValueError: see `boxes_from_file`.
     """
-    names, _, person = _photos_and_category(_load(annotations), annotations)
-    return {name: image_id for image_id, name in names.items()}, person
+    names, sizes, person = _photos_and_category(_load(annotations), annotations)
+    return {name: image_id for image_id, name in names.items()}, sizes, person
 
 
 def _load(path: Path) -> Any:
@@ -162,6 +172,38 @@ def _photo_of(entry: Mapping[str, Any], index: int, names: Mapping[Any, str] | N
     return names.get(image_id)
 
 
+def _sizes_of_list(
+    entries: Sequence[Mapping[str, Any]], photos: Sequence[str | None], known: Mapping[str, tuple[int, int]], path: Path
+) -> dict[str, tuple[int, int]]:
+    """The sizes that the annotation file knows and those that the entries of a list say; all of them must agree."""
+    sizes = dict(known)
+    for index, (entry, photo) in enumerate(zip(entries, photos, strict=True)):
+        said = entry.get("width"), entry.get("height")
+        if photo is None or said == (None, None):
+            continue
+        size = _size(*said)
+        if size is None:
+            raise ValueError(
+                f"{path}: entry {index} has width {said[0]!r:.60} and height {said[1]!r:.60}: they are the size of its "
+                "photo in whole pixels; write both, or none"
+            )
+        if sizes.setdefault(photo, size) != size:
+            other = "{} x {}".format(*sizes[photo])
+            raise ValueError(
+                f"{path}: entry {index} counts in {size[0]} x {size[1]} pixels, but {photo} has {other} by "
+                f"{'the annotation file' if photo in known else 'an entry before'}: all boxes of a photo count in the "
+                "same pixels; make them again"
+            )
+    return sizes
+
+
+def _size(width: Any, height: Any) -> tuple[int, int] | None:
+    """The size if both are whole numbers from 1."""
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return width, height
+    return None
+
+
 def _photos_and_category(content: Any, path: Path) -> tuple[dict[Any, str], dict[str, tuple[int, int]], int]:
     """File names by image id, sizes by file name, and the category id of persons, of an annotation file."""
     images = content.get("images") if isinstance(content, dict) else None
@@ -177,9 +219,9 @@ def _photos_and_category(content: Any, path: Path) -> tuple[dict[Any, str], dict
                 f"{path}: entry {index} of 'images' has id {image['id']!r:.60}, it must be an integer or text"
             )
         name = names[image["id"]] = _normal(image["file_name"])
-        width, height = image.get("width"), image.get("height")
-        if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-            sizes[name] = width, height
+        size = _size(image.get("width"), image.get("height"))
+        if size is not None:
+            sizes[name] = size
     repeated = [name for name, count in Counter(names.values()).items() if count > 1]
     if repeated or len(names) < len(images):
         raise ValueError(f"{path}: two images have the same {'file_name ' + repeated[0] if repeated else 'id'}")

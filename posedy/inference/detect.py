@@ -95,7 +95,7 @@ def known_photos(annotations: Path, photos: Sequence[Path]) -> tuple[dict[Path, 
     """
     from posedy.inference.box_files import named_images
 
-    by_name, category = named_images(annotations)
+    by_name, _, category = named_images(annotations)
     ids: dict[Path, int | str] = {}
     for photo in photos:
         parts = photo.absolute().parts

@@ -56,7 +56,7 @@ def test_boxes_from_a_file_and_a_photo_that_it_does_not_know(net: PoseNet, photo
     assert [person["box_score"] for person in record["persons"]] == [0.9, 0.5]
     assert record["persons"][0]["box_xyxy"] == [10, 20, 120, 140]
     assert list(done.failures) == [photos[1]]
-    assert "does not know this photo" in done.failures[photos[1]]
+    assert "does not know this photo: a list knows photos with boxes only" in done.failures[photos[1]]
     with pytest.raises(ValueError, match=r"knows none of the 1 photos: .*'a\.png'.*b\.png"):
         annotate_photos(photos[1:], net, tmp_path / "other", boxes_file=file, report=lambda line: None)
     assert not (tmp_path / "other").exists()
@@ -129,6 +129,12 @@ def test_boxes_of_another_size_of_photo_are_not_used(net: PoseNet, photo: np.nda
     assert "upright the photo is 150 x 200 pixels, the boxes count in 200 x 150 as stored" in done.failures[photos[1]]
     assert "EXIF" in done.failures[photos[1]]
     assert "is 100 x 75 pixels, the boxes count in 200 x 150: give the photo" in done.failures[photos[2]]
+    entries = [{"file_name": path.name, "width": 200, "height": 150, "bbox": [10, 20, 60, 70]} for path in photos]
+    file.write_text(json.dumps(entries))
+    assert (
+        annotate_photos(photos, net, out, boxes_file=file, device="cpu", report=lambda line: None).failures
+        == done.failures
+    )
 
 
 def test_zero_boxes_are_zero_persons(net: PoseNet, photos: list[Path], tmp_path: Path) -> None:

@@ -66,6 +66,21 @@ def test_recorded_sizes_are_kept(annotations: Path, tmp_path: Path) -> None:
     assert boxes_from_file(entries).size_of(Path("a.jpg")) is None
 
 
+def test_a_list_tells_the_sizes_that_its_boxes_count_in(annotations: Path, tmp_path: Path) -> None:
+    sized = {"file_name": "a.jpg", "bbox": [1, 2, 3, 4], "width": 100, "height": 80}
+    plain = {"file_name": "a.jpg", "bbox": [1, 2, 3, 4], "width": None}
+    path = tmp_path / "boxes.json"
+    for found in (boxes_from_file(write(path, [sized, plain, sized])), boxes_from_file(path, annotations)):
+        assert found.size_of(Path("x/a.jpg")) == (100, 80)
+    turned = {**sized, "width": 80, "height": 100}
+    with pytest.raises(ValueError, match=r"entry 2 counts in 80 x 100 pixels, but a\.jpg has 100 x 80 by an entry bef"):
+        boxes_from_file(write(path, [plain, sized, turned]))
+    with pytest.raises(ValueError, match=r"entry 0 counts in 80 x 100 .* has 100 x 80 by the annotation file"):
+        boxes_from_file(write(path, [turned]), annotations)
+    with pytest.raises(ValueError, match=r"entry 1 has width 100 and height None: .* write both, or none"):
+        boxes_from_file(write(path, [plain, {**sized, "height": None}]))
+
+
 def test_a_list_with_file_names(tmp_path: Path) -> None:
     entries = [
         {"file_name": "a.jpg", "bbox": [1, 2, 3, 4], "score": 0.9},
