@@ -115,7 +115,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list):
         raise CocoFileError(
             f"{path} holds a {type(entries).__name__} instead of a list of boxes, each with image_id, bbox and score: "
-            "an annotation file is no file of detections"
+            "an annotation file is no file of detections; posedy detect writes such a list if given --annotations FILE"
         )
     if not entries:
         raise CocoFileError(f"{path}: the list is empty; let a detector fill it, with a low score threshold")
