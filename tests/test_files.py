@@ -113,8 +113,10 @@ def test_whether_a_file_can_be_written_is_known_before(tmp_path):
     check_can_write(tmp_path / "new" / "folder" / "file.json")
     check_can_write(str(tmp_path / "file.json"))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(IsADirectoryError, match="is a folder: give a file in it"):
+    with pytest.raises(IsADirectoryError, match=r"cannot be written \(it is a folder\): choose another file"):
         check_can_write(tmp_path)
+    with pytest.raises(OSError, match=r"cannot be written \(File name too long\)"):
+        check_can_write(tmp_path / f"{'x' * 250}.b")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"file/b\.json cannot be written \(Not a directory\): choose another"):
         check_can_write(tmp_path / "file" / "b.json")
@@ -136,3 +138,16 @@ def test_files_that_cannot_be_read_are_named_with_what_to_do(tmp_path):
         read_bytes(tmp_path)
     with pytest.raises(OSError, match=r"cannot be read \(Not a directory\)"):
         read_bytes(tmp_path / "a" / "b")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes in folders are POSIX's")
+def test_pipes_and_devices_are_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="pipe is a device or a pipe, which a file would take the place of"):
+        write_bytes_atomically(pipe, b"")
+    assert pipe.is_fifo()
+    # no more than a question here: a failing test that writes would harm the machine
+    for path in (pipe, Path("/dev/null"), Path("/dev/stdout")):
+        with pytest.raises(OSError, match=r"cannot be written \(it is a device or a pipe\)"):
+            check_can_write(path)

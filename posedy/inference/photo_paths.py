@@ -26,7 +26,9 @@ def photo_paths(arguments: Sequence[str]) -> list[Path]:
         try:
             found = _photos_of(path)
         except OSError as error:
-            raise type(error)(f"{argument} cannot be looked into ({error.strerror}): check its permissions") from error
+            raise type(error)(
+                f"{argument} cannot be looked into ({error.strerror}): check its name and permissions"
+            ) from error
         if not found:
             if path.is_dir():
                 what = f"folder {argument} has no photo directly in it (looked for {', '.join(PHOTO_SUFFIXES)})"

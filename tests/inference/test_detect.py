@@ -182,7 +182,7 @@ def test_an_unreadable_photo_does_not_lose_the_others(
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("train", "is a folder"),
+        ("train", "it is a folder"),
         ("train/turned.jpg", "would take the place of"),
         ("known.json", "would take the place of"),
         ("known.json/b.json", "cannot be written"),
