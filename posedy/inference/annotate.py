@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.photos import read_photo
 from posedy.drawing import DRAW_THRESHOLD
-from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.files import check_can_write, write_bytes_atomically, write_json_atomically
 from posedy.inference.box_files import boxes_from_file
 from posedy.inference.box_threshold import BOX_THRESHOLD
 from posedy.inference.boxes import checked_boxes
@@ -85,6 +85,7 @@ def annotate_photos(
         raise ValueError("--detector-weights belongs to --detect")
     if whole and detect:
         raise ValueError(f"give one way only? The ways are {_WAYS}")
+    check_can_write(Path(out) / KEYPOINTS_FILE)
     detector: Detector | None = WholeImage() if whole else None
     if detect:
         detector = TorchvisionDetector(detector_weights, device, box_threshold)

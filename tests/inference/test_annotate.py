@@ -166,6 +166,12 @@ def test_a_photo_is_never_written_over(net: PoseNet, photo: np.ndarray, tmp_path
     assert path.read_bytes() == before
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/keypoints\.json cannot be written \(Not a directory\)"):
+        annotate_photos(photos, "no such model", tmp_path / "file", whole=True)
+
+
 def test_equal_names_get_numbers() -> None:
     photos = [Path(name) for name in ("x/a.jpg", "y/a.png", "z/A.jpg", "a-2.jpg", "b.c.jpg", "b.jpg")]
     names = drawing_names(photos)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
+from posedy.files import check_can_write
 from posedy.inference.annotate import drawing_names
 from posedy.inference.box_threshold import BOX_THRESHOLD
 from posedy.inference.detectors import Detector
@@ -52,6 +53,9 @@ def annotate_videos(
 
     Returns:
         The sources that could not be done.
+
+    Raises:
+        OSError: if nothing can be written into `out`.
     """
     failures: list[Path | int] = []
     window = _window() if show else None
@@ -60,6 +64,7 @@ def annotate_videos(
     names = drawing_names(
         [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
     )
+    check_can_write(out / names[0])
     originals = {source.resolve() for source in sources if isinstance(source, Path)}
     for source, name in zip(sources, names, strict=True):
         video, lines = out / name, (out / name).with_suffix(".jsonl")
