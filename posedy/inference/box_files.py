@@ -109,7 +109,8 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
         for culprit in np.flatnonzero(bad):
             came = entries[culprit].get(key)
             raise ValueError(f"{path}: entry {culprit} has {key} {came!r:.60}, it must be {wanted}")
-    boxes = xywh_to_xyxy(rows).astype(np.float32).reshape(-1, 4)
+    with np.errstate(over="ignore", invalid="ignore"):  # such boxes are left out below
+        boxes = xywh_to_xyxy(rows).astype(np.float32).reshape(-1, 4)
     usable = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(scores)
 
     of_photo: dict[str, list[int]] = defaultdict(list)
@@ -225,14 +226,17 @@ def _photos_and_category(content: Any, path: Path) -> tuple[dict[Any, str], dict
     repeated = [name for name, count in Counter(names.values()).items() if count > 1]
     if repeated or len(names) < len(images):
         raise ValueError(f"{path}: two images have the same {'file_name ' + repeated[0] if repeated else 'id'}")
-    categories = [category for category in content.get("categories") or () if isinstance(category, dict)]
+    listed = content.get("categories", [])
+    if not isinstance(listed, list):
+        raise ValueError(f"{path}: 'categories' is {listed!r:.60}, it must be a list of objects with id and name")
+    categories = [category for category in listed if isinstance(category, dict)]
     for fits in (lambda category: category.get("keypoints"), lambda category: category.get("name") == "person"):
         found = [category.get("id") for category in categories if fits(category)]
         if len(found) == 1 and isinstance(found[0], int):
             return names, sizes, found[0]
     if categories:
-        listed = [category.get("name") for category in categories]
-        raise ValueError(f"{path}: none or several of its categories {listed} have keypoints or are named person")
+        found_names = [category.get("name") for category in categories]
+        raise ValueError(f"{path}: none or several of its categories {found_names} have keypoints or are named person")
     return names, sizes, _PERSON
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,15 @@ def test_a_list_with_file_names(tmp_path: Path) -> None:
         {"file_name": "a.jpg", "bbox": [5, 6, 7, 8], "score": 0.29},
         {"file_name": "a.jpg", "bbox": [5, 6, 7, 8], "score": 0.9, "category_id": 2},
         {"file_name": "a.jpg", "bbox": [9, 9, 1, 1]},
+        {"file_name": "a.jpg", "bbox": [1, 1, 1e300, 1e300]},
+        {"file_name": "a.jpg", "bbox": [math.inf, 1, -math.inf, 1]},
     ]
     found = boxes_from_file(write(tmp_path / "boxes.json", entries), threshold=0.3)
     assert set(found.by_name) == {"a.jpg", "sub/b.jpg"}
     boxes, scores = found.by_name["a.jpg"]
     assert boxes.tolist() == [[1, 2, 4, 6], [9, 9, 10, 10]]
     np.testing.assert_allclose(scores, [0.9, 1])
-    assert found.left_out == {"with scores under 0.3": 1, "of another category": 1}
+    assert found.left_out == {"with scores under 0.3": 1, "of another category": 1, "without area": 2}
 
 
 def test_a_list_with_image_ids_needs_the_annotations(annotations: Path, tmp_path: Path) -> None:
@@ -136,6 +139,7 @@ def test_the_category_with_keypoints_is_the_person(tmp_path: Path) -> None:
         ([{"bbox": [1, 2, 3, 4]}], "entry 0 has neither a file_name nor an image_id"),
         ({"annotations": [], "images": [{"id": 1}]}, "entry 0 of 'images' needs an id and a file_name"),
         ({"annotations": []}, "no list under 'images'"),
+        ({"annotations": [], "images": [], "categories": 7}, "'categories' is 7, it must be a list"),
         (
             {"annotations": [], "images": [{"id": [1], "file_name": "a"}]},
             r"entry 0 of 'images' has id \[1\], it must be",
