@@ -56,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detector-weights", type=Path, metavar="FILE", help="the detector's weights, where nothing can be fetched"
     )
     parser.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="the annotation file of --boxes with image_id instead of names"
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="the annotation file of a list of boxes: it knows image_id, and photos without persons",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
