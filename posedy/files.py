@@ -1,32 +1,43 @@
 """Files that are written whole or not at all: a temporary file beside the target, then a rename.
 
+A link stays a link: its target is written. Pipes and devices, which cannot be replaced, get everything at the end.
+
 And files that are read, or cannot be, in words.
 """
 
 import errno
 import json
 import os
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` (same suffix) that takes its place when the block ends without an error.
+    """Yields a temporary path (same suffix) whose file takes the place of `path` when the block ends without an error.
 
-    The folder is made if needed. After an error, or a kill, the old file is still there unharmed.
+    It is beside `path`, and the folder is made if needed. After an error, or a kill, the old file is still there
+    unharmed. What is no file but can be written into gets the content of the temporary one, which then is elsewhere.
 
     Raises:
-        OSError: if the path is a device or a pipe, which the rename would put an end to for the whole machine.
+        OSError: if the file cannot be written.
     """
     path = Path(path)
-    if _is_special(path):
-        raise OSError(f"{path} is a device or a pipe, which a file would take the place of: choose another file")
+    if _is_written_into(path):
+        with _poured_into(path) as temporary:
+            yield temporary
+        return
+    suffix, path = path.suffix, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -54,15 +65,14 @@ def check_can_write(path: str | Path) -> None:
     """Finds out before long work whether a file can be written after it; folders that it lacks can be made then.
 
     Raises:
-        OSError: if it is a folder, a device or a pipe, or nothing can be written where it goes; the message says what
-            to do.
+        OSError: if it is a folder, or nothing can be written where it goes; the message says what to do.
     """
     path = Path(path)
+    if _is_written_into(path):
+        return
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        if _is_special(path):
-            raise OSError(errno.EINVAL, "it is a device or a pipe")
         # a part of the path that is a file ends the search too, and refuses the trial
         folder = next(folder for folder in path.absolute().parents if folder.exists())
         # under the name that `replacing` gives it, which is longer than the file's own
@@ -90,9 +100,26 @@ def read_bytes(path: str | Path) -> bytes:
         raise OSError(f"{path} cannot be read ({error.strerror}): fetch it again, or check its disk") from error
 
 
-def _is_special(path: Path) -> bool:
-    """Whether it is a device or a pipe, or a link in /dev such as /dev/stdout, which may lead to a file."""
-    return (path.exists() and not path.is_file() and not path.is_dir()) or path.parent.resolve() == Path("/dev")
+def _is_written_into(path: Path) -> bool:
+    """Whether a path is there and neither a file nor a folder; a file behind /dev/stdout gets other output too."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return str(path) in _STREAMS or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextmanager
+def _poured_into(path: Path) -> Iterator[Path]:
+    """Yields a temporary path whose content goes into `path` when the block ends without an error."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        sys.stdout.flush()  # what was printed before comes before
+        stream = _STREAMS.get(str(path))
+        target = path.open("wb") if stream is None else os.fdopen(os.dup(stream), "wb")
+        with temporary.open("rb") as content, target:
+            shutil.copyfileobj(content, target)
 
 
 def _umask() -> int:
