@@ -14,40 +14,64 @@ from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region, w
 
 _PERSONS_OF_A_ROW = 6
 _TILE = (144, 192)
+_GREY = 96
 
 
-def best_median_worst(persons: MatchedPersons, photo_of: Callable[[Any], Path]) -> NDArray[np.uint8]:
+def shown_persons(persons: MatchedPersons) -> dict[str, NDArray[np.int64]]:
+    """The indices of the persons in each row of the picture, by the row's name."""
+    ranking = np.argsort(-persons.oks, kind="stable")
+    count = min(_PERSONS_OF_A_ROW, len(ranking))
+    middle = max((len(ranking) - count) // 2, 0)
+    return {
+        "best": ranking[:count],
+        "median": ranking[middle : middle + count],
+        "worst": ranking[len(ranking) - count :],
+    }
+
+
+def best_median_worst(
+    persons: MatchedPersons,
+    photo_of: Callable[[Any], Path],
+    on_missing: Callable[[Any, Exception], object] | None = None,
+) -> NDArray[np.uint8]:
     """Three rows of tiles, each the truth (left) beside the prediction (right) and its OKS: RGB.
 
     Args:
         persons: with the poses that they were matched with.
         photo_of: the photo of an image id.
+        on_missing: called with the image id and the error of each photo that cannot be read, once for each person on
+            it, whose poses then are on grey; without it the error is raised.
 
     Raises:
         OSError: if a photo cannot be read.
+        ValueError: if `photo_of` knows no photo.
     """
-    ranking = np.argsort(-persons.oks, kind="stable")
-    count = min(_PERSONS_OF_A_ROW, len(ranking))
-    middle = max((len(ranking) - count) // 2, 0)
     rows = []
-    for name, chosen in (
-        ("best", ranking[:count]),
-        ("median", ranking[middle : middle + count]),
-        ("worst", ranking[len(ranking) - count :]),
-    ):
-        pairs = [_pair(persons, int(person), photo_of, f"{name} {persons.oks[person]:.2f}") for person in chosen]
+    for name, chosen in shown_persons(persons).items():
+        pairs = []
+        for person in chosen.tolist():
+            words, image_id = f"{name} {persons.oks[person]:.2f}", persons.image_ids[person]
+            photo: NDArray[np.uint8] | None = None
+            try:
+                photo = read_photo(photo_of(image_id))
+            except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+                if on_missing is None:
+                    raise
+                on_missing(image_id, error)
+                words += ", no photo"
+            pairs.append(_pair(persons, person, photo, words))
         rows.append(np.hstack(pairs))
     return np.vstack(rows)
 
 
-def _pair(persons: MatchedPersons, person: int, photo_of: Callable[[Any], Path], words: str) -> NDArray[np.uint8]:
-    photo = read_photo(photo_of(persons.image_ids[person]))
+def _pair(persons: MatchedPersons, person: int, photo: NDArray[np.uint8] | None, words: str) -> NDArray[np.uint8]:
     box = xywh_to_xyxy(persons.boxes[person])
     if not (box[2:] > box[:2]).all():  # what is labelled says where the person is
         points = persons.truth[person, persons.labelled[person]]
         box = np.concatenate([points.min(axis=0) - 1, points.max(axis=0) + 1])
     image_to_tile = image_to_crop_matrix(*padded_region(box, _TILE[0] / _TILE[1]), _TILE)
-    tile = warp_crop(photo, image_to_tile, _TILE)
+    grey = np.full((_TILE[1], _TILE[0], 3), _GREY, dtype=np.uint8)
+    tile = warp_crop(photo, image_to_tile, _TILE) if photo is not None else grey
     tiles = []
     for keypoints, scores in (
         (persons.truth[person], persons.visibility[person]),
