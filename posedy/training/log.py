@@ -67,9 +67,17 @@ def _shown(number: float) -> str:
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:
-    """The rows of a run's metrics.csv, by column name; none if there is no such file yet."""
+    """The rows of a run's metrics.csv, by column name; none if there is no such file yet.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a table of comma-separated values.
+    """
     path = run / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table of comma-separated values ({error}): mend or delete it") from error

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posedy.training.log import RunLog, read_metrics
@@ -37,6 +38,13 @@ def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path
 
 def test_no_file_is_no_rows(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"epoch,loss\n1,\xff\n", b"epoch,loss\n1," + b"2" * 200_000])
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"metrics\.csv is not a table"):
+        read_metrics(tmp_path)
 
 
 def test_a_row_takes_the_place_of_its_epochs_earlier_one_and_steps_are_exact(tmp_path: Path) -> None:
