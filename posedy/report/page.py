@@ -11,7 +11,14 @@ from posedy.evaluation.breakdown import PCK_FRACTIONS
 from posedy.evaluation.coco_metrics import METRIC_NAMES
 from posedy.evaluation.errors import ERROR_CLASSES
 from posedy.report.contents import ReportContents
-from posedy.report.plots import ERROR_COLOURS, plot_calibration, plot_errors, plot_precision_recall, plot_training
+from posedy.report.plots import (
+    ERROR_COLOURS,
+    plot_calibration,
+    plot_errors,
+    plot_precision_recall,
+    plot_training,
+    swatch,
+)
 
 _STYLE = """
 :root { color-scheme: light; --line: #d9dee3; --soft: #5c6770; }
@@ -20,7 +27,7 @@ body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 70rem; color: #1d24
        font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p { margin: .25rem 0 .75rem; max-width: 48rem; color: var(--soft); }
+p { margin: .25rem 0 .75rem; max-width: 48rem; color: var(--soft); overflow-wrap: anywhere; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2.5rem; }
 .columns > section { min-width: 0; }
 .scroll { overflow-x: auto; }
@@ -32,6 +39,9 @@ thead th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
 .protocol td:first-child { color: var(--soft); white-space: nowrap; vertical-align: top; }
 .errors td:last-child { text-align: left; white-space: normal; min-width: 9rem; color: var(--soft); line-height: 1.3; }
 svg, img { max-width: 100%; height: auto; display: block; }
+svg { width: 34rem; }
+.legend { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin-top: .5rem; font-size: .9rem;
+          font-variant-numeric: tabular-nums; }
 .persons img { min-width: 48rem; max-width: none; width: 100%; }
 .swatch { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .4em; }
 """
@@ -128,11 +138,9 @@ def _errors(contents: ReportContents) -> str:
     counts = contents.details.errors.counts.sum(axis=0)
     rows = []
     for name, count in zip(ERROR_CLASSES, counts, strict=True):
-        swatch = f'<span class="swatch" style="background:{ERROR_COLOURS[name]}"></span>{name}'
+        title, share = f"{swatch(ERROR_COLOURS[name])}{name}", f"{count / max(counts.sum(), 1):.1%}"
         cost = contents.details.errors.costs.get(name)
-        rows.append(
-            (swatch, f"{count / max(counts.sum(), 1):.1%}", "" if cost is None else f"{cost:+.3f}", _CLASS_WORDS[name])
-        )
+        rows.append((title, share, "" if cost is None else f"{cost:+.3f}", _CLASS_WORDS[name]))
     rows.append(("all errors", "", f"{contents.details.errors.costs['all']:+.3f}", ""))
     return _table(("", "share", "AP", ""), rows, "errors")
 

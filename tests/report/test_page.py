@@ -1,4 +1,5 @@
 import html.parser
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +15,13 @@ class Parsed(html.parser.HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.words, self.addresses = [], [], []
+        self.open, self.words, self.addresses, self.ids = [], [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
+        self.ids += [value for name, value in attributes if name == "id"]
         self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
 
     def handle_endtag(self, tag):
@@ -38,6 +40,9 @@ def test_the_page_is_whole_and_needs_nothing_else(truth, noised):
     assert parsed.open == []
     assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
     assert "url(http" not in page
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    pointed_at = {address[1:] for address in parsed.addresses if address.startswith("#")}
+    assert pointed_at | set(re.findall(r"url\(#([^)]*)\)", page)) <= set(parsed.ids)
     assert f"a <network>: AP {contents.metrics['AP']:.3f}" in parsed.words
     assert "gt & more" in parsed.words
     for heading in ("Numbers", "Protocol", "Precision and recall", "Errors", "Keypoints", "Scores"):
@@ -67,3 +72,20 @@ def test_what_is_undefined_is_a_dash(truth, noised):
     empty = {"size": {"nobody": Part(0, np.nan, np.nan, np.nan)}}
     words = Parsed(render(replace(contents, details=replace(contents.details, parts=empty)))).words
     assert words[words.index("nobody") + 1 :][:8].count("–") == 3
+
+
+def test_names_of_keypoints_are_words_not_formulas(truth, noised):
+    names = [f"${index}<\\frac$" for index in range(17)]
+    odd = replace(truth, category={**truth.category, "keypoints": names, "sigmas": [0.05] * 17})
+    parsed = Parsed(render(gather("x", [], odd, noised(6))))
+    assert parsed.words.count(names[3]) == 2
+
+
+def test_one_keypoint_is_enough(truth, noised):
+    one = replace(
+        truth,
+        category={"id": 1, "name": "dot", "keypoints": ["dot"], "sigmas": [0.1]},
+        annotations=tuple({**person, "keypoints": person["keypoints"][:3]} for person in truth.annotations),
+    )
+    results = [{**result, "keypoints": result["keypoints"][:3]} for result in noised(2)]
+    assert Parsed(render(gather("x", [], one, results))).words.count("dot") == 2
