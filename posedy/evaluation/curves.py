@@ -42,6 +42,11 @@ class Calibration:
             return np.nan
         return float(np.average(np.abs(self.score - self.outcome), weights=self.count))
 
+    @property
+    def of_probabilities(self) -> bool:
+        """Whether the scores can be probabilities: each bin's mean is in [0, 1]; single peaks may be a little out."""
+        return bool(((self.score >= 0) & (self.score <= 1)).all())
+
 
 def precision_recall(
     annotations: AnnotationSource | KeypointTruth, results: list[dict[str, Any]], sigmas: Sequence[float] | None = None

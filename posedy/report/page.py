@@ -92,12 +92,7 @@ def render(contents: ReportContents) -> str:
                 "Bad poses of the others count against a part: its AP falls with its size; not so AR and OKS.",
                 _parts(contents),
             ),
-            _section(
-                "Scores",
-                "Poses: their score beside their OKS, 0 for those of nobody. Keypoints: their score beside their "
-                "similarity with the truth. Ten bins of equally many; calibrated scores are on the diagonal.",
-                plot_calibration({"poses": contents.pose_calibration, "keypoints": contents.keypoint_calibration}),
-            ),
+            _scores(contents),
             _section("Training", "", plot_training(contents.training)) if contents.training else "",
             "</div>",
             _persons(contents),
@@ -173,6 +168,24 @@ def _parts(contents: ReportContents) -> str:
         ]
         tables.append(_table((title, "persons", "AP", "AR", "OKS"), rows))
     return "<br>".join(tables)
+
+
+def _scores(contents: ReportContents) -> str:
+    words = (
+        "Poses: their score beside their OKS, 0 for those of nobody. Keypoints: their score beside their "
+        "similarity with the truth. Ten bins of equally many; calibrated scores are on the diagonal."
+    )
+    shown = {}
+    for name, calibration in (("poses", contents.pose_calibration), ("keypoints", contents.keypoint_calibration)):
+        if calibration.of_probabilities:
+            shown[name] = calibration
+        else:
+            low, high = calibration.score[[0, -1]]
+            words += (
+                f" Scores of {name} are no probabilities, which are from 0 to 1: the means of the bins go from "
+                f"{low:.3g} to {high:.3g}; their calibration is left out."
+            )
+    return _section("Scores", words, plot_calibration(shown) if shown else "")
 
 
 def _persons(contents: ReportContents) -> str:

@@ -33,3 +33,11 @@ def test_bins_hold_equally_many_by_rising_score():
 def test_fewer_cases_than_bins_and_none():
     assert calibrate([0.5, 0.7], [1, 0]).count.tolist() == [1, 1]
     assert np.isnan(calibrate([], []).error)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(0, 1, True), (-0.001, 1.02, True), (0, 30, False), (-5, 0.5, False), (0, 1.2, False)]
+)
+def test_scores_that_are_no_probabilities_are_known(low, high, expected):
+    assert calibrate(np.linspace(low, high, 1000), np.zeros(1000)).of_probabilities == expected
+    assert calibrate([], []).of_probabilities

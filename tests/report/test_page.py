@@ -74,6 +74,18 @@ def test_what_is_undefined_is_a_dash(truth, noised):
     assert words[words.index("nobody") + 1 :][:8].count("–") == 3
 
 
+def test_scores_that_are_no_probabilities_have_no_calibration(truth, noised):
+    results = [{**result, "score": 30 * result["score"]} for result in noised(6)]
+    contents = gather("x", [], truth, results)
+    page = render(contents)
+    assert "Scores of poses are no probabilities" in page
+    assert "poses, mean distance" not in page
+    assert "keypoints, mean distance" in page
+    page = render(replace(contents, keypoint_calibration=contents.pose_calibration))
+    assert "Scores of keypoints are no probabilities" in page
+    assert "mean distance" not in page
+
+
 def test_names_of_keypoints_are_words_not_formulas(truth, noised):
     names = [f"${index}<\\frac$" for index in range(17)]
     odd = replace(truth, category={**truth.category, "keypoints": names, "sigmas": [0.05] * 17})
