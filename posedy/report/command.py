@@ -1,16 +1,19 @@
 """The command `posedy report`: finds what belongs to results, measures, writes the page."""
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from posedy.data.columns import load_json
 from posedy.evaluation.results import read_results
 from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
 from posedy.report.contents import gather
 from posedy.report.page import render
+from posedy.skeleton import Skeleton
 from posedy.training.log import read_metrics
 
 
@@ -28,7 +31,8 @@ def write_report(
             the annotation file and the photos, metrics.csv there or one folder up the training.
         out: of the report; by default report.html beside the results.
         annotations: the truth, in place of what metrics.json says.
-        images: the folder of photos, in place of what metrics.json says; without photos there are no pictures.
+        images: the folder of photos, in place of what metrics.json says; without photos there are no pictures, and
+            those that are missing bring a warning.
         sigmas: of OKS, one for all or one for each keypoint; by default the annotation file's.
 
     Returns:
@@ -45,80 +49,169 @@ def write_report(
             "`posedy test ... --out FOLDER` wrote"
         )
     # beside another results file metrics.json is about other results
-    test = _read_test(results_file.parent / "metrics.json") if results_file.name == "results.json" else {}
+    test_file = results_file.parent / "metrics.json"
+    test = _read_test(test_file) if results_file.name == "results.json" else {}
     data = test.get("data", {})
-    category = data.get("category") if annotations is None else None
-    if annotations is None and "annotations" not in data:
-        raise ValueError(f"{results_file}: nothing beside it tells the annotation file: give --annotations FILE")
-    annotations = annotations if annotations is not None else Path(data["annotations"])
     if images is None and "images" in data:
-        images = Path(data["images"])
-    truth = KeypointTruth.from_coco(annotations)
-    if category:  # with what the configuration said about the keypoints
-        truth = replace(truth, category=category)
+        images = _found(Path(data["images"]), test_file.parent)
+    if annotations is not None:
+        truth = KeypointTruth.from_coco(annotations)
+    elif "annotations" in data:
+        annotations = _found(Path(data["annotations"]), test_file.parent)
+        if not annotations.exists():
+            raise FileNotFoundError(
+                f"{test_file}: the annotation file {annotations} is not there{_tried(annotations, test_file.parent)}: "
+                "give --annotations FILE"
+            )
+        truth = _with_category(KeypointTruth.from_coco(annotations), data.get("category"), test_file)
+    else:
+        raise ValueError(f"{results_file}: nothing beside it tells the annotation file: give --annotations FILE")
     if sigmas is not None and len(sigmas) == 1:
         sigmas = [*sigmas] * truth.num_keypoints
     contents = gather(
-        test.get("model", results_file.name),
-        _protocol(test, results_file, annotations, sigmas),
+        str(test.get("model", results_file.name)),
+        _protocol(test, results_file, annotations),
         truth,
         read_results(results_file, truth.num_keypoints),
         sigmas=sigmas,
-        photo_of=_photos(annotations, images),
+        photo_of=_photos(annotations, images) if images is not None else None,
         training=_read_training(results_file.parent),
     )
+    if contents.missing_photos and images is not None:
+        where = "" if images.is_dir() else f"; no folder {images}{_tried(images, test_file.parent)}"
+        warnings.warn(f"{contents.missing_photos}{where}: give --images FOLDER", stacklevel=2)
     out = out if out is not None else results_file.parent / "report.html"
     write_bytes_atomically(out, render(contents).encode())
     return out
 
 
 def _read_test(path: Path) -> Mapping[str, Any]:
-    """What `posedy test` wrote beside the results, nothing if it did not."""
+    """What `posedy test` wrote beside the results, nothing if it did not; what it says about the data is checked."""
+    again = "delete it or run posedy test again"
     try:
-        content = json.loads(path.read_bytes())
+        content = load_json(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): delete it or run posedy test again") from error
-    return content if isinstance(content, Mapping) else {}
+        raise ValueError(f"{path} is not JSON ({error}): {again}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} must hold a dictionary, got {_shown(content)}: {again}")
+    data = content.get("data", {})
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{path}: 'data' must be a dictionary of paths, got {_shown(data)}: {again}")
+    for name in ("annotations", "images"):
+        if name in data and not (isinstance(data[name], str) and data[name]):
+            raise ValueError(f"{path}: data.{name} must be a path, got {_shown(data[name])}: {again}")
+    return content
+
+
+def _shown(value: Any) -> str:
+    """A value of a JSON file, not longer than a line."""
+    return f"{json.dumps(value):.60}"
+
+
+def _found(path: Path, folder: Path) -> Path:
+    """A path that metrics.json holds, where it is: a test wrote it as seen from the working directory it had.
+
+    That is the one of now, or, if the test's folder was given as a relative path too, one of the folders above it. A
+    path that is nowhere stays as it is.
+    """
+    places = (Path(), folder.absolute(), *folder.absolute().parents)
+    return next((place / path for place in places if (place / path).exists()), path)
+
+
+def _tried(path: Path, folder: Path) -> str:
+    """Where `_found` looked, for errors."""
+    if path.is_absolute():
+        return ""
+    return f", neither in the working directory {Path.cwd()} nor in {folder.absolute()} and the folders above it"
+
+
+def _with_category(truth: KeypointTruth, category: Any, path: Path) -> KeypointTruth:
+    """The truth with what the test's configuration said about the keypoints, such as sigmas."""
+    if category is None:
+        return truth
+    own = truth.category
+    if not isinstance(category, Mapping) or any(category.get(key) != own[key] for key in ("id", "keypoints")):
+        raise ValueError(
+            f"{path}: data.category must be the category of {truth.source}, with id {own['id']} and the "
+            f"same keypoints, got {_shown(category)}: give --annotations FILE or run posedy test again"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is measured later warns too
+            Skeleton.from_coco_category(category)
+    except ValueError as error:
+        raise ValueError(f"{path}: data.category: {error}; give --annotations FILE or run posedy test again") from error
+    return replace(truth, category=category)
 
 
 def _read_training(folder: Path) -> list[dict[str, str]]:
-    rows = read_metrics(folder) or read_metrics(folder.parent)
-    return rows if rows and {"epoch", "loss"} <= rows[0].keys() else []  # else it is no training's
+    """The rows of the training that the test belongs to; what is no training's table is passed over."""
+    for run in (folder, folder.parent):
+        try:
+            if rows := read_metrics(run):
+                return rows if _is_training(rows, run / "metrics.csv") else []
+        except ValueError as error:
+            warnings.warn(f"the report leaves the training out: {error}", stacklevel=3)
+            return []
+    return []
 
 
-def _protocol(
-    test: Mapping[str, Any], results: Path, annotations: Path, sigmas: Sequence[float] | None
-) -> list[tuple[str, str]]:
+def _is_training(rows: Sequence[Mapping[str, str]], path: Path) -> bool:
+    """Whether the rows of a metrics.csv are a training's.
+
+    Raises:
+        ValueError: if they are, and a number is none.
+    """
+    if not {"epoch", "loss"} <= rows[0].keys():
+        return False
+    for index, row in enumerate(rows, start=1):
+        for name in ("epoch", "loss", "AP"):
+            text = row.get(name)
+            if not text and name != "epoch":  # not measured
+                continue
+            try:
+                float(text or "")
+            except ValueError:
+                raise ValueError(
+                    f"{path}: {name} must be a number in each row, got {text!r} in row {index}; mend or delete the row"
+                ) from None
+    return True
+
+
+def _protocol(test: Mapping[str, Any], results: Path, annotations: Path) -> list[tuple[str, str]]:
     rows = [("results", str(results)), ("annotations", str(annotations))]
     if "checkpoint" in test:
         rows.append(("checkpoint", str(test["checkpoint"])))
     protocol = test.get("protocol")
     if isinstance(protocol, Mapping):
-        rows += [(str(name).replace("_", " "), _words(value)) for name, value in protocol.items()]
-    else:
-        rows.append(("rescoring and suppression", "as in the results file"))
-    return rows + ([("sigmas", ", ".join(f"{sigma:g}" for sigma in sigmas))] if sigmas is not None else [])
+        return rows + [(name.replace("_", " "), _words(name, value)) for name, value in protocol.items()]
+    if protocol is not None:
+        warnings.warn(
+            f"{results.parent / 'metrics.json'}: 'protocol' must be a dictionary, got {_shown(protocol)}: the report "
+            "says nothing about it",
+            stacklevel=3,
+        )
+    return [*rows, ("rescoring and suppression", "as in the results file")]
 
 
-def _words(value: Any) -> str:
+def _words(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, list):
-        return "x".join(str(item) for item in value)
+    if name == "input_size" and isinstance(value, list) and len(value) == 2:
+        return f"{value[1]}x{value[0]} (height x width)"
     return "off" if value is None else str(value)
 
 
-def _photos(annotations: Path, images: Path | None) -> Any:
-    """The photo of an image id, None without photos."""
-    if images is None:
-        return None
-    names = {record["id"]: record.get("file_name") for record in json.loads(annotations.read_bytes())["images"]}
+def _photos(annotations: Path, images: Path) -> Callable[[Any], Path]:
+    """The photo of an image id, by the names in the annotation file, which `KeypointTruth` does not keep."""
+    names = {record["id"]: record.get("file_name") for record in load_json(annotations)["images"]}
 
     def photo_of(image_id: Any) -> Path:
-        if not names.get(image_id):
-            raise ValueError(f"{annotations}: image {image_id} has no file_name, which pictures of persons need")
-        return images / names[image_id]
+        name = names[image_id]
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{annotations}: image {image_id} needs a file_name, got {_shown(name)}")
+        return images / name
 
     return photo_of

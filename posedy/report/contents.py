@@ -12,9 +12,10 @@ from posedy.evaluation.bootstrap import Interval, bootstrap_intervals
 from posedy.evaluation.coco_metrics import evaluate_keypoints
 from posedy.evaluation.curves import Calibration, calibrate
 from posedy.evaluation.details import Details, measure_details
-from posedy.evaluation.gallery import best_median_worst
+from posedy.evaluation.gallery import best_median_worst, shown_persons
 from posedy.evaluation.matching import MatchedPersons
 from posedy.evaluation.truth import KeypointTruth
+from posedy.skeleton import COCO17
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class ReportContents:
         pose_calibration: pose scores against OKS.
         keypoint_calibration: keypoint scores against the similarity with the truth.
         persons: a picture (H, W, 3) RGB of the best, median and worst persons, if there were photos.
+        missing_photos: what is to say about photos that cannot be read, "" if all can.
         training: rows of metrics.csv, if there is one.
     """
 
@@ -45,6 +47,7 @@ class ReportContents:
     pose_calibration: Calibration
     keypoint_calibration: Calibration
     persons: NDArray[np.uint8] | None
+    missing_photos: str
     training: Sequence[Mapping[str, str]]
 
 
@@ -62,22 +65,22 @@ def gather(
 
     Args:
         title: what was measured.
-        protocol: how, as pairs of a name and words.
+        protocol: how, as pairs of a name and words; sigmas are added if they are not COCO's.
         truth: the annotation file.
         results: COCO keypoint results on it.
         sigmas: (K,) of OKS; by default the category's.
-        photo_of: the photo of an image id, for pictures; None leaves them out.
+        photo_of: the photo of an image id, for pictures; None leaves them out, and so do photos that cannot be read.
         training: rows of metrics.csv.
 
     Raises:
-        OSError: if a photo cannot be read.
         ValueError: if truth and results do not fit together.
     """
     details = measure_details(truth, results, sigmas)
     persons = details.errors.persons
+    picture, missing_photos = _picture(persons, photo_of) if photo_of is not None else (None, "")
     return ReportContents(
         title=title,
-        protocol=tuple(protocol),
+        protocol=(*protocol, *_sigmas(persons)),
         num_images=len(truth.image_ids),
         num_results=int(persons.counted.sum()),
         metrics=evaluate_keypoints(truth, results, sigmas=sigmas),
@@ -88,7 +91,8 @@ def gather(
             persons.keypoint_scores[persons.found][persons.labelled[persons.found]],
             persons.similarity[persons.found][persons.labelled[persons.found]],
         ),
-        persons=best_median_worst(persons, photo_of) if photo_of is not None else None,
+        persons=picture,
+        missing_photos=missing_photos,
         training=tuple(training),
     )
 
@@ -99,3 +103,24 @@ def _poses(persons: MatchedPersons, results: list[dict[str, Any]]) -> tuple[NDAr
     similarity[persons.results[persons.found]] = persons.oks[persons.found]
     scores = np.array([result["score"] for result in results], dtype=np.float64)
     return scores[persons.counted], similarity[persons.counted]
+
+
+def _sigmas(persons: MatchedPersons) -> list[tuple[str, str]]:
+    """What the protocol says about the sigmas: nothing if they are COCO's."""
+    if np.array_equal(persons.sigmas, COCO17.sigmas):
+        return []
+    numbers = ", ".join(f"{sigma:g}" for sigma in persons.sigmas)
+    return [("sigmas of OKS", f"{numbers} (in the order of the keypoints)")]
+
+
+def _picture(persons: MatchedPersons, photo_of: Callable[[Any], Path]) -> tuple[NDArray[np.uint8] | None, str]:
+    """The picture of the persons, None if no photo can be read, and what is to say about those that cannot."""
+    errors: dict[Any, str] = {}
+    picture = best_median_worst(persons, photo_of, lambda image_id, error: errors.setdefault(image_id, str(error)))
+    if not errors:
+        return picture, ""
+    wanted = len(np.unique(persons.image_ids[np.concatenate(list(shown_persons(persons).values()))]))
+    first = next(iter(errors.values()))
+    if len(errors) == wanted:
+        return None, f"No pictures: none of {wanted} photos can be read. The first: {first}"
+    return picture, f"{len(errors)} of {wanted} photos cannot be read, their persons are on grey. The first: {first}"

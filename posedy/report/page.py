@@ -189,11 +189,13 @@ def _scores(contents: ReportContents) -> str:
 
 
 def _persons(contents: ReportContents) -> str:
+    title = "Best, median and worst persons"
     if contents.persons is None:
-        return ""
+        return _section(title, contents.missing_photos, "") if contents.missing_photos else ""
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(contents.persons, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     source = base64.b64encode(jpeg.tobytes()).decode()
     picture = (
         f'<div class="persons"><img alt="persons, truth beside prediction" src="data:image/jpeg;base64,{source}"></div>'
     )
-    return _section("Best, median and worst persons", "The truth (left) beside the prediction, and OKS.", picture)
+    words = f"The truth (left) beside the prediction, and OKS. {contents.missing_photos}".strip()
+    return _section(title, words, picture)
