@@ -68,13 +68,13 @@ def check_can_write(path: str | Path) -> None:
         OSError: if it is a folder, or nothing can be written where it goes; the message says what to do.
     """
     path = Path(path)
-    if _is_written_into(path):
-        return
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if _is_written_into(path):
+            return
         # a part of the path that is a file ends the search too, and refuses the trial
-        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.exists())
         # under the name that `replacing` gives it, which is longer than the file's own
         with tempfile.NamedTemporaryFile(prefix=f".{path.stem}-", suffix=path.suffix, dir=folder):
             pass

@@ -150,7 +150,7 @@ def _nearest(persons: MatchedPersons, results: list[dict[str, Any]]) -> NDArray[
         points = np.reshape(result["keypoints"], (-1, 3))[:, :2]
         labelled = persons.labelled[of_image]
         similarity = persons.similarity_to(points, persons.truth[of_image], persons.areas[of_image])
-        oks = (similarity * labelled).sum(axis=1) / labelled.sum(axis=1)
+        oks = (similarity * labelled).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
         if oks.max() >= LOOSE:
             nearest[index] = of_image[int(oks.argmax())]
     return nearest

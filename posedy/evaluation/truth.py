@@ -29,6 +29,7 @@ class KeypointTruth:
         annotations: copies of the category's annotations in the file's order, crowds and unlabelled persons included,
             with the keys that COCOeval reads; those of images that the file does not list are left out. Their ids
             count from 1: COCOeval takes an id of 0 for "not matched", and of two equal ids it sees only one.
+        file_names: what the file gives as each image's file name, by image id; None where it gives none.
     """
 
     source: str
@@ -36,6 +37,7 @@ class KeypointTruth:
     category_ids: frozenset[int]
     image_ids: tuple[int, ...]
     annotations: tuple[dict[str, Any], ...]
+    file_names: Mapping[Any, Any]
 
     @property
     def num_keypoints(self) -> int:
@@ -99,6 +101,7 @@ class KeypointTruth:
             category_ids=frozenset(record["id"] for record in content["categories"]),
             image_ids=tuple(sorted(image_ids)),
             annotations=tuple(copies),
+            file_names={record["id"]: record.get("file_name") for record in content["images"]},
         )
 
 

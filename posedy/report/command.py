@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from posedy.config import SkeletonConfig
 from posedy.data.columns import load_json
+from posedy.data.skeletons import with_overrides
 from posedy.evaluation.results import read_results
 from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically
@@ -22,7 +24,7 @@ def write_report(
     out: Path | None = None,
     annotations: Path | None = None,
     images: Path | None = None,
-    sigmas: Sequence[float] | None = None,
+    skeleton: SkeletonConfig | None = None,
 ) -> Path:
     """Writes the report of a results file, or of what `posedy test` wrote to a folder.
 
@@ -33,7 +35,7 @@ def write_report(
         annotations: the truth, in place of what metrics.json says.
         images: the folder of photos, in place of what metrics.json says; without photos there are no pictures, and
             those that are missing bring a warning.
-        sigmas: of OKS, one for all or one for each keypoint; by default the annotation file's.
+        skeleton: what to take for the keypoints' in place of the annotation file's, such as sigmas of OKS.
 
     Returns:
         The file written.
@@ -66,15 +68,13 @@ def write_report(
         truth = _with_category(KeypointTruth.from_coco(annotations), data.get("category"), test_file)
     else:
         raise ValueError(f"{results_file}: nothing beside it tells the annotation file: give --annotations FILE")
-    if sigmas is not None and len(sigmas) == 1:
-        sigmas = [*sigmas] * truth.num_keypoints
+    truth = replace(truth, category=with_overrides(truth.category, skeleton))
     contents = gather(
         str(test.get("model", results_file.name)),
         _protocol(test, results_file, annotations),
         truth,
         read_results(results_file, truth.num_keypoints),
-        sigmas=sigmas,
-        photo_of=_photos(annotations, images) if images is not None else None,
+        photo_of=_photos(truth, images) if images is not None else None,
         training=_read_training(results_file.parent),
     )
     if contents.missing_photos and images is not None:
@@ -204,14 +204,13 @@ def _words(name: str, value: Any) -> str:
     return "off" if value is None else str(value)
 
 
-def _photos(annotations: Path, images: Path) -> Callable[[Any], Path]:
-    """The photo of an image id, by the names in the annotation file, which `KeypointTruth` does not keep."""
-    names = {record["id"]: record.get("file_name") for record in load_json(annotations)["images"]}
+def _photos(truth: KeypointTruth, images: Path) -> Callable[[Any], Path]:
+    """The photo of an image id."""
 
     def photo_of(image_id: Any) -> Path:
-        name = names[image_id]
+        name = truth.file_names[image_id]
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{annotations}: image {image_id} needs a file_name, got {_shown(name)}")
+            raise ValueError(f"{truth.source}: image {image_id} needs a file_name, got {_shown(name)}")
         return images / name
 
     return photo_of

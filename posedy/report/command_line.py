@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from posedy.json_option import add_json, write_json
 
 if TYPE_CHECKING:
+    from posedy.config import SkeletonConfig
     from posedy.evaluation.truth import KeypointTruth
 
 
@@ -134,14 +135,19 @@ def _add_backend(parser: argparse.ArgumentParser) -> None:
 
 def _truth(arguments: argparse.Namespace) -> "KeypointTruth":
     """The annotation file, with what the configuration and --sigmas say about its keypoints."""
-    from posedy.config import SkeletonConfig, load_config
     from posedy.evaluation.truth import KeypointTruth
+
+    return KeypointTruth.from_coco(arguments.annotations, _skeleton(arguments))
+
+
+def _skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
+    from posedy.config import SkeletonConfig, load_config
 
     skeleton = load_config(arguments.config).data.skeleton if arguments.config is not None else SkeletonConfig()
     if arguments.sigmas is not None:
         [first, *others] = arguments.sigmas
         skeleton = skeleton.model_copy(update={"sigmas": arguments.sigmas if others else first})
-    return KeypointTruth.from_coco(arguments.annotations, skeleton)
+    return skeleton
 
 
 def _sigmas_in_words(truth: "KeypointTruth") -> str:
@@ -158,9 +164,7 @@ def add_report(commands: Any) -> None:
     parser.add_argument(
         "--images", type=Path, help="the folder of photos; default: those of the test, else no pictures"
     )
-    parser.add_argument(
-        "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
-    )
+    _add_skeleton(parser)
     parser.add_argument("--out", type=Path, help="default: report.html beside the results")
     parser.set_defaults(run=_report)
 
@@ -168,6 +172,6 @@ def add_report(commands: Any) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from posedy.report.command import write_report
 
-    given = (arguments.out, arguments.annotations, arguments.images, arguments.sigmas)
+    given = (arguments.out, arguments.annotations, arguments.images, _skeleton(arguments))
     print(f"wrote {write_report(arguments.source, *given)}")
     return 0

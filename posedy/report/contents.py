@@ -57,7 +57,6 @@ def gather(
     truth: KeypointTruth,
     results: list[dict[str, Any]],
     *,
-    sigmas: Sequence[float] | None = None,
     photo_of: Callable[[Any], Path] | None = None,
     training: Sequence[Mapping[str, str]] = (),
 ) -> ReportContents:
@@ -68,14 +67,13 @@ def gather(
         protocol: how, as pairs of a name and words; sigmas are added if they are not COCO's.
         truth: the annotation file.
         results: COCO keypoint results on it.
-        sigmas: (K,) of OKS; by default the category's.
         photo_of: the photo of an image id, for pictures; None leaves them out, and so do photos that cannot be read.
         training: rows of metrics.csv.
 
     Raises:
         ValueError: if truth and results do not fit together.
     """
-    details = measure_details(truth, results, sigmas)
+    details = measure_details(truth, results)
     persons = details.errors.persons
     picture, missing_photos = _picture(persons, photo_of) if photo_of is not None else (None, "")
     return ReportContents(
@@ -83,8 +81,8 @@ def gather(
         protocol=(*protocol, *_sigmas(persons)),
         num_images=len(truth.image_ids),
         num_results=int(persons.counted.sum()),
-        metrics=evaluate_keypoints(truth, results, sigmas=sigmas),
-        intervals=bootstrap_intervals(truth, results, sigmas=sigmas),
+        metrics=evaluate_keypoints(truth, results),
+        intervals=bootstrap_intervals(truth, results),
         details=details,
         pose_calibration=calibrate(*_poses(persons, results)),
         keypoint_calibration=calibrate(

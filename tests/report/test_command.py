@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from posedy.cli import main
+from posedy.config import SkeletonConfig
 from posedy.evaluation.bootstrap import bootstrap_intervals
 from posedy.evaluation.results import write_results
 from posedy.evaluation.truth import KeypointTruth
@@ -55,7 +56,7 @@ def test_a_test_knows_its_truth_photos_and_protocol(truth, results, tmp_path):
 def test_sigmas_that_are_not_coco_s_are_told_in_order(truth, results, tmp_path):
     write_test(tmp_path, truth)
     assert "<td>sigmas" not in write_report(tmp_path).read_text()
-    assert ", ".join(["0.05"] * 17) in write_report(tmp_path, sigmas=[0.05]).read_text()
+    assert ", ".join(["0.05"] * 17) in write_report(tmp_path, skeleton=SkeletonConfig(sigmas=0.05)).read_text()
     configured = [round(0.05 + 0.01 * (index % 3), 2) for index in range(17)]
     write_test(tmp_path, truth, data={"category": {**truth.category, "sigmas": configured}})
     page = write_report(tmp_path).read_text()

@@ -47,7 +47,7 @@ class _Places:
     scores: NDArray[np.float32]
     unseen: NDArray[np.int64]
 
-    def chosen(self, indices: ArrayLike) -> "_Places":
+    def chosen(self, indices: NDArray[np.int64]) -> "_Places":
         return _Places(self.boxes[indices], self.scores[indices], self.unseen[indices])
 
 
