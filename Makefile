@@ -33,10 +33,10 @@ lint: $(VENV)/.all
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -m 'not slow' --durations=10
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow' --durations=10
 
 test-all: lint
-	$(BIN)/pytest --durations=20
+	$(BIN)/pytest -n 2 --dist loadfile --durations=20
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

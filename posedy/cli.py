@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posedy.benchmark.command_line import add_benchmark
 from posedy.json_option import add_json, write_json
 from posedy.report.command_line import add_compare, add_eval, add_report
 
@@ -70,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_export,
         _add_synth,
         _add_models,
-        _add_benchmark,
+        add_benchmark,
     ):
         add(commands)
     return parser
@@ -329,46 +330,6 @@ def _models(arguments: argparse.Namespace) -> int:
         rows = compare_models((width, height))
         print(format_models(rows, (width, height)))
         write_json(arguments.json, models_to_json(rows, (width, height)))
-    return 0
-
-
-def _add_benchmark(commands: Any) -> None:
-    parser = commands.add_parser("benchmark", help="time a part of posedy beside a baseline")
-    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
-    data = parts.add_parser("data", help="feeding: samples/s of a worker beside decode + warp alone and the usual way")
-    data.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=/data/coco")
-    data.add_argument("--config", type=Path, help="a YAML file; default: the paper's settings")
-    data.add_argument("--persons", type=int, default=300, help="how many take part")
-    data.add_argument("--rounds", type=int, default=10, help="how often each way is timed")
-    add_json(data)
-    data.set_defaults(run=_benchmark_data)
-    evaluation = parts.add_parser("eval", help="COCO's numbers of a large made test, by each backend; suppression")
-    for name, number in (("images", 5000), ("persons", 6352), ("results", 100_000), ("rounds", 3)):
-        evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
-    add_json(evaluation)
-    evaluation.set_defaults(run=_benchmark_evaluation)
-
-
-def _benchmark_data(arguments: argparse.Namespace) -> int:
-    from posedy.benchmark.data import benchmark_data, format_data_benchmark
-    from posedy.config import load_config
-
-    config = load_config(arguments.config, arguments.overrides)
-    numbers = benchmark_data(config, arguments.persons, arguments.rounds)
-    print(format_data_benchmark(numbers))
-    write_json(arguments.json, numbers)
-    return 0
-
-
-def _benchmark_evaluation(arguments: argparse.Namespace) -> int:
-    from posedy.benchmark.evaluation import benchmark_evaluation, format_evaluation_benchmark
-
-    sizes = (arguments.images, arguments.persons, arguments.results, arguments.rounds)
-    if min(sizes) < 1:
-        raise ValueError(f"--images, --persons, --results and --rounds count from 1, got {sizes}")
-    numbers = benchmark_evaluation(*sizes)
-    print(format_evaluation_benchmark(numbers))
-    write_json(arguments.json, numbers)
     return 0
 
 

@@ -45,7 +45,7 @@ def test_sigmas_are_one_number_a_list_or_by_name(sigmas: object) -> None:
         ({"flip_pairs": [["paw_a", "pawb"]]}, r"flip_pairs: 'pawb' is no keypoint .* nearest is 'paw_b'"),
         ({"limbs": [["snoot", "tail"]]}, r"limbs: 'snoot' .* 'snout'"),
         ({"upper_body": ["head"]}, r"upper_body: 'head'"),
-        ({"sigmas": [0.1, 0.1]}, r"sigmas has 2 numbers, the category 4 keypoints"),
+        ({"sigmas": [0.1, 0.1]}, r"sigmas \(or --sigmas\) has 2 numbers, the category 4 keypoints"),
         ({"sigmas": {"tail": 0.1}}, r"sigmas has none for snout, paw_a, paw_b"),
         ({"sigmas": {"tial": 0.1}}, r"sigmas: 'tial' .* 'tail'"),
     ],

@@ -14,10 +14,13 @@ from posedy.drawing import DRAW_THRESHOLD, label
 from posedy.inference.video.frames import Frame, FrameSource
 from posedy.inference.video.recording import KeypointLines, VideoRecording
 from posedy.inference.video.threads import ReadAhead, Worker
-from posedy.inference.video.tracking import PoseTracker, TrackedPoses
+from posedy.inference.video.tracking import TrackedPoses
 
 _WAITING = 4  # frames between two threads
 _RATE_OVER = 30  # frames over which the rate on the picture is measured
+
+Track = Callable[[NDArray[np.uint8], float], TrackedPoses]
+"""Finds the poses of the next frame (H, W, 3) BGR at a time in seconds, such as a `PoseTracker`."""
 
 Show = Callable[[NDArray[np.uint8]], bool]
 """Shows a drawn frame; false ends the video."""
@@ -51,7 +54,7 @@ class VideoOutcome:
 
 def run_video(
     source: FrameSource,
-    tracker: PoseTracker,
+    tracker: Track,
     video: Path | None = None,
     lines: Path | None = None,
     *,

@@ -18,7 +18,7 @@ from posedy.inference.video.smoothing import OneEuroFilter
 
 _SAME_PERSON = 0.7  # OKS over which two boxes have come to show one person
 _MARGIN = 0.15  # of the extent of the keypoints, on each side of the next box
-_SAME_BOX = 0.5  # IoU from which a detection shows the person of a place before
+_SAME_BOX = 0.4  # IoU from which a detection shows the person of a place before
 _WITHIN = 0.9  # share of a place within a detection from which it shows that person too
 _MISSES = 3  # of the detector in a row, after which a person is given up
 _SURE = 0.5  # share of the keypoints that must be sure for a person not to be lost
@@ -41,14 +41,18 @@ class TrackedPoses:
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Where to look: boxes (P, 4) xyxy, their scores (P,), and how often the detector has not seen them since (P,)."""
+    """Where to look: boxes (P, 4) xyxy, their scores (P,), and how often the detector has not seen them since (P,).
+
+    `bodies` (P, 4) are the boxes without the margin for motion.
+    """
 
     boxes: NDArray[np.float32]
+    bodies: NDArray[np.float32]
     scores: NDArray[np.float32]
     unseen: NDArray[np.int64]
 
     def chosen(self, indices: NDArray[np.int64]) -> "_Places":
-        return _Places(self.boxes[indices], self.scores[indices], self.unseen[indices])
+        return _Places(self.boxes[indices], self.bodies[indices], self.scores[indices], self.unseen[indices])
 
 
 class PoseTracker:
@@ -84,7 +88,8 @@ class PoseTracker:
         self._identities = Identities(self._sigmas)
         self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None
         self._frame = 0
-        self._places = _Places(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        nowhere = np.zeros((0, 4), np.float32)
+        self._places = _Places(nowhere, nowhere, np.zeros(0, np.float32), np.zeros(0, np.int64))
         self._somebody_is_lost = False
 
     def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> TrackedPoses:
@@ -99,7 +104,7 @@ class PoseTracker:
             places = self._with_detections(image_bgr, places)
         self._frame += 1
         poses = self._estimator(image_bgr, places.boxes, places.scores)
-        kept = self._without_doubles(poses)
+        kept = self._without_doubles(poses, places)
         poses, places = _chosen(poses, kept), places.chosen(kept)
         self._places = self._next_places(poses, places, image_bgr.shape)
         self._somebody_is_lost = len(self._places.boxes) < len(poses)
@@ -111,22 +116,28 @@ class PoseTracker:
         boxes, scores = (np.asarray(found, dtype=np.float32) for found in self._detector.detect(image_bgr))
         sure = scores >= self._box_threshold
         boxes, scores = boxes.reshape(-1, 4)[sure], scores[sure]
-        followed = ~_are_seen(places.boxes, boxes) & (places.unseen < _MISSES)
+        followed = ~_are_seen(places.bodies, boxes) & (places.unseen < _MISSES)
         return _Places(
             np.concatenate([boxes, places.boxes[followed]]),
+            np.concatenate([boxes, places.bodies[followed]]),
             np.concatenate([scores, places.scores[followed]]),
             np.concatenate([np.zeros(len(boxes), np.int64), places.unseen[followed] + 1]),
         )
 
-    def _without_doubles(self, poses: Poses) -> NDArray[np.int64]:
+    def _without_doubles(self, poses: Poses, places: _Places) -> NDArray[np.int64]:
         """The indices of poses; of boxes that have come to show the same person only the best remains."""
         areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(axis=1)
-        return np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _SAME_PERSON))
+        kept = np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _SAME_PERSON))
+        # who was not seen by the detector may have slipped onto somebody who was
+        bodies = np.concatenate([poses.keypoints.min(axis=1), poses.keypoints.max(axis=1)], axis=1)[kept]
+        unseen = places.unseen[kept] > 0
+        slipped = unseen & (box_iou(bodies, bodies[~unseen]).max(axis=1, initial=0) >= _SAME_BOX)
+        return kept[~slipped]
 
     def _next_places(self, poses: Poses, places: _Places, shape: tuple[int, ...]) -> _Places:
         """Where to look in the next frame for those who are not lost."""
         height, width = shape[:2]
-        boxes, found = [], []
+        boxes, bodies, found = [], [], []
         for person, (keypoints, scores) in enumerate(zip(poses.keypoints, poses.scores, strict=True)):
             sure = scores > self._threshold
             if sure.mean() < _SURE:
@@ -136,8 +147,13 @@ class PoseTracker:
             box = np.clip([*(low - margin), *(high + margin)], 0, [width, height, width, height])
             if (box[2:] - box[:2] >= 1).all():
                 boxes.append(box)
+                bodies.append([*low, *high])
                 found.append(person)
-        return replace(places.chosen(np.array(found, dtype=np.int64)), boxes=np.array(boxes, np.float32).reshape(-1, 4))
+        return replace(
+            places.chosen(np.array(found, dtype=np.int64)),
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            bodies=np.array(bodies, np.float32).reshape(-1, 4),
+        )
 
     def _smoothed(self, poses: Poses, ids: NDArray[np.int64], time: float) -> Poses:
         if self._filters is None:
@@ -153,10 +169,10 @@ class PoseTracker:
         return replace(poses, keypoints=np.array(smoothed, dtype=np.float32).reshape(poses.keypoints.shape))
 
 
-def _are_seen(places: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which places (P, 4) a detection (D, 4) shows: those that are much like one, or lie within one."""
-    areas = (places[:, 2:] - places[:, :2]).prod(axis=1)[:, None]
-    iou = box_iou(places, boxes)
+def _are_seen(bodies: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which bodies (P, 4) a detection (D, 4) shows: those that are much like one, or lie within one."""
+    areas = (bodies[:, 2:] - bodies[:, :2]).prod(axis=1)[:, None]
+    iou = box_iou(bodies, boxes)
     common = iou / (1 + iou) * (areas + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     return np.asarray(((iou >= _SAME_BOX) | (common >= _WITHIN * areas)).any(axis=1))
 

@@ -1,0 +1,84 @@
+"""The command `posedy benchmark`: parse, measure, print.
+
+Everything heavy is imported by the part that needs it, so that --help answers at once.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from posedy.json_option import add_json, write_json
+from posedy.weights.shipped import DEFAULT
+
+
+def add_benchmark(commands: Any) -> None:
+    """Adds the command."""
+    parser = commands.add_parser("benchmark", help="time a part of posedy beside a baseline")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    data = parts.add_parser("data", help="feeding: samples/s of a worker beside decode + warp alone and the usual way")
+    data.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=/data/coco")
+    data.add_argument("--config", type=Path, help="a YAML file; default: the paper's settings")
+    data.add_argument("--persons", type=int, default=300, help="how many take part")
+    data.add_argument("--rounds", type=int, default=10, help="how often each way is timed")
+    add_json(data)
+    data.set_defaults(run=_data)
+    evaluation = parts.add_parser("eval", help="COCO's numbers of a large made test, by each backend; suppression")
+    for name, number in (("images", 5000), ("persons", 6352), ("results", 100_000), ("rounds", 3)):
+        evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
+    add_json(evaluation)
+    evaluation.set_defaults(run=_evaluation)
+    video = parts.add_parser("video", help="drawn people in a film: ids, smoothing, frames/s beside the poses alone")
+    video.add_argument(
+        "--checkpoint",
+        default=DEFAULT,
+        metavar="MODEL",
+        help="a file, or a shipped model's name (default: %(default)s)",
+    )
+    video.add_argument("--frames", type=int, default=600, help="of the film that ids are followed in (default: 600)")
+    video.add_argument("--timed-frames", type=int, default=150, help="of the films that are timed (default: 150)")
+    video.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
+    video.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add_json(video)
+    video.set_defaults(run=_video)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.data import benchmark_data, format_data_benchmark
+    from posedy.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    numbers = benchmark_data(config, arguments.persons, arguments.rounds)
+    print(format_data_benchmark(numbers))
+    write_json(arguments.json, numbers)
+    return 0
+
+
+def _evaluation(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.evaluation import benchmark_evaluation, format_evaluation_benchmark
+
+    sizes = (arguments.images, arguments.persons, arguments.results, arguments.rounds)
+    if min(sizes) < 1:
+        raise ValueError(f"--images, --persons, --results and --rounds count from 1, got {sizes}")
+    numbers = benchmark_evaluation(*sizes)
+    print(format_evaluation_benchmark(numbers))
+    write_json(arguments.json, numbers)
+    return 0
+
+
+def _video(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.video import benchmark_tracking, benchmark_video, format_tracking, format_video
+    from posedy.inference.estimator import PoseEstimator
+
+    if arguments.rounds < 1 or min(arguments.frames, arguments.timed_frames) < 2:
+        raise ValueError("--rounds counts from 1, --frames and --timed-frames from 2")
+    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False)
+    tracking = benchmark_tracking(estimator, arguments.frames, people=3)
+    print(format_tracking(tracking))
+    numbers = {"tracking": tracking}
+    for people in (1, 5):
+        timed = numbers[f"video_{people}"] = benchmark_video(
+            estimator, arguments.timed_frames, people, arguments.rounds
+        )
+        print(format_video(timed))
+    write_json(arguments.json, numbers)
+    return 0
