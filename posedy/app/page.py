@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # before gradio is imported: it asks for its version and tells of its use otherwise
@@ -53,14 +54,22 @@ def make_page(looker: Looker) -> gr.Blocks:
             if path is None:
                 return _nothing("")
             seen = looker.photo(path, *chosen)
-            return seen.drawn, seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
+            return (
+                seen.drawn,
+                seen.words,
+                _download(seen.keypoints),
+            )
 
         @_in_words
         def see_video(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
             if path is None:
                 return _nothing("")
             seen = looker.video(path, *chosen)
-            return str(seen.drawn), seen.words, gr.DownloadButton(value=str(seen.keypoints), interactive=True)
+            return (
+                str(seen.drawn),
+                seen.words,
+                _download(seen.keypoints),
+            )
 
         def see_camera(
             image: NDArray[np.uint8] | None, held: CameraState | None, model: str, persons: str, threshold: float
@@ -109,7 +118,14 @@ def launch(looker: Looker, host: str, port: int, ready: Callable[[str], None]) -
 
 def _nothing(words: str) -> tuple[Any, str, Any]:
     """No drawing and no file, and why."""
-    return None, words, gr.DownloadButton(value=None, interactive=False)
+    return None, words, _download(None)
+
+
+def _download(file: Path | None) -> gr.DownloadButton:
+    """The button that gives a file; grey without one."""
+    if file is None:
+        return gr.DownloadButton(value=None, interactive=False, variant="secondary")
+    return gr.DownloadButton(value=str(file), interactive=True, variant="primary")
 
 
 def _in_words(work: Callable[..., tuple[Any, str, Any]]) -> Callable[..., tuple[Any, str, Any]]:
@@ -120,7 +136,7 @@ def _in_words(work: Callable[..., tuple[Any, str, Any]]) -> Callable[..., tuple[
         try:
             return work(*given)
         except (OSError, ValueError) as error:
-            gr.Warning(str(error))
-            return _nothing(f"**Not done:** {error}")
+            folder = f"{Path(given[0]).parent}{os.sep}" if given[0] else ""  # where uploads go is nobody's concern
+            return _nothing(f"**Not done:** {str(error).replace(folder, '')}")
 
     return guarded
