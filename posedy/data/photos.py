@@ -1,10 +1,12 @@
 """Photos from files as RGB arrays."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from posedy.files import read_bytes
 
@@ -23,13 +25,14 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
         (H, W, 3) uint8 RGB.
 
     Raises:
-        OSError: if the file is missing, empty or not a picture that OpenCV reads.
+        OSError: if the file is missing, empty, not a picture that OpenCV reads, or of over 178 million pixels.
     """
     path = Path(path)
     # OpenCV itself cannot open every path: bytes are read by Python and decoded from memory.
     data = read_bytes(path)
     if not data:
         raise OSError(f"photo {path} is empty (0 bytes): fetch it again")
+    _refuse_bombs(data, path)
     flags = cv2.IMREAD_COLOR_RGB if honour_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
@@ -41,3 +44,13 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
             "WebP; fetch or convert it again"
         )
     return image.astype(np.uint8, copy=False)
+
+
+def _refuse_bombs(data: bytes, path: Path) -> None:
+    """Refuses a file whose header promises more pixels than Pillow's limit, before memory is taken for them."""
+    try:
+        Image.open(io.BytesIO(data)).close()
+    except Image.DecompressionBombError as error:
+        raise OSError(f"photo {path} promises more pixels than any camera gives ({error}): is it damaged?") from error
+    except Exception:  # what Pillow cannot open may be a picture for OpenCV, which says why if not
+        return

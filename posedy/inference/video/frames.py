@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 _DAMAGED_IN_A_ROW = 50  # frames that cannot be read, after which a file has ended
 _USUAL_RATE = 30.0
+_LONGEST_SIDE = 16384  # pixels of a frame: more than 16k has
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class FrameSource:
 
     Raises:
         OSError: if the file is missing or the camera cannot be opened.
-        ValueError: if the file is no video that OpenCV can read.
+        ValueError: if the file is no video that OpenCV can read, or one of impossible size.
     """
 
     def __init__(self, source: Path | int) -> None:
@@ -52,6 +53,12 @@ class FrameSource:
             if self.is_camera:
                 raise OSError(f"camera {source} cannot be opened: is it connected, and does no other program use it?")
             raise ValueError(f"{source} is no video that OpenCV can read")
+        width, height = (int(self._capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if max(width, height) > _LONGEST_SIDE:
+            self._capture.release()
+            raise ValueError(
+                f"{source} promises frames of {width}x{height} pixels, {_LONGEST_SIDE} a side at most: is it damaged?"
+            )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else _USUAL_RATE
         self.damaged = 0
