@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.video.frames import FrameSource
+from posedy.inference.video.frames import Frame, FrameSource
 from posedy.inference.video.pipeline import run_video
-from posedy.inference.video.tracking import PoseTracker
+from posedy.inference.video.tracking import PoseTracker, TrackedPoses
 
 
 @pytest.fixture
@@ -102,3 +103,18 @@ class Unwritable:
 
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
+def test_memory_stays_flat_over_5000_frames(tracker, make_video, tmp_path) -> None:
+    places = [[(20 + step % 90, 30.0), (230 - step % 70, 110.0)] for step in range(5000)]
+    in_use: list[int] = []
+
+    def measure(frame: Frame, poses: TrackedPoses) -> None:
+        if frame.number % 1000 == 999:
+            in_use.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+
+    run_video(FrameSource(make_video(places)), tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl", found=measure)
+    assert len(in_use) == 5
+    assert max(in_use[1:]) - in_use[0] < 20 * 2**20
