@@ -23,6 +23,7 @@ from posedy.data.synthetic.film import draw_film
 from posedy.evaluation.baselines import truth_results
 from posedy.evaluation.results import write_results
 from posedy.inference.video.recording import VideoRecording
+from posedy.skeleton import COCO17
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[1]
@@ -78,10 +79,9 @@ def workshop(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotations = drawn / "annotations"
     truth, photos = annotations / "person_keypoints_val2017.json", drawn / "val2017"
     (folder / "my").mkdir()
-    for split in ("train", "val"):
-        shutil.copy(annotations / f"person_keypoints_{split}2017.json", folder / f"my/{split}.json")
+    for name in ("train", "val"):
+        shutil.copy(truth, folder / f"my/{name}.json")
     shutil.copytree(photos, folder / "my/photos")
-    shutil.copytree(drawn / "train2017", folder / "my/photos", dirs_exist_ok=True)
     for name in ("photos", "more", "val2017"):
         shutil.copytree(photos, folder / name)
     for name in ("photo.jpg", "me.jpg"):
@@ -156,5 +156,6 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         scope = {"pandas": pandas, "io": io, "supervision": supervision, "np": np}
         exec(block, scope)
         if "table" in scope:
-            assert len(scope["table"]) == len(scope["poses"]) == 1
+            assert len(scope["poses"]) == 1
+            assert scope["table"]["keypoint"].tolist() == list(COCO17.keypoints)
             assert scope["points"] == ((1, 17, 2), (1, 17))
