@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from posedy.inference.box_files import boxes_from_file
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
 from posedy.models.pose_net import PoseNet
@@ -235,3 +236,23 @@ def test_gpu_and_cpu_agree(dot_net: PoseNet, photo: np.ndarray) -> None:
     on_gpu = PoseEstimator(dot_net, device="auto")
     assert on_gpu.device.type == "cuda"
     assert_same_poses(PoseEstimator(dot_net, device="cpu")(photo, BOXES), on_gpu(photo, BOXES))
+
+
+@pytest.mark.realdata
+def test_the_same_holds_on_real_photos_with_the_shipped_network(real_data: Path) -> None:
+    boxes = boxes_from_file(real_data / "coco/annotations/person_keypoints_val2017.json").by_name
+    crowded = [name for name, (found, _) in sorted(boxes.items()) if len(found) == 4][:2]
+    estimator = PoseEstimator(device="cpu")
+    for name in crowded:
+        path = real_data / "coco/val2017" / name
+        found = boxes[name][0]
+        array = cv2.imread(str(path))
+        before, poses = array.copy(), estimator(path, found)
+        for image in (Image.open(path), array):
+            np.testing.assert_array_equal(estimator(image, found).keypoints, poses.keypoints)
+        np.testing.assert_array_equal(array, before)
+        padded = np.pad(array, ((40, 8), (24, 16), (0, 0)))
+        assert_same_poses(poses, estimator(padded, found + np.float32([24, 40, 24, 40])), shift=(24, 40))
+        order = [2, 0, 3, 1]
+        permuted = Poses(poses.keypoints[order], poses.scores[order], found, poses.box_scores, poses.skeleton)
+        assert_same_poses(permuted, estimator(path, found[order]))
