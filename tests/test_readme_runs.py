@@ -47,6 +47,8 @@ INSTEAD = {
     "--detect": "--detect --detector-weights detector.pth",  # torchvision's are fetched
     "posedy detect": "posedy detect --detector-weights detector.pth",
     "weights='DEFAULT'": "weights=None",  # fetched
+    "posedy benchmark video": "posedy benchmark video --frames 4 --timed-frames 3 --rounds 1",  # minutes
+    "--timed-frames 100": "",
     "posedy synth data/": "posedy synth new/",
     "FILE --images FOLDER": "my/train.json --images my/photos",
     "--train 2000 --val 128": "--train 8 --val 8",
@@ -135,6 +137,7 @@ def test_a_command_does_what_the_readme_says(line: str, workshop: Path, capsys: 
         return
     words = [TOOLS[words[1]], *words[2:]] if words[0] == "python" else words[1:]
     if words[0] == "train":  # a new run, and a short one
+        shutil.rmtree(workshop / "new/runs", ignore_errors=True)
         words = [f"new/{word}" if words[index - 1] == "--out" else word for index, word in enumerate(words)] + SMALL
     if words[0] == "test":
         words.append("model.input_size=[32,64]")
