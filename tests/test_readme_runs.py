@@ -25,10 +25,9 @@ from posedy.evaluation.results import write_results
 from posedy.inference.video.recording import VideoRecording
 from posedy.skeleton import COCO17
 
+from .test_readme import README, REPOSITORY, TOOLS, blocks
+
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text()
-TOOLS = {"tools/train.py": "train", "tools/test.py": "test", "tools/demo.py": "demo"}
 # the data of the README is COCO's or the reader's: drawn here, and few; networks and trainings are small
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
 NOT_RUN = {
@@ -54,11 +53,6 @@ INSTEAD = {
     "--train 2000 --val 128": "--train 8 --val 8",
     "--train 2000": "--train 8",
 }
-
-
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    return [block for name, block in found if name == language]
 
 
 def lines() -> list[str]:

@@ -90,14 +90,13 @@ def make_page(looker: Looker) -> gr.Blocks:
     return page
 
 
-def launch(looker: Looker, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Shows the page until Ctrl-C.
+def serve(looker: Looker, host: str, port: int) -> gr.Blocks:
+    """Serves the page from a thread of its own, until its `close`.
 
     Args:
         looker: does the work.
         host: the address to listen at.
         port: the port to listen at.
-        ready: is told the page's address once it is there.
 
     Raises:
         OSError: if the port is taken.
@@ -112,6 +111,19 @@ def launch(looker: Looker, host: str, port: int, ready: Callable[[str], None]) -
         quiet=True,
         prevent_thread_lock=True,
     )
+    return page
+
+
+def launch(looker: Looker, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Shows the page until Ctrl-C.
+
+    Args:
+        looker: see `serve`, and so for host, port and errors.
+        host: the address to listen at.
+        port: the port to listen at.
+        ready: is told the page's address once it is there.
+    """
+    page = serve(looker, host, port)
     ready(f"http://{host}:{port}")
     page.block_thread()
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.evaluation.coco_metrics import Backend, evaluate_keypoints
-from posedy.evaluation.matching import LOOSE, MatchedPersons
+from posedy.evaluation.matching import LOOSE, MatchedPersons, mean_of_labelled
 from posedy.evaluation.truth import KeypointTruth
 from posedy.geometry import box_iou, xywh_to_xyxy
 
@@ -148,9 +148,8 @@ def _nearest(persons: MatchedPersons, results: list[dict[str, Any]]) -> NDArray[
         if of_image is None:
             continue
         points = np.reshape(result["keypoints"], (-1, 3))[:, :2]
-        labelled = persons.labelled[of_image]
         similarity = persons.similarity_to(points, persons.truth[of_image], persons.areas[of_image])
-        oks = (similarity * labelled).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
+        oks = mean_of_labelled(similarity, persons.labelled[of_image])
         if oks.max() >= LOOSE:
             nearest[index] = of_image[int(oks.argmax())]
     return nearest

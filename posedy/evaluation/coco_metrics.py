@@ -124,6 +124,11 @@ def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
 
 
+def format_number(value: float, form: str = ".3f") -> str:
+    """A number to three decimals, or in another form; "-" for an undefined one."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
 def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
     """A table of the ten numbers to three decimals under a line that names their protocol; "-" for undefined ones.
 
@@ -138,7 +143,7 @@ def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
         raise ValueError("AP is printed with its protocol (boxes, flip, NMS, images), got an empty one")
     if missing := [name for name in METRIC_NAMES if name not in metrics]:
         raise ValueError(f"metrics lack {missing}")
-    values = ["-" if math.isnan(metrics[name]) else f"{metrics[name]:.3f}" for name in METRIC_NAMES]
+    values = [format_number(metrics[name]) for name in METRIC_NAMES]
     rows = ("".join(f"{cell:>7}" for cell in cells) for cells in (METRIC_NAMES, values))
     return "\n".join([protocol.strip(), *rows])
 

@@ -66,13 +66,18 @@ class MatchedPersons:
     @property
     def oks(self) -> NDArray[np.float64]:
         """(P,) the mean similarity of labelled keypoints, 0 where the person was not found."""
-        return (self.similarity * self.labelled).sum(axis=1) / np.maximum(self.labelled.sum(axis=1), 1)
+        return mean_of_labelled(self.similarity, self.labelled)
 
     def similarity_to(self, points: ArrayLike, truth: ArrayLike, areas: ArrayLike) -> NDArray[np.float64]:
         """The similarity of keypoints (..., K, 2) with others: exp(-d^2 / (2 (2 sigma_k)^2 area)), as in COCO's OKS."""
         squared = np.square(np.asarray(points) - np.asarray(truth)).sum(axis=-1)
         scale = (2 * self.sigmas) ** 2 * (np.asarray(areas)[..., None] + np.spacing(1.0))
         return np.exp(-squared / scale / 2)
+
+
+def mean_of_labelled(similarity: NDArray[np.float64], labelled: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """OKS (P,) from the similarity of keypoints (P, K) over those that are labelled (P, K), 0 where none is."""
+    return np.asarray((similarity * labelled).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1))
 
 
 def match_persons(

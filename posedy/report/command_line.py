@@ -85,7 +85,7 @@ def add_compare(commands: Any) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from posedy.evaluation.bootstrap import bootstrap_difference
-    from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints, metrics_to_json
+    from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints, format_number, metrics_to_json
     from posedy.evaluation.results import read_results
 
     truth = _truth(arguments)
@@ -100,7 +100,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(f"{protocol}\n{'':>5}{'first':>8}{'second':>8}{'gain':>8}  95 %")
     for name in METRIC_NAMES:
         gain, interval = gains[name]
-        numbers = [_number(before[name], ".3f"), _number(after[name], ".3f"), _number(gain, "+.3f")]
+        numbers = [format_number(before[name]), format_number(after[name]), format_number(gain, "+.3f")]
         span = f"  {interval.low:+.3f} to {interval.high:+.3f}" if not math.isnan(interval.low) else ""
         print(f"{name:>5}{''.join(f'{number:>8}' for number in numbers)}{span}")
     record = {
@@ -109,10 +109,6 @@ def _compare(arguments: argparse.Namespace) -> int:
     }
     write_json(arguments.json, {**record, "protocol": protocol})
     return 0
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else format(value, form)
 
 
 def _add_skeleton(parser: argparse.ArgumentParser) -> None:

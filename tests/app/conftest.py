@@ -1,8 +1,12 @@
-"""A small network in a file, for the page to show."""
+"""A small network in a file, and the page that shows it."""
+
+import socket
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from posedy.app.looking import Looker
 from posedy.models.zoo import create_model
 from posedy.skeleton import COCO17
 from posedy.weights.network_file import save_weights
@@ -14,3 +18,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "net.safetensors"
     save_weights(create_model("mobilenetv2_035-bneck", input_size=(32, 64), skeleton=COCO17), path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def address(model: str) -> Iterator[str]:
+    """Of the page, served from this process."""
+    from posedy.app.page import serve  # gradio may be missing
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = serve(Looker((model,), device="cpu"), "127.0.0.1", port)
+    yield f"http://127.0.0.1:{port}"
+    page.close()

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from urllib.parse import urlsplit
 import cv2
 import pytest
 
-from posedy.app.looking import Looker
 from posedy.data.synthetic.film import draw_film
 from posedy.inference.video.recording import VideoRecording
 
@@ -24,19 +22,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
 ]
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-
-
-@pytest.fixture(scope="module")
-def address(model: str) -> Iterator[str]:
-    from posedy.app.page import make_page
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page = make_page(Looker((model,), device="cpu"))
-    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, max_file_size="50mb")
-    yield f"http://127.0.0.1:{port}"
-    page.close()
 
 
 @pytest.fixture

@@ -1,6 +1,4 @@
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -8,24 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.looking import WHOLE, Looker
+from posedy.app.looking import WHOLE
 
 gradio = pytest.importorskip("gradio")
 gradio_client = pytest.importorskip("gradio_client")
-
-
-@pytest.fixture(scope="module")
-def address(model: str) -> Iterator[str]:
-    """Of the page, served from this process."""
-    from posedy.app.page import make_page
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page = make_page(Looker((model,), device="cpu"))
-    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
-    yield f"http://127.0.0.1:{port}"
-    page.close()
 
 
 def test_the_page_is_served_and_asks_nobody_outside(address: str) -> None:
