@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from posedy.config import load_config
+from posedy.models.dynamic_conv import KernelAttention
 from posedy.models.zoo import create_model
+from posedy.training.schedule import temperature
 from posedy.weights import shipped
 from posedy.weights.network_file import load_checkpoint, save_weights
 from posedy.weights.shipped import find_weights, list_shipped
@@ -51,3 +54,11 @@ def test_each_shipped_network_is_small_has_a_card_and_runs(name: str) -> None:
     net = load_checkpoint(name)
     assert net.skeleton is not None
     assert all(tensor.isfinite().all() for tensor in net.state_dict().values())
+
+
+def test_fine_tuning_keeps_the_input_and_the_temperature_of_the_shipped_network() -> None:
+    config = load_config(Path(__file__).parents[2] / "configs/real/fine_tune.yaml")
+    net = load_checkpoint(str(config.model.weights))
+    held = {float(module.temperature) for module in net.modules() if isinstance(module, KernelAttention)}
+    assert net.input_size == config.model.input_size
+    assert held == {temperature(config.train.temperature, epoch) for epoch in range(config.train.epochs)}
