@@ -45,6 +45,7 @@ def to_rgb(image: ImageLike, channels: ChannelOrder = "bgr") -> NDArray[np.uint8
     raise TypeError(
         f"an image is a path, a PIL image or a uint8 array in OpenCV's BGR order, got {type(image).__name__}"
         + (": give image.numpy() with channels last" if hasattr(image, "numpy") else "")
+        + (": OpenCV's imread gives None for a photo that is not there or cannot be read" if image is None else "")
     )
 
 
@@ -71,6 +72,7 @@ def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
 def _from_array(image: NDArray[Any], order: ChannelOrder) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         hint = "; multiply a picture of 0...1 by 255 and convert it with astype" if image.dtype.kind == "f" else ""
+        hint = "; of 16 bits, give (image // 256).astype(numpy.uint8)" if image.dtype == np.uint16 else hint
         raise ValueError(f"an image array is uint8 with values 0...255, got {image.dtype}{hint}")
     channels = image.shape[2] if image.ndim == 3 else 1
     codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}

@@ -93,7 +93,7 @@ def test_rgb_to_bgr_swaps(photo: np.ndarray) -> None:
     ("image", "words"),
     [
         (np.zeros((8, 8, 3)), "uint8 with values 0...255, got float64; multiply"),
-        (np.zeros((8, 8, 3), np.uint16), "got uint16"),
+        (np.zeros((8, 8, 3), np.uint16), "got uint16; of 16 bits"),
         (np.zeros((8, 8), bool), "got bool"),
         (np.zeros((3, 80, 80), np.uint8), r"got \(3, 80, 80\); channels come last"),
         (np.zeros((2, 80, 80, 3), np.uint8), "one image at a time"),
@@ -114,6 +114,11 @@ def test_other_arrays_are_refused_in_words(image: np.ndarray, words: str) -> Non
 def test_other_types_are_refused_in_words(image: object) -> None:
     with pytest.raises(TypeError, match=f"path, a PIL image or a uint8 array.*got {type(image).__name__}"):
         to_rgb(image)  # type: ignore[arg-type]
+
+
+def test_what_opencv_could_not_read_is_told_apart() -> None:
+    with pytest.raises(TypeError, match="got NoneType: OpenCV's imread gives None"):
+        to_rgb(cv2.imread("nowhere.jpg"))  # type: ignore[arg-type]
 
 
 def test_a_missing_photo_is_an_os_error(tmp_path: Path) -> None:
