@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import posedy
 from posedy.benchmark.command_line import add_benchmark
 from posedy.json_option import add_json, write_json
 from posedy.report.command_line import add_compare, add_eval, add_report
@@ -55,6 +56,7 @@ def _message(error: Exception) -> str:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it returns has `run`, which does the work."""
     parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
+    parser.add_argument("--version", action="version", version=f"posedy {posedy.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_train,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+import posedy
 from posedy.cli import main
 from posedy.evaluation.baselines import median_pose_results, truth_results
 from posedy.evaluation.results import write_results
@@ -404,3 +405,10 @@ def test_eval_and_compare_measure_keypoints_as_a_configuration_says(
     command = ["compare", str(results), str(results), "--annotations", str(truth), "--config", str(config)]
     assert main(command) == 0
     assert f"sigmas {', '.join(['0.05'] * 17)}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"posedy {posedy.__version__}\n"
