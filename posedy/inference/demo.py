@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="for NAME.jpg and keypoints.json, NAME.mp4 and NAME.jsonl (default: out)",
     )
-    persons = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_argument_group("where the persons are", "one of these")
+    persons = where.add_mutually_exclusive_group(required=True)
     persons.add_argument(
         "--box",
         action="append",
