@@ -110,8 +110,8 @@ def annotate_photos(
     write_json_atomically(Path(out) / KEYPOINTS_FILE, done.records, indent=2)
     persons = sum(len(record["persons"]) for record in done.records)
     report(
-        f"{persons} persons on {len(done.records)} of {len(photos)} photos: {Path(out) / KEYPOINTS_FILE}"
-        + (f"; not done: {len(done.failures)}" if done.failures else "")
+        f"{persons} {'person' if persons == 1 else 'persons'} on {len(done.records)} of {len(photos)} photos: "
+        f"{Path(out) / KEYPOINTS_FILE}" + (f"; not done: {len(done.failures)}" if done.failures else "")
     )
     return done
 

@@ -41,6 +41,7 @@ def test_one_photo_with_boxes(net: PoseNet, photos: list[Path], photo: np.ndarra
     _, encoded = cv2.imencode(".jpg", poses.draw(photos[0], boxes=True), [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert (drawn == cv2.imdecode(encoded, cv2.IMREAD_COLOR)).all()
     assert any("1 person (read" in line and "keypoints" in line for line in lines)
+    assert lines[-1].startswith("1 person on 1 of 1 photos: ")
 
 
 def test_boxes_from_a_file_and_a_photo_that_it_does_not_know(net: PoseNet, photos: list[Path], tmp_path: Path) -> None:
