@@ -4,36 +4,71 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from posedy.evaluation.oks import oks_matrix
 from posedy.geometry import box_iou
 
 _PATIENCE = 3.0
-_INERTIA = 0.6  # of a person's velocity, from frame to frame
+_MEMORY = 0.5  # seconds over which a person's velocity is averaged: many frames, since poses that overlap are noisy
 _STEADY = 1.0  # seconds for which a person who is not seen is thought to keep the velocity
+_HIDES = 0.3  # IoU from which a pose may hide who has vanished there
+_SURE = 0.02  # of the square of the size: how much motion must speak for an exchange
+
+
+@dataclass(frozen=True, eq=False)
+class _Motion:
+    """Keypoints (K, 2) seen at a time, and the velocity (2,) in pixels a second."""
+
+    time: float
+    keypoints: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+
+    def way(self, time: float) -> NDArray[np.float64]:
+        """How far (2,) it goes until a time, at a steady velocity for a while."""
+        return self.velocity * min(time - self.time, _STEADY)
+
+    def at(self, time: float) -> NDArray[np.float64]:
+        """The keypoints (K, 2) expected at a time."""
+        return self.keypoints + self.way(time)
+
+    def then(self, keypoints: NDArray[np.float64], time: float) -> "_Motion":
+        """The motion with what was seen next; the velocity fades with exp(-dt / memory)."""
+        dt = time - self.time
+        if dt <= 0:
+            return _Motion(time, keypoints, self.velocity)
+        velocity = np.median(keypoints - self.keypoints, axis=0) / dt
+        return _Motion(time, keypoints, velocity + np.exp(-dt / _MEMORY) * (self.velocity - velocity))
 
 
 @dataclass(eq=False)
 class _Person:
-    id: int
-    time: float
-    keypoints: NDArray[np.float64]
-    box: NDArray[np.float64]
-    velocity: NDArray[np.float64]
-    unseen: bool = False  # in the last frame
+    """`motion` ends with the last pose; `free` ends with the last one that hid nobody."""
 
-    def at(self, time: float) -> NDArray[np.float64]:
-        """How far (2,) the person has moved since it was seen, at a steady velocity for a while."""
-        return self.velocity * min(time - self.time, _STEADY)
+    id: int
+    box: NDArray[np.float64]
+    motion: _Motion
+    free: _Motion
+    unseen: bool = False  # in the last frame
+    behind: "_Person | None" = None  # who seems to hide this one
 
 
 class Identities:
     """Gives the poses of successive frames ids that stay with persons.
 
-    Each person known is moved on at its last velocity; then the most similar pair of a person and a pose is joined, and
-    so on (greedy), where similarity is OKS with the larger of the boxes' areas, or half the IoU of the boxes, which
-    still sees persons whose pose is wrong. A pose that is left over joins who has been hidden and can have come there,
-    at a height a second; one that joins nobody is a new person. Ids count from 1 and are never given twice.
+    Each person known is moved on at the velocity of the last half second; then persons and poses are joined so that the
+    sum of their similarities is largest, where similarity is OKS with the mean of the boxes' areas, or half the IoU of
+    the boxes, which still sees persons whose pose is wrong. A pose that is left over joins who has been hidden and can
+    have come there, at a height a second; one that joins nobody is a new person. Ids count from 1 and are never given
+    twice.
+
+    Where two persons meet, one pose is often all that is found of them, and it may follow either. So when they part,
+    what counts is how each moved before they met. With d the way from the one to the other, they exchange ids if
+
+        d(expected) . d(found) < -c size^2
+
+    where keeping the ids would leave a sum of squared distances from what is expected that is larger by 2 c size^2.
+    That is asked within a second, for which motion tells something.
 
     Args:
         sigmas: (K,) of the skeleton.
@@ -50,39 +85,77 @@ class Identities:
     def __call__(self, keypoints: NDArray, boxes: NDArray, time: float) -> NDArray[np.int64]:
         """The ids (P,) of P poses (P, K, 2) with boxes (P, 4) xyxy, in image pixels, at a time in seconds."""
         self._persons = [
-            person for person in self._persons if not person.unseen or time - person.time <= self._patience
+            person for person in self._persons if not person.unseen or time - person.motion.time <= self._patience
         ]
-        hidden = np.array([person.unseen for person in self._persons], dtype=bool)
-        for remembered in self._persons:
-            remembered.unseen = True
         keypoints, boxes = np.asarray(keypoints, dtype=np.float64), np.asarray(boxes, dtype=np.float64)
-        ids = np.zeros(len(keypoints), dtype=np.int64)
-        similarity = self._similarity(keypoints, boxes, time, hidden)
-        known = list(self._persons)
-        while similarity.size and similarity.max() >= self._least:
-            person, pose = np.unravel_index(similarity.argmax(), similarity.shape)
-            ids[pose] = known[person].id
-            _update(known[person], keypoints[pose], boxes[pose], time)
-            similarity[person], similarity[:, pose] = -1, -1
-        for pose in np.flatnonzero(ids == 0):
-            ids[pose], self._next = self._next, self._next + 1
-            self._persons.append(_Person(int(ids[pose]), time, keypoints[pose], boxes[pose], np.zeros(2)))
-        return ids
+        found = self._parted(self._joined(keypoints, boxes, time), keypoints, boxes, time)
+        for pose in range(len(keypoints)):
+            if pose not in found:
+                motion = _Motion(time, keypoints[pose], np.zeros(2))
+                found[pose] = _Person(self._next, boxes[pose], motion, motion)
+                self._next += 1
+                self._persons.append(found[pose])
+        self._remember(found, keypoints, boxes, time)
+        return np.array([found[pose].id for pose in range(len(keypoints))], dtype=np.int64)
+
+    def _joined(self, keypoints: NDArray[np.float64], boxes: NDArray[np.float64], time: float) -> dict[int, _Person]:
+        """The persons of poses, by the largest sum of similarities."""
+        similarity = self._similarity(keypoints, boxes, time)
+        enough = similarity >= self._least
+        pairs = zip(*linear_sum_assignment(np.where(enough, similarity, 0), maximize=True), strict=True)
+        return {int(pose): self._persons[person] for person, pose in pairs if enough[person, pose]}
+
+    def _parted(
+        self, found: dict[int, _Person], keypoints: NDArray[np.float64], boxes: NDArray[np.float64], time: float
+    ) -> dict[int, _Person]:
+        """The persons of poses, with those exchanged who met and have parted the other way round."""
+        poses = {id(person): pose for pose, person in found.items()}
+        for back in [person for person in found.values() if person.unseen]:
+            front = back.behind
+            if front is None or id(front) not in poses or time - min(back.motion.time, front.free.time) > _STEADY:
+                continue
+            at_back, at_front = poses[id(back)], poses[id(front)]
+            expected = np.median(front.free.at(time) - back.free.at(time), axis=0)
+            apart = np.median(keypoints[at_front] - keypoints[at_back], axis=0)
+            size = (boxes[at_front, 2:] - boxes[at_front, :2]).max()
+            if expected @ apart < -_SURE * size**2:
+                found[at_back], found[at_front] = front, back
+                poses[id(back)], poses[id(front)] = at_front, at_back
+        return found
+
+    def _remember(
+        self, found: dict[int, _Person], keypoints: NDArray[np.float64], boxes: NDArray[np.float64], time: float
+    ) -> None:
+        """Keeps what was seen of each person, and who seems to be hidden behind whom."""
+        seen = {id(person) for person in found.values()}
+        hidden = [person for person in self._persons if id(person) not in seen]
+        for person in hidden:
+            if not person.unseen and found:
+                iou = box_iou((person.box + np.tile(person.motion.way(time), 2))[None], boxes)[0]
+                person.behind = found[int(iou.argmax())] if iou.max() >= _HIDES else None
+            person.unseen = True
+        hiding = {id(person.behind) for person in hidden if time - person.motion.time <= _STEADY}
+        for pose, person in found.items():
+            if id(person) in hiding:
+                person.motion = person.motion.then(keypoints[pose], time)
+            else:
+                person.motion = person.free = person.free.then(keypoints[pose], time)
+            person.box, person.unseen, person.behind = boxes[pose], False, None
 
     def _similarity(
-        self, keypoints: NDArray[np.float64], boxes: NDArray[np.float64], time: float, hidden: NDArray[np.bool_]
+        self, keypoints: NDArray[np.float64], boxes: NDArray[np.float64], time: float
     ) -> NDArray[np.float64]:
         """(known persons, poses); of those who can have come there a little over the least."""
         if not self._persons or not len(keypoints):
-            return np.zeros((0, 0))
-        moved = [person.at(time) for person in self._persons]
-        expected = np.stack([person.keypoints + step for person, step in zip(self._persons, moved, strict=True)])
-        places = np.stack([person.box + np.tile(step, 2) for person, step in zip(self._persons, moved, strict=True)])
+            return np.zeros((len(self._persons), len(keypoints)))
+        expected = np.stack([person.motion.at(time) for person in self._persons])
+        places = np.stack([person.box + np.tile(person.motion.way(time), 2) for person in self._persons])
         everyone, frames = np.concatenate([expected, keypoints]), np.concatenate([places, boxes])
         areas = (frames[:, 2:] - frames[:, :2]).prod(axis=1)
         oks = oks_matrix(everyone, areas, self._sigmas)[: len(expected), len(expected) :]
         similarity = np.maximum(oks, box_iou(places, boxes) / 2)
-        gone = np.array([time - person.time for person in self._persons])
+        hidden = np.array([person.unseen for person in self._persons])
+        gone = np.array([time - person.motion.time for person in self._persons])
         reach = (places[:, 2:] - places[:, :2]).max(axis=1) * (0.5 + gone)
         way = np.linalg.norm(_centres(places)[:, None] - _centres(boxes), axis=-1) / reach[:, None]
         can_be = hidden[:, None] & (way < 1)
@@ -91,11 +164,3 @@ class Identities:
 
 def _centres(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
-
-
-def _update(person: _Person, keypoints: NDArray[np.float64], box: NDArray[np.float64], time: float) -> None:
-    dt = time - person.time
-    if dt > 0:
-        velocity = np.median(keypoints - person.keypoints, axis=0) / dt
-        person.velocity = _INERTIA * person.velocity + (1 - _INERTIA) * velocity
-    person.time, person.keypoints, person.box, person.unseen = time, keypoints, box, False

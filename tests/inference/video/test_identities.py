@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from posedy.inference.video.identities import Identities
 from posedy.skeleton import COCO17
@@ -62,3 +63,33 @@ def test_a_wrong_pose_in_the_same_box_is_the_same_person() -> None:
     identities = Identities(SIGMAS)
     identities(*frame(person(0, 10)), 0.0)
     assert identities(*frame(person(3, 12)), 0.1).tolist() == [1]
+
+
+@pytest.mark.parametrize("rate", [15, 30, 60])
+@pytest.mark.parametrize("followed", [(0, 0), (1, 1), (0, 1), (1, 0)])
+@pytest.mark.parametrize("speeds", [(120, -120), (150, 30), (90, 0)])
+def test_persons_who_meet_as_one_pose_part_with_their_ids(
+    speeds: tuple[float, float], followed: tuple[int, int], rate: int
+) -> None:
+    """Whichever of two persons one pose follows before and after they cross, motion tells who is who afterwards."""
+    identities, rng = Identities(SIGMAS), np.random.default_rng(0)
+    for step in range(-2 * rate, 2 * rate):
+        lefts = [300 + speed * step / rate for speed in speeds]
+        still = [person(0, left, top) for left, top in zip(lefts, (50, 56), strict=True)]
+        both = [(keypoints + rng.normal(0, 3, keypoints.shape), box) for keypoints, box in still]
+        met = abs(lefts[0] - lefts[1]) < 40
+        found = identities(*frame(*([both[followed[step >= 0]]] if met else both)), (step + 2 * rate) / rate)
+        if not met:
+            assert found.tolist() == [1, 2]
+        else:
+            assert len(found) == 1
+
+
+def test_who_walks_on_beside_a_hidden_person_keeps_the_id() -> None:
+    """A person who is missed for a while, and seen again in the same order, is no reason for an exchange."""
+    identities = Identities(SIGMAS)
+    for step in range(60):
+        both = [person(0, 100 + 2 * step, noise=2), person(0, 118 + 2 * step, top=56, noise=2)]
+        hidden = 20 <= step < 40
+        found = identities(*frame(*(both[1:] if hidden else both)), step / 30)
+        assert found.tolist() == ([2] if hidden else [1, 2])
