@@ -1,0 +1,1 @@
+"""Networks made ready for use: fused, exported, run by other runtimes."""
