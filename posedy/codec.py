@@ -119,12 +119,19 @@ class HeatmapCodec:
                 f"heatmaps of (N, K, {height}, {width}) belong to a crop of {self.input_size[0]}x{self.input_size[1]} "
                 f"pixels, got {tuple(heatmaps.shape)}"
             )
-        flat = heatmaps.float().flatten(2)
-        if flat.numel() == 0:
+        if heatmaps.numel() == 0:
+            flat = heatmaps.float().flatten(2)
             return flat.new_zeros((*flat.shape[:2], 2)), flat.new_zeros(flat.shape[:2])
-        scores, index = flat.max(dim=-1)
+        keypoints, scores = self.decode_unchecked(heatmaps)
         if scores.isnan().any():
             raise ValueError("heatmaps hold NaN: the network's weights or its input are broken")
+        return keypoints, scores
+
+    def decode_unchecked(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        """What `decode` finds, without its checks: they look at values, which a graph for export cannot."""
+        width = self.heatmap_size[0]
+        flat = heatmaps.float().flatten(2)
+        scores, index = flat.max(dim=-1)
         peak = torch.stack([index % width, index // width], dim=-1)
         return self._to_crop(peak + self._step_from_peak(flat, index)), scores
 

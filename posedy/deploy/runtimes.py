@@ -1,0 +1,178 @@
+"""Exported graphs run by ONNX Runtime or OpenVINO, for the estimator and for checks."""
+
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posedy.deploy.export_layers import Batch
+from posedy.deploy.packages import require
+
+Runtime = Literal["onnxruntime", "openvino"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+
+Array = NDArray[Any]
+
+
+class GraphRunner(Protocol):
+    """Runs a graph: a batch in, the arrays of its outputs out. Several threads may share one."""
+
+    def __call__(self, batch: Array) -> list[Array]:
+        """The outputs of a batch; the first axis of all is the batch."""
+
+
+def make_runner(
+    model: bytes, batch: Batch, runtime: Runtime, device: torch.device | str = "cpu", threads: int = 0
+) -> GraphRunner:
+    """Loads a graph.
+
+    Args:
+        model: the content of an ONNX file.
+        batch: "free" or 1; a graph of batch 1 is called once for each of a batch.
+        runtime: what runs it.
+        device: "cpu", or "cuda" with ONNX Runtime's GPU package.
+        threads: that a call may use; 0 leaves it to the runtime.
+
+    Raises:
+        ValueError: if the runtime is unknown or not installed, it has not got the device, or it refuses the graph.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"a runtime is one of {list(RUNTIMES)}, got {runtime!r}")
+    require(runtime)
+    device = torch.device(device)
+    if runtime == "openvino":
+        return OpenVinoRunner(model, batch, device, threads)
+    return OnnxRuntimeRunner(model, batch, device, threads)
+
+
+class HeatmapRunner:
+    """A graph of heatmaps in the place of a network: (N, C, H, W) -> (N, K, h, w) on the crops' device."""
+
+    def __init__(self, runner: GraphRunner) -> None:
+        self._runner = runner
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Heatmaps of normalised crops."""
+        (heatmaps,) = self._runner(images.detach().cpu().numpy())
+        return torch.from_numpy(heatmaps).to(images.device)
+
+
+class OnnxRuntimeRunner:
+    """A graph in ONNX Runtime; see `make_runner`."""
+
+    def __init__(self, model: bytes, batch: Batch, device: torch.device, threads: int = 0) -> None:
+        import onnxruntime
+
+        providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+        if device.type not in providers:
+            raise ValueError(f"ONNX Runtime runs on cpu or cuda here, got device {str(device)!r}")
+        provider = providers[device.type]
+        if provider not in onnxruntime.get_available_providers():
+            raise ValueError(
+                f"device {str(device)!r} needs {provider}, which this onnxruntime lacks (it has "
+                f"{', '.join(onnxruntime.get_available_providers())}): install onnxruntime-gpu, or use device='cpu'"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # what is wrong comes as an exception
+        chosen: Any = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=[chosen])
+        except Exception as error:  # its exceptions have no base of their own
+            raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
+        # It falls back to the CPU without a word where a provider does not start.
+        check_provider(self._session.get_providers(), provider)
+        self._batch = batch
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: Array) -> list[Array]:
+        """The outputs of a batch."""
+        parts = [batch] if self._batch == "free" else [batch[i : i + 1] for i in range(len(batch))]
+        return _joined([self._session.run(None, {self._input: np.ascontiguousarray(part)}) for part in parts])
+
+
+def check_provider(providers: Sequence[str], wanted: str) -> None:
+    """Makes sure that a session runs where it was asked to.
+
+    Raises:
+        ValueError: if its first provider is another.
+    """
+    if not providers or providers[0] != wanted:
+        raise ValueError(f"ONNX Runtime was asked for {wanted} and took {', '.join(providers) or 'none'}: check its set-up")
+
+
+class OpenVinoRunner:
+    """A graph in OpenVINO on the CPU; of a graph of batch 1, two images are under way at a time. See `make_runner`."""
+
+    def __init__(self, model: bytes, batch: Batch, device: torch.device, threads: int = 0) -> None:
+        import openvino
+
+        if device.type != "cpu":
+            raise ValueError(f"OpenVINO runs on the CPU here, got device {str(device)!r}: use device='cpu'")
+        streams = 2 if batch == 1 and threads != 1 else 1
+        properties: dict[str, Any] = {
+            # CPUs that have bfloat16 would use it
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": streams,
+        }
+        if threads:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        core = openvino.Core()
+        try:
+            self._compiled = core.compile_model(core.read_model(model), "CPU", properties)
+        except RuntimeError as error:
+            raise ValueError(f"OpenVINO refuses the graph: {error}") from error
+        devices = list(self._compiled.get_property("EXECUTION_DEVICES"))
+        if devices != ["CPU"]:
+            raise ValueError(f"OpenVINO was asked for CPU and took {', '.join(devices)}: check its set-up")
+        self._batch = batch
+        # Requests hold their own memory: each call borrows as many as it can use.
+        self._requests: queue.Queue[Any] = queue.Queue()
+        for _ in range(streams):
+            self._requests.put(self._compiled.create_infer_request())
+
+    def __call__(self, batch: Array) -> list[Array]:
+        """The outputs of a batch."""
+        if self._batch == "free":
+            parts = [batch]
+        else:
+            parts = [batch[i : i + 1] for i in range(len(batch))]
+        outputs: list[list[Array]] = [[] for _ in parts]
+        with self._borrowed(len(parts)) as requests:
+            for start in range(0, len(parts) + len(requests), len(requests)):
+                for offset, request in enumerate(requests):
+                    done, next_ = start - len(requests) + offset, start + offset
+                    if 0 <= done < len(parts):
+                        request.wait()
+                        outputs[done] = [np.array(tensor.data) for tensor in request.output_tensors]
+                    if next_ < len(parts):
+                        request.start_async({0: np.ascontiguousarray(parts[next_])})
+        return _joined(outputs)
+
+    @contextmanager
+    def _borrowed(self, most: int) -> Iterator[list[Any]]:
+        """One request, waited for, and more of those that are idle."""
+        requests = [self._requests.get()]
+        try:
+            while len(requests) < most:
+                try:
+                    requests.append(self._requests.get_nowait())
+                except queue.Empty:
+                    break
+            yield requests
+        finally:
+            for request in requests:
+                request.wait()
+                self._requests.put(request)
+
+
+def _joined(outputs: list[list[Array]]) -> list[Array]:
+    """The outputs of parts of a batch as those of the batch."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
