@@ -257,20 +257,13 @@ def _add_app(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    parser = commands.add_parser("export", help="write a trained network to a file of its own, to use or to give away")
-    parser.add_argument("checkpoint", type=Path, help="a .pt or .safetensors file, such as runs/x/best.pt")
-    parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors")
-    parser.add_argument("--half", action="store_true", help="parameters in float16: half the size")
-    parser.set_defaults(run=_export)
+    from posedy.deploy import command
 
-
-def _export(arguments: argparse.Namespace) -> int:
-    from posedy.weights.network_file import load_checkpoint, save_weights
-
-    net = load_checkpoint(arguments.checkpoint)
-    save_weights(net, arguments.out, arguments.half)
-    print(f"wrote {arguments.out}: {net.name}, {arguments.out.stat().st_size / 1e6:.1f} MB")
-    return 0
+    parser = commands.add_parser(
+        "export", help="write a trained network to a file of its own, for PyTorch or for other runtimes"
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _add_synth(commands: Any) -> None:

@@ -104,7 +104,9 @@ def export_onnx(
     if batch not in ("free", 1):
         raise ValueError(f"batch is 'free' or 1, got {batch!r}")
     if with_decoding and net.in_channels not in (1, 3):
-        raise ValueError(f"crops of photos have 3 channels, the network takes {net.in_channels}: export without decoding")
+        raise ValueError(
+            f"crops of photos have 3 channels, the network takes {net.in_channels}: export without decoding"
+        )
     if with_decoding and flip and net.skeleton is None:
         raise ValueError("the network does not say which of its keypoints are left and right: flip=False does without")
     require("onnx", "onnxscript", runtime)
@@ -187,6 +189,7 @@ def _write(module: _Heatmaps | _Keypoints, path: Path, info: GraphInfo) -> None:
             output_names=list(module.outputs),
             dynamic_shapes=sizes,
             external_data=False,
+            optimize=False,  # runtimes optimise what they load; it would double the time
             verbose=False,
         )
     model = onnx.load(path)
@@ -206,7 +209,10 @@ def _checked(runner: GraphRunner, reference: _Heatmaps | _Keypoints, info: Graph
     tolerance = HALF_TOLERANCE if info.half else TOLERANCE
     difference, moved, keypoints = 0.0, 0, 0
     for size in (1, _LARGEST_CHECKED_BATCH) if info.batch == "free" else (1, 1):
-        for inputs in (_random_inputs(reference.net, info.decodes, size), _drawn_inputs(reference.net, info.decodes, size)):
+        for inputs in (
+            _random_inputs(reference.net, info.decodes, size),
+            _drawn_inputs(reference.net, info.decodes, size),
+        ):
             with torch.no_grad():
                 wanted = reference(inputs)
             got = [torch.from_numpy(output) for output in runner(inputs.numpy())]

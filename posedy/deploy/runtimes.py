@@ -50,6 +50,26 @@ def make_runner(
     return OnnxRuntimeRunner(model, batch, device, threads)
 
 
+def graph_device(name: str, runtime: str) -> torch.device:
+    """The device of a name; "auto" is CUDA if ONNX Runtime has it, else the CPU.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if name != "auto":
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise ValueError(f"unknown device {name!r}: use auto, cpu or cuda") from None
+    if runtime == "onnxruntime":
+        require("onnxruntime")
+        import onnxruntime
+
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            return torch.device("cuda")
+    return torch.device("cpu")
+
+
 class HeatmapRunner:
     """A graph of heatmaps in the place of a network: (N, C, H, W) -> (N, K, h, w) on the crops' device."""
 
@@ -92,7 +112,7 @@ class OnnxRuntimeRunner:
 
     def __call__(self, batch: Array) -> list[Array]:
         """The outputs of a batch."""
-        parts = [batch] if self._batch == "free" else [batch[i : i + 1] for i in range(len(batch))]
+        parts = _parts(batch, self._batch)
         return _joined([self._session.run(None, {self._input: np.ascontiguousarray(part)}) for part in parts])
 
 
@@ -103,7 +123,9 @@ def check_provider(providers: Sequence[str], wanted: str) -> None:
         ValueError: if its first provider is another.
     """
     if not providers or providers[0] != wanted:
-        raise ValueError(f"ONNX Runtime was asked for {wanted} and took {', '.join(providers) or 'none'}: check its set-up")
+        raise ValueError(
+            f"ONNX Runtime was asked for {wanted} and took {', '.join(providers) or 'none'}: check its set-up"
+        )
 
 
 class OpenVinoRunner:
@@ -138,10 +160,7 @@ class OpenVinoRunner:
 
     def __call__(self, batch: Array) -> list[Array]:
         """The outputs of a batch."""
-        if self._batch == "free":
-            parts = [batch]
-        else:
-            parts = [batch[i : i + 1] for i in range(len(batch))]
+        parts = _parts(batch, self._batch)
         outputs: list[list[Array]] = [[] for _ in parts]
         with self._borrowed(len(parts)) as requests:
             for start in range(0, len(parts) + len(requests), len(requests)):
@@ -169,6 +188,11 @@ class OpenVinoRunner:
             for request in requests:
                 request.wait()
                 self._requests.put(request)
+
+
+def _parts(batch: Array, of: Batch) -> list[Array]:
+    """A batch as a graph takes it, whole or one by one."""
+    return [batch] if of == "free" else [batch[index : index + 1] for index in range(len(batch))]
 
 
 def _joined(outputs: list[list[Array]]) -> list[Array]:

@@ -1,24 +1,23 @@
 """The pose estimator: an image and person boxes in, poses out."""
 
-import copy
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.codec import make_codec
-from posedy.device import choose_device
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
 from posedy.inference.detectors import Detector, as_detector
 from posedy.inference.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
+from posedy.inference.predictors import make_predictor
 from posedy.models.pose_net import PoseNet
-from posedy.prediction import predict_keypoints
-from posedy.skeleton import COCO17, Skeleton
-from posedy.weights.network_file import load_checkpoint
 from posedy.weights.shipped import DEFAULT
+
+if TYPE_CHECKING:
+    from posedy.deploy.runtimes import Runtime
 
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
@@ -34,14 +33,15 @@ class PoseEstimator:
     It holds nothing that a call changes, so several threads may share one.
 
     Args:
-        model: the name of a shipped model (see `list_shipped`), a checkpoint (.pt) or .safetensors file, or a network.
-            A network is copied: the one given stays on its device and in its mode.
+        model: the name of a shipped model (see `list_shipped`), a checkpoint (.pt), .safetensors or exported .onnx
+            file, or a network. A network is copied: the one given stays on its device and in its mode.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
         detector: finds the persons of images that come without boxes: "torchvision" is a small Faster R-CNN, whose
             weights torchvision fetches at first use (persons with scores from 0.3, `BOX_THRESHOLD`); "whole" takes the
             whole image for one person; or any object with `detect(image_bgr) -> (boxes, scores)`. None asks for boxes.
         flip: whether heatmaps are averaged with those of the mirrored crop: more accurate, at twice the time.
         batch_size: persons that go through the network at a time.
+        runtime: "onnxruntime" or "openvino" for .onnx files; None is the one that the file was exported for.
 
     Raises:
         OSError: if the model's file cannot be read.
@@ -56,22 +56,15 @@ class PoseEstimator:
         detector: str | Detector | None = None,
         flip: bool = True,
         batch_size: int = 32,
+        runtime: "Runtime | None" = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.device = choose_device(str(device))
         self._detector = as_detector(detector) if detector is not None else None
-        net = _load(model)
-        if flip and net.skeleton is None:
-            raise ValueError(
-                "the network does not say which of its keypoints are left and right: flip=True needs a skeleton "
-                "(create_model(..., skeleton=...)); flip=False does without"
-            )
-        self._net = net.eval().to(self.device)
-        self._codec = make_codec(net.coding, net.input_size)
-        self._flip_permutation = net.skeleton.flip_permutation if flip and net.skeleton is not None else None
+        self._predict = make_predictor(model, str(device), flip, runtime)
         self._batch_size = batch_size
-        self.skeleton = net.skeleton if net.skeleton is not None else _nameless(net.num_keypoints)
+        self.device = self._predict.device
+        self.skeleton = self._predict.skeleton
 
     def __call__(
         self,
@@ -121,31 +114,14 @@ class PoseEstimator:
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Keypoints (P, K, 2) in image pixels and scores (P, K) of an RGB image."""
-        width, height = self._codec.input_size
+        input_size = width, height = self._predict.input_size
         keypoints = np.zeros((len(boxes), self.skeleton.num_keypoints, 2), dtype=np.float32)
         scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
-        image_to_crop = image_to_crop_matrix(*padded_region(boxes, width / height), self._codec.input_size)
+        image_to_crop = image_to_crop_matrix(*padded_region(boxes, width / height), input_size)
         crop_to_image = invert_affine(image_to_crop)
         for start in range(0, len(boxes), self._batch_size):
             batch = slice(start, start + self._batch_size)
-            crops = np.stack([warp_crop(image, matrix, self._codec.input_size) for matrix in image_to_crop[batch]])
-            in_crop, scores[batch] = predict_keypoints(
-                self._net, crops, self._codec, self._flip_permutation, self.device
-            )
+            crops = np.stack([warp_crop(image, matrix, input_size) for matrix in image_to_crop[batch]])
+            in_crop, scores[batch] = self._predict(crops)
             keypoints[batch] = apply_affine(crop_to_image[batch], in_crop)
         return keypoints, scores
-
-
-def _load(model: str | os.PathLike[str] | PoseNet) -> PoseNet:
-    """The network that a file or a name stands for, or a copy of the network given."""
-    if isinstance(model, PoseNet):
-        return copy.deepcopy(model)
-    if not isinstance(model, str | os.PathLike):
-        raise TypeError(f"a model is a path, the name of a shipped model, or a PoseNet, got {type(model).__name__}")
-    return load_checkpoint(model)
-
-
-def _nameless(num_keypoints: int) -> Skeleton:
-    """Stands for a skeleton that is not known: numbered keypoints without limbs, sigmas the mean of COCO's."""
-    names = tuple(f"keypoint_{index}" for index in range(num_keypoints))
-    return Skeleton(names, (), (), (float(np.mean(COCO17.sigmas)),) * num_keypoints)
