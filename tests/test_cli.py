@@ -335,7 +335,7 @@ def test_export_halves_a_file_that_works_as_before(
     photo = next((drawn / "val2017").glob("*.jpg"))
     out = tmp_path / "pictures"
     assert main(["demo", str(photo), "--checkpoint", str(half), "--whole", "--out", str(out)]) == 0
-    assert main(["export", str(run / "best.pt"), "--out", str(tmp_path / "mine.onnx")]) == 1
+    assert main(["export", str(run / "best.pt"), "--out", str(tmp_path / "mine.pth")]) == 1
     assert "NAME.safetensors" in capsys.readouterr().err
 
 

@@ -284,7 +284,9 @@ def _temperature(net: PoseNet) -> float | None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns of what concerns its own authors."""
-    loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    loggers: list[Any] = [
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.__trace")
+    ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -46,8 +46,8 @@ def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
     | computed kernel  | nine shifted multiply-adds              | 6.8         |          |
     | computed kernel as W^T pi | the same                       | 24          | 2.8      |
 
-    So one graph of batch 1 serves both; in ONNX Runtime half of its time is depthwise convolution, which
-    `posedy.deploy.blocked` makes faster when the file is loaded.
+    So one graph of batch 1 serves both. In ONNX Runtime half of its time is depthwise convolution, whose computed
+    kernels keep it from its blocked layout; products over unfolded pixels or with banded matrices take longer still.
     """
     if batch == 1:
         return ComputedKernel(conv)

@@ -10,6 +10,7 @@ from typing import Any
 from posedy.codec import Coding, make_codec
 from posedy.deploy.export_layers import Batch
 from posedy.deploy.packages import require
+from posedy.deploy.runtimes import RUNTIMES, Runtime
 from posedy.files import read_bytes
 from posedy.skeleton import Skeleton
 
@@ -34,7 +35,7 @@ class GraphInfo:
     record: dict[str, Any]
     version: str
     batch: Batch
-    runtime: str
+    runtime: Runtime
     decodes: bool
     flip: bool
     half: bool
@@ -62,10 +63,13 @@ class GraphInfo:
         fields = self.record["skeleton"]
         if fields is None:
             return None
-        pairs = {name: tuple((int(a), int(b)) for a, b in fields[name]) for name in ("flip_pairs", "limbs")}
-        lists = {name: tuple(fields[name]) for name in ("keypoints", "sigmas")}
-        upper_body = tuple(fields["upper_body"]) if fields["upper_body"] is not None else None
-        return Skeleton(**lists, **pairs, upper_body=upper_body)
+        return Skeleton(
+            keypoints=tuple(fields["keypoints"]),
+            flip_pairs=tuple((int(a), int(b)) for a, b in fields["flip_pairs"]),
+            limbs=tuple((int(a), int(b)) for a, b in fields["limbs"]),
+            sigmas=tuple(fields["sigmas"]),
+            upper_body=tuple(fields["upper_body"]) if fields["upper_body"] is not None else None,
+        )
 
     def to_json(self) -> str:
         """The metadata's text."""
@@ -85,6 +89,8 @@ class GraphInfo:
             raise ValueError(f"{info.num_keypoints} keypoints, but a skeleton of {skeleton.num_keypoints}")
         if info.batch not in ("free", 1):
             raise ValueError(f"batch is 'free' or 1, got {info.batch!r}")
+        if info.runtime not in RUNTIMES:
+            raise ValueError(f"a runtime is one of {list(RUNTIMES)}, got {info.runtime!r}")
         return info
 
 

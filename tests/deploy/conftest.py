@@ -1,0 +1,63 @@
+"""Networks whose errors show, and their exported files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from posedy.deploy.export import export_onnx
+from posedy.models.pose_net import PoseNet
+from posedy.models.zoo import create_model
+
+SIZE = (64, 64)
+NAME = "dy_resnet10-dy_bneck"  # 1x1, 3x3 and depthwise 5x5 layers, few of them
+
+
+def images(count: int) -> Tensor:
+    """(count, 3, 64, 64) that differ in colour and texture, so that attention does."""
+    generator = torch.Generator().manual_seed(count)
+    coarse = torch.randn(count, 3, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=SIZE[::-1], mode="bicubic")
+    return smooth + 0.3 * torch.randn(count, 3, *SIZE[::-1], generator=generator)
+
+
+@pytest.fixture(scope="session")
+def make(perturb: Callable[..., PoseNet]) -> Callable[..., PoseNet]:
+    """`make(name, **options)`: a network with perturbed weights and statistics and sharp attention."""
+
+    def made(name: str = NAME, **options: object) -> PoseNet:
+        torch.manual_seed(0)
+        return perturb(create_model(name, input_size=SIZE, **options), images(8)).eval()
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def net(make: Callable[..., PoseNet]) -> PoseNet:
+    return make()
+
+
+@pytest.fixture(scope="session")
+def free(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its graph of heatmaps with a free batch."""
+    path = tmp_path_factory.mktemp("graphs") / "free.onnx"
+    export_onnx(net, path, batch="free")
+    return path
+
+
+@pytest.fixture(scope="session")
+def single(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its graph of heatmaps of batch 1, weights in float16."""
+    path = tmp_path_factory.mktemp("graphs") / "single.onnx"
+    export_onnx(net, path, batch=1, half=True, runtime="openvino")
+    return path
+
+
+@pytest.fixture(scope="session")
+def decoding(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its graph of keypoints with a free batch."""
+    path = tmp_path_factory.mktemp("graphs") / "decoding.onnx"
+    export_onnx(net, path, batch="free", with_decoding=True)
+    return path
