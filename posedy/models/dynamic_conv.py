@@ -155,7 +155,7 @@ class DynamicConv2d(nn.Module):
                 self.dilation,
                 self.groups,
             )
-        if self._is_pointwise:
+        if self.is_pointwise:
             return self._matrix_product(x, weight, bias)
         return self._grouped(x, weight, bias)
 
@@ -169,7 +169,7 @@ class DynamicConv2d(nn.Module):
         return weight, bias
 
     @property
-    def _is_pointwise(self) -> bool:
+    def is_pointwise(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
 
     def _matrix_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
