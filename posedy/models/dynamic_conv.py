@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from posedy.models.depthwise import depthwise_conv
+from posedy.models.formulations import FORMULATIONS, Geometry, choose
 
 AttentionKind = Literal["softmax", "sigmoid"]
 
@@ -145,19 +145,8 @@ class DynamicConv2d(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = bias.to(dtype) if bias is not None else None
-        if x.shape[0] == 1:
-            return F.conv2d(
-                x,
-                weight[0],
-                bias[0] if bias is not None else None,
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.groups,
-            )
-        if self.is_pointwise:
-            return self._matrix_product(x, weight, bias)
-        return self._grouped(x, weight, bias)
+        name = choose(len(x), weight, self.geometry, fused=False)
+        return FORMULATIONS[name](x, weight, bias, self.geometry)
 
     def aggregate(self, attention: Tensor) -> tuple[Tensor, Tensor | None]:
         """The kernels (N, out, in / groups, kh, kw) and biases (N, out) of N images with attention (N, K)."""
@@ -169,34 +158,9 @@ class DynamicConv2d(nn.Module):
         return weight, bias
 
     @property
-    def is_pointwise(self) -> bool:
-        return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
-
-    def _matrix_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """A 1x1 convolution of N images as N matrix products."""
-        pixels = x.flatten(2)
-        matrices = weight.flatten(2)
-        y = torch.bmm(matrices, pixels) if bias is None else torch.baddbmm(bias[..., None], matrices, pixels)
-        return y.reshape(x.shape[0], self.out_channels, *x.shape[2:])
-
-    def _grouped(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """One convolution with the batch folded into its groups."""
-        N = x.shape[0]
-        x = x.reshape(1, N * self.in_channels, *x.shape[2:])
-        if self.groups == self.in_channels == self.out_channels:
-            y = depthwise_conv(x, weight.flatten(0, 1), self.stride, self.padding, self.dilation)
-            y = y.reshape(N, self.out_channels, *y.shape[2:])
-            return y if bias is None else y + bias[..., None, None]
-        y = F.conv2d(
-            x,
-            weight.flatten(0, 1),
-            bias.flatten() if bias is not None else None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            N * self.groups,
-        )
-        return y.reshape(N, self.out_channels, *y.shape[2:])
+    def geometry(self) -> Geometry:
+        """What the convolution is beside its kernels."""
+        return Geometry(self.stride, self.padding, self.dilation, self.groups)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts parameters (`Module.to` and others); the kernels as one tensor of 4 dimensions.
