@@ -4,6 +4,7 @@ Everything heavy is imported by the part that needs it, so that --help answers a
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def add_benchmark(commands: Any) -> None:
     video.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     add_json(video)
     video.set_defaults(run=_video)
+    layers = parts.add_parser("layers", help="the ways of convolving each image with its own kernel, layer by layer")
+    layers.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="images (default: 1 8)")
+    layers.add_argument("--threads", type=int, default=1, help="default: 1")
+    layers.add_argument("--rounds", type=int, default=5, help="how often each is timed (default: 5)")
+    layers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
+    add_json(layers)
+    layers.set_defaults(run=_layers)
+    latency = parts.add_parser("latency", help="whole networks by each runtime, beside static twins and a ResNet-50")
+    latency.add_argument("--models", nargs="+", metavar="NAME", help="dynamic networks or backbones")
+    latency.add_argument("--runtimes", nargs="+", metavar="NAME", help="fused usual training onnxruntime openvino")
+    latency.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="crops (default: 1 8)")
+    latency.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2")
+    latency.add_argument("--rounds", type=int, default=5, help="turns of each network (default: 5)")
+    latency.add_argument("--picture", type=Path, metavar="FILE", help="draw the ratios, such as latency.png")
+    add_json(latency)
+    latency.set_defaults(run=_latency)
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -80,5 +97,36 @@ def _video(arguments: argparse.Namespace) -> int:
             estimator, arguments.timed_frames, people, arguments.rounds
         )
         print(format_video(timed))
+    write_json(arguments.json, numbers)
+    return 0
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.layers import benchmark_layers, format_layers
+
+    if min(arguments.threads, arguments.rounds, *arguments.batch) < 1:
+        raise ValueError("--batch, --threads and --rounds count from 1")
+    numbers = benchmark_layers(arguments.batch, arguments.threads, arguments.rounds, arguments.device)
+    print(format_layers(numbers))
+    write_json(arguments.json, numbers)
+    return 0
+
+
+def _latency(arguments: argparse.Namespace) -> int:
+    from posedy.benchmark.latency import MODELS, RUNTIMES, benchmark_latency, draw_latency, format_latency
+
+    if min(arguments.rounds, *arguments.threads, *arguments.batch) < 1:
+        raise ValueError("--batch, --threads and --rounds count from 1")
+    numbers = benchmark_latency(
+        arguments.models or MODELS,
+        arguments.runtimes or RUNTIMES,
+        arguments.batch,
+        arguments.threads,
+        arguments.rounds,
+        say=lambda words: print(words, file=sys.stderr),
+    )
+    print(format_latency(numbers))
+    if arguments.picture is not None:
+        draw_latency(numbers, arguments.picture)
     write_json(arguments.json, numbers)
     return 0

@@ -85,7 +85,7 @@ def _fold_dynamic(conv: DynamicConv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """S and t of a norm."""
+    """Of a norm, s and t."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError("a batch norm without running statistics cannot be folded")

@@ -145,6 +145,10 @@ class DynamicConv2d(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = bias.to(dtype) if bias is not None else None
+        return self.convolve(x, weight, bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolves images (N, in, H, W) with kernels (N, out, in / groups, kh, kw) and biases (N, out)."""
         name = choose(len(x), weight, self.geometry, fused=False)
         return FORMULATIONS[name](x, weight, bias, self.geometry)
 

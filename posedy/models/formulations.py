@@ -5,9 +5,9 @@ No library has such a convolution. What can be made of what they have:
 - `plain`: one image is an ordinary convolution.
 - `matrix`: a 1x1 convolution is a product of matrices for each image, of its kernel and its pixels (N, C, H * W).
 - `grouped`: the images become the groups of one image of N * C channels.
-- `beside`: the same with the N * C numbers of a pixel lying together, in memory (H, W, N, C): depthwise convolutions are
-  then ordinary ones of N * C channels in torch's channels_last. Whatever works on each number, such as an activation,
-  keeps that order; batch norm does not.
+- `beside`: the same with the N * C numbers of a pixel lying together, in memory (H, W, N, C): depthwise convolutions
+  are then ordinary ones of N * C channels in torch's channels_last. Whatever works on each number, such as an
+  activation, keeps that order; batch norm does not.
 - `rows`: a 1x1 convolution as products of matrices whose rows are pixels, which may lie N * C apart.
 - `one_by_one`: a convolution for each image.
 
@@ -80,6 +80,8 @@ def applies(name: str, batch: int, weight: Tensor, geometry: Geometry) -> bool:
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One image (1, in, H, W)."""
+    if bias is None and geometry.is_depthwise(weight):
+        return depthwise_conv(x, weight[0], geometry.stride, geometry.padding, geometry.dilation)
     return _conv2d(x, weight[0], None if bias is None else bias[0], geometry, geometry.groups)
 
 
