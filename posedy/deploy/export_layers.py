@@ -51,8 +51,7 @@ def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
     """
     if batch == 1:
         return ComputedKernel(conv)
-    is_pointwise = conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
-    return MatrixProduct(conv) if is_pointwise else WeightedOutputs(conv)
+    return MatrixProduct(conv) if conv.geometry.is_pointwise(conv.weight) else WeightedOutputs(conv)
 
 
 class ExportedAttention(nn.Module):

@@ -15,7 +15,7 @@ class FusedDynamicConv2d(nn.Module):
         [W(x) b(x)] = sum_k pi_k(x) [W_k b_k],    pi(x) = softmax(FC2(ReLU(FC1(GAP(x)))))
 
     Args:
-        conv: with a bias and the temperature 1, as `posedy.deploy.norms.fold_norms` leaves it.
+        conv: with a softmax of temperature 1, as `posedy.deploy.norms.fold_norms` leaves it.
     """
 
     fc1_weight: Tensor
@@ -25,8 +25,9 @@ class FusedDynamicConv2d(nn.Module):
     def __init__(self, conv: DynamicConv2d) -> None:
         super().__init__()
         attention = conv.attention
-        if conv.bias is None or attention.temperature is None or float(attention.temperature) != 1:
-            raise ValueError("fusing takes a dynamic convolution with K biases and a softmax of temperature 1")
+        if attention.temperature is None or float(attention.temperature) != 1:
+            raise ValueError("fusing takes a dynamic convolution with a softmax of temperature 1 as attention")
+        bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.num_kernels, conv.out_channels)
         self.geometry = conv.geometry
         self.fc1_bias, self.fc2_bias = attention.fc1.bias, attention.fc2.bias
         self.register_buffer("fc1_weight", attention.fc1.weight.t().contiguous())
@@ -39,7 +40,7 @@ class FusedDynamicConv2d(nn.Module):
         self.for_one, self.for_more = (
             FORMULATIONS[choose(batch, conv.weight[:batch], conv.geometry, fused=True)] for batch in (1, 2)
         )
-        self.register_buffer("kernels", torch.cat([kernels.flatten(1), conv.bias], dim=1).contiguous())
+        self.register_buffer("kernels", torch.cat([kernels.flatten(1), bias], dim=1).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves each image (N, in, H, W) with its own kernel: (N, out, H', W')."""

@@ -22,9 +22,6 @@ def fuse(net: Net) -> Net:
 
     Args:
         net: of `create_model` or `create_backbone`.
-
-    Raises:
-        ValueError: if a norm cannot be folded: its convolution has a sigmoid as attention, or it has no convolution.
     """
     return _streamline(fold_norms(net)).to(memory_format=torch.channels_last)
 
@@ -34,7 +31,8 @@ def _streamline(module: Net) -> Net:
     for name, child in module.named_children():
         if isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
             child.inplace = True
-        setattr(module, name, FusedDynamicConv2d(child) if isinstance(child, DynamicConv2d) else _streamline(child))
+        is_softmax = isinstance(child, DynamicConv2d) and child.attention.temperature is not None
+        setattr(module, name, FusedDynamicConv2d(child) if is_softmax else _streamline(child))
     if not isinstance(module, nn.Sequential):
         return module
     return nn.Sequential(*(layer for layer in module if not isinstance(layer, nn.Identity)))  # type: ignore[return-value]

@@ -21,20 +21,16 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def fold_norms(net: Net) -> Net:
-    """A copy of a network for inference, in evaluation mode and without gradients, that has no batch norms.
+    """A copy of a network for inference, in evaluation mode and without gradients, its batch norms folded.
 
     Static convolutions get a bias, dynamic ones K biases and the temperature 1. The output is the same up to rounding.
-
-    Raises:
-        ValueError: if a batch norm does not follow a convolution.
+    Norms stay where they do not follow a convolution, and behind dynamic ones with a sigmoid as attention, whose weights
+    do not sum to one.
     """
     folded = copy.deepcopy(net).eval().requires_grad_(False)
     for module in folded.modules():
         if isinstance(module, nn.Sequential):
             _fold_sequence(module)
-    left = [name for name, module in folded.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if left:
-        raise ValueError(f"{left[0]} is a batch norm that does not follow a convolution in an nn.Sequential")
     for module in folded.modules():
         if isinstance(module, DynamicConv2d):
             _fold_temperature(module)
@@ -51,7 +47,7 @@ def _fold_sequence(layers: nn.Sequential) -> None:
             layers[index - 1] = fuse_conv_bn_eval(conv, norm, transpose=True)
         elif isinstance(conv, nn.Conv2d):
             layers[index - 1] = fuse_conv_bn_eval(_plain(conv), norm)
-        elif isinstance(conv, DynamicConv2d):
+        elif isinstance(conv, DynamicConv2d) and conv.attention.temperature is not None:
             _fold_dynamic(conv, norm)
         else:
             continue
@@ -78,8 +74,6 @@ def _fold_dynamic(conv: DynamicConv2d, norm: nn.BatchNorm2d) -> None:
     scale, shift = _scale_and_shift(norm)
     K, out_channels = conv.weight.shape[:2]
     bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(K, out_channels)
-    if conv.attention.temperature is None:
-        raise ValueError("the sigmoid's weights do not sum to one: norms cannot be folded into its kernels")
     conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
     conv.bias = nn.Parameter(bias * scale + shift, requires_grad=False)
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from posedy.codec import make_codec
+from posedy.deploy.fusing import fuse
 from posedy.device import choose_device
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import predict_keypoints
@@ -75,7 +76,8 @@ class NetworkPredictor:
         self.input_size = net.input_size
         self.skeleton = _known(net.skeleton, net.num_keypoints)
         self._flip_permutation = _flip_permutation(net.skeleton) if flip else None
-        self._net = net.eval().to(device)
+        # fused networks were not measured on GPUs
+        self._net = fuse(net).to(device) if device.type == "cpu" else net.eval().to(device)
         self._codec = make_codec(net.coding, net.input_size)
 
     def __call__(self, crops: NDArray[np.uint8]) -> Keypoints:

@@ -79,6 +79,15 @@ def test_float32_is_as_close_as_its_rounding_allows() -> None:
         assert_equal(net, fuse(net), X[:N].float(), 1e-5)
 
 
-def test_only_folded_layers_are_taken() -> None:
-    with pytest.raises(ValueError, match="K biases and a softmax of temperature 1"):
-        FusedDynamicConv2d(DynamicConv2d(3, 4, 1, bias=False, temperature=1.0))
+def test_a_sigmoid_and_a_convolution_alone_are_no_hindrance() -> None:
+    for net in (
+        create_backbone("dy_mobilenetv2_035", attention="sigmoid").double().eval(),
+        nn.Sequential(DynamicConv2d(3, 4, 3, bias=False), nn.ReLU()).double(),
+    ):
+        assert_equal(net, fuse(net), X[:2])
+
+
+def test_only_a_softmax_of_temperature_1_is_taken() -> None:
+    for options in ({"temperature": 30.0}, {"attention": "sigmoid"}):
+        with pytest.raises(ValueError, match="a softmax of temperature 1 as attention"):
+            FusedDynamicConv2d(DynamicConv2d(3, 4, 1, **options))
