@@ -22,6 +22,7 @@ from posedy.benchmark.ratios import ratio
 from posedy.benchmark.rivals import simple_baseline, usual_dynamic
 from posedy.deploy import fuse
 from posedy.memory import keep_freed_memory
+from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_backbone, create_model
 from posedy.weights.conversion import static_name
 
@@ -106,7 +107,9 @@ def _export(models: Sequence[str], folder: Path, say: Callable[[str], None]) -> 
     for name in (*(name for model in models if "-" in model for name in (model, static_name(model))), RESNET):
         say(f"exporting {name}")
         files[name] = str(folder / f"{name}.onnx")
-        export_onnx(_create(name), files[name], batch=1)
+        net = _create(name)
+        assert isinstance(net, PoseNet)  # its name has a head
+        export_onnx(net, files[name], batch=1)
     return files
 
 

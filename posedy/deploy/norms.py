@@ -23,9 +23,9 @@ Net = TypeVar("Net", bound=nn.Module)
 def fold_norms(net: Net) -> Net:
     """A copy of a network for inference, in evaluation mode and without gradients, its batch norms folded.
 
-    Static convolutions get a bias, dynamic ones K biases and the temperature 1. The output is the same up to rounding.
-    Norms stay where they do not follow a convolution, and behind dynamic ones with a sigmoid as attention, whose weights
-    do not sum to one.
+    Static convolutions get a bias, dynamic ones K biases and the temperature 1; the output is the same up to rounding.
+    Norms stay where they do not follow a convolution, and behind dynamic ones with a sigmoid as attention, whose
+    weights do not sum to one.
     """
     folded = copy.deepcopy(net).eval().requires_grad_(False)
     for module in folded.modules():
