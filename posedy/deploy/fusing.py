@@ -31,8 +31,10 @@ def _streamline(module: Net) -> Net:
     for name, child in module.named_children():
         if isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
             child.inplace = True
-        is_softmax = isinstance(child, DynamicConv2d) and child.attention.temperature is not None
-        setattr(module, name, FusedDynamicConv2d(child) if is_softmax else _streamline(child))
+        if isinstance(child, DynamicConv2d) and child.attention.temperature is not None:
+            setattr(module, name, FusedDynamicConv2d(child))
+        else:
+            setattr(module, name, _streamline(child))
     if not isinstance(module, nn.Sequential):
         return module
     return nn.Sequential(*(layer for layer in module if not isinstance(layer, nn.Identity)))  # type: ignore[return-value]
