@@ -14,13 +14,12 @@ from posedy.deploy import export, packages
 from posedy.deploy.export import HALF_TOLERANCE, export_onnx
 from posedy.deploy.graph_file import read_graph
 from posedy.deploy.runtimes import make_runner
-from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import list_models
+from posedy.models.zoo import create_model, list_models
 from posedy.prediction import predict_keypoints
 from posedy.weights.network_file import network_record
 
-from .conftest import NAME, images
+from .conftest import NAME, TEMPERATURE, images
 
 
 @torch.no_grad()
@@ -62,8 +61,6 @@ def test_every_network_equals_pytorch(make: Callable[..., PoseNet], tmp_path: Pa
 @pytest.mark.parametrize("batch", ["free", 1])
 def test_options_of_networks(tmp_path: Path, options: dict, batch: str | int) -> None:
     torch.manual_seed(0)
-    from posedy.models.zoo import create_model
-
     net = create_model(NAME, input_size=(64, 64), **options).eval()
     export_onnx(net, tmp_path / "x.onnx", batch=batch)
     assert difference(net, tmp_path / "x.onnx", 2) < 1e-4
@@ -83,7 +80,13 @@ def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path,
     model, info = read_graph(free)
     assert info.record == json.loads(json.dumps(network_record(net)))
     assert (info.skeleton, info.input_size, info.coding) == (net.skeleton, net.input_size, net.coding)
-    assert (info.batch, info.decodes, info.flip, info.half, info.temperature) == ("free", False, False, False, 30.0)
+    assert (info.batch, info.decodes, info.flip, info.half, info.temperature) == (
+        "free",
+        False,
+        False,
+        False,
+        TEMPERATURE,
+    )
     assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["images", "heatmaps"]
     _, info = read_graph(single)
     assert (info.batch, info.half, info.runtime) == (1, True, "openvino")
@@ -111,8 +114,6 @@ def test_a_graph_that_differs_is_not_written(net: PoseNet, tmp_path: Path, monke
 
 
 def test_the_network_given_is_left_alone(net: PoseNet, free: Path) -> None:
-    set_temperature(net, 30.0)
-    assert net.backbone is not None
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in net.modules())
     assert all(parameter.requires_grad for parameter in net.parameters())
 
