@@ -10,6 +10,7 @@ from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.dataset import TrainingCrops
 from posedy.data.loading import EpochOrder, PhotoOrder
 from posedy.evaluation.truth import KeypointTruth
+from posedy.models.dynamic_conv import KernelAttention
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model
 from posedy.skeleton import Skeleton
@@ -99,4 +100,18 @@ def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | 
         raise ValueError(f"model.options: crops of photos have 3 channels, got in_channels={net.in_channels} (3 or 1)")
     if weights is not None:
         say(f"starting from {start_from(net, weights)}")
+        _compare_temperatures(net, config, say)
     return net
+
+
+def _compare_temperatures(net: PoseNet, config: Config, say: Say) -> None:
+    """Says so if weights were trained at another temperature than training begins with, which undoes their attention."""
+    attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
+    held = {float(attention.temperature) for attention in attentions if attention.temperature is not None}
+    begins = config.train.temperature.start
+    if held - {begins}:
+        of_weights = min(held)
+        say(
+            f"warning: these weights were trained at temperature {of_weights:g}, training begins at {begins:g}: "
+            f"train.temperature.start={of_weights:g} train.temperature.end={of_weights:g} goes on where they were"
+        )

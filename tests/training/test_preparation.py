@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+import posedy
+from posedy.config import load_config
+from posedy.skeleton import COCO17
+from posedy.training.preparation import build_network
+from posedy.weights.network_file import save_weights
+
+NAME = "dy_mobilenetv2_035-bneck"
+
+
+@pytest.mark.parametrize(("begins", "warns"), [(30, True), (1, False)])
+def test_weights_of_another_temperature_are_told_of(tmp_path: Path, begins: float, warns: bool) -> None:
+    net = posedy.create_model(NAME)
+    posedy.set_temperature(net, 1)
+    weights = tmp_path / "trained.safetensors"
+    save_weights(net, weights)
+    config = load_config(None, [f"model.name={NAME}", f"train.temperature.start={begins}"])
+    said: list[str] = []
+    build_network(config, COCO17, said.append, weights)
+    told = "trained at temperature 1, training begins at 30: train.temperature.start=1 train.temperature.end=1"
+    assert (told in "\n".join(said)) is warns
+
+
+def test_a_static_start_has_no_temperature_to_keep(tmp_path: Path) -> None:
+    weights = tmp_path / "static.safetensors"
+    save_weights(posedy.create_model(NAME.removeprefix("dy_")), weights)
+    said: list[str] = []
+    build_network(load_config(None, [f"model.name={NAME}"]), COCO17, said.append, weights)
+    assert "temperature" not in "\n".join(said)
