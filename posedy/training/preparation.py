@@ -105,7 +105,7 @@ def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | 
 
 
 def _compare_temperatures(net: PoseNet, config: Config, say: Say) -> None:
-    """Says so if weights were trained at another temperature than training begins with, which undoes their attention."""
+    """Says so if training begins at another temperature than the weights were trained at: it undoes their attention."""
     attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
     held = {float(attention.temperature) for attention in attentions if attention.temperature is not None}
     begins = config.train.temperature.start
