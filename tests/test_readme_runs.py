@@ -48,6 +48,8 @@ INSTEAD = {
     "weights='DEFAULT'": "weights=None",  # fetched
     "posedy benchmark video": "posedy benchmark video --frames 4 --timed-frames 3 --rounds 1",  # minutes
     "--timed-frames 100": "",
+    "posedy benchmark latency": "posedy benchmark latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
+    "posedy benchmark layers": "posedy benchmark layers --batch 1 --rounds 1",
     "posedy synth data/": "posedy synth new/",
     "FILE --images FOLDER": "my/train.json --images my/photos",
     "--train 2000 --val 128": "--train 8 --val 8",
