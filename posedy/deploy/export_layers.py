@@ -33,21 +33,21 @@ def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
     | free  | 1x1            | `MatrixProduct`   |
     | free  | depthwise, kxk | `WeightedOutputs` |
 
-    Time of the dynamic MobileNetV2 x0.5 backbone at batch 1 and 256x192 relative to its static twin (norms folded, one
-    thread, lower quartile of interleaved calls, onnxruntime 1.32 and openvino 2026.4 on a CPU with AVX2), by the forms
-    of 1x1 and of depthwise convolutions:
+    Time of the dynamic MobileNetV2 x0.5 backbone at batch 1 and 256x192 in times of its static twin's (norms folded, one
+    thread, medians of interleaved calls, onnxruntime 1.32 and openvino 2026.4 on a CPU with AVX2 that other work shared,
+    so roughly; each line from one of two runs), by the forms of 1x1 and of depthwise convolutions:
 
-    | 1x1              | depthwise                               | onnxruntime | openvino |
-    |------------------|-----------------------------------------|-------------|----------|
-    | computed kernel  | computed kernel                         | 3.0         | 2.0      |
-    | matrix product   | computed kernel                         | 3.7         | 3.4      |
-    | computed kernel  | weighted outputs                        | 3.9         | 2.9      |
-    | computed kernel  | weighted outputs of one merged conv     | 4.0         | 9.5      |
-    | computed kernel  | nine shifted multiply-adds              | 6.8         |          |
-    | computed kernel as W^T pi | the same                       | 24          | 2.8      |
+    | 1x1                       | depthwise                           | onnxruntime | openvino |
+    |---------------------------|-------------------------------------|-------------|----------|
+    | computed kernel           | computed kernel                     | 3.8, 3.9    | 1.9, 2.0 |
+    | matrix product            | computed kernel                     | 5.0         | 3.2      |
+    | computed kernel           | weighted outputs                    | 4.4         | 2.7      |
+    | computed kernel           | weighted outputs of one merged conv | 4.5         | 9.9      |
+    | computed kernel           | nine shifted multiply-adds          | 7.4         |          |
+    | computed kernel as W^T pi | the same                            | 26          | 2.7      |
 
     So one graph of batch 1 serves both. In ONNX Runtime half of its time is depthwise convolution, whose computed
-    kernels keep it from its blocked layout; products over unfolded pixels or with banded matrices take longer still.
+    kernels keep it from its blocked layout. `posedy benchmark latency` times whole networks.
     """
     if batch == 1:
         return ComputedKernel(conv)
