@@ -43,8 +43,9 @@ _LARGEST_CHECKED_BATCH = 5
 FASTEST_BATCH: dict[Runtime, Batch] = {"onnxruntime": 1, "openvino": 1}
 """The batch whose graph is the fastest in a runtime, also for several persons.
 
-Eight persons with the dynamic MobileNetV2 x0.5 backbone on one thread took 39 ms by eight calls of the graph of batch 1
-in ONNX Runtime and 18 ms in OpenVINO, 54 and 64 ms by one call of the graph of any batch.
+Measured earlier on a CPU with AVX512: eight crops with the dynamic MobileNetV2 x0.5 backbone on one thread took 39 ms
+by eight calls of the graph of batch 1 in ONNX Runtime and 18 ms in OpenVINO, 54 and 64 ms by one call of the graph of
+any batch.
 """
 
 

@@ -33,9 +33,9 @@ def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
     | free  | 1x1            | `MatrixProduct`   |
     | free  | depthwise, kxk | `WeightedOutputs` |
 
-    Time of the dynamic MobileNetV2 x0.5 backbone at batch 1 and 256x192 in times of its static twin's (norms folded, one
-    thread, medians of interleaved calls, onnxruntime 1.32 and openvino 2026.4 on a CPU with AVX2 that other work shared,
-    so roughly; each line from one of two runs), by the forms of 1x1 and of depthwise convolutions:
+    Time of the dynamic MobileNetV2 x0.5 backbone at batch 1 and 256x192 in times of its static twin's (norms folded,
+    one thread, medians of interleaved calls, onnxruntime 1.32 and openvino 2026.4 on a CPU with AVX2 that other work
+    shared, so roughly; each line from one of two runs), by the forms of 1x1 and of depthwise convolutions:
 
     | 1x1                       | depthwise                           | onnxruntime | openvino |
     |---------------------------|-------------------------------------|-------------|----------|
