@@ -1,6 +1,8 @@
 """Exported graphs run by ONNX Runtime or OpenVINO, for the estimator and for checks."""
 
+import functools
 import queue
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, get_args
@@ -129,40 +131,26 @@ def check_provider(providers: Sequence[str], wanted: str) -> None:
 
 
 class OpenVinoRunner:
-    """A graph in OpenVINO on the CPU; of a graph of batch 1, two images are under way at a time. See `make_runner`."""
+    """A graph in OpenVINO on the CPU; see `make_runner`.
+
+    A graph of batch 1 takes one image with all threads, and of several two at a time, each with half of the threads: it
+    is compiled for that when they first come.
+    """
 
     def __init__(self, model: bytes, batch: Batch, device: torch.device, threads: int = 0) -> None:
-        import openvino
-
         if device.type != "cpu":
             raise ValueError(f"OpenVINO runs on the CPU here, got device {str(device)!r}: use device='cpu'")
-        streams = 2 if batch == 1 and threads != 1 else 1
-        properties: dict[str, Any] = {
-            # CPUs that have bfloat16 would use it
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": streams,
-        }
-        if threads:
-            properties["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
-        try:
-            self._compiled = core.compile_model(core.read_model(model), "CPU", properties)
-        except RuntimeError as error:
-            raise ValueError(f"OpenVINO refuses the graph: {error}") from error
-        devices = list(self._compiled.get_property("EXECUTION_DEVICES"))
-        if devices != ["CPU"]:
-            raise ValueError(f"OpenVINO was asked for CPU and took {', '.join(devices)}: check its set-up")
         self._batch = batch
-        # Requests hold their own memory: each call borrows as many as it can use.
-        self._requests: queue.Queue[Any] = queue.Queue()
-        for _ in range(streams):
-            self._requests.put(self._compiled.create_infer_request())
+        self._alone = _Requests(model, 1, threads)
+        self._make_pair = functools.partial(_Requests, model, 2, threads) if batch == 1 and threads != 1 else None
+        self._pair: _Requests | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, batch: Array) -> list[Array]:
         """The outputs of a batch."""
         parts = _parts(batch, self._batch)
         outputs: list[list[Array]] = [[] for _ in parts]
-        with self._borrowed(len(parts)) as requests:
+        with self._requests(len(parts)).borrowed(len(parts)) as requests:
             for start in range(0, len(parts) + len(requests), len(requests)):
                 for offset, request in enumerate(requests):
                     done, next_ = start - len(requests) + offset, start + offset
@@ -173,21 +161,55 @@ class OpenVinoRunner:
                         request.start_async({0: np.ascontiguousarray(parts[next_])})
         return _joined(outputs)
 
+    def _requests(self, parts: int) -> "_Requests":
+        if parts == 1 or self._make_pair is None:
+            return self._alone
+        with self._lock:
+            if self._pair is None:
+                self._pair = self._make_pair()
+            return self._pair
+
+
+class _Requests:
+    """A graph compiled for a number of images at a time; requests hold their own memory, so calls borrow them."""
+
+    def __init__(self, model: bytes, streams: int, threads: int) -> None:
+        import openvino
+
+        properties: dict[str, Any] = {
+            # CPUs that have bfloat16 would use it
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": streams,
+        }
+        if threads:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(core.read_model(model), "CPU", properties)
+        except RuntimeError as error:
+            raise ValueError(f"OpenVINO refuses the graph: {error}") from error
+        devices = list(compiled.get_property("EXECUTION_DEVICES"))
+        if devices != ["CPU"]:
+            raise ValueError(f"OpenVINO was asked for CPU and took {', '.join(devices)}: check its set-up")
+        self._idle: queue.Queue[Any] = queue.Queue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
+
     @contextmanager
-    def _borrowed(self, most: int) -> Iterator[list[Any]]:
+    def borrowed(self, most: int) -> Iterator[list[Any]]:
         """One request, waited for, and more of those that are idle."""
-        requests = [self._requests.get()]
+        requests = [self._idle.get()]
         try:
             while len(requests) < most:
                 try:
-                    requests.append(self._requests.get_nowait())
+                    requests.append(self._idle.get_nowait())
                 except queue.Empty:
                     break
             yield requests
         finally:
             for request in requests:
                 request.wait()
-                self._requests.put(request)
+                self._idle.put(request)
 
 
 def _parts(batch: Array, of: Batch) -> list[Array]:
