@@ -1,6 +1,7 @@
 """Networks written as ONNX files, checked against PyTorch before the file is there."""
 
 import copy
+import importlib.metadata
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import posedy
 from posedy.codec import HeatmapCodec, make_codec
 from posedy.deploy.export_layers import Batch, replace_dynamic_layers
 from posedy.deploy.graph_file import METADATA_KEY, GraphInfo
@@ -114,7 +114,7 @@ def export_onnx(
     reference = _graph_module(copy.deepcopy(net).cpu().float().eval(), with_decoding, flip)
     info = GraphInfo(
         record=network_record(net),
-        version=posedy.__version__,
+        version=importlib.metadata.version("posedy"),
         batch=batch,
         runtime=runtime,
         decodes=with_decoding,
