@@ -47,6 +47,7 @@ def test_runtimes_are_for_onnx_files(net: PoseNet) -> None:
         PoseEstimator(net, runtime="onnxruntime")
 
 
+@pytest.mark.slow
 def test_export_and_demo(net: PoseNet, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, graph = tmp_path / "net.safetensors", tmp_path / "net.onnx"
     save_weights(net, weights)

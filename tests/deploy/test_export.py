@@ -66,6 +66,7 @@ def test_options_of_networks(tmp_path: Path, options: dict, batch: str | int) ->
     assert difference(net, tmp_path / "x.onnx", 2) < 1e-4
 
 
+@pytest.mark.slow
 def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     codec, flip = make_codec(net.coding, net.input_size), net.skeleton.flip_permutation
