@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +88,7 @@ def _measure(layer: Layer, batch: int, training: bool, rounds: int, device: torc
     bias = torch.randn(batch, layer.out_channels, device=device)
     calls = dict(_calls(x, weight, bias, geometry, training))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with _mode(training):
+    with torch.enable_grad() if training else torch.inference_mode():
         for index in range(rounds + 1):
             for name, call in calls.items():
                 taken = min(_seconds(call, device) for _ in range(_BEST_OF))
@@ -117,9 +116,9 @@ def _calls(
 
     def static(x: Tensor, kernel: Tensor) -> Tensor:
         if training and geometry.is_depthwise(weight):  # as static networks train
-            return depthwise_conv(x, kernel, geometry.stride, geometry.padding, geometry.dilation)
+            return depthwise_conv(x, kernel, *geometry[:3])
         flat_bias = biases[0] if biases is not None else None
-        return F.conv2d(x, kernel, flat_bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+        return F.conv2d(x, kernel, flat_bias, *geometry)
 
     yield "static", _step(static, x if training else channels_last, kernel, training)
     for name, formulation in FORMULATIONS.items():
@@ -145,12 +144,6 @@ def _step(
     with torch.no_grad():
         gradient = torch.randn_like(convolve(x, weight))
     return lambda: torch.autograd.grad(convolve(x, weight), (x, weight), gradient)
-
-
-@contextmanager
-def _mode(training: bool) -> Iterator[None]:
-    with torch.enable_grad() if training else torch.inference_mode():
-        yield
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

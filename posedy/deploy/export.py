@@ -23,7 +23,7 @@ from posedy.deploy.norms import fold_norms
 from posedy.deploy.packages import require
 from posedy.deploy.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner
 from posedy.files import replacing
-from posedy.models.dynamic_conv import KernelAttention
+from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import normalise_crops, predict_heatmaps
 from posedy.weights.network_file import network_record
@@ -120,7 +120,7 @@ def export_onnx(
         decodes=with_decoding,
         flip=with_decoding and flip,
         half=half,
-        temperature=_temperature(net),
+        temperature=min(temperatures(net), default=None),
     )
     with replacing(path) as temporary:
         _write(_exportable(reference, batch), temporary, info)
@@ -164,10 +164,7 @@ def _graph_module(net: PoseNet, with_decoding: bool, flip: bool) -> _Heatmaps | 
 def _exportable(reference: _Heatmaps | _Keypoints, batch: Batch) -> _Heatmaps | _Keypoints:
     """A copy whose layers have the forms that are exported."""
     module = copy.deepcopy(reference)
-    attentions = [layer for layer in module.modules() if isinstance(layer, KernelAttention)]
-    # Norms cannot be folded into kernels whose weights do not sum to one: they stay nodes of the graph.
-    if all(attention.temperature is not None for attention in attentions):
-        module.net = fold_norms(module.net)
+    module.net = fold_norms(module.net)
     replace_dynamic_layers(module.net, batch)
     return module.eval().requires_grad_(False)
 
@@ -274,12 +271,6 @@ def _drawn_crops(input_size: tuple[int, int], size: int) -> NDArray[np.uint8]:
         rgb = np.ascontiguousarray(photo.picture[..., ::-1])
         crops += [warp_crop(rgb, matrix, input_size) for matrix in matrices]
     return np.stack(crops[:size])
-
-
-def _temperature(net: PoseNet) -> float | None:
-    """The temperature of a network's attention; None without one."""
-    temperatures = [layer.temperature for layer in net.modules() if isinstance(layer, KernelAttention)]
-    return next((float(temperature) for temperature in temperatures if temperature is not None), None)
 
 
 @contextmanager

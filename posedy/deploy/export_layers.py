@@ -4,6 +4,7 @@ All compute what `DynamicConv2d` computes. They differ in the batches that a gra
 makes of it: `dynamic_form` chooses.
 """
 
+import copy
 import functools
 from typing import Literal
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posedy.deploy.norms import fold_temperature
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 
 Batch = Literal["free", 1]
@@ -59,11 +61,10 @@ class ExportedAttention(nn.Module):
 
     def __init__(self, attention: KernelAttention) -> None:
         super().__init__()
-        self.fc1, self.fc2 = _linear(attention.fc1), _linear(attention.fc2)
-        self.is_softmax = attention.temperature is not None
-        if attention.temperature is not None:
-            self.fc2.weight.data.div_(attention.temperature)
-            self.fc2.bias.data.div_(attention.temperature)
+        folded = copy.deepcopy(attention).requires_grad_(False)
+        fold_temperature(folded)
+        self.fc1, self.fc2 = folded.fc1, folded.fc2
+        self.is_softmax = folded.temperature is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention weights (N, K)."""
@@ -77,42 +78,45 @@ class _Form(nn.Module):
     def __init__(self, conv: DynamicConv2d) -> None:
         super().__init__()
         self.attention = ExportedAttention(conv.attention)
-        self.out_channels = conv.out_channels
-        self.kernel_shape = tuple(conv.weight.shape[1:])
-        self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.geometry = conv.geometry
 
 
-class ComputedKernel(_Form):
-    """A convolution whose kernel is an input of its node: one image, (1, C, H, W) -> (1, O, H', W')."""
+class _Aggregating(_Form):
+    """A form that aggregates kernels and biases."""
 
     def __init__(self, conv: DynamicConv2d) -> None:
         super().__init__(conv)
+        self.kernel_shape = tuple(conv.weight.shape[1:])
         self.kernels = _constant(conv.weight.flatten(1))
         self.biases = _constant(conv.bias) if conv.bias is not None else None
+
+    def aggregate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The kernels (N, out * in / groups * kh * kw) and the biases (N, out) of images."""
+        pi = self.attention(x)
+        return pi @ self.kernels, pi @ self.biases if self.biases is not None else None
+
+
+class ComputedKernel(_Aggregating):
+    """A convolution whose kernel is an input of its node: one image, (1, C, H, W) -> (1, O, H', W')."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves the image with its kernel."""
-        pi = self.attention(x)
-        kernel = (pi @ self.kernels).reshape(self.kernel_shape)
-        bias = (pi @ self.biases).reshape(-1) if self.biases is not None else None
-        return F.conv2d(x, kernel, bias, *self.geometry)
+        kernel, bias = self.aggregate(x)
+        return F.conv2d(
+            x, kernel.reshape(self.kernel_shape), bias.reshape(-1) if bias is not None else None, *self.geometry
+        )
 
 
-class MatrixProduct(_Form):
+class MatrixProduct(_Aggregating):
     """A 1x1 convolution as a matrix product for each image: (N, C, H, W) -> (N, O, H, W)."""
-
-    def __init__(self, conv: DynamicConv2d) -> None:
-        super().__init__(conv)
-        self.kernels = _constant(conv.weight.flatten(1))
-        self.biases = _constant(conv.bias) if conv.bias is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
         """W (N, O, C) times the pixels (N, C, H W)."""
-        pi = self.attention(x)
-        y = (pi @ self.kernels).reshape(-1, *self.kernel_shape[:2]) @ x.flatten(2)
-        if self.biases is not None:
-            y = y + (pi @ self.biases)[..., None]
-        return y.reshape(-1, self.out_channels, *x.shape[2:])
+        kernels, biases = self.aggregate(x)
+        y = kernels.reshape(-1, *self.kernel_shape[:2]) @ x.flatten(2)
+        if biases is not None:
+            y = y + biases[..., None]
+        return y.reshape(-1, self.kernel_shape[0], *x.shape[2:])
 
 
 class WeightedOutputs(_Form):
@@ -139,9 +143,3 @@ class WeightedOutputs(_Form):
 
 def _constant(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().clone(), requires_grad=False)
-
-
-def _linear(layer: nn.Linear) -> nn.Linear:
-    copied = nn.Linear(layer.in_features, layer.out_features)
-    copied.load_state_dict(layer.state_dict())
-    return copied.requires_grad_(False)

@@ -13,6 +13,7 @@ from posedy.deploy.packages import require
 from posedy.deploy.runtimes import RUNTIMES, Runtime
 from posedy.files import read_bytes
 from posedy.skeleton import Skeleton
+from posedy.weights.network_file import recorded_skeleton
 
 METADATA_KEY = "posedy"
 
@@ -60,16 +61,7 @@ class GraphInfo:
     @property
     def skeleton(self) -> Skeleton | None:
         """The meaning of the keypoints, if it is known."""
-        fields = self.record["skeleton"]
-        if fields is None:
-            return None
-        return Skeleton(
-            keypoints=tuple(fields["keypoints"]),
-            flip_pairs=tuple((int(a), int(b)) for a, b in fields["flip_pairs"]),
-            limbs=tuple((int(a), int(b)) for a, b in fields["limbs"]),
-            sigmas=tuple(fields["sigmas"]),
-            upper_body=tuple(fields["upper_body"]) if fields["upper_body"] is not None else None,
-        )
+        return recorded_skeleton(self.record)
 
     def to_json(self) -> str:
         """The metadata's text."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from posedy.models.dynamic_conv import DynamicConv2d
+from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -33,7 +33,7 @@ def fold_norms(net: Net) -> Net:
             _fold_sequence(module)
     for module in folded.modules():
         if isinstance(module, DynamicConv2d):
-            _fold_temperature(module)
+            fold_temperature(module.attention)
     return folded
 
 
@@ -90,8 +90,8 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, shift + norm.bias if norm.bias is not None else shift
 
 
-def _fold_temperature(conv: DynamicConv2d) -> None:
-    attention = conv.attention
+def fold_temperature(attention: KernelAttention) -> None:
+    """Takes the temperature into the last layer of an attention, in place, and sets it to 1; a sigmoid has none."""
     if attention.temperature is None:
         return
     for parameter in (attention.fc2.weight, attention.fc2.bias):

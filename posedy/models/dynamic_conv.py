@@ -201,6 +201,12 @@ def set_temperature(net: nn.Module, temperature: float) -> None:
             module.temperature.fill_(temperature)
 
 
+def temperatures(net: nn.Module) -> set[float]:
+    """The temperatures of the softmax attention in a network: one as a rule, none if there is no such attention."""
+    attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
+    return {float(each.temperature) for each in attentions if each.temperature is not None}
+
+
 def _check_temperature(temperature: float) -> None:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"the temperature is a positive number (the paper's is 30), got {temperature}")

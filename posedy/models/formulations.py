@@ -29,7 +29,7 @@ was not measured there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +38,8 @@ from torch import Tensor
 from posedy.models.depthwise import depthwise_conv
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """What a convolution is beside its kernel, each as a pair (vertical, horizontal) but for the groups."""
+class Geometry(NamedTuple):
+    """What a convolution is beside its kernel, in the order of `F.conv2d`; pairs are (vertical, horizontal)."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -81,8 +80,8 @@ def applies(name: str, batch: int, weight: Tensor, geometry: Geometry) -> bool:
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One image (1, in, H, W)."""
     if bias is None and geometry.is_depthwise(weight):
-        return depthwise_conv(x, weight[0], geometry.stride, geometry.padding, geometry.dilation)
-    return _conv2d(x, weight[0], None if bias is None else bias[0], geometry, geometry.groups)
+        return depthwise_conv(x, weight[0], *geometry[:3])
+    return F.conv2d(x, weight[0], None if bias is None else bias[0], *geometry)
 
 
 def matrix(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -97,11 +96,11 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) 
     N, out_channels = weight.shape[:2]
     one = x.reshape(1, -1, *x.shape[2:])
     if geometry.is_depthwise(weight):
-        y = depthwise_conv(one, weight.flatten(0, 1), geometry.stride, geometry.padding, geometry.dilation)
+        y = depthwise_conv(one, weight.flatten(0, 1), *geometry[:3])
         y = y.reshape(N, out_channels, *y.shape[2:])
         return y if bias is None else y + bias[..., None, None]
     flat_bias = None if bias is None else bias.flatten()
-    y = _conv2d(one, weight.flatten(0, 1), flat_bias, geometry, N * geometry.groups)
+    y = F.conv2d(one, weight.flatten(0, 1), flat_bias, *geometry._replace(groups=N * geometry.groups))
     return y.reshape(N, out_channels, *y.shape[2:])
 
 
@@ -109,7 +108,8 @@ def beside(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     """A depthwise convolution of images that lie beside each other, and so does the output."""
     N, C, H, W = x.shape
     one = x.permute(2, 3, 0, 1).reshape(1, H, W, N * C).permute(0, 3, 1, 2)
-    y = _conv2d(one, weight.flatten(0, 1), None if bias is None else bias.flatten(), geometry, N * C)
+    flat_bias = None if bias is None else bias.flatten()
+    y = F.conv2d(one, weight.flatten(0, 1), flat_bias, *geometry._replace(groups=N * C))
     return y.permute(0, 2, 3, 1).view(*y.shape[2:], N, C).permute(2, 3, 0, 1)
 
 
@@ -140,7 +140,7 @@ def one_by_one(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
     """
     biases = [None] * len(x) if bias is None else bias.unbind()
     parts = zip(x.split(1), weight.unbind(), biases, strict=True)
-    return torch.cat([_conv2d(image, kernel, b, geometry, geometry.groups) for image, kernel, b in parts])
+    return torch.cat([F.conv2d(image, kernel, b, *geometry) for image, kernel, b in parts])
 
 
 FORMULATIONS: dict[str, Formulation] = {
@@ -151,7 +151,3 @@ FORMULATIONS: dict[str, Formulation] = {
     "beside": beside,
     "one_by_one": one_by_one,
 }
-
-
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int) -> Tensor:
-    return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, groups)

@@ -10,7 +10,7 @@ from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.dataset import TrainingCrops
 from posedy.data.loading import EpochOrder, PhotoOrder
 from posedy.evaluation.truth import KeypointTruth
-from posedy.models.dynamic_conv import KernelAttention
+from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model
 from posedy.skeleton import Skeleton
@@ -106,12 +106,9 @@ def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | 
 
 def _compare_temperatures(net: PoseNet, config: Config, say: Say) -> None:
     """Says so if training begins at another temperature than the weights were trained at: it undoes their attention."""
-    attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
-    held = {float(attention.temperature) for attention in attentions if attention.temperature is not None}
     begins = config.train.temperature.start
-    if held - {begins}:
-        of_weights = min(held)
+    for held in sorted(temperatures(net) - {begins}):
         say(
-            f"warning: these weights were trained at temperature {of_weights:g}, training begins at {begins:g}: "
-            f"train.temperature.start={of_weights:g} train.temperature.end={of_weights:g} goes on where they were"
+            f"warning: these weights were trained at temperature {held:g}, training begins at {begins:g}: "
+            f"train.temperature.start={held:g} train.temperature.end={held:g} goes on where they were"
         )

@@ -35,6 +35,24 @@ def network_record(net: PoseNet) -> dict[str, Any]:
     }
 
 
+def recorded_skeleton(record: Mapping[str, Any]) -> Skeleton | None:
+    """The skeleton of a record, if it is known.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is none.
+    """
+    fields = record["skeleton"]
+    if fields is None:
+        return None
+    return Skeleton(
+        keypoints=tuple(fields["keypoints"]),
+        flip_pairs=tuple((int(a), int(b)) for a, b in fields["flip_pairs"]),
+        limbs=tuple((int(a), int(b)) for a, b in fields["limbs"]),
+        sigmas=tuple(fields["sigmas"]),
+        upper_body=tuple(fields["upper_body"]) if fields["upper_body"] is not None else None,
+    )
+
+
 def network_state(net: PoseNet) -> dict[str, Any]:
     """A checkpoint's entry for a network: its record and its tensors."""
     return {"record": network_record(net), "tensors": net.state_dict()}
@@ -160,14 +178,6 @@ def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
 
 
 def _build(record: Mapping[str, Any]) -> PoseNet:
-    skeleton = record["skeleton"]
-    if skeleton is not None:
-        skeleton = Skeleton(
-            keypoints=tuple(skeleton["keypoints"]),
-            flip_pairs=tuple((int(a), int(b)) for a, b in skeleton["flip_pairs"]),
-            limbs=tuple((int(a), int(b)) for a, b in skeleton["limbs"]),
-            sigmas=tuple(skeleton["sigmas"]),
-            upper_body=tuple(skeleton["upper_body"]) if skeleton["upper_body"] is not None else None,
-        )
     width, height = record["input_size"]
+    skeleton = recorded_skeleton(record)
     return create_model(record["name"], **record["options"], input_size=(width, height), skeleton=skeleton)
