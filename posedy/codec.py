@@ -9,8 +9,8 @@ mirrored crop (x' = W - 1 - x) has its heatmap 0.75 cell away from where mirrori
 (W - 1 - x) / 4 against w - 1 - x / 4. `average_with_mirror` moves it by a whole cell, which leaves 0.25 cell.
 
 `UnbiasedCodec` measures crop and heatmap from their first to their last centre (Huang et al., CVPR 2020), so that
-mirroring needs no shift, does not round targets, and decodes by the vertex of the log-heatmap (Zhang et al., CVPR
-2020).
+mirroring needs no shift, does not round targets, and decodes by the vertex of the log-heatmap, after the heatmap is
+smoothed by the shape of a target (Zhang et al., CVPR 2020).
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,6 @@ class HeatmapCodec:
             their 3-sigma patch inside the heatmap, else 0 (and an empty target).
         """
         width, height = self.heatmap_size
-        sigma = self.target_sigma
         radius = self._radius
         labelled = labelled.bool()
         cell = self._to_cells(torch.where(labelled[..., None], keypoints.float(), 0.0))
@@ -91,24 +90,22 @@ class HeatmapCodec:
         inside = ((cell + radius >= 0) & (cell - radius <= last)).all(dim=-1)
         weights = (labelled & inside).float()
 
-        def profile(size: int, center: Tensor) -> Tensor:
-            distance = torch.arange(size, device=keypoints.device, dtype=torch.float32) - center[..., None]
-            return torch.exp(-(distance**2) / (2 * sigma**2)) * (distance.abs() <= radius)
-
-        columns, rows = profile(width, cell[..., 0]), profile(height, cell[..., 1])
+        columns, rows = self._profile(width, cell[..., 0]), self._profile(height, cell[..., 1])
         return (rows * weights[..., None])[..., :, None] * columns[..., None, :], weights
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Finds the keypoints of heatmaps.
 
         The highest cell, and from it a quarter of a cell toward the higher neighbour in x and in y (none at the border
-        and between equal neighbours); in the unbiased coding, from it the step to the vertex.
+        and between equal neighbours); in the unbiased coding, the heatmap's best match with a target, and from its cell
+        the step to the vertex.
 
         Args:
             heatmaps: (N, K, h, w).
 
         Returns:
-            Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32, the heights of the peaks.
+            Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32, the heights of the peaks: about
+            1 for a target.
 
         Raises:
             ValueError: if the heatmaps are of another size or hold NaN.
@@ -130,7 +127,7 @@ class HeatmapCodec:
     def decode_unchecked(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """What `decode` finds, without its checks: they look at values, which a graph for export cannot."""
         width = self.heatmap_size[0]
-        flat = heatmaps.float().flatten(2)
+        flat = self._before_peaks(heatmaps.float()).flatten(2)
         scores, index = flat.max(dim=-1)
         peak = torch.stack([index % width, index // width], dim=-1)
         return self._to_crop(peak + self._step_from_peak(flat, index)), scores
@@ -140,6 +137,11 @@ class HeatmapCodec:
         """Cells from its centre at which a target ends."""
         return int(3 * self.target_sigma)
 
+    def _profile(self, size: int, center: Tensor) -> Tensor:
+        """A target along one axis of `size` cells: (..., size) of its centres (...) in cells."""
+        distance = torch.arange(size, device=center.device, dtype=torch.float32) - center[..., None]
+        return torch.exp(-(distance**2) / (2 * self.target_sigma**2)) * (distance.abs() <= self._radius)
+
     def _to_cells(self, keypoints: Tensor) -> Tensor:
         """Where targets are centred: crop pixels -> cells."""
         return torch.floor(keypoints / STRIDE + 0.5)
@@ -147,6 +149,10 @@ class HeatmapCodec:
     def _to_crop(self, cells: Tensor) -> Tensor:
         """Cells -> crop pixels."""
         return cells * STRIDE
+
+    def _before_peaks(self, heatmaps: Tensor) -> Tensor:
+        """The maps (N, K, h, w) whose peaks are keypoints: the heatmaps themselves."""
+        return heatmaps
 
     def _step_from_peak(self, flat: Tensor, index: Tensor) -> Tensor:
         """From the highest cell to the keypoint, in cells: (N, K, 2) of heatmaps (N, K, h * w) with their peaks."""
@@ -199,6 +205,25 @@ class UnbiasedCodec(HeatmapCodec):
 
     def _to_crop(self, cells: Tensor) -> Tensor:
         return cells * cells.new_tensor(self._pixels_per_cell)
+
+    def _before_peaks(self, heatmaps: Tensor) -> Tensor:
+        """How well the heatmaps H match a target T around each cell.
+
+            match(c) = <H, T_c> / (|T_c| |T|)
+
+        with |T_c| of what is inside, so that a target matches best where it is, near the border too. A network that is
+        unsure heats several places a little: the match sums what lies within a target, where the single highest cell is
+        a matter of chance. Of a heatmap that is a probability, as of a softmax, it is how near the keypoint is to c, as
+        far as that is known.
+        """
+        columns, rows = (self._matches(size, heatmaps.device) for size in self.heatmap_size)
+        return rows.T @ heatmaps @ columns
+
+    def _matches(self, size: int, device: torch.device) -> Tensor:
+        """(size, size): the targets of all cells of an axis, in columns, with their norms divided out."""
+        targets = self._profile(size, torch.arange(float(size), device=device)).T
+        whole = self._profile(2 * self._radius + 1, torch.tensor(float(self._radius), device=device))
+        return targets / (targets.norm(dim=0) * whole.norm())
 
     def _step_from_peak(self, flat: Tensor, index: Tensor) -> Tensor:
         """Newton's step to the vertex of the log-heatmap, which for a Gaussian is a paraboloid.

@@ -245,13 +245,61 @@ UNBIASED = st.sampled_from(
 @given(UNBIASED, st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_unbiased_coding_gives_keypoints_back(codec, data):
-    """Within a hundredth of a pixel, wherever the peak and its neighbours are inside."""
-    (width, height), margin = codec.input_size, 9.0
-    point = [data.draw(st.floats(margin, side - 1 - margin)) for side in (width, height)]
+    """Within 0.04 pixels where the targets that are matched are whole, and within 0.2 nearer to the border."""
+    margin = 9.0
+    point = [data.draw(st.floats(margin, side - 1 - margin)) for side in codec.input_size]
+    reach = 4 * 2 * (3 * codec.target_sigma + 1)
+    whole = all(reach <= x <= side - 1 - reach for x, side in zip(point, codec.input_size, strict=True))
     target, weight = codec.encode(torch.tensor([[point]]), torch.ones(1, 1))
     keypoints, _ = codec.decode(target)
     assert weight.item() == 1
-    assert keypoints[0, 0].tolist() == pytest.approx(point, abs=0.02)
+    assert keypoints[0, 0].tolist() == pytest.approx(point, abs=0.04 if whole else 0.2)
+
+
+def match_by_loops(codec: HeatmapCodec, heatmap: np.ndarray) -> np.ndarray:
+    """<H, T_c> / (|T_c| |T|) cell by cell."""
+    height, width = heatmap.shape
+    radius = max(1, int(3 * codec.target_sigma))
+
+    def target(around_row: int, around_column: int, height: int, width: int) -> np.ndarray:
+        rows, columns = np.mgrid[:height, :width]
+        dy, dx = rows - around_row, columns - around_column
+        gaussian = np.exp(-(dx**2 + dy**2) / (2 * codec.target_sigma**2))
+        return gaussian * (abs(dx) <= radius) * (abs(dy) <= radius)
+
+    whole = np.linalg.norm(target(radius, radius, 2 * radius + 1, 2 * radius + 1))
+    matches = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            here = target(row, column, height, width)
+            matches[row, column] = (heatmap * here).sum() / (np.linalg.norm(here) * whole)
+    return matches
+
+
+@pytest.mark.parametrize("codec", [UnbiasedCodec((64, 96)), UnbiasedCodec((64, 64), sigma=1.7)])
+def test_unbiased_keypoints_are_where_a_target_matches_best(codec: UnbiasedCodec) -> None:
+    width, height = codec.heatmap_size
+    heatmaps = torch.rand(1, 8, height, width, generator=torch.Generator().manual_seed(0))
+    keypoints, scores = codec.decode(heatmaps)
+    for index in range(8):
+        matches = match_by_loops(codec, heatmaps[0, index].double().numpy())
+        row, column = np.unravel_index(matches.argmax(), matches.shape)
+        assert scores[0, index].item() == pytest.approx(matches.max(), rel=1e-5)
+        cell = keypoints[0, index] / keypoints.new_tensor(
+            [(4 * width - 1) / (width - 1), (4 * height - 1) / (height - 1)]
+        )
+        assert abs(cell[0] - column) <= 1
+        assert abs(cell[1] - row) <= 1
+
+
+def test_a_broad_unbiased_heap_outweighs_a_single_high_cell() -> None:
+    codec = UnbiasedCodec()
+    heatmaps, _ = codec.encode(torch.tensor([[[120.0, 180.0]]]), torch.ones(1, 1))
+    heatmaps = 0.4 * heatmaps
+    heatmaps[0, 0, 10, 12] = 0.5
+    keypoints, scores = codec.decode(heatmaps)
+    assert keypoints[0, 0].tolist() == pytest.approx([120, 180], abs=0.1)
+    assert scores.item() == pytest.approx(0.4, abs=0.02)
 
 
 def test_an_unbiased_target_is_a_gaussian_around_the_unrounded_cell():
@@ -278,7 +326,7 @@ def test_the_unbiased_coding_steps_only_where_the_logarithm_has_a_vertex():
     assert keypoints[0, 0].tolist() == pytest.approx([3 * pixels, 0])
     assert keypoints[0, 1].tolist() == pytest.approx([4 * pixels, 4 * pixels])
     assert torch.isfinite(keypoints).all()
-    assert scores[0].tolist() == [1, 1, 0]
+    assert scores[0].tolist() == pytest.approx([1, 1, 0])
 
 
 def flip_error(training: HeatmapCodec, testing: HeatmapCodec) -> float:
@@ -299,7 +347,7 @@ def flip_error(training: HeatmapCodec, testing: HeatmapCodec) -> float:
 def test_codings_cannot_be_mixed():
     """A network trained in one coding is further off when it is tested in the other, whichever that is."""
     paper, unbiased = HeatmapCodec(), UnbiasedCodec()
-    assert flip_error(unbiased, unbiased) < 0.001
+    assert flip_error(unbiased, unbiased) < 0.002
     assert flip_error(paper, paper) < 0.9
     assert flip_error(unbiased, paper) > 1.1
     assert flip_error(paper, unbiased) > 1.1
