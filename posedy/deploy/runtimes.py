@@ -170,12 +170,23 @@ class OpenVinoRunner:
             return self._pair
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """OpenVINO's only core in this process, which lives as long as it does.
+
+    A core gives the thread that makes it a stack for signal handlers, and the stack from before back when it goes. Of
+    two that go in the order in which they came the second gives back a stack that is no more, and the next signal that
+    Python handles ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _Requests:
     """A graph compiled for a number of images at a time; requests hold their own memory, so calls borrow them."""
 
     def __init__(self, model: bytes, streams: int, threads: int) -> None:
-        import openvino
-
         properties: dict[str, Any] = {
             # CPUs that have bfloat16 would use it
             "INFERENCE_PRECISION_HINT": "f32",
@@ -183,7 +194,7 @@ class _Requests:
         }
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
+        core = _openvino_core()
         try:
             compiled = core.compile_model(core.read_model(model), "CPU", properties)
         except RuntimeError as error:

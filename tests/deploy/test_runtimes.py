@@ -1,5 +1,7 @@
 """Runtimes give the same, from several threads too, on the device asked for."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +24,23 @@ def test_persons_one_by_one_and_from_several_threads(single: Path, runtime: str)
         for index, (heatmaps,) in enumerate(pool.map(lambda i: runner(x[i : i + 2]), [0, 1, 2, 3] * 4)):
             start = index % 4
             np.testing.assert_allclose(heatmaps, alone[start : start + 2], rtol=0, atol=1e-5 * np.abs(alone).max())
+
+
+def test_signals_are_handled_after_graphs_of_openvino_are_gone(single: Path) -> None:
+    """In a process of its own, which a signal without a stack to handle it on would end."""
+    script = (
+        "import faulthandler, pathlib, signal, sys\n"
+        "from posedy.deploy.runtimes import make_runner\n"
+        "faulthandler.enable()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "content = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "runners = [make_runner(content, 1, 'openvino') for _ in range(3)]\n"
+        "while runners:\n"
+        "    runners.pop(0)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, single], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["handled"] * 3), done.stderr
 
 
 def test_another_device_than_asked_for_is_an_error(free: Path) -> None:
