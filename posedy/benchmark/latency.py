@@ -21,18 +21,19 @@ from torch import nn
 from posedy.benchmark.ratios import ratio
 from posedy.benchmark.rivals import simple_baseline, usual_dynamic
 from posedy.deploy import fuse
+from posedy.device import computes_bf16
 from posedy.memory import keep_freed_memory
-from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_backbone, create_model
 from posedy.weights.conversion import static_name
 
-RUNTIMES = ("fused", "usual", "training", "onnxruntime", "openvino")
+RUNTIMES = ("fused", "usual", "training", "training_bf16", "onnxruntime", "openvino")
 """What networks are timed in.
 
 - fused: `posedy.deploy.fuse`, static networks with folded norms in channels_last too.
 - usual: dynamic convolution as it is usually written, batches folded into groups and nothing else folded; the ratio is
   to the fused static twin, timed beside it.
-- training: forward and backward of a batch of 32, both twins as they train.
+- training: forward and backward of a batch of 32, both twins as they train; training_bf16 in bfloat16, left out on CPUs
+  that do not compute in it.
 - onnxruntime, openvino: exported graphs of batch 1, called once for each crop.
 """
 RESNET = "resnet50-deconv"
@@ -41,6 +42,7 @@ _HEIGHT, _WIDTH = 256, 192
 _TRAINING_BATCH = 32
 _TURN = 0.25  # seconds that a network's turn takes about
 _GRAPHS = ("onnxruntime", "openvino")
+_TRAINING = ("training", "training_bf16")
 
 Call = Callable[[], object]
 
@@ -56,7 +58,7 @@ def benchmark_latency(
     """Times dynamic networks, their static twins and SimpleBaseline's ResNet-50, with random weights at 256x192.
 
     Args:
-        models: dynamic networks or backbones; backbones are not exported.
+        models: dynamic networks or backbones.
         runtimes: of `RUNTIMES`.
         batches: numbers of crops.
         threads: that a runtime may use.
@@ -80,12 +82,15 @@ def benchmark_latency(
     with TemporaryDirectory() as folder:
         files = _export(models, Path(folder), say) if set(runtimes) & set(_GRAPHS) else {}
         for runtime in runtimes:
+            if runtime == "training_bf16" and not computes_bf16(torch.device("cpu")):
+                say("leaving out training_bf16: this CPU does not compute in bfloat16 by itself")
+                continue
             for count in threads:
                 say(f"timing {runtime} on {count} thread(s)")
                 task = {
-                    "models": [name for name in models if runtime not in _GRAPHS or name in files],
+                    "models": list(models),
                     "runtime": runtime,
-                    "batches": [_TRAINING_BATCH] if runtime == "training" else list(batches),
+                    "batches": [_TRAINING_BATCH] if runtime in _TRAINING else list(batches),
                     "threads": count,
                     "rounds": rounds,
                     "files": files,
@@ -101,15 +106,16 @@ def _create(name: str) -> nn.Module:
 
 
 def _export(models: Sequence[str], folder: Path, say: Callable[[str], None]) -> dict[str, str]:
-    from posedy.deploy.export import export_onnx
+    from posedy.deploy.export_layers import exportable
+    from posedy.deploy.packages import require
+    from posedy.deploy.tracing import trace
 
+    require("onnx", "onnxscript")
     files = {}
-    for name in (*(name for model in models if "-" in model for name in (model, static_name(model))), RESNET):
+    for name in (*(name for model in models for name in (model, static_name(model))), RESNET):
         say(f"exporting {name}")
         files[name] = str(folder / f"{name}.onnx")
-        net = _create(name)
-        assert isinstance(net, PoseNet)  # its name has a head
-        export_onnx(net, files[name], batch=1)
+        trace(exportable(_create(name), batch=1), torch.randn(1, 3, _HEIGHT, _WIDTH), Path(files[name]))
     return files
 
 
@@ -153,8 +159,8 @@ def run_task() -> None:
 def _calls(task: Mapping[str, Any], batch: int) -> dict[str, Call]:
     names = list(dict.fromkeys(name for model in task["models"] for name in (static_name(model), model)))
     runtime = task["runtime"]
-    if runtime == "training":
-        return {name: _training_call(_create(name), batch) for name in names}
+    if runtime in _TRAINING:
+        return {name: _training_call(_create(name), batch, is_mixed=runtime == "training_bf16") for name in names}
     names.append(RESNET)
     x = torch.randn(batch, 3, _HEIGHT, _WIDTH)
     if runtime in _GRAPHS:
@@ -172,13 +178,14 @@ def _eager_call(net: nn.Module, x: torch.Tensor) -> Call:
     return torch.inference_mode()(lambda: net(x))
 
 
-def _training_call(net: nn.Module, batch: int) -> Call:
+def _training_call(net: nn.Module, batch: int, is_mixed: bool) -> Call:
     net.train()
     x = torch.randn(batch, 3, _HEIGHT, _WIDTH)
 
     def step() -> None:
         net.zero_grad()
-        y = net(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            y = net(x)
         y.backward(torch.ones_like(y))
 
     return step

@@ -2,13 +2,8 @@
 
 import copy
 import importlib.metadata
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posedy.codec import HeatmapCodec, make_codec
-from posedy.deploy.export_layers import Batch, replace_dynamic_layers
+from posedy.deploy.export_layers import Batch, exportable
 from posedy.deploy.graph_file import METADATA_KEY, GraphInfo
 from posedy.deploy.half import halve_weights
-from posedy.deploy.norms import fold_norms
 from posedy.deploy.packages import require
 from posedy.deploy.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner
+from posedy.deploy.tracing import trace
 from posedy.files import replacing
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
@@ -37,7 +32,6 @@ HALF_TOLERANCE = 2e-2
 _SAME_KEYPOINTS = 0.95
 _SAME_PIXELS = 0.05
 
-_OPSET = 18
 _LARGEST_CHECKED_BATCH = 5
 
 FASTEST_BATCH: dict[Runtime, Batch] = {"onnxruntime": 1, "openvino": 1}
@@ -164,8 +158,7 @@ def _graph_module(net: PoseNet, with_decoding: bool, flip: bool) -> _Heatmaps | 
 def _exportable(reference: _Heatmaps | _Keypoints, batch: Batch) -> _Heatmaps | _Keypoints:
     """A copy whose layers have the forms that are exported."""
     module = copy.deepcopy(reference)
-    module.net = fold_norms(module.net)
-    replace_dynamic_layers(module.net, batch)
+    module.net = exportable(module.net, batch)
     return module.eval().requires_grad_(False)
 
 
@@ -175,21 +168,7 @@ def _write(module: _Heatmaps | _Keypoints, path: Path, info: GraphInfo) -> None:
 
     # A batch of one would be traced as one for good.
     example = _random_inputs(module.net, info.decodes, 1 if info.batch == 1 else 2)
-    sizes = {module.inputs[0]: {0: torch.export.Dim("batch")}} if info.batch == "free" else None
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            module,
-            (example,),
-            path,
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=list(module.inputs),
-            output_names=list(module.outputs),
-            dynamic_shapes=sizes,
-            external_data=False,
-            optimize=False,  # runtimes optimise what they load; it would double the time
-            verbose=False,
-        )
+    trace(module, example, path, module.inputs, module.outputs, free_batch=info.batch == "free")
     model = onnx.load(path)
     if info.half:
         halve_weights(model)
@@ -271,21 +250,3 @@ def _drawn_crops(input_size: tuple[int, int], size: int) -> NDArray[np.uint8]:
         rgb = np.ascontiguousarray(photo.picture[..., ::-1])
         crops += [warp_crop(rgb, matrix, input_size) for matrix in matrices]
     return np.stack(crops[:size])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of what concerns its own authors."""
-    loggers: list[Any] = [
-        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.__trace")
-    ]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

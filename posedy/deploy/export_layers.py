@@ -12,18 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posedy.deploy.norms import fold_temperature
+from posedy.deploy.norms import Net, fold_norms, fold_temperature
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 
 Batch = Literal["free", 1]
 
 
-def replace_dynamic_layers(net: nn.Module, batch: Batch) -> None:
-    """Puts the form for a batch in the place of each dynamic convolution of a network."""
+def exportable(net: Net, batch: Batch) -> Net:
+    """A copy of a network, or of a part, that becomes a graph: norms folded, dynamic layers in the form for a batch."""
+    net = fold_norms(net)
     for name, layer in list(net.named_modules()):
         if isinstance(layer, DynamicConv2d):
             parent, _, child = name.rpartition(".")
             setattr(net.get_submodule(parent), child, dynamic_form(layer, batch))
+    return net
 
 
 def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from posedy.benchmark import latency
 from posedy.benchmark.latency import benchmark_latency, draw_latency, format_latency
 from posedy.cli import main
 
@@ -23,6 +24,22 @@ def test_it_prints_and_draws_ratios(tmp_path: Path) -> None:
     assert "| fused | 1 | 1 | dy_mobilenetv2_035 | 2.0 (1.0 to 3.0) | 1.20 (1.10 to 1.30) | - |" in table
     draw_latency(numbers, tmp_path / "latency.png")
     assert (tmp_path / "latency.png").stat().st_size > 1000
+
+
+def test_bfloat16_is_left_out_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "computes_bf16", lambda device: False)
+    said: list[str] = []
+    numbers = benchmark_latency(["dy_mobilenetv2_035"], ["training_bf16"], say=said.append)
+    assert numbers["rows"] == []
+    assert said == ["leaving out training_bf16: this CPU does not compute in bfloat16 by itself"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_graphs_of_backbones_are_timed(runtime: str) -> None:
+    numbers = benchmark_latency(["dy_mobilenetv2_035"], [runtime], [1], [1], rounds=1)
+    (row,) = (row for row in numbers["rows"] if row["model"] == "dy_mobilenetv2_035")
+    assert row["to_static"]["median"] > 0
 
 
 @pytest.mark.slow
@@ -44,7 +61,9 @@ def test_a_process_times_twins_in_turns(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="runtimes are fused, usual, training, onnxruntime, openvino, got 'fast'"):
+    with pytest.raises(
+        ValueError, match="runtimes are fused, usual, training, training_bf16, onnxruntime, openvino, got 'fast'"
+    ):
         benchmark_latency(runtimes=["fast"])
     with pytest.raises(ValueError, match="name a dy_ model"):
         benchmark_latency(models=["mobilenetv2_050"], runtimes=["fused"])
