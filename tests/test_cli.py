@@ -250,6 +250,7 @@ def test_an_error_of_a_worker_process_is_one_line(
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_models_prints_networks_beside_the_papers_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +264,7 @@ def test_models_prints_networks_beside_the_papers_numbers(
     assert "98.0M" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_models_prints_the_papers_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,6 +305,7 @@ def test_a_dry_run_says_how_long_and_leaves_nothing(
     assert main([*train, "data.root=nowhere"]) == 1
 
 
+@pytest.mark.slow
 def test_a_run_stops_after_epochs_and_goes_on_with_changes_only_when_told_so(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,9 +75,13 @@ def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -
     np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-4 * np.abs(expected_scores).max())
     # of near ties rounding may choose either
     assert (np.abs(keypoints - expected).max(axis=-1) < 1e-3).mean() > 0.95
+    model, info = read_graph(decoding)
+    assert info.decodes
+    assert info.flip
+    assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["crops", "keypoints", "scores"]
 
 
-def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path, decoding: Path) -> None:
+def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path) -> None:
     model, info = read_graph(free)
     assert info.record == json.loads(json.dumps(network_record(net)))
     assert (info.skeleton, info.input_size, info.coding) == (net.skeleton, net.input_size, net.coding)
@@ -91,10 +95,6 @@ def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path,
     assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["images", "heatmaps"]
     _, info = read_graph(single)
     assert (info.batch, info.half, info.runtime) == (1, True, "openvino")
-    model, info = read_graph(decoding)
-    assert info.decodes
-    assert info.flip
-    assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["crops", "keypoints", "scores"]
 
 
 def test_a_graph_that_differs_is_not_written(net: PoseNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,7 @@ def test_every_row_is_measured_once_and_with_what_it_says(
         assert f"evaluation {number} of {total}: " in printed
 
 
+@pytest.mark.slow
 def test_it_writes_what_it_measured(
     drawn: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

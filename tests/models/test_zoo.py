@@ -276,6 +276,7 @@ def test_refuses_options(name, options, message):
         create_model(name, **options)
 
 
+@pytest.mark.slow
 def test_lists_the_options_of_each():
     assert list_options("dy_mobilenetv2_035-bneck") == ["attention", "depth", "dynamic_layers", "in_channels"]
     assert list_options("mobilenetv3_small-deconv") == ["in_channels", "se"]

@@ -159,6 +159,7 @@ def test_totals_are_the_whole_networks(models: list[ModelRow], name: str) -> Non
     assert row.total.parameters == sum(parameter.numel() for parameter in create_model(name).parameters())
 
 
+@pytest.mark.slow
 def test_costs_are_those_counted_by_hand(tables: list[Table]) -> None:
     for table, (name, expected) in zip(tables, MADDS.items(), strict=True):
         assert table.title.startswith(f"{name}:")
@@ -171,6 +172,7 @@ def test_costs_are_those_counted_by_hand(tables: list[Table]) -> None:
             assert f"{millions:.{decimals}f}" == text, row.name
 
 
+@pytest.mark.slow
 def test_all_that_the_paper_prints_is_compared(tables: list[Table]) -> None:
     count = len(TABLE_1) + 2 * (len(TABLE_8) + len(TABLE_10_BACKBONES) + len(TABLE_10_HEADS))
     compared = [item for table in tables for row in table.rows for item in row.compared()]
@@ -178,6 +180,7 @@ def test_all_that_the_paper_prints_is_compared(tables: list[Table]) -> None:
     assert all(item.paper is not None for item in compared)
 
 
+@pytest.mark.slow
 def test_every_gap_has_a_reason_and_every_reason_a_gap(tables: list[Table], models: list[ModelRow]) -> None:
     rows = [row for table in tables for row in table.rows]
     for row in chain(rows, (part for model in models for part in (model.backbone, model.head))):
@@ -218,6 +221,7 @@ def test_refuses_sizes_that_do_not_divide_by_32(size: tuple[int, int]) -> None:
         compare_models(size)
 
 
+@pytest.mark.slow
 def test_json_has_all_numbers(models: list[ModelRow], tables: list[Table]) -> None:
     value = models_to_json(models, (192, 256))
     by_name = {row["name"]: row for row in value["models"]}

@@ -58,6 +58,7 @@ def test_a_run_leaves_everything_that_is_promised(experiment: Experiment, tmp_pa
     assert all(value == 10 for value in temperatures)
 
 
+@pytest.mark.slow
 def test_the_ap_of_training_is_that_of_a_test_of_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
     config = experiment("train.precision=bf16", "train.lr=0.003", "eval.flip=true", "train.epochs=4")
     trainer = Trainer(config, tmp_path, progress=False)
@@ -84,7 +85,7 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["the paper's", pytest.param("all options", marks=pytest.mark.slow)])
 def test_going_on_gives_the_same_bits_as_never_stopping(experiment: Experiment, tmp_path: Path, recipe: str) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     schedule = RECIPES[recipe]

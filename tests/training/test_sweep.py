@@ -84,6 +84,7 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
         read_sweep(write_sweep(tmp_path, "config: nowhere.yaml\nrows: {a: []}"))
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_stopped_and_gives_the_same_numbers(tmp_path: Path, drawn: Path, monkeypatch) -> None:
     sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={drawn}"])
     expected = run_sweep(sweep, tmp_path / "a", progress=False)
