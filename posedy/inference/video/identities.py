@@ -13,6 +13,7 @@ _PATIENCE = 3.0
 _MEMORY = 0.5  # seconds over which a person's velocity is averaged: many frames, since poses that overlap are noisy
 _STEADY = 1.0  # seconds for which a person who is not seen is thought to keep the velocity
 _HIDES = 0.3  # IoU from which a pose may hide who has vanished there
+_OF_POSES = 0.7  # what the poses count for, beside the boxes
 _SURE = 0.02  # of the square of the size: how much motion must speak for an exchange
 
 
@@ -57,10 +58,13 @@ class Identities:
     """Gives the poses of successive frames ids that stay with persons.
 
     Each person known is moved on at the velocity of the last half second; then persons and poses are joined so that the
-    sum of their similarities is largest, where similarity is OKS with the mean of the boxes' areas, or half the IoU of
-    the boxes, which still sees persons whose pose is wrong. A pose that is left over joins who has been hidden and can
-    have come there, at a height a second; one that joins nobody is a new person. Ids count from 1 and are never given
-    twice.
+    sum of their similarities is largest,
+
+        similarity = 0.7 OKS + 0.3 IoU
+
+    of the poses, with the mean of the boxes' areas, and of the boxes, which tell more where one person's pose slips
+    onto another. A pose that is left over joins who has been hidden and can have come there, at a height a second; one
+    that joins nobody is a new person. Ids count from 1 and are never given twice.
 
     Where two persons meet, one pose is often all that is found of them, and it may follow either. So when they part,
     what counts is how each moved before they met. With d the way from the one to the other, they exchange ids if
@@ -153,7 +157,7 @@ class Identities:
         everyone, frames = np.concatenate([expected, keypoints]), np.concatenate([places, boxes])
         areas = (frames[:, 2:] - frames[:, :2]).prod(axis=1)
         oks = oks_matrix(everyone, areas, self._sigmas)[: len(expected), len(expected) :]
-        similarity = np.maximum(oks, box_iou(places, boxes) / 2)
+        similarity = _OF_POSES * oks + (1 - _OF_POSES) * box_iou(places, boxes)
         hidden = np.array([person.unseen for person in self._persons])
         gone = np.array([time - person.motion.time for person in self._persons])
         reach = (places[:, 2:] - places[:, :2]).max(axis=1) * (0.5 + gone)
