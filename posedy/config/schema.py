@@ -124,8 +124,8 @@ class ModelConfig(_Section):
     """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs."""
     coding: Coding = "paper"
     """How keypoints become heatmaps: "paper" rounds targets to cells and decodes quarters of a cell; "unbiased" does
-    neither (Huang et al., CVPR 2020; Zhang et al., CVPR 2020), which should help most where crops are small. A network
-    keeps the coding that it was trained with."""
+    neither, and decodes where a target matches best (Huang et al., CVPR 2020; Zhang et al., CVPR 2020), which should
+    help most where crops are small or heatmaps unsure. A network keeps the coding that it was trained with."""
     sigma: float | None = Field(None, gt=0)
     """Standard deviation of the targets in cells; None is 2 at 256 pixels of height, and in proportion."""
     weights: Path | None = None
