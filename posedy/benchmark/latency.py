@@ -268,6 +268,6 @@ def draw_latency(numbers: Mapping[str, Any], path: Path) -> None:
     axes.axvline(1, color="black", linewidth=1)
     axes.invert_yaxis()
     axes.set_xlabel("time in times of the static twin's")
-    axes.legend(fontsize="small", loc="lower right")
+    figure.legend(fontsize="small", loc="outside upper center", ncols=len(names))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

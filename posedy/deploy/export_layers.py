@@ -50,8 +50,10 @@ def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
     | computed kernel           | nine shifted multiply-adds          | 7.4         |          |
     | computed kernel as W^T pi | the same                            | 26          | 2.7      |
 
-    So one graph of batch 1 serves both. In ONNX Runtime half of its time is depthwise convolution, whose computed
-    kernels keep it from its blocked layout. `posedy benchmark latency` times whole networks.
+    So one graph of batch 1 serves both; `posedy benchmark latency` times it, on a machine without other work at 2.4 in
+    ONNX Runtime and 1.7 in OpenVINO. In ONNX Runtime half of the time is depthwise convolution, whose computed kernels
+    keep it from its blocked layout. Written in that layout, kernels and all, one layer took half of its time; but the
+    layout differs from CPU to CPU, and so would the file.
     """
     if batch == 1:
         return ComputedKernel(conv)
