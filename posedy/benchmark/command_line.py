@@ -36,6 +36,7 @@ def add_benchmark(commands: Any) -> None:
         help="a file, or a shipped model's name (default: %(default)s)",
     )
     video.add_argument("--frames", type=int, default=600, help="of the film that ids are followed in (default: 600)")
+    video.add_argument("--seed", type=int, nargs="+", default=[0], metavar="N", help="of such films (default: 0)")
     video.add_argument("--timed-frames", type=int, default=150, help="of the films that are timed (default: 150)")
     video.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
     video.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
@@ -50,7 +51,9 @@ def add_benchmark(commands: Any) -> None:
     layers.set_defaults(run=_layers)
     latency = parts.add_parser("latency", help="whole networks by each runtime, beside static twins and a ResNet-50")
     latency.add_argument("--models", nargs="+", metavar="NAME", help="dynamic networks or backbones")
-    latency.add_argument("--runtimes", nargs="+", metavar="NAME", help="fused usual training onnxruntime openvino")
+    latency.add_argument(
+        "--runtimes", nargs="+", metavar="NAME", help="fused usual training training_bf16 onnxruntime openvino"
+    )
     latency.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="crops (default: 1 8)")
     latency.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2")
     latency.add_argument("--rounds", type=int, default=5, help="turns of each network (default: 5)")
@@ -89,9 +92,13 @@ def _video(arguments: argparse.Namespace) -> int:
     if arguments.rounds < 1 or min(arguments.frames, arguments.timed_frames) < 2:
         raise ValueError("--rounds counts from 1, --frames and --timed-frames from 2")
     estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False)
-    tracking = benchmark_tracking(estimator, arguments.frames, people=3)
-    print(format_tracking(tracking))
-    numbers = {"tracking": tracking}
+    if min(arguments.seed) < 0:
+        raise ValueError("--seed counts from 0")
+    numbers: dict[str, Any] = {"tracking": []}
+    for seed in arguments.seed:
+        tracking = benchmark_tracking(estimator, arguments.frames, people=3, seed=seed)
+        print(format_tracking(tracking))
+        numbers["tracking"].append(tracking)
     for people in (1, 5):
         timed = numbers[f"video_{people}"] = benchmark_video(
             estimator, arguments.timed_frames, people, arguments.rounds

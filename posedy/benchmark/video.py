@@ -25,7 +25,9 @@ _HIDDEN = 0.6  # IoU with somebody nearer from which it does not see a person
 _OWN = 0.3  # IoU with the truth's box from which a pose is of that person
 
 
-def benchmark_tracking(estimator: PoseEstimator, frames: int, people: int, every: int = 10) -> dict[str, Any]:
+def benchmark_tracking(
+    estimator: PoseEstimator, frames: int, people: int, every: int = 10, seed: int = 0
+) -> dict[str, Any]:
     """Follows drawn people who cross each other, with and without smoothing.
 
     With e the distance of a predicted keypoint from the truth, as a vector, and v the truth's motion from frame to
@@ -39,11 +41,12 @@ def benchmark_tracking(estimator: PoseEstimator, frames: int, people: int, every
         frames: of the film, at 30 a second.
         people: in it.
         every: the simulated detector is asked at every N-th frame.
+        seed: of the film.
 
     Returns:
         The numbers, in plain types.
     """
-    film = list(draw_film(0, frames, people))
+    film = list(draw_film(seed, frames, people))
     raw, ids = _followed(film, PoseTracker(estimator, detector := _SimulatedDetector(film), every, False), detector)
     smoothed, _ = _followed(film, PoseTracker(estimator, detector := _SimulatedDetector(film), every, True), detector)
     truth = np.stack([frame.keypoints for frame in film])
@@ -51,6 +54,7 @@ def benchmark_tracking(estimator: PoseEstimator, frames: int, people: int, every
     behind = (raw - smoothed)[1:]
     seen = ~np.isnan(behind)
     return {
+        "seed": seed,
         "frames": frames,
         "people": people,
         "found": float((ids > 0).mean()),
@@ -105,10 +109,10 @@ def format_tracking(numbers: dict[str, Any]) -> str:
     """The numbers as a line of text."""
     jitter = numbers["jitter_px"]
     return (
-        f"{numbers['people']} people crossing in {numbers['frames']} frames: found in {numbers['found']:.0%}, "
-        f"{numbers['id_switches']} switches of ids; keypoints {numbers['error_px']:.1f} px off (median); smoothing "
-        f"leaves {jitter['smoothed'] / jitter['raw']:.2f} of the jitter ({jitter['raw']:.1f} to "
-        f"{jitter['smoothed']:.1f} px a frame) and lags {numbers['lag_frames']:.1f} frames"
+        f"{numbers['people']} people crossing in {numbers['frames']} frames (film {numbers['seed']}): found in "
+        f"{numbers['found']:.0%}, {numbers['id_switches']} switches of ids; keypoints {numbers['error_px']:.1f} px off "
+        f"(median); smoothing leaves {jitter['smoothed'] / jitter['raw']:.2f} of the jitter "
+        f"({jitter['raw']:.1f} to {jitter['smoothed']:.1f} px a frame) and lags {numbers['lag_frames']:.1f} frames"
     )
 
 
