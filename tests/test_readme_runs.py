@@ -43,7 +43,10 @@ INSTEAD = {
     "torchrun --standalone --nproc-per-node 8 tools/train.py": "python tools/train.py",  # needs 8 GPUs
     "data.root=/data/coco": "data.root=data/coco",
     "/data/coco/": "data/coco/",
-    "--detect": "--detect --detector-weights detector.pth",  # torchvision's are fetched
+    # torchvision's weights are fetched
+    "posedy demo photos/ more/*.jpg": "posedy demo photos/ more/*.jpg --detector-weights detector.pth",
+    "posedy demo video.mp4": "posedy demo video.mp4 --detector-weights detector.pth",
+    "posedy demo --webcam 0": "posedy demo --webcam 0 --detector-weights detector.pth",
     "posedy detect": "posedy detect --detector-weights detector.pth",
     "weights='DEFAULT'": "weights=None",  # fetched
     "posedy benchmark video": "posedy benchmark video --frames 4 --timed-frames 3 --rounds 1",  # minutes

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="for NAME.jpg and keypoints.json, NAME.mp4 and NAME.jsonl (default: out)",
     )
-    where = parser.add_argument_group("where the persons are", "one of these")
-    persons = where.add_mutually_exclusive_group(required=True)
+    where = parser.add_argument_group("where the persons are", "one of these; --detect if none is given")
+    persons = where.add_mutually_exclusive_group()
     persons.add_argument(
         "--box",
         action="append",
@@ -99,7 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not videos and not photos:
         raise ValueError("nothing to look at: give photos, folders, videos, or --webcam 0")
     if videos and (arguments.box is not None or arguments.boxes is not None):
-        raise ValueError("persons move in videos: give --detect, or --whole where one person fills the picture")
+        raise ValueError(
+            "persons move in videos: leave out --box and --boxes, or give --whole where one person fills the picture"
+        )
+    if arguments.box is None and arguments.boxes is None and not arguments.whole:
+        arguments.detect = True
     if arguments.detector_weights is not None and not arguments.detect:
         raise ValueError("--detector-weights belongs to --detect")
     from posedy.memory import keep_freed_memory

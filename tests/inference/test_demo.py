@@ -36,10 +36,21 @@ def test_run_gives_the_exit_status(
     assert "broken.jpg: NOT DONE: photo" in capsys.readouterr().out
 
 
+def test_persons_are_detected_unless_it_is_said_where_they_are(
+    parser: argparse.ArgumentParser, photo: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    weights = tmp_path / "nowhere.pth"
+    arguments = [str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--detector-weights", str(weights)]
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        run(parser.parse_args(arguments))
+    with pytest.raises(ValueError, match="--detector-weights belongs to --detect"):
+        run(parser.parse_args([*arguments, "--whole"]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "one of the arguments --box --boxes --whole --detect is required"),
         (["--whole", "--boxes", "x.json"], "not allowed with"),
         (["--box", "1,2,3"], "'1,2,3' is not four numbers"),
         (["--box", "1,2,3,b"], "'1,2,3,b' is not four numbers"),

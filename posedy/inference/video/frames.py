@@ -47,7 +47,7 @@ class FrameSource:
         self.name = str(source)
         if isinstance(source, Path) and not source.is_file():
             raise FileNotFoundError(f"no video at {source.absolute()}")
-        self._capture = cv2.VideoCapture(str(source) if isinstance(source, Path) else source)
+        self._capture = _open(source)
         if not self._capture.isOpened():
             self._capture.release()
             if self.is_camera:
@@ -101,3 +101,14 @@ class FrameSource:
     def close(self) -> None:
         """Gives the file or the camera back."""
         self._capture.release()
+
+
+def _open(source: Path | int) -> cv2.VideoCapture:
+    """Opens a file or a camera; OpenCV's pages about what it tried are kept from the terminal."""
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(str(source) if isinstance(source, Path) else source)
+    finally:
+        logging.setLogLevel(level)
