@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from posedy.deploy.export_layers import Batch
 from posedy.deploy.packages import require
@@ -70,18 +69,6 @@ def graph_device(name: str, runtime: str) -> torch.device:
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             return torch.device("cuda")
     return torch.device("cpu")
-
-
-class HeatmapRunner:
-    """A graph of heatmaps in the place of a network: (N, C, H, W) -> (N, K, h, w) on the crops' device."""
-
-    def __init__(self, runner: GraphRunner) -> None:
-        self._runner = runner
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Heatmaps of normalised crops."""
-        (heatmaps,) = self._runner(images.detach().cpu().numpy())
-        return torch.from_numpy(heatmaps).to(images.device)
 
 
 class OnnxRuntimeRunner:

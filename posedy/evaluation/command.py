@@ -11,16 +11,14 @@ from posedy.codec import make_codec
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.detections import Detections, read_detections
-from posedy.device import choose_device
 from posedy.evaluation.coco_metrics import format_metrics, metrics_to_json
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.matching import match_persons
 from posedy.evaluation.results import write_results
+from posedy.evaluation.tested_network import TestedNetwork, load_tested_network
 from posedy.evaluation.tester import Outcome, evaluate_network
 from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically, write_json_atomically
-from posedy.models.pose_net import PoseNet
-from posedy.weights.network_file import load_checkpoint
 from posedy.workers import default_workers
 
 
@@ -31,7 +29,7 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
 
     Args:
         config: the val set, the boxes (`data.boxes`, None for the ground truth's) and the protocol.
-        checkpoint: a .pt or .safetensors file of the configured network.
+        checkpoint: a .pt, .safetensors or exported .onnx file of the configured network.
         out: the folder for the results.
         device: name of a device, or "auto".
 
@@ -41,12 +39,11 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     Raises:
         OSError, ValueError: if a file is missing or does not fit the others.
     """
-    chosen = choose_device(device)
     out.mkdir(parents=True, exist_ok=True)
-    net = load_configured_network(config, checkpoint)
+    net, chosen = load_tested_network(config, checkpoint, device)
     persons, boxes = read_val_set(config, net, checkpoint)
     truth = KeypointTruth.from_coco(persons.annotations, config.data.skeleton)
-    outcome = run_test(net.to(chosen), persons, boxes, config, chosen, truth)
+    outcome = run_test(net, persons, boxes, config, chosen, truth)
     print(format_metrics(outcome.metrics, str(outcome.protocol)))
     numbers = metrics_to_json(outcome.metrics) | {
         "protocol": dataclasses.asdict(outcome.protocol),
@@ -69,28 +66,7 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     return numbers
 
 
-def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
-    """Loads a checkpoint of the configured network, in evaluation mode, on the CPU.
-
-    Raises:
-        OSError, ValueError: if the file is missing, is not a checkpoint, or holds another network.
-    """
-    net = load_checkpoint(checkpoint)
-    if net.name != config.model.name:
-        raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
-    model = config.model
-    asked = {"num_kernels": model.num_kernels, "output": model.output, "coding": model.coding, **model.options}
-    held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
-    for name in sorted(asked.keys() | held.keys()):
-        if asked.get(name) != held.get(name):
-            raise ValueError(
-                f"{checkpoint} holds a network of {name}={held.get(name, 'default')}, the configuration says "
-                f"{asked.get(name, 'default')}: use its own configuration"
-            )
-    return net
-
-
-def read_val_set(config: Config, net: PoseNet, checkpoint: Path) -> tuple[CocoPersons, Detections | None]:
+def read_val_set(config: Config, net: TestedNetwork, checkpoint: Path) -> tuple[CocoPersons, Detections | None]:
     """Reads the configured val set and boxes (None for the ground truth's), says what they are, checks that they fit.
 
     Args:
@@ -126,7 +102,7 @@ def read_val_set(config: Config, net: PoseNet, checkpoint: Path) -> tuple[CocoPe
 
 
 def run_test(
-    net: PoseNet,
+    net: TestedNetwork,
     persons: CocoPersons,
     boxes: Detections | None,
     config: Config,

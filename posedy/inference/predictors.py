@@ -89,13 +89,13 @@ class HeatmapGraphPredictor:
     """A graph from normalised crops to heatmaps; see `make_predictor`."""
 
     def __init__(self, runner: "GraphRunner", info: "GraphInfo", device: torch.device, flip: bool) -> None:
-        from posedy.deploy.runtimes import HeatmapRunner
+        from posedy.deploy.heatmap_graph import HeatmapGraph
 
         self.device = device
         self.input_size = info.input_size
         self.skeleton = _known(info.skeleton, info.num_keypoints)
         self._flip_permutation = _flip_permutation(info.skeleton) if flip else None
-        self._heatmaps = HeatmapRunner(runner)
+        self._heatmaps = HeatmapGraph(runner, info, device)
         self._codec = make_codec(info.coding, info.input_size)
 
     def __call__(self, crops: NDArray[np.uint8]) -> Keypoints:

@@ -12,7 +12,8 @@ from typing import Any
 from posedy.config import Config
 from posedy.device import choose_device
 from posedy.evaluation.coco_metrics import metrics_to_json
-from posedy.evaluation.command import load_configured_network, read_val_set, run_test
+from posedy.evaluation.command import read_val_set, run_test
+from posedy.evaluation.tested_network import load_configured_network
 from posedy.evaluation.tester import Outcome, Protocol
 from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically, write_json_atomically

@@ -9,7 +9,7 @@ import pytest
 
 from posedy.config import Config, load_config
 from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints
-from posedy.evaluation.command import load_configured_network, measure_checkpoint
+from posedy.evaluation.command import measure_checkpoint
 from posedy.evaluation.results import read_results
 from posedy.models.zoo import create_model
 from posedy.skeleton import COCO17
@@ -69,17 +69,3 @@ def test_a_val_set_without_keypoints_is_refused(drawn: Path, checkpoint: Path, t
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"0 of \d+ annotations kept"):
         measure_checkpoint(configuration(drawn, f"data.val_annotations={path}"), checkpoint, tmp_path, "cpu")
-
-
-def test_a_network_of_other_options_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "net.safetensors"
-    save_weights(create_model("dy_mobilenetv2_035-bneck", num_kernels=2, depth=0.5), path)
-    settings = ["model.name=dy_mobilenetv2_035-bneck", "model.num_kernels=2", "model.options.depth=0.5"]
-    assert load_configured_network(load_config(None, settings), path).options["depth"] == 0.5
-    for wrong, words in (
-        ("model.num_kernels=4", "num_kernels=2, the configuration says 4"),
-        ("model.options.depth=1", "depth=0.5, the configuration says 1"),
-        ("model.options.attention=sigmoid", "attention=default, the configuration says sigmoid"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            load_configured_network(load_config(None, [*settings, wrong]), path)

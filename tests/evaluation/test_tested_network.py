@@ -1,0 +1,78 @@
+"""Networks and exported graphs are tested by the same configuration, which they must fit."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from posedy.config import Config, load_config
+from posedy.deploy.export import export_onnx
+from posedy.deploy.graph_file import METADATA_KEY, read_graph
+from posedy.evaluation.command import measure_checkpoint
+from posedy.evaluation.tested_network import load_configured_network, load_tested_network
+from posedy.models.zoo import create_model
+from posedy.skeleton import COCO17
+from posedy.weights.network_file import save_weights
+
+NAME = "mobilenetv2_035-bneck"
+SETTINGS = [f"model.name={NAME}", "model.input_size=[32,64]", "train.workers=0"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network as weights, as a graph and as a graph that says that it decodes."""
+    folder = tmp_path_factory.mktemp("network")
+    torch.manual_seed(0)
+    net = create_model(NAME, input_size=(32, 64), skeleton=COCO17).eval()
+    paths = {kind: folder / kind for kind in ("net.safetensors", "net.onnx", "decoding.onnx")}
+    save_weights(net, paths["net.safetensors"])
+    export_onnx(net, paths["net.onnx"])
+    model, info = read_graph(paths["net.onnx"])
+    onnx.helper.set_model_props(model, {METADATA_KEY: dataclasses.replace(info, decodes=True).to_json()})
+    onnx.save(model, paths["decoding.onnx"])
+    return paths
+
+
+def test_a_graph_computes_what_its_network_computes(files: dict[str, Path]) -> None:
+    config = load_config(None, SETTINGS)
+    net, _ = load_tested_network(config, files["net.safetensors"], "cpu")
+    graph, device = load_tested_network(config, files["net.onnx"], "auto")
+    assert device.type == "cpu"
+    x = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        heatmaps = net(x)
+        np.testing.assert_allclose(graph(x), heatmaps, rtol=0, atol=1e-4 * float(heatmaps.abs().max()))
+
+
+def test_a_graph_is_measured_as_its_network(files: dict[str, Path], drawn: Path, tmp_path: Path) -> None:
+    config: Config = load_config(None, [*SETTINGS, f"data.root={drawn}"])
+    of_net = measure_checkpoint(config, files["net.safetensors"], tmp_path / "net", "cpu")
+    of_graph = measure_checkpoint(config, files["net.onnx"], tmp_path / "graph", "cpu")
+    assert of_graph["AR"] == pytest.approx(of_net["AR"], abs=0.005)
+    assert of_graph["model"] == NAME
+
+
+def test_graphs_that_do_not_fit_are_refused(files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"export it without --decode"):
+        load_tested_network(load_config(None, SETTINGS), files["decoding.onnx"], "cpu")
+    with pytest.raises(ValueError, match=r"test it with model\.input_size=\[32, 64\]"):
+        load_tested_network(load_config(None, [*SETTINGS, "model.input_size=[64,64]"]), files["net.onnx"], "cpu")
+    with pytest.raises(ValueError, match=f"holds {NAME}, the configuration names dy_{NAME}"):
+        load_tested_network(load_config(None, [*SETTINGS, f"model.name=dy_{NAME}"]), files["net.onnx"], "cpu")
+
+
+def test_a_network_of_other_options_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_weights(create_model("dy_mobilenetv2_035-bneck", num_kernels=2, depth=0.5), path)
+    settings = ["model.name=dy_mobilenetv2_035-bneck", "model.num_kernels=2", "model.options.depth=0.5"]
+    assert load_configured_network(load_config(None, settings), path).options["depth"] == 0.5
+    for wrong, words in (
+        ("model.num_kernels=4", "num_kernels=2, the configuration says 4"),
+        ("model.options.depth=1", "depth=0.5, the configuration says 1"),
+        ("model.options.attention=sigmoid", "attention=default, the configuration says sigmoid"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_configured_network(load_config(None, [*settings, wrong]), path)
