@@ -14,12 +14,13 @@ from posedy.deploy import export, packages
 from posedy.deploy.export import HALF_TOLERANCE, export_onnx
 from posedy.deploy.graph_file import read_graph
 from posedy.deploy.runtimes import make_runner
+from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model, list_models
 from posedy.prediction import predict_keypoints
 from posedy.weights.network_file import network_record
 
-from .conftest import NAME, TEMPERATURE, images
+from .conftest import NAME, images
 
 
 @torch.no_grad()
@@ -90,7 +91,7 @@ def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path)
         False,
         False,
         False,
-        TEMPERATURE,
+        min(temperatures(net)),
     )
     assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["images", "heatmaps"]
     _, info = read_graph(single)
