@@ -1,7 +1,6 @@
 """Persons as crops: what training and testing read."""
 
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,12 +181,9 @@ def set_up_worker(_: int) -> None:
     """Set-up of a worker process.
 
     One thread each, since the processes are what runs side by side. A process group of its own: terminals and `timeout`
-    signal a whole group, and the process that trains or tests still needs its workers to end in order. Some schedulers
-    signal each process by itself, so that workers do not listen.
+    signal a whole group, and the process that trains or tests still needs its workers to end in order.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)

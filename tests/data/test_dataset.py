@@ -1,19 +1,15 @@
 """Crops of persons: repeatable, in an order of their own, and the same for training and testing."""
 
-import os
 import pickle
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from posedy.config import AugmentConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.dataset import BoxCrops, Draw, TrainingCrops, set_up_worker
+from posedy.data.dataset import BoxCrops, Draw, TrainingCrops
 from posedy.data.photos import read_photo
 from posedy.data.synthetic import draw_dataset
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region, warp_crop
@@ -100,24 +96,3 @@ def test_a_photo_that_has_gone_is_named(persons: CocoPersons, tmp_path: Path) ->
     gone = dataclasses.replace(persons, image_dir=tmp_path)
     with pytest.raises(OSError, match=r"000000000001\.jpg"):
         TrainingCrops([gone], SIZE, STILL, 1.25, seed=0)[Draw(0, 0)]
-
-
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_workers_go_on_when_they_are_told_to_end(sent: signal.Signals) -> None:
-    """Who trains is told too, and still needs them for its last steps."""
-    loader = DataLoader(_ProcessIds(), num_workers=1, worker_init_fn=set_up_worker, prefetch_factor=1)
-    ids = iter(loader)
-    worker = int(next(ids))
-    os.kill(worker, sent)
-    assert [int(id_) for id_ in ids] == [worker] * (len(_ProcessIds()) - 1)
-
-
-class _ProcessIds(Dataset):
-    """Ids of the processes that load, slowly."""
-
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, index: int) -> int:
-        time.sleep(0.05)
-        return os.getpid()
