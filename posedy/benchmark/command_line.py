@@ -91,9 +91,9 @@ def _video(arguments: argparse.Namespace) -> int:
 
     if arguments.rounds < 1 or min(arguments.frames, arguments.timed_frames) < 2:
         raise ValueError("--rounds counts from 1, --frames and --timed-frames from 2")
-    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False)
     if min(arguments.seed) < 0:
         raise ValueError("--seed counts from 0")
+    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False)
     numbers: dict[str, Any] = {"tracking": []}
     for seed in arguments.seed:
         tracking = benchmark_tracking(estimator, arguments.frames, people=3, seed=seed)

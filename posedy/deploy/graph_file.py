@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from posedy.codec import Coding, make_codec
 from posedy.deploy.export_layers import Batch
 from posedy.deploy.packages import require
-from posedy.deploy.runtimes import RUNTIMES, Runtime
+from posedy.deploy.runtimes import RUNTIMES, GraphRunner, Runtime, graph_device, make_runner
 from posedy.files import read_bytes
 from posedy.skeleton import Skeleton
 from posedy.weights.network_file import recorded_skeleton
@@ -113,6 +115,26 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
         return model, GraphInfo.from_json(entries[METADATA_KEY])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has metadata that this version of posedy does not know: {error}") from error
+
+
+def load_graph(
+    path: str | os.PathLike[str], device: str, runtime: Runtime | None = None
+) -> tuple[GraphRunner, GraphInfo, torch.device]:
+    """What runs an exported file, what the file says about itself, and the device on which it computes.
+
+    Args:
+        path: NAME.onnx.
+        device: see `graph_device`.
+        runtime: None is the one that the file was exported for.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it was not exported by posedy, or the runtime or the device is absent.
+    """
+    model, info = read_graph(path)
+    runtime = info.runtime if runtime is None else runtime
+    chosen = graph_device(device, runtime)
+    return make_runner(model.SerializeToString(), info.batch, runtime, chosen), info, chosen
 
 
 def _first_line(error: Exception) -> str:

@@ -61,16 +61,20 @@ def load_tested_network(config: Config, checkpoint: Path, device: str) -> tuple[
     if checkpoint.suffix != ".onnx":
         chosen = choose_device(device)
         return load_configured_network(config, checkpoint).to(chosen), chosen
+    from posedy.deploy.graph_file import load_graph
     from posedy.deploy.heatmap_graph import HeatmapGraph
 
-    graph = HeatmapGraph.load(checkpoint, device)
+    runner, info, chosen = load_graph(checkpoint, device)
+    if info.decodes:
+        raise ValueError(f"{checkpoint} gives keypoints, heatmaps are wanted: export it without --decode")
+    graph = HeatmapGraph(runner, info)
     _check_configured(config, graph, checkpoint)
     if graph.input_size != config.model.input_size:
         raise ValueError(
             f"{checkpoint} takes crops of {graph.input_size} and no others, the configuration's are "
             f"{config.model.input_size}: test it with model.input_size={list(graph.input_size)}"
         )
-    return graph, graph.device
+    return graph, chosen
 
 
 def _check_configured(config: Config, net: TestedNetwork, checkpoint: Path) -> None:

@@ -95,7 +95,7 @@ class HeatmapGraphPredictor:
         self.input_size = info.input_size
         self.skeleton = _known(info.skeleton, info.num_keypoints)
         self._flip_permutation = _flip_permutation(info.skeleton) if flip else None
-        self._heatmaps = HeatmapGraph(runner, info, device)
+        self._heatmaps = HeatmapGraph(runner, info)
         self._codec = make_codec(info.coding, info.input_size)
 
     def __call__(self, crops: NDArray[np.uint8]) -> Keypoints:
@@ -126,13 +126,9 @@ class DecodingGraphPredictor:
 
 
 def _graph_predictor(path: Path, device: str, flip: bool, runtime: "Runtime | None") -> Predictor:
-    from posedy.deploy.graph_file import read_graph
-    from posedy.deploy.runtimes import graph_device, make_runner
+    from posedy.deploy.graph_file import load_graph
 
-    model, info = read_graph(path)
-    runtime = info.runtime if runtime is None else runtime
-    chosen = graph_device(device, runtime)
-    runner = make_runner(model.SerializeToString(), info.batch, runtime, chosen)
+    runner, info, chosen = load_graph(path, device, runtime)
     kind = DecodingGraphPredictor if info.decodes else HeatmapGraphPredictor
     return kind(runner, info, chosen, flip)
 
