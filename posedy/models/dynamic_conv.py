@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from posedy.models.formulations import FORMULATIONS, Geometry, choose
+from posedy.models.pooling import pixel_mean
 
 AttentionKind = Literal["softmax", "sigmoid"]
 
@@ -53,7 +54,7 @@ class KernelAttention(nn.Module):
         """Attention weights (N, K) in float32 (float64 for float64 input) of x (N, C, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
-            pooled = x.mean(dim=(2, 3), dtype=dtype)
+            pooled = pixel_mean(x, dtype)
             hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
             z = F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype))
             return F.sigmoid(z) if self.temperature is None else F.softmax(z / self.temperature.to(dtype), dim=-1)
