@@ -8,6 +8,10 @@ With kernels W of K x K, padding p = K // 2 and zeros beyond the border of X, in
 
 A plane is a channel of an image. Its kernel is that of the channel; or one of its own, if a batch was folded into the
 channels. Sums are in float32, whatever X and W are in.
+
+What limits dL/dW is the number of instructions, most of them for places and masks. So one pass over a plane serves all
+taps, and its size is a constant: divisions become multiplications, comparisons halve, and steps to other taps go into
+the loads.
 """
 
 from typing import Any
@@ -19,7 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _MAX_BLOCK = 1024
-_MAX_WEIGHT_BLOCK = 512
+_WARP = 32
+_WARP_SUMS = 2048  # that a warp keeps of dL/dW: 64 registers of each thread
 
 
 @triton.jit
@@ -70,24 +75,38 @@ def _input_gradient(g, weight, grad_x, C, H, W, OH, OW, STRIDE: tl.constexpr, K:
 
 
 @triton.jit
-def _weight_gradient(x, g, grad_weight, H, W, OH, OW, STRIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
-    """Makes dL/dW of a plane."""
+def _weight_gradient(
+    x,
+    g,
+    grad_weight,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    OH: tl.constexpr,
+    OW: tl.constexpr,
+    STRIDE: tl.constexpr,
+    K: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Makes dL/dW of a plane, all of its K * K taps (and zeros up to TAPS) in one pass."""
     plane = tl.program_id(0)
     x += plane.to(tl.int64) * H * W
     g += plane.to(tl.int64) * OH * OW
     grad_weight += plane.to(tl.int64) * K * K
-    for i in tl.static_range(K):
-        for j in tl.static_range(K):
-            total = tl.zeros((BLOCK,), tl.float32)
-            for start in range(0, OH * OW, BLOCK):
-                offset = start + tl.arange(0, BLOCK)
-                inside = offset < OH * OW
-                row = (offset // OW) * STRIDE + i - K // 2
-                column = (offset % OW) * STRIDE + j - K // 2
-                exists = inside & (row >= 0) & (row < H) & (column >= 0) & (column < W)
-                value = tl.load(x + row * W + column, mask=exists, other=0.0).to(tl.float32)
-                total += value * tl.load(g + offset, mask=inside, other=0.0).to(tl.float32)
-            tl.store(grad_weight + i * K + j, tl.sum(total))
+    tap = tl.arange(0, TAPS)
+    i = tap[:, None] // K
+    j = tap[:, None] % K
+    total = tl.zeros((TAPS, BLOCK), tl.float32)
+    for start in range(0, OH * OW, BLOCK):
+        offset = start + tl.arange(0, BLOCK)
+        inside = offset < OH * OW
+        gradient = tl.load(g + offset, mask=inside, other=0.0).to(tl.float32)
+        row = (offset // OW * STRIDE)[None, :] + i - K // 2
+        column = (offset % OW * STRIDE)[None, :] + j - K // 2
+        exists = inside[None, :] & (i < K) & (row >= 0) & (row < H) & (column >= 0) & (column < W)
+        value = tl.load(x + row * W + column, mask=exists, other=0.0).to(tl.float32)
+        total += value * gradient[None, :]
+    tl.store(grad_weight + tap, tl.sum(total, axis=1), mask=tap < K * K)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -122,9 +141,10 @@ class _Depthwise(torch.autograd.Function):
             _input_gradient[grid](grad, weight, grad_x, C, *sizes, **constants, BLOCK=block, num_warps=4)
         if wants_weight:
             per_plane = torch.empty(N, *weight.shape, device=x.device)
+            taps = triton.next_power_of_2(K * K)
+            block = min(triton.next_power_of_2(grad.shape[2] * grad.shape[3]), max(_WARP, _WARP_SUMS // taps))
             # A warp needs no exchange with others for its sums: faster than more of them.
-            block = min(_block(grad.shape[2] * grad.shape[3]), _MAX_WEIGHT_BLOCK)
-            _weight_gradient[(N * C,)](x, grad, per_plane, *sizes, **constants, BLOCK=block, num_warps=1)
+            _weight_gradient[(N * C,)](x, grad, per_plane, *sizes, **constants, TAPS=taps, BLOCK=block, num_warps=1)
             grad_weight = (per_plane[0] if N == 1 else per_plane.sum(dim=0)).to(weight.dtype)
         return grad_x, grad_weight, None
 

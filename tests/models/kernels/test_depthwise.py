@@ -17,6 +17,8 @@ CASES = [
     ((2, 1, 5, 3, 3, 2), "float32"),
     ((1, 1, 7, 8, 5, 2), "float32"),
     ((1, 1, 40, 33, 3, 1), "float32"),  # several blocks to a plane
+    ((1, 1, 21, 19, 5, 2), "float32"),  # several blocks to a plane of dL/dY
+    ((1, 1, 6, 7, 7, 1), "float32"),  # as many taps as a block has room for
     ((2, 2, 1, 2, 1, 1), "float32"),
 ]
 GPU_CASES = [
