@@ -225,6 +225,12 @@ class TrainConfig(_Section):
     """Largest norm of all gradients together; None is off. 1 to 10 keeps bad batches from harm at large rates."""
     freeze_batch_norm: bool = False
     """Batch norm uses and keeps the statistics that it started with: for fine-tuning with few persons per step."""
+    teacher: Path | None = None
+    """A trained network to learn from beside the labels (a checkpoint, a .safetensors file or a shipped network's
+    name): its heatmaps are mixed into the targets. It may be of any architecture, but must have this one's keypoints,
+    `model.output`, `model.coding` and `model.input_size`."""
+    teacher_weight: float = Field(0.5, gt=0, le=1)
+    """The teacher's share of the targets."""
     cuda_graph: bool = False
     """Record a whole step once as a CUDA graph and replay it: these networks launch thousands of small kernels a step,
     which takes Python longer than the GPU works on them. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16

@@ -21,6 +21,7 @@ from posedy.training.ema import WeightAverage
 from posedy.training.loss import heatmap_loss
 from posedy.training.processes import Processes
 from posedy.training.step import TrainingStep
+from posedy.training.teacher import Teacher
 
 _WARM_UP = 3
 
@@ -42,8 +43,9 @@ class GraphedStep(TrainingStep):
         codec: HeatmapCodec,
         config: TrainConfig,
         processes: Processes,
+        teacher: Teacher | None = None,
     ) -> None:
-        super().__init__(net, optimizer, average, codec, config, processes)
+        super().__init__(net, optimizer, average, codec, config, processes, teacher)
         self._rate = torch.zeros((), device=processes.device)
         self._inputs: list[Tensor] = []
         self._recorded = RecordedFunction(self._change_weights)

@@ -32,6 +32,7 @@ from posedy.training.preparation import build_network, make_order, read_training
 from posedy.training.processes import Processes
 from posedy.training.schedule import learning_rate, temperature
 from posedy.training.step import TrainingStep
+from posedy.training.teacher import load_teacher
 from posedy.weights.network_file import network_state
 from posedy.workers import default_workers
 
@@ -82,6 +83,7 @@ class Trainer:
             goes_on = (run / LAST).is_file()
             weights = None if goes_on else config.model.weights
             net = build_network(config, self.data.crops.skeleton, self.say, weights)
+            teacher = load_teacher(config, net, self.processes)
             optimizer = make_optimizer(net, config.train)
             decay = config.train.ema_decay
             self.average = WeightAverage(net, decay) if decay is not None else None
@@ -102,7 +104,7 @@ class Trainer:
         if self.average is not None:
             self.average.net.to(self.processes.device)
         step = GraphedStep if config.train.cuda_graph else TrainingStep
-        self.training_step = step(net, optimizer, self.average, self.codec, config.train, self.processes)
+        self.training_step = step(net, optimizer, self.average, self.codec, config.train, self.processes, teacher)
         scaler = self.processes.accelerator.scaler
         if scaler is not None and self.state.scaler is not None:
             scaler.load_state_dict(self.state.scaler)

@@ -14,6 +14,7 @@ from posedy.prediction import normalise_crops
 from posedy.training.ema import WeightAverage
 from posedy.training.loss import heatmap_loss, loss_normaliser
 from posedy.training.processes import Processes
+from posedy.training.teacher import Teacher
 
 
 class TrainingStep:
@@ -29,6 +30,7 @@ class TrainingStep:
         codec: draws the targets.
         config: loss, accumulation, clipping.
         processes: that share each batch.
+        teacher: has a share in the targets, if there is one.
     """
 
     slow_steps: ClassVar[int] = 1
@@ -42,12 +44,14 @@ class TrainingStep:
         codec: HeatmapCodec,
         config: TrainConfig,
         processes: Processes,
+        teacher: Teacher | None = None,
     ) -> None:
         self.net = net
         self.average = average
         self.codec = codec
         self.config = config
         self.processes = processes
+        self.teacher = teacher
         self.wrapped_net, self.optimizer = processes.accelerator.prepare(net, optimizer)
 
     def begin_epoch(self) -> None:
@@ -101,4 +105,6 @@ class TrainingStep:
         normaliser = loss_normaliser(weights, targets, persons, self.config.loss)
         if self.config.loss == "cross_entropy":
             normaliser = self.processes.sum(normaliser)
+        if self.teacher is not None:
+            targets = self.teacher.mix(crops, targets)
         return crops, targets, weights, normaliser.clamp_min(1)

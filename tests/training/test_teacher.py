@@ -1,0 +1,97 @@
+"""A teacher: its share of the targets, nothing to learn from oneself, and only heatmaps of the same meaning."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from posedy.codec import UnbiasedCodec
+from posedy.config import Config, TrainConfig
+from posedy.models.pose_net import PoseNet
+from posedy.models.zoo import create_model
+from posedy.prediction import normalise_crops
+from posedy.skeleton import COCO17, Skeleton
+from posedy.training.optimizer import make_optimizer
+from posedy.training.processes import Processes
+from posedy.training.step import TrainingStep
+from posedy.training.teacher import Teacher, load_teacher
+from posedy.weights.network_file import save_weights
+
+SIZE = (32, 64)
+
+
+def network(name: str = "mobilenetv2_035-bneck", seed: int = 0, **options: object) -> PoseNet:
+    torch.manual_seed(seed)
+    settings = {"output": "softmax", "coding": "unbiased", "input_size": SIZE, "skeleton": COCO17, **options}
+    net = create_model(name, **settings)
+    with torch.no_grad():
+        net.head.heatmap.weight.mul_(1000)
+    return net
+
+
+def crops(count: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 64, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+def test_targets_get_the_teachers_share(weight: float) -> None:
+    net = network()
+    targets = torch.rand(4, 17, 16, 8)
+    mixed = Teacher(net, weight, Processes(TrainConfig())).mix(crops(), targets)
+    with torch.no_grad():
+        expected = (1 - weight) * targets + weight * net.eval()(normalise_crops(crops()))
+    torch.testing.assert_close(mixed, expected)
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_there_is_nothing_to_learn_from_oneself(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross entropy with a distribution is least at that distribution: no gradient, whatever the labels say."""
+    config = TrainConfig.model_validate(
+        {"batch_size": 4, "loss": "cross_entropy", "freeze_batch_norm": True, "teacher_weight": 1.0}
+    )
+    student, processes = network(), Processes(config)
+    teacher = Teacher(network(seed=seed), 1.0, processes)
+    step = TrainingStep(student, make_optimizer(student, config), None, UnbiasedCodec(SIZE), config, processes, teacher)
+    step.begin_epoch()
+    norms = []
+
+    def note() -> None:
+        norms.append(float(torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None]).norm()))
+
+    monkeypatch.setattr(step.optimizer, "step", note)
+    batch = {"crop": crops(), "keypoints": torch.full((4, 17, 2), 16.0), "labelled": torch.ones(4, 17).bool()}
+    step(batch, 4, 1e-3)
+    assert (norms[0] < 1e-4) == (seed == 0), norms
+
+
+def test_the_teacher_is_loaded_from_a_file_of_any_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_weights(network("mobilenetv3_small-bneck"), path)
+    config = Config.model_validate(
+        {"train": {"teacher": path, "teacher_weight": 0.3, "loss": "cross_entropy"}, "model": {"output": "softmax"}}
+    )
+    teacher = load_teacher(config, network(), Processes(config.train))
+    assert teacher is not None
+    assert (teacher.net.name, teacher.weight) == ("mobilenetv3_small-bneck", 0.3)
+    assert load_teacher(Config(), network(), Processes(config.train)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"output": "linear"}, "output linear in the file, softmax in the configuration"),
+        ({"coding": "paper"}, "coding paper in the file"),
+        ({"input_size": (64, 64)}, "input_size \\(64, 64\\) in the file"),
+        ({"skeleton": Skeleton(("a", "b"), (), (), (0.1, 0.1)), "num_keypoints": 2}, "keypoints \\('a', 'b'\\)"),
+    ],
+)
+def test_other_heatmaps_are_refused(tmp_path: Path, options: dict[str, object], named: str) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_weights(network(**options), path)
+    config = Config.model_validate({"train": {"teacher": path}})
+    with pytest.raises(ValueError, match=f"{path} makes other heatmaps .*{named}"):
+        load_teacher(config, network(), Processes(config.train))
+    path.unlink()
+    with pytest.raises(OSError, match=r"teacher\.safetensors"):
+        load_teacher(config, network(), Processes(config.train))
