@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from posedy.config import Config
+from posedy.deploy.norms import fold_norms
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import normalise_crops
 from posedy.training.processes import Processes
@@ -20,14 +21,13 @@ class Teacher:
     labelled stay without a weight in the loss.
 
     Args:
-        net: the network, which is put into evaluation mode on the processes' device.
+        net: the network, of which a copy with folded norms is put on the processes' device.
         weight: a.
         processes: whose precision it computes in.
     """
 
     def __init__(self, net: PoseNet, weight: float, processes: Processes) -> None:
-        self.net = net.to(processes.device).eval()
-        self.net.requires_grad_(False)
+        self.net = fold_norms(net).to(processes.device)
         self.weight = weight
         self._autocast = processes.accelerator.autocast
 
