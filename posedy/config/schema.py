@@ -233,9 +233,9 @@ class TrainConfig(_Section):
     """The teacher's share of the targets."""
     cuda_graph: bool = False
     """Record a whole step once as a CUDA graph and replay it: these networks launch thousands of small kernels a step,
-    which takes Python longer than the GPU works on them. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16
-    went from 960 persons/s (in batches of 128) to 2500 (in batches of 256). For one process with a CUDA GPU, without
-    accumulation, in fp32 or bf16; a step's memory stays taken between steps."""
+    which takes Python longer than the GPU works on them. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16,
+    128 persons a step, went from 960 persons/s to 2,100. For one process with a CUDA GPU, without accumulation, in fp32
+    or bf16; a step's memory stays taken between steps."""
     sync_batch_norm: bool = False
     """Batch norm takes its statistics over all GPUs: worth its time below about 16 persons per GPU."""
     shared_decoding: bool = False
