@@ -13,6 +13,7 @@ from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
 from posedy.inference.detectors import Detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
+from posedy.inference.video.appearance import limb_colours
 from posedy.inference.video.identities import Identities
 from posedy.inference.video.smoothing import OneEuroFilter
 
@@ -85,6 +86,7 @@ class PoseTracker:
         self._estimator, self._detector, self._every = estimator, detector, every
         self._threshold, self._box_threshold = threshold, checked_box_threshold(box_threshold)
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
+        self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
         self._identities = Identities(self._sigmas)
         self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None
         self._frame = 0
@@ -108,7 +110,8 @@ class PoseTracker:
         poses, places = _chosen(poses, kept), places.chosen(kept)
         self._places = self._next_places(poses, places, image_bgr.shape)
         self._somebody_is_lost = len(self._places.boxes) < len(poses)
-        ids = self._identities(poses.keypoints, poses.boxes, time)
+        colours = limb_colours(image_bgr, poses.keypoints, poses.scores > self._threshold, self._limbs)
+        ids = self._identities(poses.keypoints, poses.boxes, colours, time)
         return TrackedPoses(self._smoothed(poses, ids, time), ids)
 
     def _with_detections(self, image_bgr: NDArray[np.uint8], places: _Places) -> _Places:

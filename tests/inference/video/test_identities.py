@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from posedy.inference.video.identities import Identities
 from posedy.skeleton import COCO17
 
 SIGMAS = np.array(COCO17.sigmas)
+NOBODY = np.zeros((0, 17, 2)), np.zeros((0, 4)), np.zeros((0, 12, 3))
 RNG = np.random.default_rng(0)
 SHAPES = RNG.uniform(0, 1, (5, 17, 2)) * [40, 120]
 
@@ -14,8 +17,13 @@ def person(shape: int, left: float, top: float = 50.0, noise: float = 0.0) -> tu
     return keypoints, np.array([left, top, left + 40, top + 120])
 
 
-def frame(*persons: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return np.stack([keypoints for keypoints, _ in persons]), np.stack([box for _, box in persons])
+def frame(
+    *persons: tuple[np.ndarray, np.ndarray], colours: Sequence[float] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Persons whose limbs have colours of their own lightness, or colours that are not known."""
+    known = np.full(len(persons), np.nan) if colours is None else np.array(colours)
+    limbs = np.broadcast_to(known[:, None, None], (len(persons), 12, 3))
+    return np.stack([keypoints for keypoints, _ in persons]), np.stack([box for _, box in persons]), limbs
 
 
 def test_ids_follow_persons_whatever_their_order() -> None:
@@ -42,9 +50,9 @@ def test_persons_who_cross_keep_their_ids() -> None:
 def test_a_person_unseen_for_a_while_is_the_same_and_after_long_another() -> None:
     identities = Identities(SIGMAS, patience=1.0)
     assert identities(*frame(person(0, 10)), 0.0).tolist() == [1]
-    assert identities(np.zeros((0, 17, 2)), np.zeros((0, 4)), 0.5).tolist() == []
+    assert identities(*NOBODY, 0.5).tolist() == []
     assert identities(*frame(person(0, 12)), 0.9).tolist() == [1]
-    identities(np.zeros((0, 17, 2)), np.zeros((0, 4)), 1.5)
+    identities(*NOBODY, 1.5)
     assert identities(*frame(person(0, 12)), 2.5).tolist() == [2]
 
 
@@ -93,3 +101,50 @@ def test_who_walks_on_beside_a_hidden_person_keeps_the_id() -> None:
         hidden = 20 <= step < 40
         found = identities(*frame(*(both[1:] if hidden else both)), step / 30)
         assert found.tolist() == ([2] if hidden else [1, 2])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("followed", [0, 1])
+def test_who_stood_together_for_long_is_told_apart_by_colours(followed: int, swapped: bool) -> None:
+    """Two persons of the same shape meet and stand as one pose for two seconds; then they go on, or back."""
+    identities, lightness = Identities(SIGMAS), [30.0, 60.0]
+    for step in range(180):
+        if 60 <= step < 120:
+            found = identities(*frame(person(0, 220, noise=2), colours=[lightness[followed]]), step / 30)
+            assert len(found) == 1
+            continue
+        way = abs(step - 60) if step < 60 else step - 119
+        ways = [-way, way] if step < 60 or not swapped else [way, -way]
+        both = [person(0, 220 + 4 * one, noise=2) for one in ways]
+        found = identities(*frame(*both, colours=lightness), step / 30)
+        if way > 12:
+            assert found.tolist() == [1, 2], step
+
+
+def test_a_pose_that_goes_over_to_who_was_hidden_gets_their_id() -> None:
+    """While two persons are one pose, colours tell whose it is."""
+    identities, lightness = Identities(SIGMAS), [30.0, 60.0]
+    for step in range(90):
+        way = 4 * max(30 - step, step - 60, 0)
+        both = [person(0, 220 - way, noise=2), person(0, 220 + way, noise=2)]
+        if way:
+            found = identities(*frame(*both, colours=lightness), step / 30)
+            assert found.tolist() == [1, 2] or way <= 12
+        else:
+            shown = int(step >= 45)
+            found = identities(*frame(both[shown], colours=[lightness[shown]]), step / 30)
+            assert found.tolist() == [shown + 1]
+
+
+def test_colours_that_differ_little_leave_it_to_motion() -> None:
+    """Persons in the same clothes who cross: the light on them changes by less than tells anything."""
+    identities = Identities(SIGMAS)
+    for step in range(-30, 30):
+        met = abs(step) < 6
+        lefts = [220 + 4 * step, 220 - 4 * step]
+        both = [person(0, left, top, noise=1) for left, top in zip(lefts, (50, 56), strict=True)]
+        colours = [50.0, 53.0] if step < 0 else [53.0, 50.0]
+        shown = frame(both[1], colours=colours[1:]) if met else frame(*both, colours=colours)
+        found = identities(*shown, (step + 30) / 30)
+        if not met:
+            assert found.tolist() == [1, 2]
