@@ -31,7 +31,10 @@ def test_it_says_where_the_page_is_once_it_is_there(model: str, tmp_path: Path) 
         assert str(port) in refused.stderr
         assert "Traceback" not in refused.stderr + refused.stdout
         assert "shows the page" not in refused.stdout
+    # what a shell runs in the background ignores Ctrl-C, and so would the page
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     page = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     assert page.stdout is not None
     assert page.stdout.readline() == f"http://127.0.0.1:{port} shows the page; Ctrl-C ends it\n"
     assert urlopen(f"http://127.0.0.1:{port}").status == 200
