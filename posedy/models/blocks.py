@@ -182,6 +182,7 @@ class InvertedResidual(ResidualBlock):
         dynamic_layers: Collection[str] = BNECK_LAYERS,
     ) -> None:
         super().__init__()
+        self.hidden_channels = hidden_channels
         expand, depthwise, project = (conv if layer in dynamic_layers else static_conv for layer in BNECK_LAYERS)
         self.expand = (
             conv_norm_act(expand(in_channels, hidden_channels, 1), hidden_channels, activation())

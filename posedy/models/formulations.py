@@ -15,8 +15,7 @@ The choice, as `posedy benchmark layers` measures it anew on the machine it runs
 
 | batch | kernel | in training, or with batch norms | fused for inference |
 |---|---|---|---|
-| 1 | 1x1 | plain | rows |
-| 1 | other | plain | plain |
+| 1 | all | plain | plain |
 | more | 1x1 | matrix | rows |
 | more | depthwise | grouped | beside |
 | more | other | grouped | one_by_one |
@@ -62,10 +61,10 @@ Formulation = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
 
 def choose(batch: int, weight: Tensor, geometry: Geometry, fused: bool) -> str:
     """The name of the formulation for a batch, by the table above."""
-    if geometry.is_pointwise(weight) and (fused or batch > 1):
-        return "rows" if fused else "matrix"
     if batch == 1:
         return "plain"
+    if geometry.is_pointwise(weight):
+        return "rows" if fused else "matrix"
     if geometry.is_depthwise(weight):
         return "beside" if fused else "grouped"
     return "one_by_one" if fused else "grouped"
@@ -123,8 +122,6 @@ def rows(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> 
     out_channels = weight.shape[1]
     if bias is None:
         bias = x.new_zeros(N, out_channels)
-    if N == 1:
-        return F.linear(x.permute(0, 2, 3, 1), weight.view(out_channels, C), bias.view(-1)).permute(0, 3, 1, 2)
     pixels, matrices = x.permute(0, 2, 3, 1).reshape(N, H * W, C), weight.flatten(2).mT
     if out_channels <= C:
         return torch.baddbmm(bias[:, None], pixels, matrices).view(N, H, W, out_channels).permute(0, 3, 1, 2)
