@@ -22,9 +22,11 @@ The choice, as `posedy benchmark layers` measures it anew on the machine it runs
 
 Measured on two cores of an AMD EPYC with AVX2, one thread, float32, batch 8, in times of a static convolution in
 channels_last: 1x1 with 16 -> 96 channels at 64x48 rows 1.2, matrix 1.7; depthwise 3x3 of 96 channels beside 1.1,
-grouped 2.0, one_by_one 1.8; of 480 channels at 8x6 beside 1.1, grouped 1.7, one_by_one 4.7. On a GPU (H200, bfloat16,
-batch 128) grouped 1x1 convolutions take 3 to 90 times as long as `matrix`, which takes as long as static ones; `beside`
-was not measured there.
+grouped 2.0, one_by_one 1.8; of 480 channels at 8x6 beside 1.1, grouped 1.7, one_by_one 4.7. A block with
+large maps is faster still with one image after the other, see `posedy/deploy/image_by_image.py`.
+
+On a GPU (H200, bfloat16, batch 128) grouped 1x1 convolutions take 3 to 90 times as long as `matrix`, which takes as
+long as static ones; `beside` was not measured there.
 """
 
 from collections.abc import Callable

@@ -36,7 +36,10 @@ def test_it_says_where_the_page_is_once_it_is_there(model: str, tmp_path: Path) 
     page = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
     assert page.stdout is not None
-    assert page.stdout.readline() == f"http://127.0.0.1:{port} shows the page; Ctrl-C ends it\n"
-    assert urlopen(f"http://127.0.0.1:{port}").status == 200
-    page.send_signal(signal.SIGINT)
-    assert page.wait(timeout=20) in (0, 1, -signal.SIGINT)
+    try:
+        assert page.stdout.readline() == f"http://127.0.0.1:{port} shows the page; Ctrl-C ends it\n"
+        assert urlopen(f"http://127.0.0.1:{port}").status == 200
+        page.send_signal(signal.SIGINT)
+        assert page.wait(timeout=20) in (0, 1, -signal.SIGINT)
+    finally:
+        page.kill()
