@@ -197,6 +197,9 @@ class TrainConfig(_Section):
     """Parts that each device's share of a batch is worked through in: the same step in less memory (but batch norm sees
     a part at a time)."""
     lr: float = Field(1e-3, gt=0)
+    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factors on the learning rate of parts of the network, by the names of modules: {backbone: 0.3}; the longest name
+    that holds a layer wins. 0 freezes a part, with the statistics of its batch norms."""
     schedule: Schedule = "step"
     """"step": the rate falls to a tenth at each of `lr_drops`; "cosine": half a cosine from lr to 0."""
     lr_drops: list[Annotated[int, Field(ge=0)]] | None = None

@@ -91,10 +91,11 @@ class RunState:
     def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
         """Fills a freshly built network, its optimiser and its average, and lets go of the copies."""
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
-        decay = [group["weight_decay"] for group in optimizer.param_groups]
+        # of the configuration, which may have been changed, not of the run so far
+        configured = [{key: group[key] for key in ("weight_decay", "lr_factor")} for group in optimizer.param_groups]
         optimizer.load_state_dict(self.optimizer)
-        for group, value in zip(optimizer.param_groups, decay, strict=True):
-            group["weight_decay"] = value  # the configuration's, which may have been changed, not the run's so far
+        for group, values in zip(optimizer.param_groups, configured, strict=True):
+            group.update(values)
         if average is not None:
             average.net.load_state_dict(self.network["tensors"])
             average.steps = self.average_steps

@@ -62,7 +62,7 @@ class GraphedStep(TrainingStep):
             tensor.copy_(new)
         self._rate.fill_(rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
         loss = self._recorded()
         if self.average is not None:
             self.average.update(self.net)
@@ -135,7 +135,7 @@ def _rate_from_device(groups: Sequence[dict[str, Any]], rate: Tensor) -> Iterato
     """Lets an optimiser read its rate from the GPU; afterwards its groups are plain again, as checkpoints keep them."""
     plain = [{key: group[key] for key in ("lr", "capturable")} for group in groups]
     for group in groups:
-        group.update(lr=rate, capturable=True)
+        group.update(lr=rate * group["lr_factor"], capturable=True)
     try:
         yield
     finally:

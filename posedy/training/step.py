@@ -55,11 +55,12 @@ class TrainingStep:
         self.wrapped_net, self.optimizer = processes.accelerator.prepare(net, optimizer)
 
     def begin_epoch(self) -> None:
-        """Puts the network into training, but for frozen batch norm."""
+        """Puts the network into training, but for frozen batch norms and those of frozen parts."""
         self.net.train()
-        if self.config.freeze_batch_norm:
-            for module in self.net.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        for module in self.net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                is_frozen = module.affine and not module.weight.requires_grad
+                if self.config.freeze_batch_norm or is_frozen:
                     module.eval()
 
     def __call__(self, batch: Batch, persons: int, rate: float) -> Tensor:
@@ -75,7 +76,7 @@ class TrainingStep:
         """
         accelerator = self.processes.accelerator
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
         crops, targets, weights, normaliser = self.prepare(batch, persons)
         loss = torch.zeros((), device=self.processes.device)
         size = -(-len(crops) // self.config.accumulation)

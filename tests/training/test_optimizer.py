@@ -1,5 +1,6 @@
 """Adam by default, weight decay where it belongs."""
 
+import pytest
 import torch
 
 from posedy.config import TrainConfig
@@ -54,3 +55,41 @@ def test_decay_shrinks_kernels_whatever_their_gradient() -> None:
     after = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if index < decayed else old)
+
+
+def test_the_longest_name_decides_the_learning_rate_factor() -> None:
+    net = create_model("dy_mobilenetv2_035-dy_fpn")
+    optimizer = make_optimizer(net, TrainConfig(lr_factors={"backbone": 0.3, "backbone.stem": 0, "head.heatmap": 2}))
+    factor_of = {parameter: group["lr_factor"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in net.named_parameters():
+        if name.startswith("backbone.stem."):
+            assert parameter not in factor_of
+            assert not parameter.requires_grad
+        else:
+            expected = 2 if name.startswith("head.heatmap.") else 0.3 if name.startswith("backbone.") else 1
+            assert factor_of[parameter] == expected, name
+            assert parameter.requires_grad
+    assert {(group["lr_factor"], group["weight_decay"]) for group in optimizer.param_groups} == {
+        (2, 0),
+        (1, 0),
+        (0.3, 0),
+    }
+
+
+def test_without_factors_there_are_the_two_groups_of_earlier_checkpoints() -> None:
+    optimizer = make_optimizer(create_model("mobilenetv2_035-bneck"), TrainConfig(weight_decay=0.1))
+    assert [(group["lr_factor"], group["weight_decay"]) for group in optimizer.param_groups] == [(1, 0.1), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"bakbone": 1}, "no module 'bakbone'; nearest are backbone, head, output"),
+        ({"head.hidn": 1}, "no module 'head.hidn'; nearest are laterals, upsample, blocks, hidden, heatmap"),
+        ({"": 1}, "no module ''"),
+        ({"backbone": 0, "head": 0}, "freezes the whole network"),
+    ],
+)
+def test_factors_that_fit_no_module_are_rejected(factors: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(create_model("mobilenetv2_035-fpn"), TrainConfig(lr_factors=factors))
