@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from posedy.benchmark.ratios import ratio
 from posedy.device import choose_device
 from posedy.models.depthwise import depthwise_conv
-from posedy.models.formulations import FORMULATIONS, Formulation, Geometry, applies, choose
+from posedy.models.formulations import FORMULATIONS, Formulation, Geometry, applies, choose, conv2d
 
 _BEST_OF = 3  # short operations, in each round
 
@@ -116,9 +115,9 @@ def _calls(
 
     def static(x: Tensor, kernel: Tensor) -> Tensor:
         if training and geometry.is_depthwise(weight):  # as static networks train
-            return depthwise_conv(x, kernel, *geometry[:3])
+            return depthwise_conv(x, kernel, geometry.stride, geometry.padding, geometry.dilation)
         flat_bias = biases[0] if biases is not None else None
-        return F.conv2d(x, kernel, flat_bias, *geometry)
+        return conv2d(x, kernel, flat_bias, geometry)
 
     yield "static", _step(static, x if training else channels_last, kernel, training)
     for name, formulation in FORMULATIONS.items():

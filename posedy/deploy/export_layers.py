@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from posedy.deploy.norms import Net, fold_norms, fold_temperature
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
+from posedy.models.formulations import conv2d
 
 Batch = Literal["free", 1]
 
@@ -106,8 +107,8 @@ class ComputedKernel(_Aggregating):
     def forward(self, x: Tensor) -> Tensor:
         """Convolves the image with its kernel."""
         kernel, bias = self.aggregate(x)
-        return F.conv2d(
-            x, kernel.reshape(self.kernel_shape), bias.reshape(-1) if bias is not None else None, *self.geometry
+        return conv2d(
+            x, kernel.reshape(self.kernel_shape), bias.reshape(-1) if bias is not None else None, self.geometry
         )
 
 
@@ -139,7 +140,7 @@ class WeightedOutputs(_Form):
         weights = self.attention(x)[..., None, None, None].unbind(dim=1)
         biases = self.biases if self.biases is not None else [None] * len(self.kernels)
         outputs = [
-            weight * F.conv2d(x, kernel, bias, *self.geometry)
+            weight * conv2d(x, kernel, bias, self.geometry)
             for weight, kernel, bias in zip(weights, self.kernels, biases, strict=True)
         ]
         return functools.reduce(torch.add, outputs)

@@ -1,11 +1,10 @@
 """Dynamic convolution with as few operations as torch has, for inference."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.formulations import FORMULATIONS, choose
+from posedy.models.formulations import FORMULATIONS, choose, conv2d
 
 
 class FusedDynamicConv2d(nn.Module):
@@ -58,7 +57,7 @@ class FusedDynamicConv2d(nn.Module):
             aggregated = torch.mv(held["kernels"], pi)
             weight = aggregated.as_strided(self.kernel_size, self.kernel_stride)
             bias = aggregated.as_strided(self.bias_size, (1,), self.bias_offset)
-            return F.conv2d(x, weight, bias, *self.geometry)
+            return conv2d(x, weight, bias, self.geometry)
         hidden = torch.addmm(held["fc1_bias"], x.sum((2, 3)), held["fc1_weight"].t(), alpha=per_pixel).relu_()
         pi = torch.addmm(held["fc2_bias"], hidden, held["fc2_weight"].t()).softmax(1)
         aggregated = torch.mm(pi, held["kernels"].t())

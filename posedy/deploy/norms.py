@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from posedy.models.depthwise import EndPaddedConv2d
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -55,8 +56,8 @@ def _fold_sequence(layers: nn.Sequential) -> None:
 
 
 def _plain(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution as torch's own class: gradients are what subclasses of it are for."""
-    plain = nn.Conv2d(
+    """The convolution without fast gradients, as torch's own class unless that lacks its padding."""
+    plain = (EndPaddedConv2d if getattr(conv, "pad_end", 0) else nn.Conv2d)(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeGuard, get_args
 import torch
 from torch import Tensor, nn
 
-from posedy.models.depthwise import DepthwiseConv2d
+from posedy.models.depthwise import DepthwiseConv2d, EndPaddedConv2d
 from posedy.models.dynamic_conv import AttentionKind, DynamicConv2d
 from posedy.models.kernels.availability import takes
 
@@ -17,25 +17,56 @@ BneckLayer = Literal["expand", "depthwise", "project"]
 BNECK_LAYERS: tuple[BneckLayer, ...] = get_args(BneckLayer)
 
 
+Padding = Literal["symmetric", "tensorflow"]
+"""Zeros around the input of a k x k convolution: k // 2 on all sides, or TensorFlow's SAME: at stride 2 one less above
+and to the left. The two differ by one input pixel in where a stride-2 layer samples."""
+
+
 class ConvFactory(Protocol):
     """Makes the convolutions of a network, so that one description serves its static and its dynamic form."""
 
     def __call__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        bias: bool = False,
+        padding: Padding = "symmetric",
     ) -> nn.Module:
-        """A convolution without bias, padded to keep the size at stride 1."""
+        """A convolution, padded so that the output has H / stride rows; no bias where a batch norm follows."""
 
 
-def static_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
-    """A plain convolution without bias (a batch norm follows), padded to keep the size at stride 1."""
-    if groups == in_channels == out_channels:
-        return DepthwiseConv2d(in_channels, kernel_size, stride)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+def static_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    *,
+    bias: bool = False,
+    padding: Padding = "symmetric",
+) -> nn.Module:
+    """A plain convolution, see `ConvFactory`."""
+    pad, pad_end = _paddings(kernel_size, stride, padding)
+    if groups == in_channels == out_channels and not bias:
+        return DepthwiseConv2d(in_channels, kernel_size, stride, pad, pad_end)
+    conv = EndPaddedConv2d if pad_end else nn.Conv2d
+    return conv(in_channels, out_channels, kernel_size, stride, pad, groups=groups, bias=bias)
+
+
+def _paddings(kernel_size: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """The padding on all sides, and what is added to it below and to the right."""
+    if padding == "tensorflow" and stride == 2:
+        return kernel_size // 2 - 1, 1
+    return kernel_size // 2, 0
 
 
 @dataclass(frozen=True)
 class DynamicConvFactory:
-    """Makes dynamic convolutions without bias, padded to keep the size at stride 1.
+    """Makes dynamic convolutions, see `ConvFactory`.
 
     Attributes:
         num_kernels: K.
@@ -48,20 +79,30 @@ class DynamicConvFactory:
     attention: AttentionKind = "softmax"
 
     def __call__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        bias: bool = False,
+        padding: Padding = "symmetric",
     ) -> nn.Module:
         """A dynamic convolution of K kernels."""
+        pad, pad_end = _paddings(kernel_size, stride, padding)
         return DynamicConv2d(
             in_channels,
             out_channels,
             kernel_size,
             stride,
-            kernel_size // 2,
+            pad,
             groups=groups,
-            bias=False,
+            bias=bias,
             num_kernels=self.num_kernels,
             temperature=self.temperature,
             attention=self.attention,
+            pad_end=pad_end,
         )
 
 
@@ -113,10 +154,40 @@ def conv_norm_act(conv: nn.Module, out_channels: int, activation: nn.Module | No
     return ConvNormAct(*layers, activation) if activation is not None else ConvNormAct(*layers)
 
 
-class Backbone(nn.Module):
-    """What a head is put on: (N, C, H, W) -> (N, out_channels, H / 32, W / 32)."""
+class Backbone(nn.Module, ABC):
+    """What a head is put on: (N, C, H, W) -> (N, out_channels, H / 32, W / 32).
 
-    out_channels: int
+    Attributes:
+        feature_channels: of the maps of `features`, those of strides 4, 8, 16 and 32.
+        classifier: what follows the last map: an identity, or the ImageNet classifier.
+    """
+
+    feature_channels: tuple[int, int, int, int]
+    classifier: nn.Module
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last map."""
+        return self.feature_channels[-1]
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, C, H, W) -> the last maps of strides 4, 8, 16 and 32, (N, C_i, H / stride, W / stride)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out_channels, H / 32, W / 32), or logits (N, num_classes)."""
+        return self.classifier(self.features(x)[-1])
+
+
+def maps_after(blocks: nn.Module, x: Tensor, taps: Collection[int]) -> list[Tensor]:
+    """The maps that blocks give after those with the numbers `taps`, and after the last one."""
+    maps = []
+    layers = list(blocks.children())
+    for index, block in enumerate(layers):
+        x = block(x)
+        if index in taps or index == len(layers) - 1:
+            maps.append(x)
+    return maps
 
 
 class ResidualBlock(nn.Module, ABC):
@@ -166,6 +237,7 @@ class InvertedResidual(ResidualBlock):
         activation: makes the activations.
         se: squeeze-and-excitation after the depthwise convolution (MobileNetV3).
         dynamic_layers: see above.
+        padding: of the depthwise convolution.
     """
 
     def __init__(
@@ -180,6 +252,7 @@ class InvertedResidual(ResidualBlock):
         activation: Callable[[], nn.Module] = nn.ReLU6,
         se: bool = False,
         dynamic_layers: Collection[str] = BNECK_LAYERS,
+        padding: Padding = "symmetric",
     ) -> None:
         super().__init__()
         self.hidden_channels = hidden_channels
@@ -190,7 +263,7 @@ class InvertedResidual(ResidualBlock):
             else nn.Identity()
         )
         self.depthwise = conv_norm_act(
-            depthwise(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels),
+            depthwise(hidden_channels, hidden_channels, kernel_size, stride, groups=hidden_channels, padding=padding),
             hidden_channels,
             activation(),
         )

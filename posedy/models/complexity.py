@@ -43,6 +43,9 @@ class Complexity:
     def __add__(self, other: "Complexity") -> "Complexity":
         return Complexity(self.parameters + other.parameters, self.madds + other.madds)
 
+    def __sub__(self, other: "Complexity") -> "Complexity":
+        return Complexity(self.parameters - other.parameters, self.madds - other.madds)
+
 
 @dataclass(frozen=True)
 class ConvLayer:

@@ -80,6 +80,7 @@ class DynamicConv2d(nn.Module):
         reduction: of the attention's first layer.
         temperature: tau of the attention's softmax.
         attention: "softmax" or "sigmoid", see `KernelAttention`.
+        pad_end: more rows and columns of zeros below and to the right, see `Geometry`.
 
     Raises:
         ValueError: if channels do not divide by groups, a number is not positive or the attention is unknown.
@@ -99,6 +100,7 @@ class DynamicConv2d(nn.Module):
         reduction: int = 4,
         temperature: float = 30.0,
         attention: AttentionKind = "softmax",
+        pad_end: int = 0,
     ) -> None:
         super().__init__()
         if attention not in get_args(AttentionKind):
@@ -111,8 +113,8 @@ class DynamicConv2d(nn.Module):
         for name, pair in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
             if min(_pair(pair)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {pair}")
-        if min(_pair(padding)) < 0:
-            raise ValueError(f"padding must not be negative, got {padding}")
+        if min(*_pair(padding), pad_end) < 0:
+            raise ValueError(f"padding must not be negative, got {padding} and pad_end={pad_end}")
         if in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels={in_channels} and out_channels={out_channels} must be multiples of groups={groups}"
@@ -125,6 +127,7 @@ class DynamicConv2d(nn.Module):
         self.padding: tuple[int, int] = _pair(padding)
         self.dilation: tuple[int, int] = _pair(dilation)
         self.groups = groups
+        self.pad_end = pad_end
         self.num_kernels = num_kernels
         self.attention = KernelAttention(in_channels, num_kernels, reduction, temperature, attention)
         self.weight = nn.Parameter(torch.empty(num_kernels, out_channels, in_channels // groups, *self.kernel_size))
@@ -165,7 +168,7 @@ class DynamicConv2d(nn.Module):
     @property
     def geometry(self) -> Geometry:
         """What the convolution is beside its kernels."""
-        return Geometry(self.stride, self.padding, self.dilation, self.groups)
+        return Geometry(self.stride, self.padding, self.dilation, self.groups, self.pad_end)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts parameters (`Module.to` and others); the kernels as one tensor of 4 dimensions.
@@ -186,7 +189,7 @@ class DynamicConv2d(nn.Module):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
-            f"num_kernels={self.num_kernels}"
+            f"num_kernels={self.num_kernels}" + (f", pad_end={self.pad_end}" if self.pad_end else "")
         )
 
 

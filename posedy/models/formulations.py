@@ -36,25 +36,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posedy.models.depthwise import depthwise_conv
+from posedy.models.depthwise import depthwise_conv, pad_below_and_right
 
 
 class Geometry(NamedTuple):
-    """What a convolution is beside its kernel, in the order of `F.conv2d`; pairs are (vertical, horizontal)."""
+    """What a convolution is beside its kernel; pairs are (vertical, horizontal).
+
+    Attributes:
+        stride: as in `F.conv2d`.
+        padding: as in `F.conv2d`.
+        dilation: as in `F.conv2d`.
+        groups: as in `F.conv2d`.
+        pad_end: more rows and columns of zeros below and to the right, as TensorFlow's SAME padding has at stride 2.
+    """
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    pad_end: int = 0
 
     def is_pointwise(self, weight: Tensor) -> bool:
         """Whether kernels (..., kh, kw) see one pixel each and all channels of it."""
         sides = (*weight.shape[-2:], *self.stride)
-        return sides == (1, 1, 1, 1) and self.padding == (0, 0) and self.groups == 1
+        return sides == (1, 1, 1, 1) and self.padding == (0, 0) and self.groups == 1 and not self.pad_end
 
     def is_depthwise(self, weight: Tensor) -> bool:
         """Whether kernels (N, out, in / groups, kh, kw) see one channel each, and each channel has one."""
         return weight.shape[2] == 1 and weight.shape[1] == self.groups > 1
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """`F.conv2d` of a geometry: (N, in, H, W) and kernels (out, in / groups, kh, kw) -> (N, out, H', W')."""
+    x = pad_below_and_right(x, geometry.pad_end)
+    return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
 Formulation = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
@@ -81,8 +96,8 @@ def applies(name: str, batch: int, weight: Tensor, geometry: Geometry) -> bool:
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One image (1, in, H, W)."""
     if bias is None and geometry.is_depthwise(weight):
-        return depthwise_conv(x, weight[0], *geometry[:3])
-    return F.conv2d(x, weight[0], None if bias is None else bias[0], *geometry)
+        return depthwise_conv(x, weight[0], geometry.stride, geometry.padding, geometry.dilation, geometry.pad_end)
+    return conv2d(x, weight[0], None if bias is None else bias[0], geometry)
 
 
 def matrix(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -97,11 +112,12 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) 
     N, out_channels = weight.shape[:2]
     one = x.reshape(1, -1, *x.shape[2:])
     if geometry.is_depthwise(weight):
-        y = depthwise_conv(one, weight.flatten(0, 1), *geometry[:3])
+        kernels = weight.flatten(0, 1)
+        y = depthwise_conv(one, kernels, geometry.stride, geometry.padding, geometry.dilation, geometry.pad_end)
         y = y.reshape(N, out_channels, *y.shape[2:])
         return y if bias is None else y + bias[..., None, None]
     flat_bias = None if bias is None else bias.flatten()
-    y = F.conv2d(one, weight.flatten(0, 1), flat_bias, *geometry._replace(groups=N * geometry.groups))
+    y = conv2d(one, weight.flatten(0, 1), flat_bias, geometry._replace(groups=N * geometry.groups))
     return y.reshape(N, out_channels, *y.shape[2:])
 
 
@@ -110,7 +126,7 @@ def beside(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     N, C, H, W = x.shape
     one = x.permute(2, 3, 0, 1).reshape(1, H, W, N * C).permute(0, 3, 1, 2)
     flat_bias = None if bias is None else bias.flatten()
-    y = F.conv2d(one, weight.flatten(0, 1), flat_bias, *geometry._replace(groups=N * C))
+    y = conv2d(one, weight.flatten(0, 1), flat_bias, geometry._replace(groups=N * C))
     return y.permute(0, 2, 3, 1).view(*y.shape[2:], N, C).permute(2, 3, 0, 1)
 
 
@@ -139,7 +155,7 @@ def one_by_one(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
     """
     biases = [None] * len(x) if bias is None else bias.unbind()
     parts = zip(x.split(1), weight.unbind(), biases, strict=True)
-    return torch.cat([F.conv2d(image, kernel, b, *geometry) for image, kernel, b in parts])
+    return torch.cat([conv2d(image, kernel, b, geometry) for image, kernel, b in parts])
 
 
 FORMULATIONS: dict[str, Formulation] = {

@@ -1,10 +1,14 @@
-"""The heads that turn a backbone's map of stride 32 into heatmaps of stride 4 (paper, section 6)."""
+"""The heads that turn a backbone's maps into heatmaps of stride 4.
 
-from collections.abc import Collection
+`DeconvHead` and `BneckHead` are the paper's (section 6) and read the map of stride 32; `FPNHead`, which is not the
+paper's, reads the maps of strides 4, 8, 16 and 32.
+"""
+
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
-from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, initialise, static_conv
+from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, initialise, static_conv
 from posedy.models.upsampling import BilinearUpsample
 
 # Table 9: hidden channels (None: those of the input) and output channels of the bnecks after each upsampling
@@ -13,6 +17,10 @@ _BNECK_STAGES: tuple[tuple[tuple[int | None, int], ...], ...] = (
     ((768, 128),),
     ((384, 128),),
 )
+# of the laterals from strides 32, 16, 8 and 4, and of the maps after each sum
+_FPN_LATERALS = (64, 64, 32, 24)
+_FPN_CHANNELS = (32, 24, 24)
+_FPN_HIDDEN = 96
 _DECONV_CHANNELS = 256
 _DECONV_STAGES = 3
 
@@ -76,6 +84,62 @@ class BneckHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, h, w) -> (N, num_keypoints, 8 h, 8 w)."""
         return self.heatmap(self.stages(x))
+
+
+class FPNHead(nn.Module):
+    """A light feature pyramid, the decoder of MoveNet: 24 M multiply-adds at 256x192, where Type-B has 709 M.
+
+    With laterals L_s of the backbone's maps f_s (1x1 convolutions with bias), from stride 32 up to 4,
+
+        m_32 = L_32 f_32,    m_s = block_s(upsample(m_2s) + L_s f_s)
+
+    where a block is a depthwise 3x3 and a 1x1 convolution, a norm and ReLU. Heatmaps are made of m_4 by a depthwise 3x3
+    and a 1x1 convolution to 96 channels with bias, ReLU, and a 1x1. In the dynamic form every convolution is dynamic
+    but the last.
+
+    Args:
+        feature_channels: of the maps of strides 4, 8, 16 and 32.
+        num_keypoints: K heatmaps.
+        conv: makes the convolutions.
+    """
+
+    def __init__(self, feature_channels: Sequence[int], num_keypoints: int, conv: ConvFactory = static_conv) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(
+            conv(channels, lateral, 1, bias=True)
+            for channels, lateral in zip(reversed(feature_channels), _FPN_LATERALS, strict=True)
+        )
+        self.upsample = BilinearUpsample()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                conv(channels, channels, 3, groups=channels),
+                conv_norm_act(conv(channels, out_channels, 1), out_channels, nn.ReLU()),
+            )
+            for channels, out_channels in zip(_FPN_LATERALS[1:], _FPN_CHANNELS, strict=True)
+        )
+        channels = _FPN_CHANNELS[-1]
+        self.hidden = nn.Sequential(
+            conv(channels, channels, 3, groups=channels), conv(channels, _FPN_HIDDEN, 1, bias=True), nn.ReLU()
+        )
+        initialise(self)
+        self.heatmap = _heatmap_conv(_FPN_HIDDEN, num_keypoints)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Maps (N, C_i, H / s, W / s) of strides s = 4, 8, 16 and 32 -> (N, num_keypoints, H / 4, W / 4)."""
+        return self.heatmaps(self.finest_map(features))
+
+    def finest_map(self, features: Sequence[Tensor]) -> Tensor:
+        """m_4 (N, 24, H / 4, W / 4) of the backbone's maps."""
+        f_32, *finer = reversed(features)
+        first, *laterals = self.laterals
+        m = first(f_32)
+        for f, lateral, block in zip(finer, laterals, self.blocks, strict=True):
+            m = block(self.upsample(m) + lateral(f))
+        return m
+
+    def heatmaps(self, finest: Tensor) -> Tensor:
+        """Heatmaps (N, num_keypoints, H / 4, W / 4) of m_4."""
+        return self.heatmap(self.hidden(finest))
 
 
 def _heatmap_conv(channels: int, num_keypoints: int) -> nn.Conv2d:

@@ -13,6 +13,7 @@ from posedy.models.blocks import (
     classifier,
     conv_norm_act,
     initialise,
+    maps_after,
     static_conv,
 )
 
@@ -30,6 +31,8 @@ _BNECKS: tuple[tuple[int, int, int, bool, Callable[[], nn.Module], int], ...] = 
     (5, 576, 96, True, nn.Hardswish, 1),
     (5, 576, 96, True, nn.Hardswish, 1),
 )
+# the last bnecks of strides 4, 8 and 16
+_TAPS = (0, 3, 7)
 _STEM_CHANNELS = 16
 _LAST_CHANNELS = 576
 _CLASSIFIER_CHANNELS = 1280
@@ -80,14 +83,16 @@ class MobileNetV3Small(Backbone):
             )
             channels = out_channels
         self.blocks = nn.Sequential(*blocks)
-        self.out_channels = _LAST_CHANNELS
-        self.last = conv_norm_act(static_conv(channels, self.out_channels, 1), self.out_channels, nn.Hardswish())
-        self.se = SqueezeExcitation(self.out_channels) if se else nn.Identity()
+        strides_4_to_16 = [_BNECKS[index][2] for index in _TAPS]
+        self.feature_channels = (strides_4_to_16[0], strides_4_to_16[1], strides_4_to_16[2], _LAST_CHANNELS)
+        self.last = conv_norm_act(static_conv(channels, _LAST_CHANNELS, 1), _LAST_CHANNELS, nn.Hardswish())
+        self.se = SqueezeExcitation(_LAST_CHANNELS) if se else nn.Identity()
         self.classifier = (
-            nn.Identity() if num_classes is None else classifier(self.out_channels, num_classes, _CLASSIFIER_CHANNELS)
+            nn.Identity() if num_classes is None else classifier(_LAST_CHANNELS, num_classes, _CLASSIFIER_CHANNELS)
         )
         initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, 576, H / 32, W / 32), or logits (N, num_classes)."""
-        return self.classifier(self.se(self.last(self.blocks(self.stem(x)))))
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, in_channels, H, W) -> the maps after bnecks 0, 3 and 7 (16, 40 and 48 channels), and the last (576)."""
+        *maps, x = maps_after(self.blocks, self.stem(x), _TAPS)
+        return [*maps, self.se(self.last(x))]

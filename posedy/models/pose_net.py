@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from posedy.codec import Coding
+from posedy.models.blocks import Backbone
+from posedy.models.heads import FPNHead
 from posedy.skeleton import Skeleton
 
-HeatmapOutput = Literal["linear", "softmax"]
+HeatmapOutput = Literal["linear", "softmax", "sigmoid"]
 
 # ITU-R BT.601
 _LUMA = (0.299, 0.587, 0.114)
@@ -30,12 +32,19 @@ class SpatialSoftmax(nn.Module):
         return (2 * math.pi * sigma**2) * maps.float().flatten(2).softmax(dim=-1).reshape(maps.shape)
 
 
+_OUTPUTS: dict[HeatmapOutput, type[nn.Module]] = {
+    "linear": nn.Identity,
+    "softmax": SpatialSoftmax,
+    "sigmoid": nn.Sigmoid,
+}
+
+
 class PoseNet(nn.Module):
     """A network from crops to heatmaps, with what others need to know to use it.
 
     Args:
-        backbone: (N, C, H, W) -> (N, B, H / 32, W / 32).
-        head: (N, B, H / 32, W / 32) -> (N, K, H / 4, W / 4).
+        backbone: (N, C, H, W) -> (N, B, H / 32, W / 32); a `Backbone` if the head is an `FPNHead`.
+        head: (N, B, H / 32, W / 32), or for an `FPNHead` all maps of the backbone -> (N, K, H / 4, W / 4).
         name: the model's name, `[dy_]BACKBONE-[dy_]HEAD`.
         skeleton: the meaning of the K heatmaps; None if unknown.
         input_size: (width, height) of the crops that the network was made for; it takes any size divisible by 32.
@@ -55,7 +64,8 @@ class PoseNet(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.output = SpatialSoftmax() if options["output"] == "softmax" else nn.Identity()
+        self._reads_pyramid = isinstance(head, FPNHead)
+        self.output = _OUTPUTS[options["output"]]()
         self.name = name
         self.skeleton = skeleton
         self.input_size = input_size
@@ -92,6 +102,9 @@ class PoseNet(nn.Module):
                 f"{self.name} was built with in_channels={self.in_channels}, got crops of {x.shape[1]} channels "
                 "(crops of photos have 3)"
             )
+        if self._reads_pyramid:
+            assert isinstance(self.backbone, Backbone)
+            return self.output(self.head(self.backbone.features(x)))
         return self.output(self.head(self.backbone(x)))
 
     def match_channels(self, x: Tensor) -> Tensor:

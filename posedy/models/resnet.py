@@ -1,6 +1,7 @@
 """ResNet-18 and ResNet-10 (He et al., CVPR 2016) as backbones, static or dynamic."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from posedy.models.blocks import (
     classifier,
     conv_norm_act,
     initialise,
+    maps_after,
     static_conv,
 )
 
@@ -74,17 +76,18 @@ class ResNet(Backbone):
         channels = _STAGE_CHANNELS[0]
         self.stem = conv_norm_act(static_conv(in_channels, channels, 7, stride=2), channels, nn.ReLU())
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        layers = []
+        layers: list[nn.Module] = []
+        self.taps = tuple(end - 1 for end in accumulate(blocks[:-1]))
         for stage, (count, out_channels) in enumerate(zip(blocks, _STAGE_CHANNELS, strict=True)):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
                 layers.append(BasicBlock(channels, out_channels, stride, conv))
                 channels = out_channels
         self.blocks = nn.Sequential(*layers)
-        self.out_channels = channels
+        self.feature_channels = _STAGE_CHANNELS
         self.classifier = nn.Identity() if num_classes is None else classifier(channels, num_classes)
         initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, 512, H / 32, W / 32), or logits (N, num_classes)."""
-        return self.classifier(self.blocks(self.pool(self.stem(x))))
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, in_channels, H, W) -> the maps of the four stages, of 64, 128, 256 and 512 channels."""
+        return maps_after(self.blocks, self.pool(self.stem(x)), self.taps)

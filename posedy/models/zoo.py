@@ -1,4 +1,8 @@
-"""Networks by name: `[dy_]BACKBONE-[dy_]HEAD`."""
+"""Networks by name: `[dy_]BACKBONE-[dy_]HEAD`.
+
+42 of the names are combinations of the paper's parts. The head `fpn` and the backbone `mobilenetv2_175`, which exists
+for that head only, are beyond the paper.
+"""
 
 import difflib
 import inspect
@@ -9,8 +13,8 @@ from typing import Any, get_args
 from torch import nn
 
 from posedy.codec import Coding, make_codec
-from posedy.models.blocks import BNECK_LAYERS, Backbone, ConvFactory, DynamicConvFactory, static_conv
-from posedy.models.heads import BneckHead, DeconvHead
+from posedy.models.blocks import BNECK_LAYERS, Backbone, ConvFactory, DynamicConvFactory, Padding, static_conv
+from posedy.models.heads import BneckHead, DeconvHead, FPNHead
 from posedy.models.mobilenetv2 import MobileNetV2
 from posedy.models.mobilenetv3 import MobileNetV3Small
 from posedy.models.pose_net import HeatmapOutput, PoseNet
@@ -22,6 +26,7 @@ _BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenetv2_050": partial(MobileNetV2, 0.5),
     "mobilenetv2_075": partial(MobileNetV2, 0.75),
     "mobilenetv2_100": partial(MobileNetV2, 1.0),
+    "mobilenetv2_175": partial(MobileNetV2, 1.75, last_channels=1280),
     "mobilenetv3_small": MobileNetV3Small,
     "resnet10": partial(ResNet, (1, 1, 1, 1)),
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
@@ -37,7 +42,11 @@ def _deconv_head(in_channels: int, num_keypoints: int, conv: ConvFactory) -> nn.
 _HEADS: dict[str, tuple[Callable[..., nn.Module], bool]] = {
     "deconv": (_deconv_head, False),
     "bneck": (BneckHead, True),
+    "fpn": (FPNHead, True),
 }
+# these read the maps of all strides
+_PYRAMID_HEADS = ("fpn",)
+_BEYOND_PAPER = ("fpn", "mobilenetv2_175")
 _DYNAMIC_OPTIONS = ("attention", "dynamic_layers")
 
 
@@ -47,11 +56,22 @@ def list_backbones() -> list[str]:
 
 
 def list_models() -> list[str]:
-    """The names of all networks."""
+    """The names of all networks: the paper's 42, then those beyond the paper."""
     heads = [
         name for head, (_, has_dynamic) in _HEADS.items() for name in ([head, f"dy_{head}"] if has_dynamic else [head])
     ]
-    return [f"{backbone}-{head}" for backbone in list_backbones() for head in heads]
+    names = [
+        f"{backbone}-{head}"
+        for backbone in list_backbones()
+        for head in heads
+        if not backbone.endswith("mobilenetv2_175") or head.endswith("fpn")
+    ]
+    return sorted(names, key=is_beyond_paper)
+
+
+def is_beyond_paper(name: str) -> bool:
+    """Whether a network or a backbone has a part that the paper does not have."""
+    return any(part.removeprefix("dy_") in _BEYOND_PAPER for part in name.split("-"))
 
 
 def list_options(name: str) -> list[str]:
@@ -122,7 +142,8 @@ def create_model(
         num_keypoints: heatmaps of the output.
         num_kernels: K of each dynamic convolution.
         temperature: tau of the attention's softmax.
-        output: "linear", the paper's, or "softmax": each heatmap a distribution over its cells, for cross-entropy.
+        output: "linear", the paper's; "softmax": each heatmap a distribution over its cells, for cross-entropy; or
+            "sigmoid": each cell a probability, for binary cross-entropy.
         coding: "paper" or "unbiased", of its heatmaps; kept with the network for those who decode them.
         input_size: (width, height) of the crops; kept with the network for those who use it.
         skeleton: the meaning of the keypoints; COCO's when there are 17.
@@ -132,6 +153,7 @@ def create_model(
             dynamic_layers: which of "expand", "depthwise" and "project", C1 to C3 of Table 5, are dynamic in a bneck.
             depth: multiplier of the number of blocks (MobileNetV2, Figure 6).
             se: False leaves out squeeze-and-excitation (MobileNetV3, Table 7).
+            padding: "symmetric", or "tensorflow" for weights that were trained there (MobileNetV2).
 
     Raises:
         ValueError: if the name or an option is unknown or another argument does not fit.
@@ -153,7 +175,9 @@ def create_model(
     backbone = create_backbone(backbone_name, num_kernels, temperature=temperature, **of_backbone)
     make_head, _ = _HEADS[head_name.removeprefix("dy_")]
     conv = _conv_factory(head_name, num_kernels, temperature, options)
-    head = make_head(backbone.out_channels, num_keypoints, conv, **_those_of(make_head, options))
+    is_pyramid = head_name.removeprefix("dy_") in _PYRAMID_HEADS
+    channels = backbone.feature_channels if is_pyramid else backbone.out_channels
+    head = make_head(channels, num_keypoints, conv, **_those_of(make_head, options))
     record: dict[str, Any] = {
         "num_keypoints": num_keypoints,
         "num_kernels": num_kernels,
@@ -189,7 +213,7 @@ def _check_name(name: str, names: list[str]) -> None:
         raise ValueError(
             f"unknown model {name!r}; the nearest name is {_nearest(name.lower(), names)!r}. Networks are "
             f"[dy_]BACKBONE-HEAD with the backbones {', '.join(_BACKBONES)} and the heads {', '.join(heads)}; "
-            "posedy.list_models() has them all"
+            "posedy.list_models() has them all (mobilenetv2_175 takes the heads fpn and dy_fpn only)"
         )
 
 
@@ -208,6 +232,8 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"se is true or false, got {value!r}")
         if option == "depth" and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"depth is a number, got {value!r}")
+        if option == "padding" and value not in get_args(Padding):
+            raise ValueError(f"padding is one of {list(get_args(Padding))}, got {value!r}")
         if option == "dynamic_layers":
             _check_layers(value)
 

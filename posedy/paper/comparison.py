@@ -9,7 +9,7 @@ import torch
 
 from posedy.codec import HeatmapCodec
 from posedy.models.complexity import Complexity, measure
-from posedy.models.zoo import create_backbone, create_model, list_models
+from posedy.models.zoo import create_backbone, create_model, is_beyond_paper, list_models
 from posedy.paper.published import (
     AP_PROTOCOL,
     PUBLISHED_AP,
@@ -26,7 +26,6 @@ PAPER_SIZE = (192, 256)
 """Width and height of the paper's crops."""
 _TOLERANCE = 0.01
 _IMAGENET_SIZE, _IMAGENET_CLASSES = (224, 224), 1000
-_STRIDE = 32
 # one of each number of channels
 _PAPER_BACKBONES = ("resnet18", "mobilenetv2_100", "mobilenetv3_small")
 
@@ -104,16 +103,13 @@ def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
     """
     HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
     at_papers_size = input_size == PAPER_SIZE
-    heads: dict[tuple[str, int], Complexity] = {}  # a head depends on the backbone's channels only
     rows = []
     for name in list_models():
         backbone_name, head_name = name.split("-")
         backbone, channels = _measure_backbone(backbone_name, input_size)
-        if (head_name, channels) not in heads:
-            heads[head_name, channels] = _measure_head(name, input_size)
-        head = heads[head_name, channels]
+        head = _measure_head(head_name, backbone_name.removeprefix("dy_"), input_size)
         printed_backbone = TABLE_10_BACKBONES.get(backbone_name, PrintedComplexity())
-        printed_head = TABLE_10_HEADS.get((head_name, channels), PrintedComplexity())
+        printed_head = TABLE_10_HEADS.get((head_name, channels[-1]), PrintedComplexity())
         rows.append(
             ModelRow(
                 name,
@@ -163,10 +159,10 @@ def _table_1() -> Iterator[Row]:
 
 def _heads(*head_names: str) -> Iterator[Row]:
     for backbone_name in _PAPER_BACKBONES:
-        _, channels = _measure_backbone(backbone_name, PAPER_SIZE)
+        _, (*_, channels) = _measure_backbone(backbone_name, PAPER_SIZE)
         for head_name in head_names:
             if (head_name, channels) in TABLE_10_HEADS:
-                head = _measure_head(f"{backbone_name}-{head_name}", PAPER_SIZE)
+                head = _measure_head(head_name, backbone_name, PAPER_SIZE)
                 yield _row(f"{head_name}, {channels} channels", head, TABLE_10_HEADS[head_name, channels])
 
 
@@ -178,6 +174,7 @@ def models_to_json(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> dic
         "models": [
             {
                 "name": row.name,
+                "beyond_paper": is_beyond_paper(row.name),
                 "backbone": _row_to_json(row.backbone),
                 "head": _row_to_json(row.head),
                 "total": asdict(row.total),
@@ -202,20 +199,21 @@ def reasons(compared: Iterable[Compared]) -> list[str]:
 @cache
 def _measure_backbone(
     name: str, input_size: tuple[int, int], num_kernels: int = 4, num_classes: int | None = None
-) -> tuple[Complexity, int]:
-    """A backbone, and the channels of its map."""
+) -> tuple[Complexity, tuple[int, ...]]:
+    """A backbone, and the channels of its maps."""
     with torch.device("meta"):
         backbone = create_backbone(name, num_kernels, num_classes=num_classes)
     width, height = input_size
-    return measure(backbone, (3, height, width)), backbone.out_channels
+    return measure(backbone, (3, height, width)), backbone.feature_channels
 
 
-def _measure_head(model_name: str, input_size: tuple[int, int]) -> Complexity:
+@cache
+def _measure_head(name: str, backbone_name: str, input_size: tuple[int, int]) -> Complexity:
+    """What a head adds to a backbone."""
     with torch.device("meta"):
-        network = create_model(model_name, input_size=input_size)
-    _, channels = _measure_backbone(model_name.split("-")[0], input_size)
+        network = create_model(f"{backbone_name}-{name}", input_size=input_size)
     width, height = input_size
-    return measure(network.head, (channels, height // _STRIDE, width // _STRIDE))
+    return measure(network, (3, height, width)) - _measure_backbone(backbone_name, input_size)[0]
 
 
 def _row(name: str, ours: Complexity, printed: PrintedComplexity, at_papers_size: bool = True) -> Row:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 
+from posedy.models.zoo import is_beyond_paper
 from posedy.paper.comparison import PAPER_SIZE, Compared, ModelRow, Row, Table, reasons
 from posedy.paper.published import AP_PROTOCOL
 
@@ -27,9 +28,11 @@ def format_models(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> str:
     ]
     previous = None
     for row in rows:
-        group = row.backbone.name.removeprefix("dy_")
+        group = row.backbone.name.removeprefix("dy_"), is_beyond_paper(row.name)
         if previous not in (None, group):
             lines.append("")
+        if group[1] and not (previous and previous[1]):
+            lines += ["Beyond the paper: the light head fpn, and the backbone mobilenetv2_175 for it"]
         previous = group
         cells = "".join(f"  {format_count(item.ours)} {_paper(item, marks)}" for item in row.compared())
         total = f"  {format_count(row.total.parameters)}  {format_count(row.total.madds)}"

@@ -58,7 +58,17 @@ def test_every_network_equals_pytorch(make: Callable[..., PoseNet], tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"in_channels": 1}, {"attention": "sigmoid"}, {"output": "softmax"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"in_channels": 1},
+        {"attention": "sigmoid"},
+        {"output": "softmax"},
+        {"output": "sigmoid"},
+        {"padding": "tensorflow"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("batch", ["free", 1])
 def test_options_of_networks(tmp_path: Path, options: dict, batch: str | int) -> None:
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """A fused network computes what it was made of."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ def assert_equal(net: nn.Module, fused: nn.Module, x: Tensor, tolerance: float =
     assert float((found - expected).abs().max() / expected.abs().max()) < tolerance
 
 
-def check(name: str, perturb) -> None:
-    net = perturb(create_model(name, 3).double(), X)
+def check(name: str, perturb, **options: Any) -> None:
+    net = perturb(create_model(name, 3, **options).double(), X)
     fused = fuse(net)
     for N in (1, 2, 5):
         assert_equal(net, fused, X[:N])
@@ -32,10 +33,23 @@ def check(name: str, perturb) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["dy_mobilenetv2_050-dy_bneck", "mobilenetv2_035-dy_bneck", "dy_mobilenetv3_small-deconv", "dy_resnet10-bneck"],
+    [
+        *(
+            "dy_mobilenetv2_050-dy_bneck",
+            "mobilenetv2_035-dy_bneck",
+            "dy_mobilenetv3_small-deconv",
+            "dy_resnet10-bneck",
+        ),
+        *("mobilenetv2_035-fpn", "dy_resnet10-dy_fpn"),
+    ],
 )
 def test_fused_equals_unfused(name: str, perturb) -> None:
     check(name, perturb)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035-fpn", "dy_mobilenetv2_035-dy_fpn"])
+def test_tensorflows_padding_is_kept(name: str, perturb) -> None:
+    check(name, perturb, padding="tensorflow")
 
 
 @pytest.mark.slow

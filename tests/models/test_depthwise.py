@@ -35,12 +35,15 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
     padding=st.tuples(st.integers(0, 7), st.integers(0, 7)),
     dilation=st.one_of(st.just((1, 1)), pairs),
     extra=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    pad_end=st.integers(0, 1),
 )
-def test_gradients_equal_torchs(batch, channels, kernel, stride, padding, dilation, extra):
+def test_gradients_equal_torchs(batch, channels, kernel, stride, padding, dilation, extra, pad_end):
     size = tuple((k - 1) * d + 1 + more for k, d, more in zip(kernel, dilation, extra, strict=True))
     x, weight = tensors(batch, channels, size, kernel)
-    y, ours = gradients(lambda x, w: depthwise_conv(x, w, stride, padding, dilation), x, weight)
-    expected, theirs = gradients(lambda x, w: F.conv2d(x, w, None, stride, padding, dilation, channels), x, weight)
+    y, ours = gradients(lambda x, w: depthwise_conv(x, w, stride, padding, dilation, pad_end), x, weight)
+    expected, theirs = gradients(
+        lambda x, w: F.conv2d(F.pad(x, (0, pad_end) * 2), w, None, stride, padding, dilation, channels), x, weight
+    )
     torch.testing.assert_close(y, expected, rtol=0, atol=0)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -95,6 +98,20 @@ def test_takes_gradients_of_any_layout():
     # The gradient of a sum is one number expanded.
     ours = torch.autograd.grad(depthwise_conv(last, weight, (1, 1), (1, 1), (1, 1)).sum(), [last, weight])
     theirs = torch.autograd.grad(F.conv2d(plain, weight, None, 1, 1, 1, 3).sum(), [plain, weight])
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("pad_end", [0, 1])
+def test_in_channels_last_gradients_are_torchs_own(pad_end):
+    x, weight = tensors(2, 3, (6, 8), (3, 3))
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert last.requires_grad_().shape[1] == 3
+    y = depthwise_conv(last, weight.requires_grad_(), (2, 2), (1 - pad_end,) * 2, (1, 1), pad_end)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    ours = torch.autograd.grad(y.square().sum(), [last, weight])
+    plain = x.clone().requires_grad_()
+    padded = F.pad(plain, (0, pad_end) * 2)
+    theirs = torch.autograd.grad(F.conv2d(padded, weight, None, 2, 1 - pad_end, 1, 3).square().sum(), [plain, weight])
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from posedy.models.blocks import DynamicConvFactory
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.heads import BneckHead, DeconvHead
+from posedy.models.heads import BneckHead, DeconvHead, FPNHead
 from posedy.models.upsampling import BilinearUpsample
 
 PARAMETERS = {1280: (1_208_081, 6_318_877), 576: (1_008_849, 4_871_101), 512: (990_737, 4_764_061)}
@@ -70,7 +71,9 @@ def test_deconv_head_is_three_deconvolutions():
     assert head(torch.randn(2, 32, 2, 3)).shape == (2, 5, 16, 24)
 
 
-@pytest.mark.parametrize("head", [DeconvHead(64, 17), BneckHead(64, 17), BneckHead(64, 17, DynamicConvFactory())])
+@pytest.mark.parametrize(
+    "head", [DeconvHead(64, 17), BneckHead(64, 17), BneckHead(64, 17, DynamicConvFactory()), FPNHead((8, 8, 8, 64), 17)]
+)
 def test_last_layers_start_near_zero(head):
     last = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)][-1]
     assert last.out_channels == 17
@@ -80,3 +83,62 @@ def test_last_layers_start_near_zero(head):
         torch.testing.assert_close(layer.weight.std(), torch.tensor(0.001), rtol=0.1, atol=0)
         assert layer.weight.mean().abs() < 1e-4
         assert layer.weight.abs().max() > 0.0025  # normal, not uniform: sqrt(3) * 0.001 would be the end
+
+
+class ReferenceFPN:
+    """The light head by torch's functions alone, of the state of an `FPNHead`, in inference."""
+
+    def __init__(self, head: FPNHead) -> None:
+        self.state = head.state_dict()
+        self.eps = 1e-5
+
+    def conv(self, x: Tensor, name: str, groups: int = 1) -> Tensor:
+        weight = self.state[f"{name}.weight"]
+        return F.conv2d(x, weight, self.state.get(f"{name}.bias"), padding=weight.shape[-1] // 2, groups=groups)
+
+    def block(self, x: Tensor, index: int) -> Tensor:
+        x = self.conv(self.conv(x, f"blocks.{index}.0", groups=x.shape[1]), f"blocks.{index}.1.0")
+        at = f"blocks.{index}.1.1"
+        mean, var, weight, bias = (
+            self.state[f"{at}.{name}"][:, None, None] for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        return torch.clamp((x - mean) / (var + self.eps).sqrt() * weight + bias, min=0)
+
+    def __call__(self, features: list[Tensor]) -> Tensor:
+        m = self.conv(features[3], "laterals.0")
+        for index in range(3):
+            up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)(m)
+            m = self.block(up + self.conv(features[2 - index], f"laterals.{index + 1}"), index)
+        hidden = torch.clamp(self.conv(self.conv(m, "hidden.0", groups=24), "hidden.1"), min=0)
+        return self.conv(hidden, "heatmap")
+
+
+def pyramid(channels: tuple[int, ...], height: int, width: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(2, c, height >> level, width >> level, generator=generator, dtype=torch.float64)
+        for level, c in enumerate(channels)
+    ]
+
+
+def test_light_head_equals_a_reference():
+    channels = (5, 6, 7, 9)
+    head = FPNHead(channels, 3).double().eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*head.parameters(), *head.buffers()]:
+            if tensor.is_floating_point():
+                tensor.uniform_(0.1, 1) if (tensor > 0).all() else tensor.normal_()
+        features = pyramid(channels, 16, 8)
+        heatmaps = head(features)
+        assert heatmaps.shape == (2, 3, 16, 8)
+        torch.testing.assert_close(heatmaps, ReferenceFPN(head)(features), rtol=1e-10, atol=1e-10)
+
+
+def test_dynamic_light_head_is_dynamic_but_for_the_last_layer():
+    head = FPNHead((5, 6, 7, 9), 3, DynamicConvFactory(num_kernels=3))
+    convs = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d | DynamicConv2d)]
+    assert [layer for layer in convs if isinstance(layer, nn.Conv2d)] == [head.heatmap]
+    assert len(convs) == 13
+    assert all(layer.bias is not None for layer in head.laterals)
+    assert head([map_.float() for map_ in pyramid((5, 6, 7, 9), 16, 8)]).shape == (2, 3, 16, 8)

@@ -1,5 +1,6 @@
 import inspect
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from torch import nn
 import posedy
 from posedy.models.blocks import InvertedResidual
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
-from posedy.models.zoo import create_backbone, create_model, list_backbones, list_models, list_options
+from posedy.models.zoo import (
+    create_backbone,
+    create_model,
+    is_beyond_paper,
+    list_backbones,
+    list_models,
+    list_options,
+)
 from posedy.skeleton import COCO17, Skeleton
 
 BACKBONE_PARAMETERS = {
@@ -20,6 +28,8 @@ BACKBONE_PARAMETERS = {
     "dy_mobilenetv2_075": 5_731_118,
     "mobilenetv2_100": 2_223_872,
     "dy_mobilenetv2_100": 9_868_736,
+    "mobilenetv2_175": 6_139_552,
+    "dy_mobilenetv2_175": 29_267_682,
     "mobilenetv3_small": 1_087_998,
     "dy_mobilenetv3_small": 2_754_368,
     "resnet10": 4_905_792,
@@ -33,8 +43,36 @@ HEAD_PARAMETERS = {
     576: {"deconv": 4_462_353, "bneck": 1_008_849, "dy_bneck": 4_871_101},
     512: {"deconv": 4_200_209, "bneck": 990_737, "dy_bneck": 4_764_061},
 }
+FEATURE_CHANNELS = {
+    "mobilenetv2_035": (8, 16, 24, 1280),
+    "mobilenetv2_050": (16, 16, 32, 1280),
+    "mobilenetv2_075": (24, 24, 48, 1280),
+    "mobilenetv2_100": (24, 32, 64, 1280),
+    "mobilenetv2_175": (40, 56, 112, 1280),
+    "mobilenetv3_small": (16, 40, 48, 576),
+    "resnet10": (64, 128, 256, 512),
+    "resnet18": (64, 128, 256, 512),
+}
+# one dynamic and one static form of each family, and the new backbone; the others are slow
+QUICK_FPN = ["mobilenetv2_035-dy_fpn", "dy_mobilenetv2_175-fpn", "dy_mobilenetv3_small-dy_fpn", "dy_resnet10-dy_fpn"]
 DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "resnet18": 16}
 ONE_OF_EACH = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]
+
+
+def fpn_parameters(feature_channels: Sequence[int], dynamic: bool, K: int = 4) -> int:
+    """#Param of the light head with 17 heatmaps, layer by layer."""
+
+    def conv(in_channels: int, out_channels: int, taps: int = 1, *, bias: bool = False) -> int:
+        kernel = out_channels * taps * (in_channels if taps == 1 else 1) + (out_channels if bias else 0)
+        hidden = in_channels // 4
+        attention = in_channels * hidden + hidden + hidden * K + K
+        return K * kernel + attention if dynamic else kernel
+
+    laterals = zip(feature_channels, (24, 32, 64, 64), strict=True)
+    count = sum(conv(channels, lateral, bias=True) for channels, lateral in laterals)
+    for channels, out_channels in ((64, 32), (32, 24), (24, 24)):
+        count += conv(channels, channels, 9) + conv(channels, out_channels) + 2 * out_channels
+    return count + conv(24, 24, 9) + conv(24, 96, bias=True) + 96 * 17 + 17
 
 
 def architecture(backbone: str) -> str:
@@ -43,21 +81,43 @@ def architecture(backbone: str) -> str:
 
 
 def test_every_backbone_with_every_head():
-    expected = {f"{backbone}-{head}" for backbone in BACKBONE_PARAMETERS for head in ("deconv", "bneck", "dy_bneck")}
-    assert len(list_models()) == len(set(list_models())) == 42
-    assert set(list_models()) == expected
+    of_paper = [backbone for backbone in BACKBONE_PARAMETERS if not backbone.endswith("_175")]
+    expected = {f"{backbone}-{head}" for backbone in of_paper for head in ("deconv", "bneck", "dy_bneck")}
+    assert len(list_models()) == len(set(list_models())) == 42 + 28 + 4
+    assert set(list_models()[:42]) == expected
+    beyond = {f"{backbone}-{head}" for backbone in BACKBONE_PARAMETERS for head in ("fpn", "dy_fpn")}
+    assert set(list_models()[42:]) == beyond
+    assert [is_beyond_paper(name) for name in list_models()] == [False] * 42 + [True] * 32
     assert posedy.list_models() == list_models()
 
 
-@pytest.mark.parametrize("name", list_models())
+def test_the_backbone_beyond_the_paper_takes_the_light_head_only():
+    for name in ("mobilenetv2_175-bneck", "dy_mobilenetv2_175-deconv", "mobilenetv2_175-dy_bneck"):
+        with pytest.raises(ValueError, match="mobilenetv2_175 takes the heads fpn and dy_fpn only"):
+            create_model(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in list_models() if not is_beyond_paper(name) or name in QUICK_FPN),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in list_models()
+            if is_beyond_paper(name) and name not in QUICK_FPN
+        ),
+    ],
+)
 def test_goes_forward_and_backward(name, perturb):
     net = create_model(name)
     backbone, head = name.split("-")
     assert sum(parameter.numel() for parameter in net.backbone.parameters()) == BACKBONE_PARAMETERS[backbone]
-    assert (
-        sum(parameter.numel() for parameter in net.head.parameters())
-        == HEAD_PARAMETERS[net.backbone.out_channels][head]
+    expected = (
+        fpn_parameters(FEATURE_CHANNELS[backbone.removeprefix("dy_")], head.startswith("dy_"))
+        if head.endswith("fpn")
+        else HEAD_PARAMETERS[net.backbone.out_channels][head]
     )
+    assert sum(parameter.numel() for parameter in net.head.parameters()) == expected
     attentions: list[torch.Tensor] = []
     x = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     perturb(net, x, training=True)
@@ -78,7 +138,7 @@ def test_goes_forward_and_backward(name, perturb):
     ]
     assert without == []
     in_backbone = DYNAMIC_LAYERS[architecture(backbone)] if backbone.startswith("dy_") else 0
-    expected = in_backbone + (11 if head.startswith("dy_") else 0)
+    expected = in_backbone + {"dy_bneck": 11, "dy_fpn": 12}.get(head, 0)
     assert len(attentions) == expected
     assert all((attention - attention[:1]).abs().max() > 0.1 for attention in attentions)
 
@@ -144,7 +204,7 @@ def test_a_custom_skeleton():
     [
         ({"num_keypoints": 0}, "num_keypoints must be at least 1"),
         ({"num_kernels": 0}, "num_kernels must be at least 1"),
-        ({"output": "sigmoid"}, "'sigmoid'"),
+        ({"output": "tanh"}, "'tanh'"),
         ({"input_size": (100, 256)}, "divisible by 32"),
         ({"input_size": (192,)}, "divisible by 32"),
         ({"input_size": 64}, "divisible by 32"),
@@ -182,10 +242,11 @@ def test_names_are_text(name):
 @pytest.mark.parametrize("backbone", list(dict.fromkeys(name.removeprefix("dy_") for name in list_backbones())))
 def test_one_kernel_is_the_static_twin(backbone, perturb):
     """With K = 1 attention weighs the one kernel by one."""
-    dynamic = create_model(f"dy_{backbone}-dy_bneck", num_kernels=1)
+    head = "fpn" if backbone in ("mobilenetv2_175", "resnet10") else "bneck"
+    dynamic = create_model(f"dy_{backbone}-dy_{head}", num_kernels=1)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     perturb(dynamic, x)
-    static = create_model(f"{backbone}-bneck").eval()
+    static = create_model(f"{backbone}-{head}").eval()
     shapes = {key: tensor.shape for key, tensor in static.state_dict().items()}
     static.load_state_dict(
         {key: tensor.reshape(shapes[key]) for key, tensor in dynamic.state_dict().items() if "attention" not in key}
@@ -269,6 +330,8 @@ def test_any_size_divisible_by_32_and_any_number_of_keypoints(backbone, height, 
         ("dy_resnet10-bneck", {"dynamic_layers": ["expand"]}, "an option of dynamic convolution"),
         ("resnet10-bneck", {"depth": 0.5}, "unknown option 'depth' of resnet10-bneck"),
         ("mobilenetv3_small-bneck", {"se": 0}, "se is true or false, got 0"),
+        ("mobilenetv2_035-fpn", {"padding": "same"}, "padding is one of .* got 'same'"),
+        ("resnet10-fpn", {"padding": "tensorflow"}, "unknown option 'padding' of resnet10-fpn"),
     ],
 )
 def test_refuses_options(name, options, message):
@@ -278,7 +341,13 @@ def test_refuses_options(name, options, message):
 
 @pytest.mark.slow
 def test_lists_the_options_of_each():
-    assert list_options("dy_mobilenetv2_035-bneck") == ["attention", "depth", "dynamic_layers", "in_channels"]
+    assert list_options("dy_mobilenetv2_035-bneck") == [
+        "attention",
+        "depth",
+        "dynamic_layers",
+        "in_channels",
+        "padding",
+    ]
     assert list_options("mobilenetv3_small-deconv") == ["in_channels", "se"]
     assert list_options("resnet10-dy_bneck") == ["attention", "dynamic_layers", "in_channels"]
     assert list_options("dy_resnet10") == ["attention", "in_channels"]

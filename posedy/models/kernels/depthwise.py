@@ -1,6 +1,6 @@
 """Depthwise convolution of N x C planes at stride s, and its gradients.
 
-With kernels W of K x K, padding p = K // 2 and zeros beyond the border of X, in each plane
+With kernels W of K x K, padding p above and to the left and zeros beyond the border of X, in each plane
 
     Y[y, x]     = sum over i, j of W[i, j] X[s y + i - p, s x + j - p]
     dL/dX[v, u] = sum over i, j of W[i, j] dL/dY[(v + p - i) / s, (u + p - j) / s]    where s divides both
@@ -49,6 +49,7 @@ def _convolve(
     OW: tl.constexpr,
     STRIDE: tl.constexpr,
     K: tl.constexpr,
+    PAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Makes Y of a block of a plane."""
@@ -63,8 +64,8 @@ def _convolve(
     total = tl.zeros((BLOCK,), tl.float32)
     for i in tl.static_range(K):
         for j in tl.static_range(K):
-            row = out_row * STRIDE + i - K // 2
-            column = out_column * STRIDE + j - K // 2
+            row = out_row * STRIDE + i - PAD
+            column = out_column * STRIDE + j - PAD
             exists = inside & (row >= 0) & (row < H) & (column >= 0) & (column < W)
             value = tl.load(x + row * W + column, mask=exists, other=0.0).to(tl.float32)
             total += value * tl.load(weight + i * K + j).to(tl.float32)
@@ -83,6 +84,7 @@ def _input_gradient(
     OW: tl.constexpr,
     STRIDE: tl.constexpr,
     K: tl.constexpr,
+    PAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Makes dL/dX of a block of a plane."""
@@ -97,8 +99,8 @@ def _input_gradient(
     total = tl.zeros((BLOCK,), tl.float32)
     for i in tl.static_range(K):
         for j in tl.static_range(K):
-            down = row + K // 2 - i
-            right = column + K // 2 - j
+            down = row + PAD - i
+            right = column + PAD - j
             out_row = down // STRIDE
             out_column = right // STRIDE
             exists = inside & (down >= 0) & (right >= 0) & (out_row < OH) & (out_column < OW)
@@ -119,6 +121,7 @@ def _weight_gradient(
     OW: tl.constexpr,
     STRIDE: tl.constexpr,
     K: tl.constexpr,
+    PAD: tl.constexpr,
     TAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -135,8 +138,8 @@ def _weight_gradient(
         offset = start + tl.arange(0, BLOCK)
         inside = offset < OH * OW
         gradient = tl.load(g + offset, mask=inside, other=0.0).to(tl.float32)
-        row = (offset // OW * STRIDE)[None, :] + i - K // 2
-        column = (offset % OW * STRIDE)[None, :] + j - K // 2
+        row = (offset // OW * STRIDE)[None, :] + i - PAD
+        column = (offset % OW * STRIDE)[None, :] + j - PAD
         exists = inside[None, :] & (i < K) & (row >= 0) & (row < H) & (column >= 0) & (column < W)
         value = tl.load(x + row * W + column, mask=exists, other=0.0).to(tl.float32)
         total += value * gradient[None, :]
@@ -145,27 +148,30 @@ def _weight_gradient(
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, pad_end: int) -> Tensor:
         weight = weight.contiguous()
         N, C, H, W = x.shape
-        y = x.new_empty(N, C, (H - 1) // stride + 1, (W - 1) // stride + 1)
-        sizes = H, W, *y.shape[2:]
-        block = _block(y.shape[2] * y.shape[3])
-        grid = (N * C, triton.cdiv(y.shape[2] * y.shape[3], block))
-        _convolve[grid](x, weight, y, C, *sizes, STRIDE=stride, K=weight.shape[-1], BLOCK=block, num_warps=1)
+        K = weight.shape[-1]
+        OH, OW = ((size + 2 * padding + pad_end - K) // stride + 1 for size in (H, W))
+        y = x.new_empty(N, C, OH, OW)
+        sizes = H, W, OH, OW
+        constants = {"STRIDE": stride, "K": K, "PAD": padding}
+        block = _block(OH * OW)
+        grid = (N * C, triton.cdiv(OH * OW, block))
+        _convolve[grid](x, weight, y, C, *sizes, **constants, BLOCK=block, num_warps=1)
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
+        ctx.stride, ctx.padding = stride, padding
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         N, C, H, W = x.shape
         K = weight.shape[-1]
         sizes = H, W, *grad.shape[2:]
-        constants = {"STRIDE": ctx.stride, "K": K}
+        constants = {"STRIDE": ctx.stride, "K": K, "PAD": ctx.padding}
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         grad_x = grad_weight = None
         if wants_x:
@@ -180,18 +186,20 @@ class _Depthwise(torch.autograd.Function):
             # A warp needs no exchange with others for its sums: faster than more of them.
             _weight_gradient[(N * C,)](x, grad, per_plane, *sizes, **constants, TAPS=taps, BLOCK=block, num_warps=1)
             grad_weight = (per_plane[0] if N == 1 else per_plane.sum(dim=0)).to(weight.dtype)
-        return grad_x, grad_weight, None
+        return grad_x, grad_weight, None, None, None
 
 
-def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Convolves each channel of x (N, C, H, W) with its kernel of weight (C, 1, K, K), K odd, padded by K // 2.
+def depthwise(x: Tensor, weight: Tensor, stride: int, padding: int, pad_end: int = 0) -> Tensor:
+    """Convolves each channel of x (N, C, H, W) with its kernel of weight (C, 1, K, K).
 
     Args:
         x: contiguous.
         weight: of the same type.
         stride: in both directions.
+        padding: rows and columns of zeros on all sides.
+        pad_end: more of them below and to the right.
     """
-    return _Depthwise.apply(x, weight, stride)
+    return _Depthwise.apply(x, weight, stride, padding, pad_end)
 
 
 def _block(size: int) -> int:
