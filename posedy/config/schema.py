@@ -121,7 +121,8 @@ class ModelConfig(_Section):
     options: dict[str, Any] = {}
     """Of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; `create_model` documents them."""
     output: HeatmapOutput = "linear"
-    """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs."""
+    """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs;
+    "sigmoid" makes each cell a probability, which `train.loss: binary_cross_entropy` needs."""
     coding: Coding = "paper"
     """How keypoints become heatmaps: "paper" rounds targets to cells and decodes quarters of a cell; "unbiased" does
     neither, and decodes where a target matches best (Huang et al., CVPR 2020; Zhang et al., CVPR 2020), which should
@@ -179,7 +180,7 @@ class TemperatureConfig(_Section):
     epochs: int = Field(10, ge=0)
 
 
-Loss = Literal["mse", "cross_entropy"]
+Loss = Literal["mse", "cross_entropy", "binary_cross_entropy"]
 Schedule = Literal["step", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -293,9 +294,15 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _loss_fits_output(self) -> "Config":
-        if (self.train.loss == "cross_entropy") != (self.model.output == "softmax"):
+        outputs: dict[Loss, HeatmapOutput] = {
+            "mse": "linear",
+            "cross_entropy": "softmax",
+            "binary_cross_entropy": "sigmoid",
+        }
+        if outputs[self.train.loss] != self.model.output:
             raise ValueError(
-                "train.loss: cross_entropy and model.output: softmax belong together, "
+                "train.loss: cross_entropy and model.output: softmax belong together, and so do binary_cross_entropy "
+                "and sigmoid, mse and linear, "
                 f"got train.loss: {self.train.loss} and model.output: {self.model.output}"
             )
         return self

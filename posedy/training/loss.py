@@ -1,6 +1,9 @@
 """What training minimises: the distance of heatmaps to their targets, in float32."""
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from posedy.config import Loss
@@ -15,19 +18,18 @@ def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, kind: Loss,
         heatmaps: (N, K, h, w) of the network.
         targets: (N, K, h, w) of the codec.
         weights: (N, K), 1 for keypoints that count.
-        kind: "mse" or "cross_entropy".
+        kind: "mse", "cross_entropy" or "binary_cross_entropy".
         normaliser: `loss_normaliser` of the whole batch.
     """
     with torch.autocast(heatmaps.device.type, enabled=False):
-        loss = squared_error if kind == "mse" else cross_entropy
-        return loss(heatmaps.float(), targets, weights) / normaliser
+        return _LOSSES[kind](heatmaps.float(), targets, weights) / normaliser
 
 
 def loss_normaliser(weights: Tensor, targets: Tensor, persons: int, kind: Loss) -> Tensor:
     """What the sum over a batch is divided by, a scalar on the device.
 
     For "mse" all cells of all keypoints of `persons`, labelled or not, which is known for the batch of all processes;
-    for "cross_entropy" the number of keypoints of these weights (N, K) that count, to be added up over processes.
+    for the others the number of keypoints of these weights (N, K) that count, to be added up over processes.
     """
     if kind == "mse":
         return weights.new_tensor(persons * targets[0].numel())
@@ -50,3 +52,19 @@ def cross_entropy(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     p = heatmaps / heatmaps.sum(dim=(-2, -1), keepdim=True)
     per_keypoint = -(q * p.clamp_min(_SMALLEST_PROBABILITY).log()).sum(dim=(-2, -1))
     return (weights * per_keypoint).sum()
+
+
+def binary_cross_entropy(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The sum over keypoints that count of -sum over cells of t log p + (1 - t) log(1 - p).
+
+    t is the target and p the heatmap; it needs heatmaps from 0 to 1 (`model.output: sigmoid`).
+    """
+    per_cell = F.binary_cross_entropy(heatmaps, targets, reduction="none")
+    return (weights * per_cell.sum(dim=(-2, -1))).sum()
+
+
+_LOSSES: dict[Loss, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "mse": squared_error,
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+}

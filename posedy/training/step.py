@@ -104,7 +104,7 @@ class TrainingStep:
         keypoints = batch["keypoints"].to(device, non_blocking=True)
         targets, weights = self.codec.encode(keypoints, batch["labelled"].to(device, non_blocking=True))
         normaliser = loss_normaliser(weights, targets, persons, self.config.loss)
-        if self.config.loss == "cross_entropy":
+        if self.config.loss != "mse":
             normaliser = self.processes.sum(normaliser)
         if self.teacher is not None:
             targets = self.teacher.mix(crops, targets)

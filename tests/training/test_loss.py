@@ -8,7 +8,7 @@ import torch
 from posedy.config import Loss
 from posedy.training.loss import heatmap_loss, loss_normaliser
 
-KINDS: tuple[Loss, ...] = ("mse", "cross_entropy")
+KINDS: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,6 +46,17 @@ def test_cross_entropy_is_that_of_distributions_over_the_cells() -> None:
             q, p = targets[n, k] / targets[n, k].sum(), heatmaps[n, k] / heatmaps[n, k].sum()
             total += float(weights[n, k] * -(q * p.log()).sum())
     loss = whole_loss(heatmaps, targets, weights, "cross_entropy")
+    assert math.isclose(float(loss), total / float(weights.sum()), rel_tol=1e-5)
+
+
+def test_binary_cross_entropy_is_that_of_each_cell() -> None:
+    heatmaps, targets, weights = batch()
+    total = 0.0
+    for n in range(2):
+        for k in range(3):
+            t, p = targets[n, k], heatmaps[n, k]
+            total += float(weights[n, k] * -(t * p.log() + (1 - t) * (1 - p).log()).sum())
+    loss = whole_loss(heatmaps, targets, weights, "binary_cross_entropy")
     assert math.isclose(float(loss), total / float(weights.sum()), rel_tol=1e-5)
 
 

@@ -36,7 +36,9 @@ def made(output: HeatmapOutput = "linear", **settings: object) -> tuple[PoseNet,
     return net, step
 
 
-@pytest.mark.parametrize(("loss", "output"), [("mse", "linear"), ("cross_entropy", "softmax")])
+@pytest.mark.parametrize(
+    ("loss", "output"), [("mse", "linear"), ("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")]
+)
 def test_parts_make_the_step_of_the_whole_batch(
     loss: str, output: HeatmapOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,3 +93,17 @@ def test_the_rate_is_that_of_the_step() -> None:
     before = [parameter.detach().clone() for parameter in net.parameters()]
     step(batch(), 6, 0.0)
     assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+def test_parts_learn_at_their_factors_and_frozen_ones_stay() -> None:
+    net, step = made(lr_factors={"backbone": 0.1, "backbone.stem": 0})
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    step(batch(), 6, 1e-3)
+    changes = {
+        name: float((tensor.float() - before[name].float()).abs().max()) for name, tensor in net.state_dict().items()
+    }
+    assert all(change == 0 for name, change in changes.items() if name.startswith("backbone.stem."))
+    # Adam's first step is the learning rate wherever there is a gradient
+    assert changes["backbone.blocks.3.expand.1.bias"] == pytest.approx(1e-4, rel=0.01)
+    assert changes["head.heatmap.bias"] == pytest.approx(1e-3, rel=0.01)
+    assert changes["backbone.blocks.3.expand.1.running_mean"] > 0
