@@ -227,6 +227,9 @@ class TrainConfig(_Section):
     to 0.1 helps against overfitting on small data sets."""
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of all gradients together; None is off. 1 to 10 keeps bad batches from harm at large rates."""
+    channels_last: bool = False
+    """Train in torch's channels_last format: static networks with 3x3 kernels see 1.8 times as many persons a second on
+    a CPU (`mobilenetv2_100-fpn` at 256x192, one thread). Dynamic networks convert between formats and gain nothing."""
     freeze_batch_norm: bool = False
     """Batch norm uses and keeps the statistics that it started with: for fine-tuning with few persons per step."""
     teacher: Path | None = None

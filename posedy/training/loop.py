@@ -83,6 +83,8 @@ class Trainer:
             goes_on = (run / LAST).is_file()
             weights = None if goes_on else config.model.weights
             net = build_network(config, self.data.crops.skeleton, self.say, weights)
+            if config.train.channels_last:
+                net.to(memory_format=torch.channels_last)
             teacher = load_teacher(config, net, self.processes)
             optimizer = make_optimizer(net, config.train)
             decay = config.train.ema_decay
