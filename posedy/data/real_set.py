@@ -1,12 +1,14 @@
 """The real photos that the shipped networks are trained on: a part held out, boxes made whole, persons packed.
 
-The folder that comes in holds `coco/`, COCO's tree or a part of it, and, if there is one, `lspet/`, Leeds Sports Pose
-Extended (Johnson and Everingham, CVPR 2011) as a COCO file with its photos in `images/`.
+The folder that comes in holds `coco/`, COCO's tree or a part of it, and, if they exist, `lspet/`, Leeds Sports Pose
+Extended (Johnson and Everingham, CVPR 2011) as a COCO file with its images in `images/`; `actions/`, Stanford 40
+Actions (Yao et al., ICCV 2011) as a COCO file of boxes; and `teacher/`, a network's keypoints for the persons of the
+three.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from posedy.data.coco import read_coco
 from posedy.data.packing import pack_persons
 from posedy.files import write_json_atomically
 
+TEACHER_THRESHOLD = 0.5
+"""At scores of 0.5 to 0.6, 70 % of MoveNet Thunder's keypoints lie within 5 % of sqrt(box area) of the labels of dev,
+and 59 % at 0.4 to 0.5 (`python tools/real_data.py DATA --agreement`)."""
+
 _DEV_ONE_IN = 5
 _QUALITY = 80  # of packed JPEG files
 _SHOULDERS, _HIPS = (5, 6), (11, 12)
@@ -24,30 +30,133 @@ _HEAD_TOP = 0.65
 _HEAD_WIDTH = 0.25
 
 
-def prepare_real_set(data: Path, out: Path, progress: bool = False) -> None:
-    """Writes dev.json with its photos in dev/, and the packed sets train/ and, if there is one, lspet/.
+def prepare_real_set(
+    data: Path,
+    out: Path,
+    *,
+    reserved: Collection[int] = (),
+    teacher_threshold: float = TEACHER_THRESHOLD,
+    progress: bool = False,
+) -> None:
+    """Writes dev.json with its images in dev/, and the packed sets train/, lspet/ and actions/, as far as they exist.
+
+    Where `data` has teacher/NAME.json, {annotation id: K x [x, y, score]}, keypoints without a label get the teacher's
+    where its score is high enough, see `with_teacher_keypoints`; dev keeps its labels alone.
 
     Args:
         data: see above.
         out: the folder to write.
+        reserved: ids of COCO images that no training may use.
+        teacher_threshold: the lowest score of a teacher's keypoint that becomes a label.
         progress: whether to show bars.
 
     Raises:
         OSError, ValueError: if a set cannot be read or a file cannot be written.
     """
-    photos = data / "coco/train2017"
-    content = json.loads((data / "coco/annotations/person_keypoints_train2017.json").read_bytes())
-    for name, dev in (("train", False), ("dev", True)):
-        write_json_atomically(out / f"{name}.json", dev_part(content, dev))
+    images = data / "coco/train2017"
+    content = without_images(_read(data / "coco/annotations/person_keypoints_train2017.json"), reserved)
+    dev = dev_part(content, dev=True)
+    write_json_atomically(out / "dev.json", dev)
     (out / "dev").mkdir(exist_ok=True)
-    for image in dev_part(content, dev=True)["images"]:
-        shutil.copyfile(photos / image["file_name"], out / "dev" / image["file_name"])
-    pack_persons(read_coco(out / "train.json", photos), out / "train", quality=_QUALITY, progress=progress)
+    for image in dev["images"]:
+        shutil.copyfile(images / image["file_name"], out / "dev" / image["file_name"])
+    sets = {"train": (dev_part(content, dev=False), images)}
     lspet = data / "lspet/person_keypoints_lspet.json"
     if lspet.is_file():
-        write_json_atomically(out / "lspet.json", with_heads(json.loads(lspet.read_bytes())))
-        persons = read_coco(out / "lspet.json", data / "lspet/images")
-        pack_persons(persons, out / "lspet", quality=_QUALITY, progress=progress)
+        sets["lspet"] = with_heads(_read(lspet)), data / "lspet/images"
+    actions = data / "actions/boxes.json"
+    if actions.is_file() and (data / "teacher/actions.json").is_file():
+        sets["actions"] = without_labels(_read(actions), content["categories"]), data / "actions/images"
+    for name, (labels, folder) in sets.items():
+        teacher = data / f"teacher/{name}.json"
+        if teacher.is_file():
+            labels = with_teacher_keypoints(labels, _read(teacher), teacher_threshold)
+        write_json_atomically(out / f"{name}.json", labels)
+        pack_persons(read_coco(out / f"{name}.json", folder), out / name, quality=_QUALITY, progress=progress)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes())
+
+
+def without_images(content: Mapping[str, Any], ids: Collection[int]) -> dict[str, Any]:
+    """A COCO file without some of its images and their annotations."""
+    left_out = set(ids)
+    images = [image for image in content["images"] if image["id"] not in left_out]
+    annotations = [record for record in content["annotations"] if record["image_id"] not in left_out]
+    return {**content, "images": images, "annotations": annotations}
+
+
+def without_labels(content: Mapping[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any]:
+    """A COCO file of person boxes as one of keypoints, none of which is labeled."""
+    keypoints = [0] * 3 * len(categories[0]["keypoints"])
+    annotations = [record | {"keypoints": keypoints, "num_keypoints": 0} for record in content["annotations"]]
+    return {**content, "annotations": annotations, "categories": categories}
+
+
+def with_teacher_keypoints(
+    content: Mapping[str, Any], teacher: Mapping[str, list[list[float]]], threshold: float
+) -> dict[str, Any]:
+    """A COCO file whose unlabeled keypoints are a teacher's, with visibility 1, where it is confident.
+
+    Args:
+        content: the file; labels stay as they are, and so do crowds.
+        teacher: {annotation id: K x [x, y, score]} in image pixels; annotations without an entry stay as they are.
+        threshold: the lowest score of a teacher's keypoint that is taken, if it lies inside the image.
+    """
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    annotations = []
+    for record in content["annotations"]:
+        predicted = teacher.get(str(record["id"]))
+        if predicted is None or record.get("iscrowd"):
+            annotations.append(record)
+            continue
+        points = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
+        xy, scores = np.array(predicted)[:, :2], np.array(predicted)[:, 2]
+        inside = ((xy >= 0) & (xy <= np.array(sizes[record["image_id"]]) - 1)).all(axis=1)
+        taken = (points[:, 2] == 0) & (scores >= threshold) & inside
+        points[taken] = np.column_stack([xy[taken], np.ones(taken.sum())])
+        count = int((points[:, 2] > 0).sum())
+        annotations.append(record | {"keypoints": points.ravel().tolist(), "num_keypoints": count})
+    return {**content, "annotations": annotations}
+
+
+def teacher_agreement(
+    content: Mapping[str, Any], teacher: Mapping[str, list[list[float]]], bounds: Sequence[float]
+) -> list[dict[str, float]]:
+    """How far a teacher's keypoints lie from labels, by score.
+
+    Args:
+        content: a labeled COCO file.
+        teacher: see `with_teacher_keypoints`.
+        bounds: of the bins of scores, ascending.
+
+    Returns:
+        For each bin its lowest score, the number of labeled keypoints, and the shares of them within 5 and 10 % of
+        sqrt(box area) of the label.
+    """
+    rows = []
+    for record in content["annotations"]:
+        if str(record["id"]) not in teacher or not record["num_keypoints"]:
+            continue
+        points, predicted = (
+            np.array(record["keypoints"], dtype=float).reshape(-1, 3),
+            np.array(teacher[str(record["id"])]),
+        )
+        distance = np.hypot(*(points[:, :2] - predicted[:, :2]).T) / np.sqrt(np.prod(record["bbox"][2:]))
+        rows.append(np.column_stack([predicted[:, 2], distance])[points[:, 2] > 0])
+    scores, distances = np.concatenate(rows).T
+    bins = np.digitize(scores, bounds) - 1
+    return [
+        {
+            "score": bound,
+            "keypoints": int((bins == index).sum()),
+            "within_5_percent": float((distances[bins == index] <= 0.05).mean()),
+            "within_10_percent": float((distances[bins == index] <= 0.1).mean()),
+        }
+        for index, bound in enumerate(bounds)
+        if (bins == index).any()
+    ]
 
 
 def dev_part(content: Mapping[str, Any], dev: bool) -> dict[str, Any]:
