@@ -9,14 +9,14 @@ from torch import Tensor
 
 from posedy.codec import HeatmapCodec
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalise_crops(crops: Tensor) -> Tensor:
     """RGB crops (N, H, W, 3) uint8 -> (N, 3, H, W) float32, ImageNet-normalised, on the crops' device."""
-    mean = torch.tensor(_IMAGENET_MEAN, device=crops.device) * 255
-    std = torch.tensor(_IMAGENET_STD, device=crops.device) * 255
+    mean = torch.tensor(IMAGENET_MEAN, device=crops.device) * 255
+    std = torch.tensor(IMAGENET_STD, device=crops.device) * 255
     return ((crops.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 

@@ -1,0 +1,1 @@
+"""The laboratory: conversions, measurements and recipes. It may import posedy; posedy never imports it."""
