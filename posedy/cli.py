@@ -267,11 +267,8 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_synth(commands: Any) -> None:
-    parser = commands.add_parser("synth", help="draw a data set of people or animals in COCO's format")
+    parser = commands.add_parser("synth", help="draw a data set of people in COCO's format")
     parser.add_argument("out", type=Path, help="the folder of the data set, such as data/drawn")
-    parser.add_argument(
-        "--subject", choices=("people", "animals"), default="people", help="animals have 12 keypoints of their own"
-    )
     parser.add_argument("--train", type=int, default=700, help="photos to train on")
     parser.add_argument("--val", type=int, default=128, help="photos to test on")
     parser.add_argument("--seed", type=int, default=0, help="which decides everything drawn")
@@ -280,17 +277,14 @@ def _add_synth(commands: Any) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    from posedy.data.synthetic import PEOPLE, SUBJECTS, draw_dataset
-    from posedy.evaluation.difficulty import animal_difficulty, difficulty
+    from posedy.data.synthetic import draw_dataset
+    from posedy.data.synthetic.layout import keypoints_file
+    from posedy.evaluation.difficulty import difficulty
 
-    subject = SUBJECTS[arguments.subject]
-    measure = difficulty if subject is PEOPLE else animal_difficulty
-    statistics = draw_dataset(
-        arguments.out, arguments.train, arguments.val, arguments.seed, progress=True, subject=subject
-    )
+    statistics = draw_dataset(arguments.out, arguments.train, arguments.val, arguments.seed, progress=True)
     report = {}
     for split, drawn in statistics.items():
-        report[split] = measure(drawn, arguments.out / subject.keypoints_file(split))
+        report[split] = difficulty(drawn, arguments.out / keypoints_file(split))
         numbers = [
             f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in report[split].items()
         ]

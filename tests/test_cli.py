@@ -278,13 +278,12 @@ def test_models_prints_the_papers_tables(
     assert all(title in printed for title in titles)
 
 
-def test_synth_draws_animals_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report, out = tmp_path / "report.json", tmp_path / "animals"
-    draw = ["synth", str(out), "--subject", "animals", "--train", "1", "--val", "8", "--json", str(report)]
-    assert main(draw) == 0
+def test_synth_says_how_hard_the_set_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, out = tmp_path / "report.json", tmp_path / "people"
+    assert main(["synth", str(out), "--train", "1", "--val", "8", "--json", str(report)]) == 0
     assert "AP of the median pose" in capsys.readouterr().out
     assert json.loads(report.read_text())["val"]["photos"] == 8
-    assert (out / "annotations/animal_keypoints_val.json").is_file()
+    assert (out / "annotations/person_keypoints_val2017.json").is_file()
 
 
 def test_a_dry_run_says_how_long_and_leaves_nothing(

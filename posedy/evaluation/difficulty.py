@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from posedy.data.synthetic import ANIMAL12, DrawnStatistics
+from posedy.data.synthetic import DrawnStatistics
 from posedy.evaluation.baselines import median_pose_results, mirrored_truth_results
 from posedy.evaluation.coco_metrics import evaluate_keypoints
 from posedy.evaluation.truth import KeypointTruth
@@ -26,20 +26,4 @@ def difficulty(drawn: DrawnStatistics, annotations: Path) -> dict[str, float]:
         "occluded keypoints": drawn.occluded_fraction,
         "AP of the median pose": median["AP"],
         "AP of left and right exchanged": mirrored["AP"],
-    }
-
-
-def animal_difficulty(drawn: DrawnStatistics, annotations: Path) -> dict[str, float]:
-    """The counts of a split of animals and the AP of the median pose, with ground-truth boxes.
-
-    OKS takes the sigmas of `ANIMAL12`, 0.05 for each keypoint, for the file has none.
-    """
-    truth = KeypointTruth.from_coco(annotations)
-    median = evaluate_keypoints(truth, median_pose_results(annotations), sigmas=ANIMAL12.sigmas)
-    return {
-        "photos": drawn.photos,
-        "animals": drawn.persons,
-        "labelled keypoints": drawn.labelled_keypoints,
-        "occluded keypoints": drawn.occluded_fraction,
-        "AP of the median pose": median["AP"],
     }

@@ -1,4 +1,4 @@
-"""What a drawn photo says about its persons or animals, read from the finished canvas as an annotator would."""
+"""What a drawn photo says about its persons, read from the finished canvas as an annotator would."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ class Photo:
     Attributes:
         picture: (H, W, 3) uint8 BGR.
         annotations: COCO annotation records without `id` and `image_id`.
-        from_behind: for each annotation whether the person or animal faces away from the viewer; False for crowds.
+        from_behind: for each annotation whether the person faces away from the viewer; False for crowds.
     """
 
     picture: NDArray[np.uint8]
@@ -45,7 +45,7 @@ def inside(canvas: Canvas, points: FloatArray) -> NDArray[np.bool_]:
 def annotation_record(
     canvas: Canvas, labels: range, points: FloatArray, flags: NDArray[np.int64]
 ) -> dict[str, Any] | None:
-    """The COCO record of one person or animal without `id` and `image_id`; None if hardly anything of it is seen.
+    """The COCO record of one person without `id` and `image_id`; None if hardly anything of the person is seen.
 
     Args:
         canvas: the finished picture.

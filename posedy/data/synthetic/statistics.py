@@ -12,7 +12,7 @@ NEIGHBOUR_IOU = 0.1
 
 @dataclass(frozen=True)
 class DrawnStatistics:
-    """Counts over a split; persons (of animals: the animals) are those annotated with keypoints.
+    """Counts over a split; persons are those annotated with keypoints.
 
     Attributes:
         photos: number of photos.

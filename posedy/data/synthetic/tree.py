@@ -19,12 +19,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from posedy.data.synthetic.layout import CATEGORY, DETECTIONS_FILE, FOLDERS, MARK, SPLITS, keypoints_file, owns
+from posedy.data.synthetic.scene import draw_photo
+from posedy.data.synthetic.simulated_detector import detect_people
 from posedy.data.synthetic.statistics import DrawnStatistics
-from posedy.data.synthetic.subject import PEOPLE, Subject
 from posedy.files import write_json_atomically
 
 _STAGING = ".drawing-"
-_PHOTOS_PER_PROCESS = 300  # fewer are drawn before another process has started
+_IMAGES_PER_PROCESS = 300  # fewer are drawn before another process has started
+# images; the first image of a split has both
+_CROWD_EVERY, _FAR_PEOPLE_EVERY = 12, 9
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,14 @@ def draw_dataset(
     seed: int,
     progress: bool = False,
     processes: int | None = None,
-    subject: Subject = PEOPLE,
 ) -> dict[str, DrawnStatistics]:
-    """Draws a data set of people or animals and writes it as COCO's tree.
+    """Draws a data set of people and writes it as COCO's tree.
 
-    `out` gets two folders of photos and annotations/. Of people, who have COCO's keypoints, these are train2017/,
-    val2017/ and person_keypoints_train2017.json, person_keypoints_val2017.json and person_detections_val2017.json (a
-    simulated detector's boxes); of animals, which have keypoints of their own, train/, val/ and
-    animal_keypoints_train.json and animal_keypoints_val.json. The set depends on the seed alone, not on the number of
-    processes; a drawn set of the same subject that is there already is replaced. Several processes are spawned for
-    large sets: a script that calls this needs the usual `if __name__ == "__main__":`, else one draws all.
+    `out` gets train2017/, val2017/ and annotations/ with person_keypoints_train2017.json,
+    person_keypoints_val2017.json and person_detections_val2017.json (a simulated detector's boxes). The set depends on
+    the seed alone, not on the number of processes; a synthetic set that is there already is replaced. Several processes
+    are spawned for large sets: a script that calls this needs the usual `if __name__ == "__main__":`, else one draws
+    all.
 
     Args:
         out: folder to write; it may not exist, be empty or hold a drawn set.
@@ -62,76 +64,71 @@ def draw_dataset(
         seed: not negative; another seed gives other photos.
         progress: whether to show a bar.
         processes: how many processes draw; by default one per CPU for large sets, else this one.
-        subject: `PEOPLE` or `ANIMALS`.
 
     Returns:
         What was drawn, under 'train' and 'val'.
 
     Raises:
-        ValueError: if a number is out of range, or `out` holds something that is no drawn data set of this
-            subject.
+        ValueError: if a number is out of range, or `out` holds something that is no synthetic data set.
         OSError: if a file cannot be written.
     """
     out = Path(out)
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}")
-    _refuse_foreign(out, subject)
+    _refuse_foreign(out)
     if processes is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = max(1, min(cpus, (train + val) // _PHOTOS_PER_PROCESS))
+        processes = max(1, min(cpus, (train + val) // _IMAGES_PER_PROCESS))
     statistics = {}
     with (
         _pool(processes) as map_photos,
-        _staging(out, subject.folders) as folder,
+        _staging(out) as folder,
         tqdm(total=train + val, desc="drawing", unit="photo", disable=not progress) as bar,
     ):
         for split, (name, count) in enumerate((("train", train), ("val", val))):
-            photos = folder / subject.splits[name]
+            photos = folder / SPLITS[name]
             photos.mkdir()
             drawn = []
-            for photo in map_photos(partial(_draw_and_write, subject, photos, seed, split), range(count)):
+            for photo in map_photos(partial(_draw_and_write, photos, seed, split), range(count)):
                 drawn.append(photo)
                 bar.update()
             statistics[name] = sum((photo.statistics for photo in drawn), DrawnStatistics())
-            _write_annotations(folder, subject, name, seed, drawn, statistics[name])
+            _write_annotations(folder, name, seed, drawn, statistics[name])
     return statistics
 
 
-def _draw_and_write(subject: Subject, folder: Path, seed: int, split: int, index: int) -> _Drawn:
+def _draw_and_write(folder: Path, seed: int, split: int, index: int) -> _Drawn:
     """Draws one photo from its own random numbers, so that it is the same in whatever process."""
     rng = np.random.default_rng((seed, split, index))
-    photo = subject.draw(rng, index)
+    photo = draw_photo(rng, with_crowd=index % _CROWD_EVERY == 0, with_far_people=index % _FAR_PEOPLE_EVERY == 0)
     image_id = index + 1
     height, width = photo.picture.shape[:2]
     image = {"id": image_id, "file_name": f"{image_id:012d}.jpg", "width": width, "height": height}
     _, jpeg = cv2.imencode(".jpg", photo.picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(65, 96))])
     (folder / image["file_name"]).write_bytes(jpeg.tobytes())
-    detections = subject.detect(rng, photo) if subject.detect else []
     return _Drawn(
         image,
         [{"image_id": image_id, **record} for record in photo.annotations],
-        [{"image_id": image_id, **record} for record in detections],
+        [{"image_id": image_id, **record} for record in detect_people(rng, photo)],
         DrawnStatistics.of_photo(photo),
     )
 
 
-def _write_annotations(
-    folder: Path, subject: Subject, name: str, seed: int, drawn: list[_Drawn], statistics: DrawnStatistics
-) -> None:
+def _write_annotations(folder: Path, name: str, seed: int, drawn: list[_Drawn], statistics: DrawnStatistics) -> None:
     """Writes a split's keypoint file and, for val, the detector's boxes."""
     records = [record for photo in drawn for record in photo.annotations]
     keypoints = {
-        "info": {"description": subject.mark, "split": name, "seed": seed, "statistics": asdict(statistics)},
+        "info": {"description": MARK, "split": name, "seed": seed, "statistics": asdict(statistics)},
         "licenses": [],
-        "categories": [subject.category],
+        "categories": [CATEGORY],
         "images": [photo.image for photo in drawn],
         "annotations": [{"id": number, **record} for number, record in enumerate(records, start=1)],
     }
-    write_json_atomically(folder / subject.keypoints_file(name), keypoints)
-    if name == "val" and subject.detections_file:
+    write_json_atomically(folder / keypoints_file(name), keypoints)
+    if name == "val":
         boxes = [record for photo in drawn for record in photo.detections]
-        write_json_atomically(folder / subject.detections_file, boxes)
+        write_json_atomically(folder / DETECTIONS_FILE, boxes)
 
 
 @contextmanager
@@ -156,7 +153,7 @@ def _pool(processes: int) -> Iterator[Callable[[Callable[[int], _Drawn], range],
 
 
 @contextmanager
-def _staging(out: Path, folders: tuple[str, ...]) -> Iterator[Path]:
+def _staging(out: Path) -> Iterator[Path]:
     """A folder inside `out` whose content takes the place of the old set when the block ends without an error."""
     out.mkdir(parents=True, exist_ok=True)
     for left_over in out.glob(f"{_STAGING}*"):
@@ -167,15 +164,15 @@ def _staging(out: Path, folders: tuple[str, ...]) -> Iterator[Path]:
         old.mkdir()
         yield new
         # The old annotations go first and the new ones come last: they never stand beside photos of another set.
-        for folder in reversed(folders):
+        for folder in reversed(FOLDERS):
             if (out / folder).exists():
                 (out / folder).rename(old / folder)
-        for folder in folders:
+        for folder in FOLDERS:
             (new / folder).rename(out / folder)
 
 
-def _refuse_foreign(out: Path, subject: Subject) -> None:
-    """Raises ValueError unless `out` is missing, empty (hidden files aside) or a drawn set of the subject alone."""
+def _refuse_foreign(out: Path) -> None:
+    """Raises ValueError unless `out` is missing, empty (hidden files aside) or a synthetic set alone."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -184,22 +181,21 @@ def _refuse_foreign(out: Path, subject: Subject) -> None:
     visible = [path for path in found if not any(part.startswith(".") for part in path.parts)]
     if not visible:
         return
-    foreign = sorted(path.as_posix() for path in visible if not subject.owns(path.as_posix()))
+    foreign = sorted(path.as_posix() for path in visible if not owns(path.as_posix()))
     if not foreign:
-        keypoints = [subject.keypoints_file(split) for split in subject.splits]
-        foreign = [path for path in keypoints if not _is_marked(out / path, subject.mark)]
+        foreign = [path for path in map(keypoints_file, SPLITS) if not _is_marked(out / path)]
     if foreign:
         raise ValueError(
-            f"{out} is not empty and no drawn data set of {subject.name} ({foreign[0]}): nothing was written; name a "
+            f"{out} is not empty and no synthetic data set ({foreign[0]}): nothing was written; name a "
             "new folder, or remove this one if it is not needed"
         )
 
 
-def _is_marked(keypoints: Path, mark: str) -> bool:
+def _is_marked(keypoints: Path) -> bool:
     """Whether an annotation file says that its set was drawn."""
     try:
         content = json.loads(keypoints.read_bytes())
     except (OSError, ValueError):
         return False
     info = content.get("info") if isinstance(content, dict) else None
-    return isinstance(info, dict) and info.get("description") == mark
+    return isinstance(info, dict) and info.get("description") == MARK

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from posedy.data.coco import read_coco
-from posedy.data.synthetic import ANIMAL12, ANIMALS, PEOPLE, DrawnStatistics, Subject, draw_dataset
+from posedy.data.synthetic import DrawnStatistics, draw_dataset
 from posedy.skeleton import COCO17, Skeleton
 
 SIZES = {"train": 5, "val": 3}
@@ -108,45 +107,9 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, foreign: str, bes
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / foreign).write_text("mine")
     before = bytes_of(tmp_path)
-    with pytest.raises(ValueError, match=r"no drawn data set .*holiday|no drawn data set .*instances"):
+    with pytest.raises(ValueError, match=r"no synthetic data set .*holiday|no synthetic data set .*instances"):
         draw_dataset(tmp_path, train=1, val=1, seed=1)
     assert bytes_of(tmp_path) == before
-
-
-@pytest.mark.parametrize(("there", "wanted"), [(PEOPLE, ANIMALS), (ANIMALS, PEOPLE)])
-def test_a_set_of_the_other_subject_is_refused(tmp_path: Path, there: Subject, wanted: Subject) -> None:
-    draw_dataset(tmp_path, train=1, val=1, seed=0, subject=there)
-    before = bytes_of(tmp_path)
-    with pytest.raises(ValueError, match=f"no drawn data set of {wanted.name}"):
-        draw_dataset(tmp_path, train=1, val=1, seed=0, subject=wanted)
-    assert bytes_of(tmp_path) == before
-
-
-def test_cocos_annotations_under_the_names_of_drawn_animals_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/animal_keypoints_train.json").write_text('{"info": {"description": "my animals"}}')
-    with pytest.raises(ValueError, match=r"no drawn data set of animals .*animal_keypoints_train"):
-        draw_dataset(tmp_path, train=1, val=1, seed=0, subject=ANIMALS)
-
-
-def test_animals_have_a_tree_of_their_own_that_can_be_drawn_anew(tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "animals", train=3, val=4, seed=1, subject=ANIMALS)
-    statistics = draw_dataset(tmp_path / "animals", train=5, val=3, seed=0, subject=ANIMALS)
-    files = bytes_of(tmp_path / "animals")
-    assert set(files) == {
-        *(f"{split}/{number:012d}.jpg" for split, count in SIZES.items() for number in range(1, count + 1)),
-        *(f"annotations/animal_keypoints_{split}.json" for split in SIZES),
-    }
-    for split, count in SIZES.items():
-        annotations = tmp_path / f"animals/annotations/animal_keypoints_{split}.json"
-        animals = read_coco(annotations, tmp_path / "animals" / split)
-        assert any("sigmas" in str(warning) for warning in animals.warnings)
-        assert animals.skeleton.keypoints == ANIMAL12.keypoints
-        assert len(animals.skeleton.flip_pairs) == 5
-        assert len(animals.image_ids) == count
-        assert len(animals.boxes) == statistics[split].persons > 0
-    draw_dataset(tmp_path / "again", train=5, val=3, seed=0, processes=2, subject=ANIMALS)
-    assert bytes_of(tmp_path / "again") == files
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"info": null}', '{"info": {"description": "COCO 2017 Dataset"}}'])
