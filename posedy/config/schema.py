@@ -215,6 +215,8 @@ class TrainConfig(_Section):
     save_every: int = Field(1, ge=1)
     """Epochs between writings of last.pt; it is always written when a run is stopped, evaluated or done. More than 1
     where an epoch takes seconds."""
+    save_minutes: float | None = Field(None, ge=0)
+    """Minutes after which last.pt is written within an epoch too, for epochs that take hours; None is off."""
     precision: Precision = "fp32"
     """Mixed precision of the forward pass; attention and loss stay in float32. bf16 about halves a step's time on
     devices that compute in it (GPUs from Ampere on, CPUs with AMX or AVX512-BF16) and takes ten times as long on

@@ -19,7 +19,10 @@ BEST = "best.pt"
 # What may differ when a run goes on: where data lie (their content is compared), and what only costs time or space; a
 # CUDA graph replays the very kernels of a step.
 # Everything else changes the mathematics, of the weights or of the AP that chooses the best ones.
-_FREE_KEYS = ("train.workers", "train.save_every", "train.cuda_graph", "eval.every", "eval.batch_size")
+_FREE_KEYS = (
+    *("train.workers", "train.save_every", "train.save_minutes", "train.cuda_graph"),
+    *("eval.every", "eval.batch_size"),
+)
 _FREE_SECTION, _SKELETON = "data.", "data.skeleton."
 # What a position in the middle of an epoch depends on.
 _ORDER_KEYS = ("train.batch_size", "train.seed", "train.shared_decoding", "train.shuffle_buffer")

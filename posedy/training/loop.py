@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import time
 from functools import partial
 from pathlib import Path
 
@@ -111,6 +112,7 @@ class Trainer:
         if scaler is not None and self.state.scaler is not None:
             scaler.load_state_dict(self.state.scaler)
         self._pending: tuple[Tensor, Tensor] | None = None  # a loss and whose it is
+        self._saved = time.monotonic()
 
     @property
     def evaluated_net(self) -> PoseNet:
@@ -196,6 +198,11 @@ class Trainer:
                 self._check_loss()
                 state.seconds += meter.seconds
                 self._stop_here()
+            if state.step < steps and self._saving_in_time_is_due():
+                self._check_loss()
+                seconds, state.seconds = state.seconds, state.seconds + meter.seconds
+                self._save()
+                state.seconds = seconds
         self._check_loss()
         bar.close()
         state.numbers = {
@@ -254,6 +261,10 @@ class Trainer:
     def _saving_is_due(self, last: int) -> bool:
         epoch = self.state.epoch
         return epoch % self.config.train.save_every == 0 or epoch >= last or self._is_done()
+
+    def _saving_in_time_is_due(self) -> bool:
+        minutes = self.config.train.save_minutes
+        return self.processes.is_main and minutes is not None and time.monotonic() - self._saved >= 60 * minutes
 
     def _evaluation_is_due(self) -> bool:
         state = self.state
@@ -338,6 +349,7 @@ class Trainer:
             self.data.fingerprint,
             self.processes.count,
         )
+        self._saved = time.monotonic()
 
     def _is_asked_to_stop(self, interruption: Interruption) -> bool:
         """Whether any process has been asked to; all stop at the same step, or the others would wait for ever."""

@@ -256,6 +256,27 @@ def test_an_epoch_is_safe_before_its_evaluation(
     ]
 
 
+def test_a_long_epoch_is_saved_on_the_way(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = Trainer(experiment(), whole, progress=False).fit()
+    trainer = Trainer(experiment("train.save_minutes=0"), killed, progress=False)
+    step = trainer._train_step
+
+    def killed_in_the_second_epoch(batch: dict[str, torch.Tensor], persons: int, rate: float) -> None:
+        if trainer.state.epoch == 1 and trainer.state.step == 1:
+            raise MemoryError
+        step(batch, persons, rate)
+
+    monkeypatch.setattr(trainer, "_train_step", killed_in_the_second_epoch)
+    with pytest.raises(MemoryError):
+        trainer.fit()
+    saved = read_checkpoint(killed / LAST)
+    assert (saved["epoch"], saved["step"]) == (1, 1)
+    assert Trainer(experiment(), killed, progress=False).fit() == pytest.approx(expected, nan_ok=True)
+
+
 def test_another_training_set_is_refused(experiment: Experiment, drawn: Path, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path / "run", progress=False).fit()
     other = tmp_path / "other"
