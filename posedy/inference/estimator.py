@@ -81,7 +81,8 @@ class PoseEstimator:
             boxes: (P, 4) xyxy of the persons in image pixels; they may reach beyond the image. Zero boxes give zero
                 poses; without boxes the detector is asked.
             box_scores: (P,) how sure the boxes are, 1 if not given.
-            channels: "rgb" for arrays in that order, such as those of PIL, imageio and gradio.
+            channels: "rgb" for arrays in that order, such as those of PIL, imageio and gradio; `Poses.draw` then takes
+                and returns arrays in that order too.
 
         Raises:
             OSError: if a photo cannot be read.
@@ -108,7 +109,7 @@ class PoseEstimator:
         check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
         scores = checked_box_scores(box_scores, len(checked))
         keypoints, keypoint_scores = self._estimate(rgb, checked)
-        return Poses(keypoints, keypoint_scores, checked, scores, self.skeleton)
+        return Poses(keypoints, keypoint_scores, checked, scores, self.skeleton, channels)
 
     def _estimate(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]

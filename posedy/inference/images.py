@@ -18,6 +18,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
 ChannelOrder = Literal["bgr", "rgb"]
+"""The order of an array's color channels."""
 
 
 def to_rgb(image: ImageLike, channels: ChannelOrder = "bgr") -> NDArray[np.uint8]:
@@ -52,6 +53,25 @@ def to_rgb(image: ImageLike, channels: ChannelOrder = "bgr") -> NDArray[np.uint8
 def rgb_to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) RGB in OpenCV's order, in memory of its own."""
     return _converted(image, cv2.COLOR_RGB2BGR)
+
+
+def from_rgb(rgb: NDArray[np.uint8], like: ImageLike, channels: ChannelOrder) -> NDArray[np.uint8] | Image.Image:
+    """Converts an RGB image to the kind of another image.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        like: the other image.
+        channels: the order of the channels if `like` is an array.
+
+    Returns:
+        A PIL image of mode RGB if `like` is a PIL image; else (H, W, 3) uint8, in the order `channels` if `like` is an
+        array, and BGR if it is a path.
+    """
+    if isinstance(like, Image.Image):
+        return Image.fromarray(rgb)
+    if isinstance(like, np.ndarray) and channels == "rgb":
+        return rgb
+    return rgb_to_bgr(rgb)
 
 
 def _from_pil(image: Image.Image) -> NDArray[np.uint8]:

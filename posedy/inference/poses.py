@@ -1,15 +1,17 @@
 """The poses of one image."""
 
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from posedy.drawing import DRAW_THRESHOLD, draw_poses
 from posedy.evaluation.rescoring import rescore
 from posedy.evaluation.results import to_coco_results
-from posedy.inference.images import ImageLike, rgb_to_bgr, to_rgb
+from posedy.inference.images import ChannelOrder, ImageLike, from_rgb, to_rgb
 from posedy.skeleton import Skeleton
 
 
@@ -23,6 +25,7 @@ class Poses:
         boxes: (P, 4) float32 xyxy in image pixels.
         box_scores: (P,) float32.
         skeleton: the meaning of the K keypoints.
+        channels: the channel order of arrays that the estimator was called with; `draw` uses it as default.
     """
 
     keypoints: NDArray[np.float32]
@@ -30,6 +33,7 @@ class Poses:
     boxes: NDArray[np.float32]
     box_scores: NDArray[np.float32]
     skeleton: Skeleton
+    channels: ChannelOrder = "bgr"
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -73,16 +77,47 @@ class Poses:
                 lines.append(f"{number},{record['score']},{name},{point['x']},{point['y']},{point['score']}")
         return "\n".join(lines) + "\n"
 
-    def draw(self, image: ImageLike, threshold: float = DRAW_THRESHOLD, boxes: bool = False) -> NDArray[np.uint8]:
+    @overload
+    def draw(
+        self,
+        image: Image.Image,
+        threshold: float = ...,
+        boxes: bool = ...,
+        channels: ChannelOrder | None = ...,
+    ) -> Image.Image: ...
+
+    @overload
+    def draw(
+        self,
+        image: str | os.PathLike[str] | NDArray[np.uint8],
+        threshold: float = ...,
+        boxes: bool = ...,
+        channels: ChannelOrder | None = ...,
+    ) -> NDArray[np.uint8]: ...
+
+    def draw(
+        self,
+        image: ImageLike,
+        threshold: float = DRAW_THRESHOLD,
+        boxes: bool = False,
+        channels: ChannelOrder | None = None,
+    ) -> NDArray[np.uint8] | Image.Image:
         """Draws the poses on a copy of their image.
 
         Args:
-            image: of any kind that the estimator takes; it stays as it is.
+            image: of any kind that the estimator takes. It is not changed.
             threshold: keypoints with scores up to this one are faint.
             boxes: whether to draw the boxes too.
+            channels: the order of an array's channels; None is the order that the estimator was called with.
 
         Returns:
-            (H, W, 3) uint8 in OpenCV's BGR order, for `cv2.imwrite` and `cv2.imshow`.
+            An image of the kind that was given: (H, W, 3) uint8 in the same channel order for an array, a PIL image of
+            mode RGB for a PIL image, and (H, W, 3) uint8 BGR, as `cv2.imwrite` takes it, for a path.
+
+        Raises:
+            OSError, TypeError, ValueError: as for the estimator.
         """
+        order = self.channels if channels is None else channels
         frames = self.boxes if boxes else None
-        return rgb_to_bgr(draw_poses(to_rgb(image), self.keypoints, self.scores, self.skeleton, frames, threshold))
+        drawn = draw_poses(to_rgb(image, order), self.keypoints, self.scores, self.skeleton, frames, threshold)
+        return from_rgb(drawn, image, order)

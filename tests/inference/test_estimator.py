@@ -65,6 +65,12 @@ def test_colours_matter(estimator: PoseEstimator, photo: np.ndarray) -> None:
     assert (estimator(photo, BOXES).scores != estimator(photo[..., ::-1], BOXES).scores).any()
 
 
+def test_poses_remember_the_channel_order(estimator: PoseEstimator, photo: np.ndarray) -> None:
+    bgr = np.ascontiguousarray(photo[..., ::-1])
+    drawn = estimator(bgr, BOXES).draw(bgr)
+    np.testing.assert_array_equal(estimator(photo, BOXES, channels="rgb").draw(photo), drawn[..., ::-1])
+
+
 def test_grey_equals_three_grey_channels(estimator: PoseEstimator, photo: np.ndarray) -> None:
     grey = photo[..., 1]
     assert_same_poses(estimator(grey, BOXES), estimator(np.stack([grey] * 3, axis=-1), BOXES))

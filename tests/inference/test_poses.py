@@ -1,11 +1,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from posedy.drawing import LEFT, RIGHT
 from posedy.evaluation.results import check_results
 from posedy.inference.poses import Poses
 from posedy.skeleton import COCO17
@@ -72,15 +75,56 @@ def test_records_name_the_keypoints(poses: Poses) -> None:
     assert no_poses().to_records() == []
 
 
-def test_draw_takes_every_kind_of_image_and_gives_bgr(poses: Poses, photo: np.ndarray) -> None:
+def test_draw_takes_every_kind_of_image_and_changes_none(poses: Poses, photo: np.ndarray) -> None:
     before = photo.copy()
     bgr = photo[..., ::-1]
-    drawn = poses.draw(bgr)
-    assert (drawn != bgr).any()
-    np.testing.assert_array_equal(poses.draw(Image.fromarray(photo)), drawn)
+    assert (poses.draw(bgr) != bgr).any()
     np.testing.assert_array_equal(photo, before)
     np.testing.assert_array_equal(no_poses().draw(bgr), bgr)
     assert poses.draw(photo[..., 0]).shape == photo.shape
+    rgba = np.dstack([photo, photo[..., :1]])
+    np.testing.assert_array_equal(poses.draw(rgba, channels="rgb"), poses.draw(photo, channels="rgb"))
+
+
+@pytest.fixture
+def two_sided() -> Poses:
+    """A pose whose left keypoints are at x = 20 and whose right ones are at x = 80, in an image 100 pixels wide."""
+    x = [20 if name.startswith("left") else 80 if name.startswith("right") else 50 for name in COCO17.keypoints]
+    y = np.linspace(5, 90, 17)
+    box = np.array([[0, 0, 100, 100]], np.float32)
+    keypoints = np.stack([x, y], axis=-1)[None].astype(np.float32)
+    return Poses(keypoints, np.ones((1, 17), np.float32), box, np.ones(1, np.float32), COCO17)
+
+
+def rgb_of_sides(image: np.ndarray, order: str) -> list[tuple[int, ...]]:
+    """The colors, as RGB, of the left and of the right hip."""
+    rgb = image if order == "rgb" else image[..., ::-1]
+    rows = [round(float(np.linspace(5, 90, 17)[COCO17.keypoints.index(f"{side}_hip")])) for side in ("left", "right")]
+    return [tuple(rgb[row, column].tolist()) for row, column in zip(rows, (20, 80), strict=True)]
+
+
+def test_left_and_right_have_their_colors_in_every_kind_of_image(two_sided: Poses, tmp_path: Path) -> None:
+    black = np.zeros((100, 100, 3), np.uint8)
+    drawn = two_sided.draw(black)
+    assert rgb_of_sides(drawn, "bgr") == [LEFT, RIGHT]
+    rgb = two_sided.draw(black, channels="rgb")
+    assert rgb_of_sides(rgb, "rgb") == [LEFT, RIGHT]
+    assert not np.shares_memory(rgb, black)
+    remembered = replace(two_sided, channels="rgb")
+    assert rgb_of_sides(remembered.draw(black), "rgb") == [LEFT, RIGHT]
+    assert rgb_of_sides(remembered.draw(black, channels="bgr"), "bgr") == [LEFT, RIGHT]
+    image = Image.fromarray(black)
+    image.save(tmp_path / "black.png")
+    for poses in (two_sided, remembered):
+        as_pil = poses.draw(image)
+        assert isinstance(as_pil, Image.Image)
+        assert rgb_of_sides(np.asarray(as_pil), "rgb") == [LEFT, RIGHT]
+        assert rgb_of_sides(poses.draw(tmp_path / "black.png"), "bgr") == [LEFT, RIGHT]
+
+
+def test_draw_rejects_unknown_channels(two_sided: Poses) -> None:
+    with pytest.raises(ValueError, match="gbr"):
+        two_sided.draw(np.zeros((100, 100, 3), np.uint8), channels="gbr")  # type: ignore[call-overload]
 
 
 def test_draw_passes_threshold_and_boxes_on(poses: Poses, photo: np.ndarray) -> None:
