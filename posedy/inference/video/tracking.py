@@ -22,7 +22,11 @@ _MARGIN = 0.15  # of the extent of the keypoints, on each side of the next box
 _SAME_BOX = 0.4  # IoU from which a detection shows the person of a place before
 _WITHIN = 0.9  # share of a place within a detection from which it shows that person too
 _MISSES = 3  # of the detector in a row, after which a person is given up
-_SURE = 0.5  # share of the keypoints that must be sure for a person not to be lost
+_CONFIDENT = 0.5  # share of the keypoints that were confident at the last detection; a person with fewer is lost
+_FEWEST = 3  # confident keypoints, or half of a skeleton of fewer than six; a person with fewer is lost
+_PARTIAL = 0.5  # share of the skeleton; with fewer confident keypoints the next box has the size of the last one
+_EXTRA_INTERVAL = 5  # frames between detections that a lost person causes
+_SMALLEST = 2  # side of the next box in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,31 +48,41 @@ class TrackedPoses:
 class _Places:
     """Where to look: boxes (P, 4) xyxy, their scores (P,), and how often the detector has not seen them since (P,).
 
-    `bodies` (P, 4) are the boxes without the margin for motion.
+    `bodies` (P, 4) are the boxes without the margin for motion. `confident` (P, K) tells which keypoints were confident
+    in the frame of the last detection; a box that the detector has just given has none.
     """
 
     boxes: NDArray[np.float32]
     bodies: NDArray[np.float32]
     scores: NDArray[np.float32]
     unseen: NDArray[np.int64]
+    confident: NDArray[np.bool_]
 
     def chosen(self, indices: NDArray[np.int64]) -> "_Places":
-        return _Places(self.boxes[indices], self.bodies[indices], self.scores[indices], self.unseen[indices])
+        return _Places(
+            self.boxes[indices],
+            self.bodies[indices],
+            self.scores[indices],
+            self.unseen[indices],
+            self.confident[indices],
+        )
 
 
 class PoseTracker:
     """Finds the poses of frames that come one after the other.
 
-    The next box of a person is made from the pose before; the detector is asked at every N-th frame, and when a person
-    has been lost, that is when fewer than half of the keypoints are sure. Persons that it does not see are followed on
-    their poses alone until it has missed them three times.
+    The next box of a person is made from the confident keypoints of the pose before; where they are fewer than half of
+    the skeleton, as of a head and shoulders, the last box is moved with them. The detector is asked at every N-th
+    frame, and when a person is lost, at most at every fifth frame. A person is lost when fewer than three keypoints are
+    confident, or fewer than half of those that were confident at the last detection. Persons that the detector does not
+    see are followed on their poses alone until it has missed them three times.
 
     Args:
         estimator: of the poses.
         detector: of the persons.
         every: N; 1 asks the detector always.
         smooth: whether keypoints are smoothed over time.
-        threshold: the score over which a keypoint is sure.
+        threshold: keypoints with scores over it are confident.
         box_threshold: boxes of the detector with lower scores are not used.
     """
 
@@ -91,8 +105,10 @@ class PoseTracker:
         self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None
         self._frame = 0
         nowhere = np.zeros((0, 4), np.float32)
-        self._places = _Places(nowhere, nowhere, np.zeros(0, np.float32), np.zeros(0, np.int64))
-        self._somebody_is_lost = False
+        unconfident = np.zeros((0, estimator.skeleton.num_keypoints), np.bool_)
+        self._places = _Places(nowhere, nowhere, np.zeros(0, np.float32), np.zeros(0, np.int64), unconfident)
+        self._person_is_lost = False
+        self._next_extra = 0  # the frame from which a lost person may cause a detection
 
     def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> TrackedPoses:
         """The poses of the next frame.
@@ -102,17 +118,26 @@ class PoseTracker:
             time: in seconds, later than that of the frame before.
         """
         places = self._places
-        if self._somebody_is_lost or self._frame % self._every == 0:
+        if self._needs_detection():
             places = self._with_detections(image_bgr, places)
         self._frame += 1
         poses = self._estimator(image_bgr, places.boxes, places.scores)
         kept = self._without_doubles(poses, places)
         poses, places = _chosen(poses, kept), places.chosen(kept)
         self._places = self._next_places(poses, places, image_bgr.shape)
-        self._somebody_is_lost = len(self._places.boxes) < len(poses)
+        self._person_is_lost |= len(self._places.boxes) < len(poses)
         colours = limb_colours(image_bgr, poses.keypoints, poses.scores > self._threshold, self._limbs)
         ids = self._identities(poses.keypoints, poses.boxes, colours, time)
         return TrackedPoses(self._smoothed(poses, ids, time), ids)
+
+    def _needs_detection(self) -> bool:
+        """Whether the detector is asked at this frame."""
+        if self._frame % self._every:
+            if not self._person_is_lost or self._frame < self._next_extra:
+                return False
+            self._next_extra = self._frame + _EXTRA_INTERVAL
+        self._person_is_lost = False
+        return True
 
     def _with_detections(self, image_bgr: NDArray[np.uint8], places: _Places) -> _Places:
         """What the detector sees, and the places before that it does not see."""
@@ -125,6 +150,7 @@ class PoseTracker:
             np.concatenate([boxes, places.bodies[followed]]),
             np.concatenate([scores, places.scores[followed]]),
             np.concatenate([np.zeros(len(boxes), np.int64), places.unseen[followed] + 1]),
+            np.concatenate([np.zeros((len(boxes), places.confident.shape[1]), np.bool_), places.confident[followed]]),
         )
 
     def _without_doubles(self, poses: Poses, places: _Places) -> NDArray[np.int64]:
@@ -140,17 +166,26 @@ class PoseTracker:
     def _next_places(self, poses: Poses, places: _Places, shape: tuple[int, ...]) -> _Places:
         """Where to look in the next frame for those who are not lost."""
         height, width = shape[:2]
+        confident = poses.scores > self._threshold
+        is_new = np.logical_not(places.confident.any(axis=1))
+        places = replace(places, confident=np.where(is_new[:, None], confident, places.confident))
+        fewest = min(_FEWEST, (confident.shape[1] + 1) // 2)
+        again = (confident & places.confident).sum(axis=1)
+        is_kept = (confident.sum(axis=1) >= fewest) & (again >= _CONFIDENT * places.confident.sum(axis=1))
         boxes, bodies, found = [], [], []
-        for person, (keypoints, scores) in enumerate(zip(poses.keypoints, poses.scores, strict=True)):
-            sure = scores > self._threshold
-            if sure.mean() < _SURE:
-                continue
-            low, high = keypoints[sure].min(axis=0), keypoints[sure].max(axis=0)
-            margin = _MARGIN * (high - low).max()
-            box = np.clip([*(low - margin), *(high + margin)], 0, [width, height, width, height])
-            if (box[2:] - box[:2] >= 1).all():
+        for person in np.flatnonzero(is_kept):
+            visible = poses.keypoints[person, confident[person]]
+            body = np.concatenate([visible.min(axis=0), visible.max(axis=0)])
+            box = body + _MARGIN * (body[2:] - body[:2]).max() * np.array([-1, -1, 1, 1])
+            if len(visible) < _PARTIAL * confident.shape[1]:
+                last = places.boxes[person]
+                if not is_new[person]:
+                    last = last + np.tile(_center(body) - _center(places.bodies[person]), 2)
+                box = _moved_to_contain(last, box)
+            box = np.clip(box, 0, [width, height, width, height])
+            if (box[2:] - box[:2] >= _SMALLEST).all():
                 boxes.append(box)
-                bodies.append([*low, *high])
+                bodies.append(body)
                 found.append(person)
         return replace(
             places.chosen(np.array(found, dtype=np.int64)),
@@ -170,6 +205,17 @@ class PoseTracker:
             for id_, points, size in zip(ids.tolist(), poses.keypoints, sizes, strict=True)
         ]
         return replace(poses, keypoints=np.array(smoothed, dtype=np.float32).reshape(poses.keypoints.shape))
+
+
+def _center(box: NDArray[np.floating]) -> NDArray[np.floating]:
+    return (box[:2] + box[2:]) / 2
+
+
+def _moved_to_contain(box: NDArray[np.floating], inner: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A box (4,) moved as little as possible, and grown if it is too small, to contain another one (4,)."""
+    size = np.maximum(box[2:] - box[:2], inner[2:] - inner[:2])
+    low = np.clip(box[:2], inner[2:] - size, inner[:2])
+    return np.concatenate([low, low + size])
 
 
 def _are_seen(bodies: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:

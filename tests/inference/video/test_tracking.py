@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from posedy.inference.estimator import PoseEstimator
+from posedy.inference.poses import Poses
 from posedy.inference.video.tracking import PoseTracker
+from posedy.skeleton import COCO17
 
 
 @pytest.fixture
@@ -83,3 +85,83 @@ def test_smoothing_steadies_and_records_have_ids(estimator, detector, draw_frame
 def test_asking_never_is_refused(estimator, detector) -> None:
     with pytest.raises(ValueError, match="N from 1, got 0"):
         PoseTracker(estimator, detector, every=0)
+
+
+FRAME = np.zeros((200, 320, 3), np.uint8)
+PERSON = [100.0, 50.0, 180.0, 190.0]
+
+
+class Constant:
+    """Detects one person in one box, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def detect(self, image: np.ndarray) -> tuple[list, list]:
+        self.calls += 1
+        return [PERSON], [0.9]
+
+
+class HeadAndShoulders:
+    """Is confident of the first `visible` keypoints that are inside the box; `left` moves the person."""
+
+    skeleton = COCO17
+
+    def __init__(self) -> None:
+        self.left, self.visible = 100.0, 7
+        self.boxes: list[np.ndarray] = []
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Poses:
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        self.boxes.append(boxes)
+        x = self.left + np.linspace(20, 60, 17)
+        y = 65 + np.linspace(0, 100, 17)
+        keypoints = np.broadcast_to(np.stack([x, y], axis=-1).astype(np.float32), (len(boxes), 17, 2))
+        inside = (keypoints > boxes[:, None, :2]).all(axis=-1) & (keypoints < boxes[:, None, 2:]).all(axis=-1)
+        confident = inside & (np.arange(17) < self.visible)
+        return Poses(keypoints, np.where(confident, 0.9, 0.05), boxes, np.asarray(scores, np.float32), COCO17)
+
+
+def test_a_person_with_seven_confident_keypoints_is_not_lost() -> None:
+    estimator, detector = HeadAndShoulders(), Constant()
+    tracker = PoseTracker(estimator, detector, every=10)  # type: ignore[arg-type]
+    ids = {tuple(tracker(FRAME, step / 30).ids.tolist()) for step in range(60)}
+    assert ids == {(1,)}
+    assert detector.calls == 6
+
+
+def test_the_box_of_a_partly_visible_person_moves_with_the_person_and_keeps_its_size() -> None:
+    estimator, detector = HeadAndShoulders(), Constant()
+    tracker = PoseTracker(estimator, detector, every=1000)  # type: ignore[arg-type]
+    for step in range(40):
+        tracker(FRAME, step / 30)
+        estimator.left += 3
+    np.testing.assert_allclose(estimator.boxes[-1][0], np.add(PERSON, [38 * 3, 0, 38 * 3, 0]), atol=1e-3)
+    estimator.visible = 17  # the whole person is visible, and inside the box
+    assert (tracker(FRAME, 2.0).poses.scores > 0.2).all()
+    assert detector.calls == 1
+
+
+@pytest.mark.parametrize("visible", [7, 17])
+def test_a_lost_person_causes_one_early_detection(visible: int) -> None:
+    estimator, detector = HeadAndShoulders(), Constant()
+    estimator.visible = visible
+    tracker = PoseTracker(estimator, detector, every=1000)  # type: ignore[arg-type]
+    for step in range(3):
+        tracker(FRAME, step / 30)
+    estimator.visible = visible // 2
+    tracker(FRAME, 3 / 30)
+    assert detector.calls == 1
+    estimator.visible = visible
+    for step in range(4, 10):
+        tracker(FRAME, step / 30)
+    assert detector.calls == 2
+
+
+def test_a_detection_without_a_confident_pose_asks_the_detector_at_every_fifth_frame_at_most() -> None:
+    estimator, detector = HeadAndShoulders(), Constant()
+    estimator.visible = 0
+    tracker = PoseTracker(estimator, detector, every=30)  # type: ignore[arg-type]
+    for step in range(60):
+        tracker(FRAME, step / 30)
+    assert detector.calls <= 2 + 60 / 5
