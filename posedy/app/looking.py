@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from posedy.drawing import draw_poses
 from posedy.files import write_json_atomically
 from posedy.inference.box_threshold import BOX_THRESHOLD
-from posedy.inference.detectors import Detector, TorchvisionDetector, WholeImage
+from posedy.inference.detectors import CleanedDetector, Detector, TorchvisionDetector, WholeImage
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.images import rgb_to_bgr, to_rgb
 from posedy.inference.video.frames import FrameSource
@@ -120,7 +120,8 @@ class Looker:
             return WholeImage()
         with self._lock:
             if self._detector is None:
-                self._detector = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
+                found_by = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
+                self._detector = CleanedDetector(found_by)
             return self._detector
 
     def _boxes(self, image: NDArray[np.uint8], persons: str) -> tuple[NDArray, NDArray]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from posedy.data.coco import CocoPersons
 from posedy.data.columns import index_in, integer_column, load_json, number_column, number_rows, plausible
-from posedy.data.findings import NAMED, CocoFileError, name_reasons, short
+from posedy.data.findings import NAMED, CocoFileError, count_reasons, name_reasons, short
 from posedy.geometry import xywh_to_xyxy
 
 
@@ -88,12 +88,7 @@ def read_detections(path: Path | str, persons: CocoPersons, score_threshold: flo
         "of no area": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
         f"under the score threshold {score_threshold:g}": scores < score_threshold,
     }
-    kept = np.ones(len(entries), dtype=bool)
-    left_out = {}
-    for reason, culprits in reasons.items():
-        # a box is counted once, under the first reason
-        left_out[reason] = int((kept & culprits).sum())
-        kept &= ~culprits
+    kept, left_out = count_reasons(reasons)
     if not kept.any():
         raise CocoFileError(
             f"{path}: none of its {len(entries)} boxes can be used: {name_reasons(left_out)}. Is it of the images of "

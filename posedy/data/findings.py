@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 Severity = Literal["error", "warning"]
 NAMED = 5
@@ -113,6 +114,21 @@ def short(value: Any) -> str:
 def name_reasons(left_out: Mapping[str, int]) -> str:
     """The counts of what is left out as text: "27 crowd, 468 no labelled keypoints", or "nothing"."""
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "nothing"
+
+
+def count_reasons(reasons: Mapping[str, ArrayLike]) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Counts what is left out, each item under its first reason.
+
+    Args:
+        reasons: for each reason, at least one, the items (N,) that it leaves out.
+
+    Returns:
+        Which items (N,) have no reason, and how many are left out, by reason.
+    """
+    culprits = np.array(list(reasons.values()), dtype=bool)
+    by_first_reason = culprits & (culprits.cumsum(axis=0) == 1)
+    left_out = dict(zip(reasons, by_first_reason.sum(axis=1).tolist(), strict=True))
+    return np.logical_not(culprits.any(axis=0)), left_out
 
 
 _SHORT = reprlib.Repr()

@@ -17,7 +17,7 @@ from posedy.files import check_can_write, write_bytes_atomically, write_json_ato
 from posedy.inference.box_files import boxes_from_file
 from posedy.inference.box_threshold import BOX_THRESHOLD
 from posedy.inference.boxes import checked_boxes
-from posedy.inference.detectors import Detector, TorchvisionDetector, WholeImage
+from posedy.inference.detectors import CleanedDetector, Detector, TorchvisionDetector, WholeImage
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.images import rgb_to_bgr
 from posedy.models.pose_net import PoseNet
@@ -152,7 +152,7 @@ def _box_source(
         given = checked_boxes(boxes)
         return lambda photo, image: (given, None)
     if detector is not None:
-        finds = detector.detect
+        finds = CleanedDetector(detector).detect
         return lambda photo, image: finds(image)
     assert boxes_file is not None
     known = boxes_from_file(boxes_file, annotations, box_threshold)

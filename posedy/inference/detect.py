@@ -13,7 +13,7 @@ from posedy.inference.photo_paths import photo_paths
 
 if TYPE_CHECKING:  # heavy
     from posedy.inference.detected import DetectedPhoto
-    from posedy.inference.detectors import Detector
+    from posedy.inference.detectors import CleanedDetector, Detector
 
 # AP is taken over all scores: leaving boxes out here can only lower it. The demo leaves out what it does not show.
 _THRESHOLD = 0.01
@@ -149,23 +149,24 @@ def detect_photos(photos: Sequence[Photo], detector: "Detector", warn: Callable[
 
     Args:
         photos: what to look at.
-        detector: what finds persons.
+        detector: what finds persons; its boxes are cleaned as by `PoseEstimator`.
         warn: takes a line of text for each photo that is left out, with the reason.
     """
     from tqdm import tqdm
 
+    from posedy.inference.detectors import CleanedDetector
+
+    cleaned = CleanedDetector(detector)
     detected = []
     for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
         try:
-            detected.append(_detect(photo, detector))
+            detected.append(_detect(photo, cleaned))
         except (OSError, ValueError) as error:
             warn(f"{photo.path}: NOT DONE: {error}")
     return detected
 
 
-def _detect(photo: Photo, detector: "Detector") -> "DetectedPhoto":
-    import numpy as np
-
+def _detect(photo: Photo, detector: "CleanedDetector") -> "DetectedPhoto":
     from posedy.data.photos import read_photo
     from posedy.inference.detected import DetectedPhoto
     from posedy.inference.images import rgb_to_bgr
@@ -178,7 +179,4 @@ def _detect(photo: Photo, detector: "Detector") -> "DetectedPhoto":
             f"{width} x {height}: boxes would not fit the annotations; give the photo that they belong to"
         )
     boxes, scores = detector.detect(image)
-    as_rows = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    return DetectedPhoto(
-        photo.file_name, photo.image_id, (width, height), as_rows, np.asarray(scores, dtype=np.float32)
-    )
+    return DetectedPhoto(photo.file_name, photo.image_id, (width, height), boxes, scores)

@@ -1,6 +1,9 @@
 """What finds the persons of an image when no boxes are given."""
 
 import io
+import threading
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,9 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from posedy.data.findings import name_reasons
 from posedy.device import choose_device
 from posedy.files import read_bytes
 from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
+from posedy.inference.boxes import clean_detections
+
+_count_lock = threading.Lock()
 
 
 @runtime_checkable
@@ -92,6 +99,52 @@ class WholeImage:
         """The box of the whole image (1, 4) and its score (1,)."""
         height, width = image_bgr.shape[:2]
         return np.array([[0, 0, width, height]], dtype=np.float32), np.ones(1, dtype=np.float32)
+
+
+class CleanedDetector:
+    """A detector whose boxes are clipped to the image, without the invalid ones.
+
+    Boxes that are not finite, have no area, are outside the image, or are in fractions of it are dropped and counted. A
+    warning tells of the first ones. Several threads may share a detector.
+
+    Args:
+        detector: finds the persons.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._dropped: Counter[str] = Counter()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many boxes have been dropped, by reason."""
+        with _count_lock:
+            return dict(self._dropped)
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (P, 4) xyxy inside an image (H, W, 3) uint8 BGR, in its pixels, and scores (P,).
+
+        Raises:
+            ValueError: if the detector returns arrays of another shape.
+        """
+        height, width = image_bgr.shape[:2]
+        found, found_scores = self._detector.detect(image_bgr)
+        name = type(self._detector).__name__
+        try:
+            boxes, scores, dropped = clean_detections(found, found_scores, width, height)
+        except ValueError as error:
+            raise ValueError(f"the detector {name} returned invalid arrays: {error}") from error
+        if dropped:
+            with _count_lock:
+                is_first = not self._dropped
+                self._dropped.update(dropped)
+            if is_first:
+                warnings.warn(
+                    f"boxes of the detector {name} were dropped: {name_reasons(dropped)}, in an image of {width} x "
+                    f"{height} pixels; from now on such boxes are dropped without a warning",
+                    stacklevel=3,
+                )
+        return boxes, scores
 
 
 _NAMED: dict[str, Callable[[], Detector]] = {"whole": WholeImage, "torchvision": TorchvisionDetector}

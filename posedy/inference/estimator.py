@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
-from posedy.inference.detectors import Detector, as_detector
+from posedy.inference.detectors import CleanedDetector, Detector, as_detector
 from posedy.inference.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
 from posedy.inference.predictors import make_predictor
@@ -30,7 +30,7 @@ class PoseEstimator:
         poses = estimator("photo.jpg", boxes=[[48, 20, 210, 400]])
         cv2.imwrite("drawn.jpg", poses.draw("photo.jpg"))
 
-    It holds nothing that a call changes, so several threads may share one.
+    Several threads may share one: a call changes nothing but the count of dropped boxes.
 
     Args:
         model: the name of a shipped model (see `list_shipped`), a checkpoint (.pt), .safetensors or exported .onnx
@@ -39,6 +39,8 @@ class PoseEstimator:
         detector: finds the persons of images that come without boxes: "torchvision" is a small Faster R-CNN, whose
             weights torchvision fetches at first use (persons with scores from 0.3, `BOX_THRESHOLD`); "whole" takes the
             whole image for one person; or any object with `detect(image_bgr) -> (boxes, scores)`. None asks for boxes.
+            A detector's boxes are clipped to the image; those that are not finite, have no area or are outside the
+            image are dropped, with a warning for the first ones (see `dropped_boxes`).
         flip: whether heatmaps are averaged with those of the mirrored crop: more accurate, at twice the time.
         batch_size: persons that go through the network at a time.
         runtime: "onnxruntime" or "openvino" for .onnx files; None is the one that the file was exported for.
@@ -60,7 +62,7 @@ class PoseEstimator:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self._detector = as_detector(detector) if detector is not None else None
+        self._detector = CleanedDetector(as_detector(detector)) if detector is not None else None
         self._predict = make_predictor(model, str(device), flip, runtime)
         self._batch_size = batch_size
         self.device = self._predict.device
@@ -110,6 +112,11 @@ class PoseEstimator:
         scores = checked_box_scores(box_scores, len(checked))
         keypoints, keypoint_scores = self._estimate(rgb, checked)
         return Poses(keypoints, keypoint_scores, checked, scores, self.skeleton, channels)
+
+    @property
+    def dropped_boxes(self) -> dict[str, int]:
+        """How many boxes of the detector have been dropped, by reason."""
+        return self._detector.dropped if self._detector is not None else {}
 
     def _estimate(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]

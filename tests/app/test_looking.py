@@ -49,6 +49,21 @@ def test_networks_and_detector_are_loaded_once(looker: Looker, model: str, photo
     assert len(looker._estimators) == 1
 
 
+def test_bad_boxes_of_the_detector_are_dropped(looker: Looker, model: str, photo: str, monkeypatch) -> None:
+    class Flawed:
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return [[0, 0, 50, 100], [np.nan, 0, 9, 9], [40, 0, 40, 110]], [0.9, 0.8, 0.8]
+
+    monkeypatch.setattr("posedy.app.looking.TorchvisionDetector", Flawed)
+    with pytest.warns(UserWarning, match="Flawed") as caught:
+        seen = [looker.photo(photo, model, EVERYONE, 0.2) for _ in range(2)]
+    assert len(caught) == 1
+    assert all(each.words.startswith("1 person in") for each in seen)
+
+
 def test_a_video_is_drawn(looker: Looker, model: str, tmp_path: Path) -> None:
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 96))
     for _ in range(4):

@@ -112,6 +112,24 @@ def test_a_detector_finds_the_persons(
         annotate_photos(photos, net, tmp_path / "out", whole=True, detect=True)
 
 
+def test_a_bad_box_of_the_detector_does_not_lose_the_photo(
+    net: PoseNet, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Flawed:
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return [*BOX, [np.nan, 0, 9, 9], [500, 0, 600, 90]], [0.7, 0.7, 0.7]
+
+    monkeypatch.setattr("posedy.inference.annotate.TorchvisionDetector", Flawed)
+    with pytest.warns(UserWarning, match="Flawed") as caught:
+        done = annotate_photos(photos, net, tmp_path / "out", detect=True, device="cpu", report=lambda line: None)
+    assert len(caught) == 1
+    assert done.failures == {}
+    assert [len(record["persons"]) for record in done.records] == [1, 1]
+
+
 def test_boxes_of_another_size_of_photo_are_not_used(net: PoseNet, photo: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
+from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes, clean_detections
 
 
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros((0, 4), dtype=int), ()])
@@ -69,3 +69,46 @@ def test_boxes_beside_the_image_are_named(box: list[float]) -> None:
 def test_boxes_in_fractions_are_recognised() -> None:
     with pytest.raises(ValueError, match="in pixels, not in fractions"):
         check_boxes_meet_image(checked_boxes([[0.1, 0.2, 0.5, 0.9]]), 200, 150)
+
+
+def test_boxes_of_detectors_are_clipped_and_invalid_ones_dropped() -> None:
+    found = [
+        ([-5, -5, 60, 160], 0.9),
+        ([np.nan, 0, 9, 9], 0.9),
+        ([0, 0, 1e200, 9], 0.9),
+        ([10, 10, 20, 20], np.inf),
+        ([10, 10, 10, 20], 0.9),
+        ([30, 10, 20, 20], 0.9),
+        ([200, 10, 260, 90], 0.9),
+        ([0.1, 0.1, 0.9, 0.9], 0.9),
+        ([10, 20, 30, 40], 0.5),
+    ]
+    boxes, scores, dropped = clean_detections([box for box, _ in found], [score for _, score in found], 200, 150)
+    assert boxes.dtype == scores.dtype == np.float32
+    assert boxes.tolist() == [[0, 0, 60, 150], [10, 20, 30, 40]]
+    np.testing.assert_allclose(scores, [0.9, 0.5])
+    assert list(dropped.values()) == [3, 2, 1, 1]
+    assert [reason.split()[0] for reason in dropped] == ["not", "without", "outside", "in"]
+
+
+@pytest.mark.parametrize(("boxes", "scores"), [([], []), (np.zeros((0, 4)), None), ([[np.nan] * 4], [0.5])])
+def test_no_boxes_of_detectors_may_remain(boxes: object, scores: list[float] | None) -> None:
+    found, found_scores, dropped = clean_detections(boxes, scores, 200, 150)  # type: ignore[arg-type]
+    assert (found.shape, found_scores.shape) == ((0, 4), (0,))
+    assert sum(dropped.values()) == len(boxes)  # type: ignore[arg-type]
+
+
+def test_cleaned_boxes_pass_the_checks_of_given_boxes() -> None:
+    rng = np.random.default_rng(0)
+    boxes = rng.choice([-1e9, -1, 0, 0.5, 1, 1.4, 2, 30, 199.9, 200, 201, 1e9, 1e39, np.nan, -np.inf], (4000, 4))
+    cleaned, scores, dropped = clean_detections(boxes, None, 200, 150)
+    assert len(cleaned) == len(scores) == 4000 - sum(dropped.values()) > 100
+    for box in cleaned:
+        check_boxes_meet_image(checked_boxes(box[None]), 200, 150)
+
+
+def test_arrays_of_another_shape_are_rejected_from_detectors_too() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 3\)"):
+        clean_detections([[1, 2, 3]], [0.5], 200, 150)
+    with pytest.raises(ValueError, match=r"\(2,\)"):
+        clean_detections([[1, 2, 3, 4]], [0.5, 0.5], 200, 150)

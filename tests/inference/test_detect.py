@@ -60,6 +60,24 @@ def test_the_file_is_one_for_posedy_demo(drawn: Path, tmp_path: Path) -> None:
     assert found.sizes[photo.name] == (width, height)
 
 
+def test_bad_boxes_are_not_written(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Flawed(Middle):
+        def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            boxes, scores = super().detect(image)
+            bad = [[np.nan, 0, 9, 9], [-90, 0, -5, 40]]
+            return np.concatenate([bad, boxes]), np.concatenate([[0.9, 0.9], scores])
+
+    monkeypatch.setattr("posedy.inference.detectors.TorchvisionDetector", Flawed)
+    out = tmp_path / "boxes.json"
+    with pytest.warns(UserWarning, match="Flawed") as caught:
+        assert main(["detect", str(drawn / "val2017"), "--out", str(out)]) == 0
+    assert len(caught) == 1
+    assert "8 boxes on 4 of 4 photos" in capsys.readouterr().out
+    assert np.isfinite([entry["bbox"] for entry in json.loads(out.read_text())["annotations"]]).all()
+
+
 def test_the_file_is_one_for_pycocotools(drawn: Path, tmp_path: Path) -> None:
     annotations, photos = drawn / "annotations/person_keypoints_val2017.json", str(drawn / "val2017")
     upright, results = tmp_path / "upright.json", tmp_path / "results.json"

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -10,7 +11,7 @@ from torchvision.models.detection import (
     fasterrcnn_mobilenet_v3_large_320_fpn,
 )
 
-from posedy.inference.detectors import TorchvisionDetector, WholeImage, as_detector
+from posedy.inference.detectors import CleanedDetector, TorchvisionDetector, WholeImage, as_detector
 
 
 def test_whole_image_is_one_person() -> None:
@@ -95,3 +96,33 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
         TorchvisionDetector(tmp_path / "broken.pth")
     with pytest.raises(OSError, match="absent"):
         TorchvisionDetector(tmp_path / "absent.pth")
+
+
+class Partly:
+    """Finds a valid box, then an empty one and one outside."""
+
+    def detect(self, image: np.ndarray) -> tuple[list, list]:
+        return [[-5, 2, 20, 25], [5, 5, 5, 9], [50, 0, 70, 30]], [0.9, 0.8, 0.7]
+
+
+def test_a_cleaned_detector_counts_what_it_drops_and_warns_once() -> None:
+    detector = CleanedDetector(Partly())
+    image = np.zeros((30, 50, 3), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="Partly") as caught:
+        boxes, scores = detector.detect(image)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(boxes, [[0, 2, 20, 25]])
+    np.testing.assert_allclose(scores, [0.9])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.detect(image)
+    assert sorted(detector.dropped.values()) == [2, 2]
+
+
+def test_the_name_of_a_detector_with_invalid_arrays_is_said() -> None:
+    class Flat:
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return [1, 2, 3, 4], [0.5]
+
+    with pytest.raises(ValueError, match="Flat"):
+        CleanedDetector(Flat()).detect(np.zeros((30, 50, 3), dtype=np.uint8))

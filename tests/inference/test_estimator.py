@@ -154,6 +154,25 @@ def test_a_detector_is_asked_only_without_boxes(net: PoseNet, photo: np.ndarray)
     assert poses.box_scores.tolist() == [0.75]
 
 
+def test_a_detector_s_bad_boxes_are_dropped_and_a_user_s_are_rejected(net: PoseNet, photo: np.ndarray) -> None:
+    found = [[-10, 0, 100, 150], [np.nan, 0, 50, 50], [300, 0, 400, 100], [60, 20, 20, 90]]
+
+    class Flawed:
+        def detect(self, image_bgr: np.ndarray) -> tuple[list, list]:
+            return found, [0.9, 0.8, 0.7, np.nan]
+
+    estimator = PoseEstimator(net, device="cpu", detector=Flawed())
+    assert estimator.dropped_boxes == {}
+    with pytest.warns(UserWarning, match="Flawed") as caught:
+        poses, again = estimator(photo), estimator(photo)
+    assert len(caught) == 1
+    assert poses.boxes.tolist() == again.boxes.tolist() == [[0, 0, 100, 150]]
+    assert sum(estimator.dropped_boxes.values()) == 6
+    assert_same_poses(PoseEstimator(net, device="cpu")(photo, [[0, 0, 100, 150]]), poses)
+    with pytest.raises(ValueError, match="box 1 "):
+        estimator(photo, found)
+
+
 def test_whole_is_the_whole_photo(net: PoseNet, estimator: PoseEstimator, photo: np.ndarray) -> None:
     poses = PoseEstimator(net, device="cpu", detector="whole")(photo)
     assert_same_poses(estimator(photo, [[0, 0, 200, 150]]), poses)

@@ -10,7 +10,7 @@ from posedy.drawing import DRAW_THRESHOLD
 from posedy.evaluation.nms import oks_nms
 from posedy.geometry import box_iou
 from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
-from posedy.inference.detectors import Detector
+from posedy.inference.detectors import CleanedDetector, Detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
 from posedy.inference.video.appearance import limb_colours
@@ -79,7 +79,7 @@ class PoseTracker:
 
     Args:
         estimator: of the poses.
-        detector: of the persons.
+        detector: of the persons; its boxes are cleaned as by `PoseEstimator`.
         every: N; 1 asks the detector always.
         smooth: whether keypoints are smoothed over time.
         threshold: keypoints with scores over it are confident.
@@ -97,7 +97,7 @@ class PoseTracker:
     ) -> None:
         if every < 1:
             raise ValueError(f"the detector is asked at every N-th frame, N from 1, got {every}")
-        self._estimator, self._detector, self._every = estimator, detector, every
+        self._estimator, self._detector, self._every = estimator, CleanedDetector(detector), every
         self._threshold, self._box_threshold = threshold, checked_box_threshold(box_threshold)
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
@@ -141,9 +141,9 @@ class PoseTracker:
 
     def _with_detections(self, image_bgr: NDArray[np.uint8], places: _Places) -> _Places:
         """What the detector sees, and the places before that it does not see."""
-        boxes, scores = (np.asarray(found, dtype=np.float32) for found in self._detector.detect(image_bgr))
+        boxes, scores = self._detector.detect(image_bgr)
         sure = scores >= self._box_threshold
-        boxes, scores = boxes.reshape(-1, 4)[sure], scores[sure]
+        boxes, scores = boxes[sure], scores[sure]
         followed = ~_are_seen(places.bodies, boxes) & (places.unseen < _MISSES)
         return _Places(
             np.concatenate([boxes, places.boxes[followed]]),

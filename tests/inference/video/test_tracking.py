@@ -165,3 +165,17 @@ def test_a_detection_without_a_confident_pose_asks_the_detector_at_every_fifth_f
     for step in range(60):
         tracker(FRAME, step / 30)
     assert detector.calls <= 2 + 60 / 5
+
+
+def test_one_bad_box_does_not_end_a_video(estimator, detector, draw_frame) -> None:
+    class Flawed:
+        def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            boxes, scores = detector.detect(image)
+            bad = [[np.nan, 0, 50, 50], [400, 0, 500, 100], [60, 20, 20, 90], [0, 0, 1, 1]]
+            return np.concatenate([bad, boxes]), np.concatenate([np.full(4, 0.9), scores])
+
+    tracker = PoseTracker(estimator, Flawed(), every=2)
+    with pytest.warns(UserWarning, match="Flawed") as caught:
+        ids = [tracker(draw_frame([(20 + step, 30)]), step / 30).ids.tolist() for step in range(6)]
+    assert ids == [[1]] * 6
+    assert len(caught) == 1
