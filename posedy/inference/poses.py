@@ -1,5 +1,7 @@
 """The poses of one image."""
 
+import csv
+import io
 import os
 from dataclasses import dataclass
 from typing import Any, overload
@@ -70,12 +72,15 @@ class Poses:
         ]
 
     def to_csv(self) -> str:
-        """The poses as a table in CSV, a line for each keypoint of each person: pixels to 0.01, scores to 0.0001."""
-        lines = ["person,person_score,keypoint,x,y,score"]
+        """The poses as a table in CSV, a row for each keypoint of each person: pixels to 0.01, scores to 0.0001.
+
+        Rows end with a line feed; keypoint names with commas, quotes or line breaks are quoted.
+        """
+        rows: list[tuple[Any, ...]] = [("person", "person_score", "keypoint", "x", "y", "score")]
         for number, record in enumerate(self.to_records()):
             for name, point in record["keypoints"].items():
-                lines.append(f"{number},{record['score']},{name},{point['x']},{point['y']},{point['score']}")
-        return "\n".join(lines) + "\n"
+                rows.append((number, record["score"], name, point["x"], point["y"], point["score"]))
+        return "".join(map(_csv_row, rows))
 
     @overload
     def draw(
@@ -121,3 +126,10 @@ class Poses:
         frames = self.boxes if boxes else None
         drawn = draw_poses(to_rgb(image, order), self.keypoints, self.scores, self.skeleton, frames, threshold)
         return from_rgb(drawn, image, order)
+
+
+def _csv_row(fields: tuple[Any, ...]) -> str:
+    buffer = io.StringIO(newline="")
+    # with "\n" as the end of rows, Python before 3.13 would not quote a carriage return
+    csv.writer(buffer, lineterminator="\r\n").writerow(fields)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"

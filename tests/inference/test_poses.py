@@ -61,6 +61,14 @@ def test_csv_has_a_line_for_each_keypoint(poses: Poses) -> None:
     assert no_poses().to_csv() == "person,person_score,keypoint,x,y,score\n"
 
 
+def test_csv_quotes_the_names_of_keypoints(poses: Poses) -> None:
+    names = ("left, upper", 'the "tip"', "two\nlines", "carriage\rreturn", *COCO17.keypoints[4:])
+    text = replace(poses, skeleton=replace(COCO17, keypoints=names)).to_csv()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["keypoint"] for row in rows] == list(names) * 3
+    assert [row["score"] for row in rows] == [row["score"] for row in csv.DictReader(io.StringIO(poses.to_csv()))]
+
+
 def test_records_name_the_keypoints(poses: Poses) -> None:
     records = json.loads(json.dumps(poses.to_records()))
     assert len(records) == 3
