@@ -103,8 +103,6 @@ def read_detections(path: Path | str, persons: CocoPersons, score_threshold: flo
 def _load(path: Path) -> list[dict[str, Any]]:
     try:
         entries = load_json(path)
-    except OSError:
-        raise
     except ValueError as error:
         raise CocoFileError(f"{path} is not JSON ({error}); fetch or write it again") from error
     if not isinstance(entries, list):

@@ -152,8 +152,6 @@ def named_images(annotations: Path) -> tuple[dict[str, int | str], dict[str, tup
 def _load(path: Path) -> Any:
     try:
         return load_json(path)
-    except OSError:
-        raise
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
