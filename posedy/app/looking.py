@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.drawing import draw_poses
 from posedy.files import write_json_atomically
 from posedy.inference.box_threshold import BOX_THRESHOLD
 from posedy.inference.detectors import CleanedDetector, Detector, TorchvisionDetector, WholeImage
@@ -64,7 +63,7 @@ class Looker:
         began = time.perf_counter()
         poses = self._estimator(model, flip=True)(image, *self._boxes(image, persons), channels="rgb")
         seconds = time.perf_counter() - began
-        drawn = draw_poses(image, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold)
+        drawn = poses.draw(image, threshold)
         height, width = image.shape[:2]
         file = self._file("keypoints.json")
         record = {"file": Path(path).name, "width": width, "height": height, "persons": poses.to_records()}
@@ -97,7 +96,7 @@ class Looker:
             state = CameraState(PoseTracker(self._estimator(model, flip=False), self._named(persons)), (model, persons))
         if now > state.last:
             found = state.tracker(rgb_to_bgr(image), now).poses
-            image = draw_poses(image, found.keypoints, found.scores, found.skeleton, threshold=threshold)
+            image = found.draw(image, threshold, channels="rgb")
             state.last = now
         return image, state
 
@@ -120,8 +119,8 @@ class Looker:
             return WholeImage()
         with self._lock:
             if self._detector is None:
-                found_by = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
-                self._detector = CleanedDetector(found_by)
+                torchvision = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
+                self._detector = CleanedDetector(torchvision)
             return self._detector
 
     def _boxes(self, image: NDArray[np.uint8], persons: str) -> tuple[NDArray, NDArray]:
