@@ -2,15 +2,19 @@
 
 import argparse
 import dataclasses
+import logging
 import os
 import sys
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import posedy
 from posedy.benchmark.command_line import add_benchmark
+from posedy.error_report import describe_error
 from posedy.json_option import add_json, write_json
 from posedy.report.command_line import add_compare, add_eval, add_report
 
@@ -32,30 +36,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     previous_form = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"posedy {parsed.command}: warning: {message}\n"
     try:
-        return parsed.run(parsed)
-    except (ValueError, OSError, ArithmeticError) as error:
-        rank = os.environ.get("RANK", "0")  # of several processes each says which it is
-        process = f" (process {rank})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        print(f"posedy {parsed.command}{process}: {_message(error)}", file=sys.stderr)
-        return 1
+        with _debug_messages(parsed.debug):
+            return parsed.run(parsed)
     except KeyboardInterrupt:
         print(f"posedy {parsed.command}: stopped", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if parsed.debug:
+            traceback.print_exception(error)
+        rank = os.environ.get("RANK", "0")  # of several processes each says which it is
+        process = f" (process {rank})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"posedy {parsed.command}{process}: {describe_error(error, parsed.debug)}", file=sys.stderr)
         return 1
     finally:
         warnings.formatwarning = previous_form
 
 
-def _message(error: Exception) -> str:
-    """What an error says; of one that comes from a worker process, the last line, which is the error itself."""
-    text = str(error)
-    if "Original Traceback" in text:
-        return text.strip().splitlines()[-1].partition(": ")[2]
-    return text
+@contextmanager
+def _debug_messages(shown: bool) -> Iterator[None]:
+    """Shows the debug messages of posedy's loggers on standard error for the time of the block, if asked to."""
+    logger = logging.getLogger("posedy")
+    level, handler = logger.level, logging.StreamHandler()
+    if shown:
+        handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser with --debug. The parsers of its commands are of this class too, so it may follow the command."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # without a default, which would replace what stands before the command
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error, and debug messages",
+        )
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it returns has `run`, which does the work."""
-    parser = argparse.ArgumentParser(prog="posedy", description="Human pose estimation with dynamic convolution.")
+    parser = _Parser(prog="posedy", description="Human pose estimation with dynamic convolution.")
+    parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"posedy {posedy.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (

@@ -180,6 +180,7 @@ def test_bad_input_gives_one_message_and_status_1(
     assert captured.err.startswith(f"posedy {command[0]}: ")
     assert words in captured.err
     assert "Traceback" not in captured.err
+    assert "--debug" not in captured.err
     assert list(tmp_path.iterdir()) == []
 
 

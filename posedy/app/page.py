@@ -102,15 +102,18 @@ def serve(looker: Looker, host: str, port: int) -> gr.Blocks:
         OSError: if the port is taken.
     """
     page = make_page(looker)
-    page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        max_file_size=LARGEST_FILE,
-        footer_links=[],
-        quiet=True,
-        prevent_thread_lock=True,
-    )
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            max_file_size=LARGEST_FILE,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise OSError(f"cannot serve the page at {host}:{port} ({error}): choose another --port or --host") from error
     return page
 
 

@@ -30,6 +30,7 @@ def test_it_says_where_the_page_is_once_it_is_there(model: str, tmp_path: Path) 
         assert refused.returncode == 1
         assert str(port) in refused.stderr
         assert "Traceback" not in refused.stderr + refused.stdout
+        assert "--debug" not in refused.stderr
         assert "shows the page" not in refused.stdout
     # what a shell runs in the background ignores Ctrl-C, and so would the page
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
