@@ -193,6 +193,33 @@ def test_wrong_usage_exits_with_2(command: list[str]) -> None:
     assert caught.value.code == 2
 
 
+SHOW_HELP = """
+import argparse, sys
+from posedy.cli import main, make_parser
+
+def commands(parser):
+    yield []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, subparser in action.choices.items():
+                yield from ([name, *words] for words in commands(subparser))
+
+HEAVY = {"torch", "torchvision", "numpy", "cv2", "pandas", "matplotlib", "albumentations"}
+for words in commands(make_parser()):
+    try:
+        main([*words, "--help"])
+    except SystemExit as ended:
+        print("status", ended.code, sorted(HEAVY & sys.modules.keys()), *words)
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    printed = subprocess.run([sys.executable, "-c", SHOW_HELP], capture_output=True, text=True, check=True).stdout
+    ended = [line for line in printed.splitlines() if line.startswith("status")]
+    assert {"status 0 []", "status 0 [] train", "status 0 [] export", "status 0 [] benchmark data"} <= set(ended)
+    assert [line for line in ended if not line.startswith("status 0 []")] == []
+
+
 @pytest.mark.parametrize("tool", ["train", "test", "demo"])
 def test_tools_are_the_same_entry_points(tool: str) -> None:
     command = [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), "--help"]
