@@ -8,6 +8,7 @@ And files that are read, or cannot be, in words.
 import errno
 import json
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -37,14 +38,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         return
     suffix, path = path.suffix, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = _new_file(path.parent, path.stem, suffix)
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)  # safetensors, for one, puts a file of its own there, for its owner alone
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,8 +76,7 @@ def check_can_write(path: str | Path) -> None:
         # a part of the path that is a file ends the search too, and refuses the trial
         folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.exists())
         # under the name that `replacing` gives it, which is longer than the file's own
-        with tempfile.NamedTemporaryFile(prefix=f".{path.stem}-", suffix=path.suffix, dir=folder):
-            pass
+        _new_file(folder, path.stem, path.suffix).unlink()
     except OSError as error:
         raise type(error)(f"{path} cannot be written ({error.strerror}): choose another file") from error
 
@@ -122,8 +121,11 @@ def _poured_into(path: Path) -> Iterator[Path]:
             shutil.copyfileobj(content, target)
 
 
-def _umask() -> int:
-    """The process's file-mode mask; reading it means setting it for a moment."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _new_file(folder: Path, stem: str, suffix: str) -> Path:
+    """Creates an empty temporary file with the permissions that `open` gives: the system applies the umask.
+
+    Those of `tempfile` are for its owner alone, and reading the umask to change them would set it in all threads.
+    """
+    path = folder / f".{stem}-{secrets.token_hex(4)}{suffix}"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return path

@@ -1,9 +1,11 @@
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -70,17 +72,61 @@ def test_kill_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
+@pytest.fixture
+def umask():
+    """Sets the umask for the time of a test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_mode_follows_the_umask(tmp_path, umask, mode):
-    before = os.umask(umask)
-    try:
-        write_bytes_atomically(tmp_path / "file", b"")
-        after = os.umask(umask)
-    finally:
-        os.umask(before)
-    assert after == umask
-    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_permissions_that_open_gives(tmp_path, umask, mask, expected):
+    umask(mask)
+    write_bytes_atomically(tmp_path / "file", b"")
+    (tmp_path / "opened").open("w").close()
+    assert mode(tmp_path / "file") == mode(tmp_path / "opened") == expected
+    assert umask(mask) == mask
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_a_file_has_these_permissions_too_if_a_library_replaces_the_temporary_file(tmp_path, umask):
+    with replacing(tmp_path / "file") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    assert mode(tmp_path / "file") == 0o644
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_files_of_other_threads_keep_their_permissions_during_a_write(tmp_path, umask, monkeypatch):
+    def slow_umask(mask):
+        before = umask(mask)
+        time.sleep(0.1)  # a change of the umask would be in force while the other thread creates files
+        return before
+
+    monkeypatch.setattr(os, "umask", slow_umask)
+    done, modes = threading.Event(), set()
+
+    def create_files():
+        for number in itertools.count():
+            path = tmp_path / f"other-{number}"
+            path.open("w").close()
+            modes.add(mode(path))
+            if done.wait(0.001):
+                return
+
+    thread = threading.Thread(target=create_files)
+    thread.start()
+    for number in range(3):
+        write_bytes_atomically(tmp_path / f"file-{number}", b"")
+    done.set()
+    thread.join()
+    assert modes == {0o644}
 
 
 def test_a_folder_is_not_replaced(tmp_path):
