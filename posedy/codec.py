@@ -28,6 +28,11 @@ Coding = Literal["paper", "unbiased"]
 _SMALLEST_HEAT = 1e-10  # what is not positive has no logarithm
 
 
+def default_sigma(heatmap_height: int) -> float:
+    """The standard deviation of a target in heatmap pixels if none is given: 2 at height 64, and in proportion."""
+    return heatmap_height / 32
+
+
 @dataclass(frozen=True)
 class HeatmapCodec:
     """The paper's coding of keypoints as heatmaps.
@@ -65,7 +70,7 @@ class HeatmapCodec:
     @property
     def target_sigma(self) -> float:
         """Standard deviation of a target in cells."""
-        return self.sigma if self.sigma is not None else self.input_size[1] / 128
+        return self.sigma if self.sigma is not None else default_sigma(self.heatmap_size[1])
 
     def encode(self, keypoints: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
         """Draws the targets of keypoints.

@@ -105,6 +105,7 @@ _OPTIONS_ELSEWHERE = {
     "input_size": "it is model.input_size",
     "temperature": "it is train.temperature",
     "coding": "it is model.coding",
+    "sigma": "it is model.sigma",
     "num_keypoints": "the annotation file has the keypoints",
     "skeleton": "the annotation file has the keypoints",
 }
@@ -128,7 +129,8 @@ class ModelConfig(_Section):
     neither, and decodes where a target matches best (Huang et al., CVPR 2020; Zhang et al., CVPR 2020), which should
     help most where crops are small or heatmaps unsure. A network keeps the coding that it was trained with."""
     sigma: float | None = Field(None, gt=0)
-    """Standard deviation of the targets in cells; None is 2 at 256 pixels of height, and in proportion."""
+    """Standard deviation of the targets in heatmap pixels; None is 2 at 256 pixels of height, and in proportion. A
+    network keeps the sigma that it was trained with."""
     weights: Path | None = None
     """What to start from: a checkpoint or .safetensors file of the same network or of its static or dynamic twin (with
     other keypoints only the layer of the heatmaps is fresh), or ImageNet weights of torchvision's or timm's MobileNetV2
@@ -237,7 +239,7 @@ class TrainConfig(_Section):
     teacher: Path | None = None
     """A trained network to learn from beside the labels (a checkpoint, a .safetensors file or a shipped network's
     name): its heatmaps are mixed into the targets. It may be of any architecture, but must have this one's keypoints,
-    `model.output`, `model.coding` and `model.input_size`."""
+    `model.output`, `model.coding`, `model.sigma` and `model.input_size`."""
     teacher_weight: float = Field(0.5, gt=0, le=1)
     """The teacher's share of the targets."""
     cuda_graph: bool = False

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from posedy.codec import HeatmapCodec, make_codec
+from posedy.codec import HeatmapCodec
 from posedy.deploy.export_layers import Batch, exportable
 from posedy.deploy.graph_file import METADATA_KEY, GraphInfo
 from posedy.deploy.half import halve_weights
@@ -152,7 +152,7 @@ class _Keypoints(nn.Module):
 
 
 def _graph_module(net: PoseNet, with_decoding: bool, flip: bool) -> _Heatmaps | _Keypoints:
-    return _Keypoints(net, make_codec(net.coding, net.input_size), flip) if with_decoding else _Heatmaps(net)
+    return _Keypoints(net, net.codec, flip) if with_decoding else _Heatmaps(net)
 
 
 def _exportable(reference: _Heatmaps | _Keypoints, batch: Batch) -> _Heatmaps | _Keypoints:

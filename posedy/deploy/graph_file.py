@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from posedy.codec import Coding, make_codec
+from posedy.codec import Coding, HeatmapCodec, make_codec
 from posedy.deploy.export_layers import Batch
 from posedy.deploy.packages import require
 from posedy.deploy.runtimes import RUNTIMES, GraphRunner, Runtime, graph_device, make_runner
@@ -56,6 +56,11 @@ class GraphInfo:
         return self.record["options"].get("coding", "paper")
 
     @property
+    def codec(self) -> HeatmapCodec:
+        """The codec of its heatmaps; files without a sigma have the default."""
+        return make_codec(self.coding, self.input_size, self.record["options"].get("sigma"))
+
+    @property
     def num_keypoints(self) -> int:
         """The number K of keypoints."""
         return int(self.record["options"]["num_keypoints"])
@@ -77,7 +82,7 @@ class GraphInfo:
             KeyError, TypeError, ValueError: if it is not what `to_json` writes.
         """
         info = cls(**json.loads(text))
-        make_codec(info.coding, info.input_size)  # refuses what it does not know
+        _ = info.codec  # raises if coding, input size or sigma are invalid
         skeleton = info.skeleton
         if skeleton is not None and skeleton.num_keypoints != info.num_keypoints:
             raise ValueError(f"{info.num_keypoints} keypoints, but a skeleton of {skeleton.num_keypoints}")

@@ -19,6 +19,7 @@ class HeatmapGraph:
         num_keypoints: the number K of keypoints.
         input_size: (width, height) of the crops, which cannot be others.
         skeleton: the meaning of the keypoints, if it is known.
+        codec: of the heatmaps.
     """
 
     def __init__(self, runner: GraphRunner, info: GraphInfo) -> None:
@@ -28,6 +29,7 @@ class HeatmapGraph:
         self.num_keypoints = info.num_keypoints
         self.input_size = info.input_size
         self.skeleton: Skeleton | None = info.skeleton
+        self.codec = info.codec
 
     def __call__(self, images: Tensor) -> Tensor:
         """Heatmaps of normalised crops."""

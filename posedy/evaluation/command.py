@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import torch
 
-from posedy.codec import make_codec
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.detections import Detections, read_detections
@@ -115,7 +114,7 @@ def run_test(
         net: on the device.
         persons: what `read_val_set` read.
         boxes: the same; None is the ground truth's.
-        config: the coding of heatmaps and the protocol.
+        config: the size of crops and the protocol.
         device: of the network.
         truth: the annotation file for COCOeval, if it has been read already.
     """
@@ -123,7 +122,7 @@ def run_test(
         net,
         persons,
         boxes,
-        make_codec(config.model.coding, config.model.input_size, config.model.sigma),
+        dataclasses.replace(net.codec, input_size=config.model.input_size),
         config.eval,
         device=device,
         workers=config.train.workers if config.train.workers is not None else default_workers(),

@@ -1,5 +1,6 @@
 """What is tested: a network from a checkpoint, or a graph that was exported of one."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from posedy.codec import HeatmapCodec, make_codec
 from posedy.config import Config
 from posedy.device import choose_device
 from posedy.models.pose_net import PoseNet
@@ -36,6 +38,10 @@ class TestedNetwork(Protocol):
     @property
     def skeleton(self) -> Skeleton | None:
         """The meaning of the keypoints, if it is known."""
+
+    @property
+    def codec(self) -> HeatmapCodec:
+        """The codec of its heatmaps."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Heatmaps."""
@@ -88,6 +94,9 @@ def _check_configured(config: Config, net: TestedNetwork, checkpoint: Path) -> N
     model = config.model
     asked = {"num_kernels": model.num_kernels, "output": model.output, "coding": model.coding, **model.options}
     held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
+    # a sigma that is not given equals the default of the configured input size
+    asked["sigma"] = make_codec(model.coding, model.input_size, model.sigma).target_sigma
+    held["sigma"] = dataclasses.replace(net.codec, input_size=model.input_size).target_sigma
     for name in sorted(asked.keys() | held.keys()):
         if asked.get(name) != held.get(name):
             raise ValueError(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posedy.codec import make_codec
 from posedy.deploy.fusing import fuse
 from posedy.device import choose_device
 from posedy.models.pose_net import PoseNet
@@ -78,7 +77,7 @@ class NetworkPredictor:
         self._flip_permutation = _flip_permutation(net.skeleton) if flip else None
         # fused networks were not measured on GPUs
         self._net = fuse(net).to(device) if device.type == "cpu" else net.eval().to(device)
-        self._codec = make_codec(net.coding, net.input_size)
+        self._codec = net.codec
 
     def __call__(self, crops: NDArray[np.uint8]) -> Keypoints:
         """Keypoints and scores of crops."""
@@ -96,7 +95,7 @@ class HeatmapGraphPredictor:
         self.skeleton = _known(info.skeleton, info.num_keypoints)
         self._flip_permutation = _flip_permutation(info.skeleton) if flip else None
         self._heatmaps = HeatmapGraph(runner, info)
-        self._codec = make_codec(info.coding, info.input_size)
+        self._codec = info.codec
 
     def __call__(self, crops: NDArray[np.uint8]) -> Keypoints:
         """Keypoints and scores of crops."""

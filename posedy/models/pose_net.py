@@ -1,13 +1,13 @@
 """The pose network: a backbone, a head, and what makes heatmaps of the head's maps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from posedy.codec import Coding
+from posedy.codec import Coding, HeatmapCodec, default_sigma, make_codec
 from posedy.models.blocks import Backbone
 from posedy.models.heads import FPNHead
 from posedy.skeleton import Skeleton
@@ -21,21 +21,28 @@ _LUMA = (0.299, 0.587, 0.114)
 class SpatialSoftmax(nn.Module):
     """Maps as distributions over the cells, scaled so that a perfect heatmap peaks at 1.
 
-        heatmap = 2 pi sigma^2 * softmax(map over its h * w cells),    sigma = h / 32
+        heatmap = 2 pi sigma^2 * softmax(map over its h * w cells)
 
-    A Gaussian target of the codec's default sigma divided by its sum has the peak 1 / (2 pi sigma^2).
+    A Gaussian target of the codec divided by its sum has the peak 1 / (2 pi sigma^2).
+
+    Args:
+        sigma: standard deviation of a target in heatmap pixels; None is the codec's default for the height of the maps.
     """
+
+    def __init__(self, sigma: float | None = None) -> None:
+        super().__init__()
+        self.sigma = sigma
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, K, h, w) maps -> (N, K, h, w) float32 heatmaps."""
-        sigma = maps.shape[-2] / 32
+        sigma = self.sigma if self.sigma is not None else default_sigma(maps.shape[-2])
         return (2 * math.pi * sigma**2) * maps.float().flatten(2).softmax(dim=-1).reshape(maps.shape)
 
 
-_OUTPUTS: dict[HeatmapOutput, type[nn.Module]] = {
-    "linear": nn.Identity,
+_OUTPUTS: dict[HeatmapOutput, Callable[[float | None], nn.Module]] = {
+    "linear": lambda sigma: nn.Identity(),
     "softmax": SpatialSoftmax,
-    "sigmoid": nn.Sigmoid,
+    "sigmoid": lambda sigma: nn.Sigmoid(),
 }
 
 
@@ -65,11 +72,11 @@ class PoseNet(nn.Module):
         self.backbone = backbone
         self.head = head
         self._reads_pyramid = isinstance(head, FPNHead)
-        self.output = _OUTPUTS[options["output"]]()
         self.name = name
         self.skeleton = skeleton
         self.input_size = input_size
         self.options = dict(options)
+        self.output = _OUTPUTS[options["output"]](self.sigma)
 
     @property
     def num_keypoints(self) -> int:
@@ -80,6 +87,16 @@ class PoseNet(nn.Module):
     def coding(self) -> Coding:
         """How its heatmaps are decoded."""
         return self.options.get("coding", "paper")
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of its targets in heatmap pixels; None is the codec's default."""
+        return self.options.get("sigma")
+
+    @property
+    def codec(self) -> HeatmapCodec:
+        """The codec of its heatmaps, for crops of its input size."""
+        return make_codec(self.coding, self.input_size, self.sigma)
 
     @property
     def in_channels(self) -> int:

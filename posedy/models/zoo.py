@@ -131,6 +131,7 @@ def create_model(
     temperature: float = 30.0,
     output: HeatmapOutput = "linear",
     coding: Coding = "paper",
+    sigma: float | None = None,
     input_size: tuple[int, int] = (192, 256),
     skeleton: Skeleton | None = None,
     **options: Any,
@@ -145,6 +146,8 @@ def create_model(
         output: "linear", the paper's; "softmax": each heatmap a distribution over its cells, for cross-entropy; or
             "sigmoid": each cell a probability, for binary cross-entropy.
         coding: "paper" or "unbiased", of its heatmaps; kept with the network for those who decode them.
+        sigma: standard deviation of its targets in heatmap pixels, kept with the network like the coding; None is 2 for
+            crops of 256 pixels in height, and in proportion.
         input_size: (width, height) of the crops; kept with the network for those who use it.
         skeleton: the meaning of the keypoints; COCO's when there are 17.
         options: of the architecture, `list_options(name)` has those of a network:
@@ -161,7 +164,7 @@ def create_model(
     _check_name(name, list_models())
     _check_options(name, options)
     _check_at_least_one(num_keypoints=num_keypoints, num_kernels=num_kernels)
-    make_codec(coding, input_size)  # refuses what it does not know
+    make_codec(coding, input_size, sigma)  # refuses what it does not know
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output is one of {list(get_args(HeatmapOutput))}, got {output!r}")
     if not isinstance(skeleton, Skeleton | None):
@@ -183,6 +186,7 @@ def create_model(
         "num_kernels": num_kernels,
         "output": output,
         "coding": coding,
+        "sigma": sigma,
         **options,
     }
     return PoseNet(backbone, head, name=name, skeleton=skeleton, input_size=input_size, options=record)

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from posedy.codec import make_codec
 from posedy.config import Config
 from posedy.data.dataset import Draw
 from posedy.data.loading import Batch, CropLoader
@@ -73,7 +72,6 @@ class Trainer:
         self.run = run
         self.progress = progress and self.processes.is_main
         self.workers = config.train.workers if config.train.workers is not None else default_workers()
-        self.codec = make_codec(config.model.coding, config.model.input_size, config.model.sigma)
         self.state = RunState()
         with self.processes.all_or_none():
             self.data = read_training_data(config, self.say)
@@ -103,7 +101,7 @@ class Trainer:
                 )
         if config.train.sync_batch_norm:
             net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        self.net = net
+        self.net, self.codec = net, net.codec
         if self.average is not None:
             self.average.net.to(self.processes.device)
         step = GraphedStep if config.train.cuda_graph else TrainingStep

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from posedy.codec import make_codec
 from posedy.config import Config, KeypointSet
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.dataset import TrainingCrops
@@ -54,8 +53,7 @@ def read_training_data(config: Config, say: Say) -> TrainingData:
         return persons
 
     sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
-    codec = make_codec(config.model.coding, config.model.input_size, config.model.sigma)
-    crops = TrainingCrops(sets, codec.input_size, config.augment, config.eval.padding, config.train.seed)
+    crops = TrainingCrops(sets, config.model.input_size, config.augment, config.eval.padding, config.train.seed)
     val = read(config.data.val_set)
     if val.skeleton.keypoints != crops.skeleton.keypoints:
         raise ValueError(
@@ -92,6 +90,7 @@ def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | 
         temperature=config.train.temperature.start,
         output=model.output,
         coding=model.coding,
+        sigma=model.sigma,
         input_size=model.input_size,
         skeleton=skeleton,
         **model.options,

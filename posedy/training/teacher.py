@@ -55,6 +55,7 @@ def load_teacher(config: Config, student: PoseNet, processes: Processes) -> Teac
         for what, theirs, ours in (
             ("output", net.options["output"], student.options["output"]),
             ("coding", net.coding, student.coding),
+            ("sigma", net.codec.target_sigma, student.codec.target_sigma),
             ("input_size", net.input_size, student.input_size),
             ("keypoints", _keypoints(net), _keypoints(student)),
         )

@@ -9,11 +9,12 @@ import onnx
 import pytest
 import torch
 
-from posedy.codec import make_codec
+from posedy.codec import UnbiasedCodec
 from posedy.deploy import export, packages
 from posedy.deploy.export import HALF_TOLERANCE, export_onnx
 from posedy.deploy.graph_file import read_graph
 from posedy.deploy.runtimes import make_runner
+from posedy.inference.predictors import make_predictor
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model, list_models
@@ -80,7 +81,7 @@ def test_options_of_networks(tmp_path: Path, options: dict, batch: str | int) ->
 @pytest.mark.slow
 def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
-    codec, flip = make_codec(net.coding, net.input_size), net.skeleton.flip_permutation
+    codec, flip = net.codec, net.skeleton.flip_permutation
     keypoints, scores = make_runner(decoding.read_bytes(), "free", "onnxruntime", threads=1)(crops)
     expected, expected_scores = predict_keypoints(net, crops, codec, flip)
     np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-4 * np.abs(expected_scores).max())
@@ -92,10 +93,22 @@ def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -
     assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["crops", "keypoints", "scores"]
 
 
+@pytest.mark.parametrize("with_decoding", [False, True])
+def test_graphs_decode_with_the_sigma_of_the_network(tmp_path: Path, with_decoding: bool) -> None:
+    torch.manual_seed(0)
+    net = create_model("mobilenetv2_035-bneck", coding="unbiased", sigma=3, input_size=(64, 64)).eval()
+    torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
+    export_onnx(net, tmp_path / "x.onnx", with_decoding=with_decoding)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    expected, _ = predict_keypoints(net, crops, UnbiasedCodec((64, 64), 3), net.skeleton.flip_permutation)
+    keypoints, _ = make_predictor(tmp_path / "x.onnx", "cpu", flip=True)(crops)
+    assert (np.abs(keypoints - expected).max(axis=-1) < 1e-2).mean() > 0.9
+
+
 def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path) -> None:
     model, info = read_graph(free)
     assert info.record == json.loads(json.dumps(network_record(net)))
-    assert (info.skeleton, info.input_size, info.coding) == (net.skeleton, net.input_size, net.coding)
+    assert (info.skeleton, info.input_size, info.codec) == (net.skeleton, net.input_size, net.codec)
     assert (info.batch, info.decodes, info.flip, info.half, info.temperature) == (
         "free",
         False,

@@ -73,6 +73,8 @@ def test_a_network_of_other_options_is_refused(tmp_path: Path) -> None:
         ("model.num_kernels=4", "num_kernels=2, the configuration says 4"),
         ("model.options.depth=1", "depth=0.5, the configuration says 1"),
         ("model.options.attention=sigmoid", "attention=default, the configuration says sigmoid"),
+        ("model.sigma=3", r"sigma=2\.0, the configuration says 3\.0"),
     ):
         with pytest.raises(ValueError, match=words):
             load_configured_network(load_config(None, [*settings, wrong]), path)
+    assert load_configured_network(load_config(None, [*settings, "model.sigma=2"]), path).sigma is None

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import Coding, make_codec
 from posedy.config import EvalConfig
 from posedy.data.coco import read_coco
 from posedy.data.dataset import BoxCrops
@@ -15,15 +16,17 @@ from posedy.inference.estimator import PoseEstimator
 from posedy.models.zoo import create_model
 
 
-def test_estimator_and_tester_agree(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("coding", "sigma"), [("paper", None), ("unbiased", 2.5)])
+def test_estimator_and_tester_agree(tmp_path: Path, coding: Coding, sigma: float | None) -> None:
     root = tmp_path / "set"
     draw_dataset(root, 1, 3, seed=4, processes=1)
     persons = read_coco(root / "annotations/person_keypoints_val2017.json", root / "val2017")
     torch.manual_seed(0)
-    net = create_model("dy_mobilenetv2_035-bneck", input_size=(64, 96)).eval()
+    net = create_model("dy_mobilenetv2_035-bneck", coding=coding, sigma=sigma, input_size=(64, 96)).eval()
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
+    codec = make_codec(coding, net.input_size, sigma)
     crops = BoxCrops(persons, persons.image_index, persons.boxes, net.input_size, 1.25)
-    _, tested, tested_scores = predict_crops(net, crops, HeatmapCodec(net.input_size), EvalConfig(batch_size=1))
+    _, tested, tested_scores = predict_crops(net, crops, codec, EvalConfig(batch_size=1))
     estimator = PoseEstimator(net, device="cpu", batch_size=1)
     for index in np.unique(persons.image_index):
         of_image = persons.image_index == index

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codec import HeatmapCodec, UnbiasedCodec
 from posedy.models.dynamic_conv import KernelAttention
 from posedy.models.pose_net import SpatialSoftmax
 from posedy.models.zoo import create_model
@@ -32,6 +32,19 @@ def test_softmax_of_a_perfect_map_is_the_codecs_target(input_size):
     # The target's sum over cells is 2 pi sigma^2 but for the tails beyond 3 sigma, 0.3 % of it in each direction.
     torch.testing.assert_close(heatmaps, targets, rtol=0, atol=0.02)
     assert heatmaps.max() == pytest.approx(1, abs=0.02)
+
+
+def test_softmax_of_a_given_sigma_is_the_codecs_target_of_that_sigma():
+    net = create_model("mobilenetv2_035-bneck", output="softmax", sigma=3, input_size=(96, 128))
+    targets, _ = net.codec.encode(torch.tensor([[[48.0, 64.0]]]), torch.ones(1, 1))
+    heatmaps = net.output(targets.log().clamp(min=-1000))
+    torch.testing.assert_close(heatmaps, targets, rtol=0, atol=0.02)
+
+
+def test_codec_has_the_networks_coding_size_and_sigma():
+    assert create_model("mobilenetv2_035-bneck").codec == HeatmapCodec((192, 256))
+    net = create_model("mobilenetv2_035-bneck", coding="unbiased", sigma=1.5, input_size=(64, 96))
+    assert net.codec == UnbiasedCodec((64, 96), 1.5)
 
 
 def test_softmax_is_float32_under_autocast():

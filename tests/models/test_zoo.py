@@ -208,6 +208,7 @@ def test_a_custom_skeleton():
         ({"input_size": (100, 256)}, "divisible by 32"),
         ({"input_size": (192,)}, "divisible by 32"),
         ({"input_size": 64}, "divisible by 32"),
+        ({"sigma": 0}, "sigma"),
         ({"num_keypoints": 2.0}, "num_keypoints is a whole number, got 2.0"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
         ({"in_channels": True}, "in_channels is a whole number, got True"),

@@ -24,6 +24,14 @@ def test_weights_of_another_temperature_are_told_of(tmp_path: Path, begins: floa
     assert (told in "\n".join(said)) is warns
 
 
+def test_the_network_keeps_the_configured_sigma(tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    save_weights(posedy.create_model(NAME, sigma=1), weights)
+    net = build_network(load_config(None, [f"model.name={NAME}", "model.sigma=3"]), COCO17, print, weights)
+    assert net.codec.target_sigma == 3
+    assert net.state_dict().keys() == posedy.create_model(NAME).state_dict().keys()
+
+
 def test_a_static_start_has_no_temperature_to_keep(tmp_path: Path) -> None:
     weights = tmp_path / "static.safetensors"
     save_weights(posedy.create_model(NAME.removeprefix("dy_")), weights)

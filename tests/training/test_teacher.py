@@ -76,11 +76,18 @@ def test_the_teacher_is_loaded_from_a_file_of_any_architecture(tmp_path: Path) -
     assert load_teacher(Config(), network(), Processes(config.train)) is None
 
 
+def test_a_sigma_that_equals_the_default_is_no_difference(tmp_path: Path) -> None:
+    save_weights(network(sigma=0.5), tmp_path / "teacher.safetensors")
+    config = Config.model_validate({"train": {"teacher": tmp_path / "teacher.safetensors"}})
+    assert load_teacher(config, network(), Processes(config.train)) is not None
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         ({"output": "linear"}, "output linear in the file, softmax in the configuration"),
         ({"coding": "paper"}, "coding paper in the file"),
+        ({"sigma": 3}, "sigma 3 in the file, 0.5 in the configuration"),
         ({"input_size": (64, 64)}, "input_size \\(64, 64\\) in the file"),
         ({"skeleton": Skeleton(("a", "b"), (), (), (0.1, 0.1)), "num_keypoints": 2}, "keypoints \\('a', 'b'\\)"),
     ],

@@ -34,7 +34,8 @@ WRITERS = {".pt": write_pt, ".safetensors": save_weights}
 
 @pytest.fixture(scope="module")
 def net(perturb: Callable[..., PoseNet]) -> PoseNet:
-    made = create_model(NAME, 3, 2, output="softmax", coding="unbiased", input_size=(64, 96), skeleton=SKELETON)
+    options = {"output": "softmax", "coding": "unbiased", "sigma": 1.5}
+    made = create_model(NAME, 3, 2, **options, input_size=(64, 96), skeleton=SKELETON)
     perturb(made, X)
     set_temperature(made, 12.5)
     return made
@@ -48,12 +49,19 @@ def test_round_trip(net, suffix, tmp_path):
     assert not loaded.training
     assert (loaded.name, loaded.skeleton, loaded.input_size, loaded.options) == (
         *(NAME, SKELETON, (64, 96)),
-        {"num_keypoints": 3, "num_kernels": 2, "output": "softmax", "coding": "unbiased"},
+        {"num_keypoints": 3, "num_kernels": 2, "output": "softmax", "coding": "unbiased", "sigma": 1.5},
     )
     temperatures = [value for key, value in loaded.state_dict().items() if key.endswith("temperature")]
     assert len(temperatures) == 50
     assert all(value == 12.5 for value in temperatures)
     torch.testing.assert_close(loaded(X), net(X), rtol=0, atol=0)
+
+
+def test_files_without_a_sigma_have_the_default(tmp_path):
+    state = network_state(create_model(NAME, sigma=3))
+    del state["record"]["options"]["sigma"]
+    torch.save({"network": state}, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt").codec.target_sigma == 2
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
