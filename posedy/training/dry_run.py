@@ -3,12 +3,10 @@
 import math
 import time
 from dataclasses import dataclass
-from functools import partial
 
 from posedy.data.dataset import BoxCrops
 from posedy.evaluation.tester import predict_crops
 from posedy.memory import peak_memory_mb
-from posedy.models.pose_net import PoseNet
 from posedy.training.loop import Trainer
 from posedy.training.meter import clock
 from posedy.training.schedule import learning_rate
@@ -91,9 +89,9 @@ def rehearse(trainer: Trainer) -> Rehearsal:
     val, net = trainer.data.val, trainer.evaluated_net
     first = slice(0, config.eval.batch_size)
     crops = BoxCrops(val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.eval.padding)
-    forward = partial(PoseNet.forward, net.eval())
     began = time.perf_counter()
-    predict_crops(forward, crops, trainer.codec, config.eval, device=trainer.processes.device)
+    with trainer.training_step.without_autocast():
+        predict_crops(net.eval(), crops, trainer.codec, config.eval, device=trainer.processes.device)
     evaluation_seconds = time.perf_counter() - began
     epochs = config.train.epochs - state.epoch
     if config.train.minutes is not None:

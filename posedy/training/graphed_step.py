@@ -73,8 +73,9 @@ class GraphedStep(TrainingStep):
         images, targets, weights, normaliser = self._inputs
         is_mixed = self.config.precision == "bf16"
         # As torch asks for: a weight that was cast before the recording would stay what it was then.
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed, cache_enabled=False):
-            heatmaps = PoseNet.forward(self.net, images)
+        autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed, cache_enabled=False)
+        with self.without_autocast(), autocast:
+            heatmaps = self.net(images)
         loss = heatmap_loss(heatmaps, targets, weights, self.config.loss, normaliser)
         loss.backward()
         if self.config.clip_gradients is not None:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -273,19 +272,19 @@ class Trainer:
         state, net = self.state, self.evaluated_net
         net.eval()
         self.processes.share_buffers(net)
-        outcome = evaluate_network(
-            # accelerate has put mixed precision into net.forward; numbers are those of float32, as in a test
-            partial(PoseNet.forward, net),
-            self.data.val,
-            None,
-            self.codec,
-            self.config.eval,
-            device=self.processes.device,
-            workers=self.workers,
-            truth=self.data.truth,
-            accelerator=self.processes.accelerator,
-            progress=self.progress,
-        )
+        with self.training_step.without_autocast():  # the metrics are those of float32, as in a test
+            outcome = evaluate_network(
+                net,
+                self.data.val,
+                None,
+                self.codec,
+                self.config.eval,
+                device=self.processes.device,
+                workers=self.workers,
+                truth=self.data.truth,
+                accelerator=self.processes.accelerator,
+                progress=self.progress,
+            )
         state.metrics, state.protocol, state.evaluated_epoch = outcome.metrics, str(outcome.protocol), state.epoch
         self.say(format_metrics(state.metrics, state.protocol))
         state.numbers |= outcome.metrics
@@ -302,7 +301,8 @@ class Trainer:
         draws = [Draw(0, index * len(crops) // _PICTURED) for index in range(_PICTURED)]
         batch = default_collate(crops.__getitems__(draws))
         was_training = net.training
-        heatmaps = PoseNet.forward(net.eval(), normalise_crops(batch["crop"].to(self.processes.device))).float().cpu()
+        with self.training_step.without_autocast():
+            heatmaps = net.eval()(normalise_crops(batch["crop"].to(self.processes.device))).float().cpu()
         net.train(was_training)
         targets, _ = self.codec.encode(batch["keypoints"], batch["labelled"])
         found, scores = self.codec.decode(heatmaps.nan_to_num())

@@ -1,6 +1,7 @@
 """One step of training: batch in, weights changed, loss out."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -52,7 +53,18 @@ class TrainingStep:
         self.config = config
         self.processes = processes
         self.teacher = teacher
+        self._forward = net.forward
         self.wrapped_net, self.optimizer = processes.accelerator.prepare(net, optimizer)
+
+    @contextmanager
+    def without_autocast(self) -> Iterator[None]:
+        """A block in which the network is called without the autocast that accelerate has put into its `forward`."""
+        prepared = self.net.forward
+        vars(self.net)["forward"] = self._forward
+        try:
+            yield
+        finally:
+            vars(self.net)["forward"] = prepared
 
     def begin_epoch(self) -> None:
         """Puts the network into training, but for frozen batch norms and those of frozen parts."""

@@ -12,6 +12,7 @@ from torch import Tensor
 import posedy.training.graphed_step
 from posedy.codec import HeatmapCodec
 from posedy.config import Config, TrainConfig
+from posedy.models.pose_net import PoseNet
 from posedy.models.zoo import create_model
 from posedy.training.checkpoint import LAST
 from posedy.training.ema import WeightAverage
@@ -41,7 +42,16 @@ def batch(size: int, seed: int) -> dict[str, Tensor]:
     }
 
 
-def made(kind: type[TrainingStep], in_channels: int, settings: dict[str, object]) -> TrainingStep:
+class DoubledPoseNet(PoseNet):
+    """A network with a forward of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def made(
+    kind: type[TrainingStep], in_channels: int, settings: dict[str, object], net_class: type[PoseNet] = PoseNet
+) -> TrainingStep:
     torch.manual_seed(0)
     config = TrainConfig.model_validate({"batch_size": 6, **settings})
     output = "softmax" if config.loss == "cross_entropy" else "linear"
@@ -50,6 +60,7 @@ def made(kind: type[TrainingStep], in_channels: int, settings: dict[str, object]
     )
     with torch.no_grad():
         net.head.heatmap.weight.mul_(100)
+    net.__class__ = net_class
     processes = Processes(config)
     average = WeightAverage(net, 0.9)
     average.net.to(processes.device)
@@ -74,8 +85,10 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().double().flatten().cpu() for tensor in tensors])
 
 
-def assert_same_steps(recipe: str, in_channels: int, count: int, tolerance: float) -> None:
-    plain, graphed = (made(kind, in_channels, RECIPES[recipe]) for kind in (TrainingStep, GraphedStep))
+def assert_same_steps(
+    recipe: str, in_channels: int, count: int, tolerance: float, net_class: type[PoseNet] = PoseNet
+) -> None:
+    plain, graphed = (made(kind, in_channels, RECIPES[recipe], net_class) for kind in (TrainingStep, GraphedStep))
     start = flat(plain.net.parameters())
     expected = losses(plain, count)
     assert losses(graphed, count) == pytest.approx(expected, rel=tolerance, abs=0)
@@ -97,6 +110,20 @@ def test_what_is_recorded_is_a_step(recipe: str, in_channels: int, monkeypatch: 
     """To the bit, on any device: the function that would be recorded is called instead."""
     monkeypatch.setattr(posedy.training.graphed_step, "RecordedFunction", lambda function: function)
     assert_same_steps(recipe, in_channels, 3, 1e-2 if torch.cuda.is_available() else 0)
+
+
+def test_the_forward_of_a_subclass_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posedy.training.graphed_step, "RecordedFunction", lambda function: function)
+    assert_same_steps("the paper's", 3, 3, 1e-2 if torch.cuda.is_available() else 0, DoubledPoseNet)
+
+
+def test_forward_hooks_run_in_a_recorded_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posedy.training.graphed_step, "RecordedFunction", lambda function: function)
+    step = made(GraphedStep, 3, {"precision": "bf16"})
+    dtypes: list[torch.dtype] = []
+    step.net.register_forward_hook(lambda net, inputs, heatmaps: dtypes.append(heatmaps.dtype))
+    step(batch(6, 0), 6, rate(0))
+    assert dtypes == [torch.bfloat16]  # accelerate's forward would return float32
 
 
 @ON_GPU

@@ -36,6 +36,16 @@ def made(output: HeatmapOutput = "linear", **settings: object) -> tuple[PoseNet,
     return net, step
 
 
+def test_autocast_is_left_out_in_a_block_and_used_after_it() -> None:
+    net, step = made(precision="bf16")
+    net.eval()
+    x = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), step.without_autocast():
+        exact = net(x)
+    torch.testing.assert_close(exact, PoseNet.forward(net, x), rtol=0, atol=0)
+    assert not torch.equal(net(x), exact)
+
+
 @pytest.mark.parametrize(
     ("loss", "output"), [("mse", "linear"), ("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")]
 )
