@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
-from posedy.config import Config
+from posedy.config import Config, TrainConfig
 from posedy.files import replacing
 from posedy.models.pose_net import PoseNet
 from posedy.training.ema import WeightAverage
+from posedy.training.schedule import describe_rates, lr_drops, moves_rates
 from posedy.weights.network_file import network_state, read_checkpoint
 
 LAST = "last.pt"
 BEST = "best.pt"
 
 # What may differ when a run goes on: where data lie (their content is compared), and what only costs time or space; a
-# CUDA graph replays the very kernels of a step.
+# CUDA graph replays the very kernels of a step. More epochs may be trained where the learning rates stay as they were.
 # Everything else changes the mathematics, of the weights or of the AP that chooses the best ones.
 _FREE_KEYS = (
     *("train.workers", "train.save_every", "train.save_minutes", "train.cuda_graph"),
@@ -26,6 +27,8 @@ _FREE_KEYS = (
 _FREE_SECTION, _SKELETON = "data.", "data.skeleton."
 # What a position in the middle of an epoch depends on.
 _ORDER_KEYS = ("train.batch_size", "train.seed", "train.shared_decoding", "train.shuffle_buffer")
+_EPOCHS, _DROPS = "train.epochs", "train.lr_drops"
+_SCHEDULE_KEYS = (_EPOCHS, _DROPS, "train.lr", "train.schedule", "train.minutes", "train.warmup_steps")
 _DATA, _PROCESSES = "the persons of the data sets", "the number of processes"
 
 
@@ -160,11 +163,26 @@ def read_run(run: Path, config: Config, data: str, processes: int, accept_change
         )
     before = _flat(state["config"]) | {_DATA: state["data"], _PROCESSES: state["processes"]}
     now = _flat(config.model_dump(mode="json")) | {_DATA: data, _PROCESSES: processes}
-    changed = [key for key in sorted(before.keys() | now.keys()) if _changes(key, before.get(key), now.get(key))]
+    earlier = config.train.model_copy(
+        update={key.removeprefix("train."): before[key] for key in _SCHEDULE_KEYS if key in before}
+    )
+    same_rates = _same_rates(earlier, config.train)
+    changed = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if key not in same_rates and _changes(key, before.get(key), now.get(key))
+    ]
     lines = [f"  {_difference(key, before.get(key), now.get(key))}" for key in changed]
+    is_longer = _EPOCHS in changed and config.train.epochs > earlier.epochs
+    if is_longer:
+        rates = f"{describe_rates(earlier)} in the run, {describe_rates(config.train, state['epoch'])} now"
+        lines[changed.index(_EPOCHS)] += f", which changes the learning rate: {rates}"
     if changed and not accept_changes:
         heading = f"{run} was trained with another configuration:"
         advice = "go on with its values, use another --out, or say --accept-changes to go on with these"
+        if is_longer and config.train.schedule == "step" and config.train.minutes is None:
+            drops = ",".join(map(str, lr_drops(earlier)))
+            advice += f"; train.lr_drops=[{drops}] keeps the learning rates of the run"
         raise ValueError("\n".join([heading, *lines, advice]))
     impossible = [key for key in changed if key.startswith("model.")]
     if state["step"]:
@@ -180,12 +198,20 @@ def read_run(run: Path, config: Config, data: str, processes: int, accept_change
     return found
 
 
+def _same_rates(earlier: TrainConfig, now: TrainConfig) -> set[str]:
+    """The keys of the schedule that may differ because the learning rates of the earlier epochs stay as they were."""
+    keys = set()
+    if now.epochs >= earlier.epochs and not moves_rates(earlier, now):
+        keys.add(_EPOCHS)
+    if lr_drops(now) == lr_drops(earlier):
+        keys.add(_DROPS)
+    return keys
+
+
 def _changes(key: str, before: Any, now: Any) -> bool:
-    """Whether two values of a key make another mathematics; a run may be made longer."""
+    """Whether two values of a key change the results of training."""
     if key in _FREE_KEYS or (key.startswith(_FREE_SECTION) and not key.startswith(_SKELETON)):
         return False
-    if key == "train.epochs" and before is not None and now is not None:
-        return now < before
     return before != now
 
 

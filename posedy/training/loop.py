@@ -29,7 +29,7 @@ from posedy.training.optimizer import make_optimizer
 from posedy.training.pictures import batch_picture
 from posedy.training.preparation import build_network, make_order, read_training_data
 from posedy.training.processes import Processes
-from posedy.training.schedule import learning_rate, temperature
+from posedy.training.schedule import describe_rates, learning_rate, temperature
 from posedy.training.step import TrainingStep
 from posedy.training.teacher import load_teacher
 from posedy.weights.network_file import network_state
@@ -133,6 +133,8 @@ class Trainer:
         last = epochs if stop_after_epochs is None else min(epochs, state.epoch + stop_after_epochs)
         log = None
         is_over = self._is_done()
+        if not is_over:
+            self.say(f"learning rate: {describe_rates(self.config.train, state.epoch)}")
         if self.processes.is_main:
             write_bytes_atomically(self.run / "config.yaml", self.config.to_yaml().encode())
             log = RunLog(self.run, state.epoch)
@@ -155,7 +157,9 @@ class Trainer:
         if log is not None:
             log.close()
         if is_over:
-            self.say(f"nothing was left to do: {state.place()} are done; a larger train.epochs goes on")
+            self.say(
+                f"nothing was left to do: training is finished after {state.place()}; increase train.epochs to continue"
+            )
         elif not self._is_done():
             self.say(f"stopped after {last} of {epochs} epochs, as asked; the same command goes on from there")
         return state.metrics

@@ -1,6 +1,8 @@
 """Learning rate and temperature as functions of the position in training: nothing to save, nothing to restore."""
 
+import itertools
 import math
+from collections.abc import Sequence
 
 from posedy.config import TemperatureConfig, TrainConfig
 
@@ -25,6 +27,36 @@ def lr_drops(config: TrainConfig) -> list[int]:
     if config.lr_drops is not None:
         return config.lr_drops
     return [round(drop / _PAPER_EPOCHS * config.epochs) for drop in _PAPER_DROPS]
+
+
+def moves_rates(before: TrainConfig, now: TrainConfig) -> bool:
+    """Whether more epochs (`now`) change the learning rates of a training of fewer (`before`)."""
+    if now.schedule == "cosine" or now.minutes is not None:
+        return now.epochs != before.epochs
+    return now.lr_drops is None and lr_drops(now) != lr_drops(before)
+
+
+def describe_rates(config: TrainConfig, epochs_done: int = 0) -> str:
+    """The learning rates of the epochs to come, counted from 1: "epochs 1-170: 0.001, 171-210: 0.0001"."""
+    of_epochs = config.model_copy(update={"warmup_steps": 0, "minutes": None})
+    coming = range(epochs_done, config.epochs)
+    if config.schedule == "cosine":
+        start = learning_rate(of_epochs, epochs_done, 1)
+        parts = [f"{_epoch_range(coming)}: {start:.3g} to 0 (cosine)"]
+    else:
+        groups = itertools.groupby(coming, lambda epoch: learning_rate(of_epochs, epoch, 1))
+        parts = [f"{_epoch_range(list(epochs))}: {rate:.3g}" for rate, epochs in groups]
+    text = f"epochs {', '.join(parts)}"
+    if config.warmup_steps and epochs_done == 0:
+        text += f"; after {config.warmup_steps} warm-up steps"
+    if config.minutes is not None:
+        text += f"; earlier if train.minutes={config.minutes:g} ends first"
+    return text
+
+
+def _epoch_range(epochs: Sequence[int]) -> str:
+    first, last = epochs[0] + 1, epochs[-1] + 1
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def temperature(config: TemperatureConfig, epoch: int) -> float:

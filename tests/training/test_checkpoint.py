@@ -46,7 +46,7 @@ def going_on(
 @pytest.mark.parametrize(
     "override",
     [
-        *("data.root=/elsewhere", "data.train_annotations=/elsewhere/a.json", "data.boxes=b.json", "train.epochs=500"),
+        *("data.root=/elsewhere", "data.train_annotations=/elsewhere/a.json", "data.boxes=b.json"),
         *("train.workers=3", "train.cuda_graph=true", "eval.every=1", "eval.batch_size=3"),
     ],
 )
@@ -59,6 +59,8 @@ def test_what_does_not_change_the_mathematics_may_differ(tmp_path: Path, overrid
 REFUSED = [
     ("train.seed=1", r"train\.seed: 0 in the run, 1 now"),
     ("train.epochs=100", r"train\.epochs: 210 in the run, 100 now"),
+    ("train.epochs=420", r"train\.epochs: 210 in the run, 420 now.*epochs 1-170: 0\.001.*epochs 8-340: 0\.001"),
+    ("train.lr_drops=[100]", r"train\.lr_drops: None in the run, \[100\] now"),
     ("train.ema_decay=0.99", r"train\.ema_decay: None in the run, 0\.99 now"),
     ("train.shared_decoding=true", r"train\.shared_decoding: False in the run, True now"),
     ("augment.flip=0", r"augment\.flip: 0\.5 in the run, 0\.0 now"),
@@ -73,6 +75,34 @@ REFUSED = [
 def test_what_does_is_refused_by_name(tmp_path: Path, override: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         going_on(saved_run(tmp_path), override)
+
+
+@pytest.mark.parametrize("earlier", [(), ("train.lr_drops=[170,200]",)])
+def test_more_epochs_after_the_same_drops_are_no_change(tmp_path: Path, earlier: tuple[str, ...]) -> None:
+    state = going_on(saved_run(tmp_path, *earlier), "train.epochs=500", "train.lr_drops=[170,200]")
+    assert not state.changes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.schedule=cosine",),
+        ("train.schedule=cosine", "train.lr_drops=[170,200]"),
+        ("train.minutes=60", "train.lr_drops=[170,200]"),
+    ],
+)
+def test_more_epochs_of_a_schedule_in_proportion_are_refused(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    saved_run(tmp_path, *settings)
+    with pytest.raises(ValueError, match=r"train\.epochs: 210 in the run, 300 now"):
+        going_on(tmp_path, *settings, "train.epochs=300")
+    assert going_on(tmp_path, *settings, "train.epochs=300", accept=True).changes
+
+
+def test_the_error_says_how_to_keep_the_step_schedule(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    with pytest.raises(ValueError, match=r"train\.lr_drops=\[170,200\]"):
+        going_on(tmp_path, "train.epochs=300")
+    going_on(tmp_path, "train.epochs=300", "train.lr_drops=[170,200]")
 
 
 def test_other_persons_and_another_number_of_processes_are_refused(tmp_path: Path) -> None:

@@ -160,7 +160,20 @@ def test_another_configuration_is_refused_with_the_difference(experiment: Experi
     Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
     with pytest.raises(ValueError, match=r"train\.lr: 0\.001 in the run, 0\.01 now"):
         Trainer(experiment("train.lr=0.01"), tmp_path, progress=False)
-    Trainer(experiment("train.epochs=2", "eval.every=7", "train.workers=1"), tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"train\.epochs: 1 in the run, 2 now"):
+        Trainer(experiment("train.epochs=2"), tmp_path, progress=False)
+    free = ("train.epochs=2", "train.lr_drops=[1,1]", "eval.every=7", "train.workers=1")
+    Trainer(experiment(*free), tmp_path, progress=False)
+
+
+def test_a_longer_run_says_its_coming_rates_and_keeps_to_them(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Trainer(experiment("train.lr_drops=[1,2]"), tmp_path, progress=False).fit()
+    assert "learning rate: epochs 1: 0.001, 2: 0.0001" in capsys.readouterr().out
+    Trainer(experiment("train.lr_drops=[1,2]", "train.epochs=3"), tmp_path, progress=False).fit()
+    assert "learning rate: epochs 3: 1e-05" in capsys.readouterr().out
+    assert [float(row["lr"]) for row in read_metrics(tmp_path)] == pytest.approx([1e-3, 1e-4, 1e-5])
 
 
 def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from posedy.config import TemperatureConfig, TrainConfig
-from posedy.training.schedule import learning_rate, lr_drops, temperature
+from posedy.training.schedule import describe_rates, learning_rate, lr_drops, temperature
 
 
 def test_the_papers_rate_drops_at_epochs_170_and_200() -> None:
@@ -40,6 +40,22 @@ def test_the_clock_moves_the_schedule_where_it_is_ahead_of_the_steps() -> None:
     paper = TrainConfig(minutes=210)
     assert [learning_rate(paper, 0, 10, minutes) for minutes in (169, 171, 201)] == pytest.approx([1e-3, 1e-4, 1e-5])
     assert learning_rate(TrainConfig(), 0, 10, minutes=1e9) == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "done", "described"),
+    [
+        ({}, 0, "epochs 1-170: 0.001, 171-200: 0.0001, 201-210: 1e-05"),
+        ({}, 199, "epochs 200: 0.0001, 201-210: 1e-05"),
+        ({"lr_drops": [3], "epochs": 5, "warmup_steps": 9}, 0, "epochs 1-3: 0.001, 4-5: 0.0001; after 9 warm-up steps"),
+        ({"lr_drops": [3], "epochs": 5, "warmup_steps": 9}, 3, "epochs 4-5: 0.0001"),
+        ({"schedule": "cosine", "epochs": 10}, 0, "epochs 1-10: 0.001 to 0 (cosine)"),
+        ({"schedule": "cosine", "epochs": 10}, 5, "epochs 6-10: 0.0005 to 0 (cosine)"),
+        ({"lr_drops": [], "minutes": 7}, 0, "epochs 1-210: 0.001; earlier if train.minutes=7 ends first"),
+    ],
+)
+def test_rates_of_coming_epochs_are_described(settings: dict[str, object], done: int, described: str) -> None:
+    assert describe_rates(TrainConfig.model_validate(settings), done) == described
 
 
 def test_temperature_is_constant_by_default_and_can_be_annealed() -> None:
