@@ -1,11 +1,14 @@
 """Human pose estimation with dynamic convolution.
 
-The names below are imported when they are first used, so that `import posedy` costs nothing.
+The names below are imported when they are first used, so that `import posedy` costs nothing. It does not import torch,
+but sets the environment of its CPU threads (see `posedy.cpu_threads`).
 """
 
 import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
+
+from posedy.cpu_threads import configure_openmp as _configure_openmp
 
 if TYPE_CHECKING:
     from posedy.inference.estimator import PoseEstimator
@@ -46,6 +49,8 @@ _HOMES = {
     "to_dynamic": "posedy.weights.conversion",
     "to_static": "posedy.weights.conversion",
 }
+
+_configure_openmp()
 
 
 def __getattr__(name: str) -> Any:

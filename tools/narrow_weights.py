@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import posedy  # noqa: F401  # isort: skip  (before torch, whose threads it sets up)
 import numpy as np
 import torch
 from safetensors.torch import save_file

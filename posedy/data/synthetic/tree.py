@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from posedy.cpu_threads import visible_cpus
 from posedy.data.synthetic.layout import CATEGORY, DETECTIONS_FILE, FOLDERS, MARK, SPLITS, keypoints_file, owns
 from posedy.data.synthetic.scene import draw_photo
 from posedy.data.synthetic.simulated_detector import detect_people
@@ -78,8 +79,7 @@ def draw_dataset(
             raise ValueError(f"{name} must be {least} or more, got {value}")
     _refuse_foreign(out)
     if processes is None:
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = max(1, min(cpus, (train + val) // _IMAGES_PER_PROCESS))
+        processes = max(1, min(visible_cpus(), (train + val) // _IMAGES_PER_PROCESS))
     statistics = {}
     with (
         _pool(processes) as map_photos,
