@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from posedy.codec import Coding
 from posedy.models.pose_net import HeatmapOutput
-from posedy.models.zoo import create_model, list_models
+from posedy.models.zoo import DEFAULT_NUM_KERNELS, create_model, list_models
 
 
 def as_section(annotation: Any) -> type[BaseModel] | None:
@@ -117,8 +117,8 @@ class ModelConfig(_Section):
     name: str = "dy_mobilenetv2_050-dy_bneck"
     input_size: tuple[int, int] = (192, 256)
     """(width, height) of the crops, divisible by 32."""
-    num_kernels: int = Field(4, ge=1)
-    """K of each dynamic convolution."""
+    num_kernels: int = Field(DEFAULT_NUM_KERNELS, ge=1)
+    """K of each dynamic convolution; static networks take the default only."""
     options: dict[str, Any] = {}
     """Of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; `create_model` documents them."""
     output: HeatmapOutput = "linear"
@@ -141,9 +141,9 @@ class ModelConfig(_Section):
         for option in self.options:
             if option in _OPTIONS_ELSEWHERE:
                 raise ValueError(f"options: {option} is no option of the architecture; {_OPTIONS_ELSEWHERE[option]}")
-        if self.name not in list_models() or self.options:
+        if self.name not in list_models() or self.options or self.num_kernels != DEFAULT_NUM_KERNELS:
             with torch.device("meta"):
-                create_model(self.name, **self.options)  # raises with the nearest name
+                create_model(self.name, num_kernels=self.num_kernels, **self.options)  # raises with the nearest name
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise ValueError(f"input_size is (width, height), each divisible by 32, got {self.input_size}")
         return self

@@ -12,6 +12,7 @@ from posedy.codec import HeatmapCodec, make_codec
 from posedy.config import Config
 from posedy.device import choose_device
 from posedy.models.pose_net import PoseNet
+from posedy.models.zoo import is_dynamic
 from posedy.skeleton import Skeleton
 from posedy.weights.network_file import load_checkpoint
 
@@ -94,6 +95,8 @@ def _check_configured(config: Config, net: TestedNetwork, checkpoint: Path) -> N
     model = config.model
     asked = {"num_kernels": model.num_kernels, "output": model.output, "coding": model.coding, **model.options}
     held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
+    if not is_dynamic(net.name):
+        held["num_kernels"] = model.num_kernels  # older files record any number, which static networks do not use
     # a sigma that is not given equals the default of the configured input size
     asked["sigma"] = make_codec(model.coding, model.input_size, model.sigma).target_sigma
     held["sigma"] = dataclasses.replace(net.codec, input_size=model.input_size).target_sigma

@@ -48,6 +48,8 @@ _HEADS: dict[str, tuple[Callable[..., nn.Module], bool]] = {
 _PYRAMID_HEADS = ("fpn",)
 _BEYOND_PAPER = ("fpn", "mobilenetv2_175")
 _DYNAMIC_OPTIONS = ("attention", "dynamic_layers")
+DEFAULT_NUM_KERNELS = 4
+"""K of each dynamic convolution if none is given."""
 
 
 def list_backbones() -> list[str]:
@@ -74,6 +76,11 @@ def is_beyond_paper(name: str) -> bool:
     return any(part.removeprefix("dy_") in _BEYOND_PAPER for part in name.split("-"))
 
 
+def is_dynamic(name: str) -> bool:
+    """Whether a network or a backbone has dynamic convolution, by its name."""
+    return any(part.startswith("dy_") for part in name.split("-"))
+
+
 def list_options(name: str) -> list[str]:
     """The options of a network or a backbone beside those that all have, as `create_model` takes them.
 
@@ -87,15 +94,14 @@ def list_options(name: str) -> list[str]:
     names: set[str] = set()
     for part, constructor in parts:
         # What is about dynamic convolution is an option of the parts that have it.
-        is_dynamic = part.startswith("dy_")
-        names |= {option for option in _parameters(constructor) if is_dynamic or option not in _DYNAMIC_OPTIONS}
-        names |= {"attention"} if is_dynamic else set()
+        names |= {option for option in _parameters(constructor) if is_dynamic(part) or option not in _DYNAMIC_OPTIONS}
+        names |= {"attention"} if is_dynamic(part) else set()
     return sorted(names - {"num_classes"})
 
 
 def create_backbone(
     name: str,
-    num_kernels: int = 4,
+    num_kernels: int = DEFAULT_NUM_KERNELS,
     *,
     temperature: float = 30.0,
     num_classes: int | None = None,
@@ -105,7 +111,7 @@ def create_backbone(
 
     Args:
         name: one of `list_backbones()`.
-        num_kernels: K of each dynamic convolution.
+        num_kernels: K of each dynamic convolution; static networks take the default only.
         temperature: tau of the attention's softmax.
         num_classes: ends in the ImageNet classifier of so many classes (paper, Table 8); None ends in the last map.
         options: of the architecture, see `create_model`; `list_options(name)` has them.
@@ -115,7 +121,7 @@ def create_backbone(
     """
     _check_name(name, list_backbones())
     _check_options(name, options)
-    _check_at_least_one(num_kernels=num_kernels)
+    _check_num_kernels(name, num_kernels)
     if num_classes is not None:
         _check_at_least_one(num_classes=num_classes)
     make_backbone = _BACKBONES[name.removeprefix("dy_")]
@@ -126,7 +132,7 @@ def create_backbone(
 def create_model(
     name: str,
     num_keypoints: int = 17,
-    num_kernels: int = 4,
+    num_kernels: int = DEFAULT_NUM_KERNELS,
     *,
     temperature: float = 30.0,
     output: HeatmapOutput = "linear",
@@ -141,7 +147,7 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_keypoints: heatmaps of the output.
-        num_kernels: K of each dynamic convolution.
+        num_kernels: K of each dynamic convolution; static networks take the default only.
         temperature: tau of the attention's softmax.
         output: "linear", the paper's; "softmax": each heatmap a distribution over its cells, for cross-entropy; or
             "sigmoid": each cell a probability, for binary cross-entropy.
@@ -163,7 +169,8 @@ def create_model(
     """
     _check_name(name, list_models())
     _check_options(name, options)
-    _check_at_least_one(num_keypoints=num_keypoints, num_kernels=num_kernels)
+    _check_at_least_one(num_keypoints=num_keypoints)
+    _check_num_kernels(name, num_kernels)
     make_codec(coding, input_size, sigma)  # refuses what it does not know
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output is one of {list(get_args(HeatmapOutput))}, got {output!r}")
@@ -175,7 +182,8 @@ def create_model(
         raise ValueError(f"the skeleton has {skeleton.num_keypoints} keypoints, num_keypoints is {num_keypoints}")
     backbone_name, head_name = name.split("-")
     of_backbone = {option: options[option] for option in list_options(backbone_name) if option in options}
-    backbone = create_backbone(backbone_name, num_kernels, temperature=temperature, **of_backbone)
+    of_backbone["num_kernels"] = num_kernels if is_dynamic(backbone_name) else DEFAULT_NUM_KERNELS
+    backbone = create_backbone(backbone_name, temperature=temperature, **of_backbone)
     make_head, _ = _HEADS[head_name.removeprefix("dy_")]
     conv = _conv_factory(head_name, num_kernels, temperature, options)
     is_pyramid = head_name.removeprefix("dy_") in _PYRAMID_HEADS
@@ -194,7 +202,7 @@ def create_model(
 
 def _conv_factory(name: str, num_kernels: int, temperature: float, options: Mapping[str, Any]) -> ConvFactory:
     """What makes the convolutions of a backbone or a head, by its name."""
-    if not name.startswith("dy_"):
+    if not is_dynamic(name):
         return static_conv
     return DynamicConvFactory(num_kernels, temperature, options.get("attention", "softmax"))
 
@@ -240,6 +248,15 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"padding is one of {list(get_args(Padding))}, got {value!r}")
         if option == "dynamic_layers":
             _check_layers(value)
+
+
+def _check_num_kernels(name: str, num_kernels: int) -> None:
+    _check_at_least_one(num_kernels=num_kernels)
+    if num_kernels != DEFAULT_NUM_KERNELS and not is_dynamic(name):
+        raise ValueError(
+            f"num_kernels={num_kernels} is for dynamic convolution, {name} has none: leave it out, or use a network "
+            "with a part whose name begins with dy_"
+        )
 
 
 def _check_layers(layers: Collection[str]) -> None:

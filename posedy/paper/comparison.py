@@ -9,7 +9,14 @@ import torch
 
 from posedy.codec import HeatmapCodec
 from posedy.models.complexity import Complexity, measure
-from posedy.models.zoo import create_backbone, create_model, is_beyond_paper, list_models
+from posedy.models.zoo import (
+    DEFAULT_NUM_KERNELS,
+    create_backbone,
+    create_model,
+    is_beyond_paper,
+    is_dynamic,
+    list_models,
+)
 from posedy.paper.published import (
     AP_PROTOCOL,
     PUBLISHED_AP,
@@ -152,8 +159,9 @@ def compare_tables() -> list[Table]:
 
 def _table_1() -> Iterator[Row]:
     for (name, num_kernels), printed in TABLE_1.items():
-        ours, _ = _measure_backbone(name, _IMAGENET_SIZE, num_kernels, _IMAGENET_CLASSES)
-        label = f"{name}, K = {num_kernels}" if name.startswith("dy_") else name
+        label = f"{name}, K = {num_kernels}" if is_dynamic(name) else name
+        kernels = num_kernels if is_dynamic(name) else DEFAULT_NUM_KERNELS
+        ours, _ = _measure_backbone(name, _IMAGENET_SIZE, kernels, _IMAGENET_CLASSES)
         yield Row(label, None, Compared(ours.madds, printed))
 
 
@@ -198,7 +206,7 @@ def reasons(compared: Iterable[Compared]) -> list[str]:
 
 @cache
 def _measure_backbone(
-    name: str, input_size: tuple[int, int], num_kernels: int = 4, num_classes: int | None = None
+    name: str, input_size: tuple[int, int], num_kernels: int = DEFAULT_NUM_KERNELS, num_classes: int | None = None
 ) -> tuple[Complexity, tuple[int, ...]]:
     """A backbone, and the channels of its maps."""
     with torch.device("meta"):

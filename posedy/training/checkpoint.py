@@ -10,6 +10,7 @@ import torch
 from posedy.config import Config, TrainConfig
 from posedy.files import replacing
 from posedy.models.pose_net import PoseNet
+from posedy.models.zoo import is_dynamic
 from posedy.training.ema import WeightAverage
 from posedy.training.schedule import describe_rates, lr_drops, moves_rates
 from posedy.weights.network_file import network_state, read_checkpoint
@@ -163,6 +164,9 @@ def read_run(run: Path, config: Config, data: str, processes: int, accept_change
         )
     before = _flat(state["config"]) | {_DATA: state["data"], _PROCESSES: state["processes"]}
     now = _flat(config.model_dump(mode="json")) | {_DATA: data, _PROCESSES: processes}
+    if not is_dynamic(config.model.name):
+        before.pop("model.num_kernels", None)  # older runs record any number, which static networks do not use
+        now.pop("model.num_kernels")
     earlier = config.train.model_copy(
         update={key.removeprefix("train."): before[key] for key in _SCHEDULE_KEYS if key in before}
     )

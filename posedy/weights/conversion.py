@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model, list_models, list_options
+from posedy.models.zoo import DEFAULT_NUM_KERNELS, create_model, is_dynamic, list_models, list_options
 
 DEFAULT_NOISE = 0.05
 """Relative to the root mean square of each filter, since batch norm cancels the size of filters. A network trained on
@@ -88,7 +88,9 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
     return Conversion(copied, multiplied, averaged)
 
 
-def to_dynamic(net: PoseNet, num_kernels: int = 4, noise: float = DEFAULT_NOISE, seed: int = 0) -> PoseNet:
+def to_dynamic(
+    net: PoseNet, num_kernels: int = DEFAULT_NUM_KERNELS, noise: float = DEFAULT_NOISE, seed: int = 0
+) -> PoseNet:
     """The dynamic twin of a network: backbone and head, as far as the head has a dynamic form.
 
     What is dynamic already is copied. The copy is on the device and in the mode of `net`.
@@ -136,6 +138,8 @@ def is_attention(name: str) -> bool:
 
 def _twin(net: PoseNet, name: str, noise: float, seed: int, **changes: int) -> PoseNet:
     unknown = set(list_options(net.name)) - set(list_options(name))  # what only dynamic networks have
+    if not is_dynamic(name):
+        unknown.add("num_kernels")
     options = {key: value for key, value in (net.options | changes).items() if key not in unknown}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from posedy.files import replacing
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
+from posedy.models.zoo import create_model, is_dynamic
 from posedy.skeleton import Skeleton
 from posedy.weights.shipped import find_weights
 
@@ -180,4 +180,7 @@ def _read_safetensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
 def _build(record: Mapping[str, Any]) -> PoseNet:
     width, height = record["input_size"]
     skeleton = recorded_skeleton(record)
-    return create_model(record["name"], **record["options"], input_size=(width, height), skeleton=skeleton)
+    options = dict(record["options"])
+    if not is_dynamic(record["name"]):
+        options.pop("num_kernels", None)  # older files record any number, which static networks do not use
+    return create_model(record["name"], **options, input_size=(width, height), skeleton=skeleton)

@@ -60,6 +60,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("model.options={dept: 0.5}", ["model", "'dept'", "'depth'"]),
         ("model.options={dynamic_layers: [projct]}", ["model", "'projct'", "'project'"]),
         ("model.options={num_kernels: 2}", ["num_kernels is no option", "it is model.num_kernels"]),
+        ("model={name: resnet10-bneck, num_kernels: 8}", ["model", "num_kernels=8", "resnet10-bneck"]),
         ("model.options={temperature: 2}", ["it is train.temperature"]),
         ("train.loss=cross_entropy", ["model.output: softmax"]),
         ("augment.scale_range=[2,1]", ["scale_range"]),

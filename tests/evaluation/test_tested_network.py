@@ -47,6 +47,14 @@ def test_a_graph_computes_what_its_network_computes(files: dict[str, Path]) -> N
         np.testing.assert_allclose(graph(x), heatmaps, rtol=0, atol=1e-4 * float(heatmaps.abs().max()))
 
 
+def test_graphs_of_static_networks_may_record_any_number_of_kernels(files: dict[str, Path], tmp_path: Path) -> None:
+    model, info = read_graph(files["net.onnx"])
+    info.record["options"]["num_kernels"] = 2
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    onnx.save(model, tmp_path / "old.onnx")
+    assert load_tested_network(load_config(None, SETTINGS), tmp_path / "old.onnx", "cpu")[0].name == NAME
+
+
 def test_a_graph_is_measured_as_its_network(files: dict[str, Path], drawn: Path, tmp_path: Path) -> None:
     config: Config = load_config(None, [*SETTINGS, f"data.root={drawn}"])
     of_net = measure_checkpoint(config, files["net.safetensors"], tmp_path / "net", "cpu")

@@ -224,6 +224,17 @@ def test_refuses_arguments(name, arguments, message):
         create_model(name, **arguments)
 
 
+def test_kernels_of_a_static_network_are_refused():
+    with pytest.raises(ValueError, match=r"num_kernels=8.*mobilenetv2_035-bneck"):
+        create_model("mobilenetv2_035-bneck", num_kernels=8)
+    with pytest.raises(ValueError, match=r"num_kernels=8.*resnet10"):
+        create_backbone("resnet10", 8)
+    assert create_model("mobilenetv2_035-bneck", num_kernels=4).options["num_kernels"] == 4
+    for name in ("dy_mobilenetv2_035-bneck", "mobilenetv2_035-dy_bneck"):
+        layers = [layer for layer in create_model(name, num_kernels=8).modules() if isinstance(layer, DynamicConv2d)]
+        assert {layer.num_kernels for layer in layers} == {8}
+
+
 def test_public_signature():
     assert posedy.create_model is create_model
     assert list(inspect.signature(create_model).parameters)[:3] == ["name", "num_keypoints", "num_kernels"]

@@ -98,6 +98,15 @@ def test_more_epochs_of_a_schedule_in_proportion_are_refused(tmp_path: Path, set
     assert going_on(tmp_path, *settings, "train.epochs=300", accept=True).changes
 
 
+def test_runs_of_static_networks_may_record_any_number_of_kernels(tmp_path: Path) -> None:
+    name = "model.name=mobilenetv2_035-bneck"
+    saved_run(tmp_path, name)
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    state["config"]["model"]["num_kernels"] = 2
+    torch.save(state, tmp_path / LAST)
+    assert not going_on(tmp_path, name).changes
+
+
 def test_the_error_says_how_to_keep_the_step_schedule(tmp_path: Path) -> None:
     saved_run(tmp_path)
     with pytest.raises(ValueError, match=r"train\.lr_drops=\[170,200\]"):

@@ -63,6 +63,7 @@ def test_without_noise_outputs_stay_whatever_the_attention(make, name):
 def test_to_static_undoes_to_dynamic(make, name):
     net = make(name, output="softmax")
     back = to_static(to_dynamic(net, num_kernels=3, noise=0.5))
+    assert back.options == net.options
     assert (back.name, back.skeleton, back.input_size) == (net.name, net.skeleton, net.input_size)
     assert (back.num_keypoints, back.options["output"]) == (3, "softmax")
     tensors = back.state_dict()

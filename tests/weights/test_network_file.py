@@ -57,6 +57,18 @@ def test_round_trip(net, suffix, tmp_path):
     torch.testing.assert_close(loaded(X), net(X), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv2_035-bneck", "mobilenetv2_035-dy_bneck"])
+def test_files_of_static_networks_may_record_any_number_of_kernels(name, tmp_path):
+    state = network_state(create_model(name))
+    state["record"]["options"]["num_kernels"] = 2
+    torch.save({"network": state}, tmp_path / "old.pt")
+    if "dy_" in name:
+        with pytest.raises(ValueError, match="size mismatch"):
+            load_checkpoint(tmp_path / "old.pt")
+    else:
+        assert load_checkpoint(tmp_path / "old.pt").name == name
+
+
 def test_files_without_a_sigma_have_the_default(tmp_path):
     state = network_state(create_model(NAME, sigma=3))
     del state["record"]["options"]["sigma"]
