@@ -1,5 +1,6 @@
 """Training in one process or in many, on one machine or on several: what differs is here."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from tqdm import tqdm
 
 from posedy.config import Precision, TrainConfig
 from posedy.device import computes_bf16
+
+# Gloo's failures are plain RuntimeErrors that begin with a place in its source code, such as
+# "[.../gloo/transport/tcp/pair.cc:561] Connection closed by peer"; a failed assertion begins with "[enforce fail at ".
+_GLOO_TRANSPORT = re.compile(r"\[\S*gloo/transport/\S+:\d+\] ")
 
 
 class LostProcessError(ConnectionError):
@@ -54,6 +59,7 @@ class Processes:
                 raise ValueError(f"train.cuda_graph=true needs a CUDA GPU and one process, {where}: set it to false")
             if config.precision == "fp16" and self.device.type == "cpu":
                 raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use auto, bf16 or fp32")
+        with self.all_or_none():
             if not self.same(self.precision):
                 raise ValueError(
                     "train.precision=auto comes to bf16 on some of the devices and to fp32 on others: use fp32"
@@ -66,29 +72,38 @@ class Processes:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """A block that fails in all processes if it fails in one; the first says why.
+        """A block that fails in all processes if it fails in one.
+
+        Rank 0 reports the error. Any other process ends silently after an OSError or a ValueError, which are about the
+        input, and with its own traceback after an error of another type.
 
         Raises:
-            OSError, ValueError: what was raised in this process.
-            ValueError: with the number and the message of another process.
+            Exception: what was raised in this process.
+            ValueError: with the number and the message of another process that raised an OSError or a ValueError.
+            LostProcessError: with the same of a process that raised an error of another type, or if one has ended.
         """
-        error: OSError | ValueError | None = None
-        try:
-            yield
-        except (OSError, ValueError) as raised:
-            error = raised
         if self.count == 1:
-            if error is not None:
-                raise error
+            yield
             return
-        messages = gather_object([None if error is None else str(error)])
-        failed = [(rank, message) for rank, message in enumerate(messages) if message is not None]
+        error: Exception | None = None
+        with self.together():
+            try:
+                yield
+            except Exception as raised:
+                if _is_lost_connection(raised):
+                    raise
+                error = raised
+            failures = gather_object([None if error is None else _described(error)])
+        failed = [(rank, *failure) for rank, failure in enumerate(failures) if failure is not None]
         if not failed:
             return
         if not self.is_main:
-            time.sleep(1)  # the first process has the word; whoever ends first has the launcher end all
-            raise SystemExit(1)
-        raise error if error is not None else ValueError(f"process {failed[0][0]}: {failed[0][1]}")
+            time.sleep(1)  # rank 0 reports first; as soon as one process ends, the launcher ends all
+            raise SystemExit(1) if error is None or _is_about_input(error) else error
+        if error is not None:
+            raise error
+        rank, message, is_about_input = failed[0]
+        raise (ValueError if is_about_input else LostProcessError)(f"process {rank}: {message}")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -121,6 +136,18 @@ class Processes:
                 torch.distributed.broadcast(buffer, 0)
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    words = ("closed by peer", "Connection reset", "NCCL", "timed out", "Broken pipe", "Socket", "gloo")
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words)
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether an error is a failure of communication: NCCL and the store have types of their own, Gloo has messages."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and _GLOO_TRANSPORT.match(str(error)) is not None
+
+
+def _is_about_input(error: Exception) -> bool:
+    return isinstance(error, OSError | ValueError)
+
+
+def _described(error: Exception) -> tuple[str, bool]:
+    """The message of an error, with its type unless it is about the input, and whether it is."""
+    is_about_input = _is_about_input(error)
+    return str(error) if is_about_input else f"{type(error).__name__}: {error}", is_about_input

@@ -192,6 +192,63 @@ def test_bad_input_is_said_once_and_ends_all(experiment: Experiment, tmp_path: P
     assert done.stderr.count("person_keypoints_train2017.json cannot be used") == 1
 
 
+COMMON = """
+import os, time
+import torch
+from posedy.config import TrainConfig
+from posedy.training.processes import Processes
+
+processes = Processes(TrainConfig())
+errors = {
+    "memory": torch.OutOfMemoryError("CUDA out of memory"), "key": KeyError("color"), "file": FileNotFoundError("no x")
+}
+
+def say(name, raised):
+    print(f"{name} in {processes.rank}: {type(raised).__name__}: {raised}", flush=True)
+
+for name, error in errors.items():
+    for rank in range(2):
+        try:
+            with processes.all_or_none():
+                if processes.rank == rank:
+                    raise error
+        except BaseException as raised:
+            say(f"{name} of {rank}", raised)
+if processes.rank == 1:
+    time.sleep(2)
+    os._exit(0)
+for block in (processes.together, processes.all_or_none):
+    try:
+        with block():
+            processes.sum(torch.ones(1))
+    except BaseException as raised:
+        say(block.__name__, raised)
+"""
+
+
+@pytest.mark.slow
+def test_any_error_of_one_process_ends_all_and_a_lost_process_is_told(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(COMMON)
+    done = launch(tmp_path / "script.py")
+    for name, kind, message in (
+        ("memory", "OutOfMemoryError", "CUDA out of memory"),
+        ("key", "KeyError", "'color'"),
+        ("file", "FileNotFoundError", "no x"),
+    ):
+        expected = [f"{name} of 0 in 0: {kind}: {message}", f"{name} of 0 in 1: SystemExit: 1"]
+        if name == "file":
+            expected += ["file of 1 in 0: ValueError: process 1: no x", "file of 1 in 1: SystemExit: 1"]
+        else:
+            expected += [
+                f"{name} of 1 in 0: LostProcessError: process 1: {kind}: {message}",
+                f"{name} of 1 in 1: {kind}: {message}",
+            ]
+        for line in expected:
+            assert line in done.stdout, done.stdout + done.stderr
+    assert "together in 0: LostProcessError" in done.stdout
+    assert "all_or_none in 0: LostProcessError" in done.stdout
+
+
 @pytest.mark.slow
 def test_two_processes_go_on_exactly(experiment: Experiment, tmp_path: Path) -> None:
     script, path = tmp_path / "script.py", tmp_path / "config.yaml"

@@ -32,6 +32,31 @@ def test_alone_a_runtime_error_is_not_blamed_on_others() -> None:
     assert not isinstance(caught.value, LostProcessError)
 
 
+GLOO = "[/build/third_party/gloo/gloo/transport/tcp/"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError(f"{GLOO}pair.cc:561] Connection closed by peer [127.0.0.1]:12202. GLHF!"), True),
+        (RuntimeError(f"{GLOO}pair.cc:520] writev [127.0.0.1]:12202: Connection reset by peer"), True),
+        (RuntimeError(f"{GLOO}unbound_buffer.cc:78] Timed out waiting 4000ms for recv operation to complete"), True),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited"), True),
+        (RuntimeError("DataLoader timed out after 30 seconds"), False),
+        (RuntimeError("CUDA error: the launch timed out and was terminated"), False),
+        (RuntimeError("Broken pipe"), False),
+        (RuntimeError("[enforce fail at /build/gloo/gloo/transport/tcp/pair.cc:446] op.preamble.length <= 4"), False),
+    ],
+    ids=str,
+)
+def test_only_errors_of_torch_distributed_are_blamed_on_others(error: RuntimeError, is_lost: bool) -> None:
+    processes = Processes(TrainConfig())
+    processes.count = 2
+    with pytest.raises(LostProcessError if is_lost else RuntimeError) as caught, processes.together():
+        raise error
+    assert (caught.value.__cause__ if is_lost else caught.value) is error
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which can")
 @pytest.mark.parametrize(
     ("settings", "words"),
