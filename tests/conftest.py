@@ -22,6 +22,13 @@ settings.load_profile("posedy")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image checks that found nothing are kept in a temporary folder, not in the user's."""
+    folder = tmp_path_factory.getbasetemp() / "image-checks"
+    monkeypatch.setattr("posedy.data.passed_checks.cache_folder", lambda: folder)
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real photos that POSEDY_REAL_DATA names; the test is skipped without it."""

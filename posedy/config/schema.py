@@ -78,6 +78,9 @@ class DataConfig(_Section):
     """More training sets of the same keypoints."""
     boxes: Path | None = None
     """Person boxes for testing (COCO results of a detector); None is the ground truth's."""
+    check_images: bool = True
+    """Open every image of the sets before training or testing to check it. A set whose check found nothing is not
+    opened again until its annotation file or image folder changes; `posedy check` always opens all images."""
     skeleton: SkeletonConfig = SkeletonConfig()
 
     @property

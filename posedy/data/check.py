@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,14 @@ from numpy.typing import NDArray
 from posedy.config import SkeletonConfig
 from posedy.data.columns import BoolArray, plausible, repeated
 from posedy.data.findings import CheckReport, FindingLog, name_reasons, short
+from posedy.data.passed_checks import check_key, has_passed, keep_pass
 from posedy.data.photo_check import check_photos
 from posedy.data.records import read_tables
 from posedy.data.tables import CocoTables
 from posedy.geometry import xywh_to_xyxy
+
+ImageCheck = Literal["always", "once", "never"]
+"""Whether images are opened to check them; "once" does not open images again whose last check found nothing."""
 
 # COCO's own boxes end a fraction of a pixel over the border.
 _BOX_TOLERANCE = 1.0
@@ -52,7 +57,11 @@ def check_coco(annotations: Path | str, images: Path | str | None = None, decode
 
 
 def examine(
-    annotations: Path, images: Path | None, decode: bool = False, overrides: SkeletonConfig | None = None
+    annotations: Path,
+    images: Path | None,
+    decode: bool = False,
+    overrides: SkeletonConfig | None = None,
+    image_check: ImageCheck = "always",
 ) -> Examination:
     """Reads and checks a file: the one way in for `check_coco` and `read_coco`."""
     log = FindingLog()
@@ -67,13 +76,34 @@ def examine(
         _check_boxes(tables, usable, log)
         _check_any_usable(tables, usable, left_out, log)
         if images is not None:
-            with_persons = np.zeros(len(tables.images.ids), dtype=bool)
-            with_persons[tables.annotations.image_index[usable]] = True
-            check_photos(tables.images, images, with_persons, decode, log)
+            _check_images(tables, usable, annotations, images, decode, image_check, log)
         num_images = len(np.unique(tables.annotations.image_index[usable]))
         summary = summarise(annotations, len(tables.images.ids), int(usable.sum()), num_images, left_out)
     findings = sorted(log.findings, key=lambda finding: finding.severity)
     return Examination(tables, usable, left_out, CheckReport(annotations, summary, tuple(findings)))
+
+
+def _check_images(
+    tables: CocoTables,
+    usable: BoolArray,
+    annotations: Path,
+    folder: Path,
+    decode: bool,
+    image_check: ImageCheck,
+    log: FindingLog,
+) -> None:
+    """Opens the images of a file as far as `image_check` asks for it; a missing folder is found in any case."""
+    with_persons = np.zeros(len(tables.images.ids), dtype=bool)
+    with_persons[tables.annotations.image_index[usable]] = True
+    key = None
+    if folder.is_dir():
+        key = check_key(annotations, folder, tables.images, with_persons) if image_check == "once" else None
+        if image_check == "never" or (key is not None and has_passed(key)):
+            return
+    found_before = len(log.findings)
+    check_photos(tables.images, folder, with_persons, decode, log)
+    if key is not None and len(log.findings) == found_before:
+        keep_pass(key, annotations, folder)
 
 
 def summarise(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.config import SkeletonConfig
-from posedy.data.check import examine, summarise
+from posedy.data.check import ImageCheck, examine, summarise
 from posedy.data.findings import CocoFileError, Finding
 from posedy.data.tables import PackedNames
 from posedy.geometry import xywh_to_xyxy
@@ -80,21 +80,26 @@ class CocoPersons:
 
 
 def read_coco(
-    annotations: Path | str, images: Path | str | None = None, overrides: SkeletonConfig | None = None
+    annotations: Path | str,
+    images: Path | str | None = None,
+    overrides: SkeletonConfig | None = None,
+    image_check: ImageCheck = "always",
 ) -> CocoPersons:
     """Reads and checks a COCO keypoint file.
 
     Args:
         annotations: a file like person_keypoints_train2017.json, with COCO's keypoints or others.
-        images: the folder that its file names count from; given, every photo's presence and size are checked.
+        images: the folder that its file names count from; given, it must exist.
         overrides: what a configuration says about the keypoints in place of the file.
+        image_check: whether every image is opened to check that it is there and of the recorded size: "always", "once"
+            (not again if the last check found nothing and the file and the folder are unchanged) or "never".
 
     Raises:
         CocoFileError: if anything makes the file unfit for use; the message lists every kind of error with its count
             and the first few culprits.
     """
     annotations, folder = Path(annotations), None if images is None else Path(images)
-    examination = examine(annotations, folder, overrides=overrides)
+    examination = examine(annotations, folder, overrides=overrides, image_check=image_check)
     tables, usable, report = examination.tables, examination.usable, examination.report
     if tables is None or not report.ok:
         lines = "\n".join(f"  {finding}" for finding in report.errors)

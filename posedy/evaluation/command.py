@@ -8,6 +8,7 @@ import cv2
 import torch
 
 from posedy.config import Config
+from posedy.data.check import ImageCheck
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.detections import Detections, read_detections
 from posedy.evaluation.coco_metrics import format_metrics, metrics_to_json
@@ -77,7 +78,8 @@ def read_val_set(config: Config, net: TestedNetwork, checkpoint: Path) -> tuple[
         OSError, ValueError: if a file is missing, damaged, or has other keypoints than the network.
     """
     val = config.data.val_set
-    persons = read_coco(val.annotations, val.images, config.data.skeleton)
+    image_check: ImageCheck = "once" if config.data.check_images else "never"
+    persons = read_coco(val.annotations, val.images, config.data.skeleton, image_check)
     print(persons.summary())
     if net.num_keypoints != persons.skeleton.num_keypoints:
         raise ValueError(

@@ -73,7 +73,7 @@ class Trainer:
         self.workers = config.train.workers if config.train.workers is not None else default_workers()
         self.state = RunState()
         with self.processes.all_or_none():
-            self.data = read_training_data(config, self.say)
+            self.data = read_training_data(config, self.say, self.processes.is_main)
             order = make_order(config, self.data.crops, self.processes.rank, self.processes.count)
             pin_memory = self.processes.device.type == "cuda"
             self.loader = CropLoader(self.data.crops, order, self.workers, pin_memory)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posedy.config import Config, KeypointSet
+from posedy.data.check import ImageCheck
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.dataset import TrainingCrops
 from posedy.data.loading import EpochOrder, PhotoOrder
@@ -38,15 +39,21 @@ class TrainingData:
         return f"{self.crops.fingerprint}/{self.val.fingerprint}"
 
 
-def read_training_data(config: Config, say: Say) -> TrainingData:
+def read_training_data(config: Config, say: Say, is_main: bool = True) -> TrainingData:
     """Reads and checks the sets of a configuration, and says what they are.
+
+    Args:
+        config: names the sets.
+        say: prints.
+        is_main: whether this is the one process of several that opens the images to check them.
 
     Raises:
         OSError, ValueError: if a set cannot be used, or the sets do not fit each other.
     """
+    image_check: ImageCheck = "once" if is_main and config.data.check_images else "never"
 
     def read(entry: KeypointSet) -> CocoPersons:
-        persons = read_coco(entry.annotations, entry.images, config.data.skeleton)
+        persons = read_coco(entry.annotations, entry.images, config.data.skeleton, image_check)
         say(persons.summary())
         for warning in persons.warnings:
             say(f"  warning: {warning}")

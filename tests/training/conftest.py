@@ -15,6 +15,12 @@ def fresh_accelerator() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(autouse=True)
+def own_cache_folder_of_subprocesses(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in processes of their own keep image checks in a temporary folder too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def experiment(drawn: Path) -> Callable[..., Config]:
     """Makes configurations of a quick experiment on drawn people: `experiment("train.epochs=2", ...)`."""

@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import posedy
 from posedy.config import load_config
 from posedy.skeleton import COCO17
-from posedy.training.preparation import build_network
+from posedy.training.preparation import build_network, read_training_data
 from posedy.weights.network_file import save_weights
 
 NAME = "dy_mobilenetv2_035-bneck"
@@ -30,6 +31,23 @@ def test_the_network_keeps_the_configured_sigma(tmp_path: Path) -> None:
     net = build_network(load_config(None, [f"model.name={NAME}", "model.sigma=3"]), COCO17, print, weights)
     assert net.codec.target_sigma == 3
     assert net.state_dict().keys() == posedy.create_model(NAME).state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("is_main", "overrides", "expected"),
+    [(True, [], 22), (False, [], 0), (True, ["data.check_images=false"], 0)],
+)
+def test_one_process_opens_the_images(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_main: bool, overrides: list[str], expected: int
+) -> None:
+    monkeypatch.setattr("posedy.data.passed_checks.cache_folder", lambda: tmp_path)
+    opened: list[object] = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: (opened.append(file), original(file))[1])
+    config = load_config(None, [f"data.root={drawn}", *overrides])
+    data = read_training_data(config, print, is_main)
+    assert len(opened) == expected
+    assert len(data.crops) > 0
 
 
 def test_a_static_start_has_no_temperature_to_keep(tmp_path: Path) -> None:

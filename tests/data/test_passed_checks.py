@@ -1,0 +1,122 @@
+"""Images are opened once: a check that found nothing is skipped the next time, one that found anything is not."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from posedy.data import passed_checks
+from posedy.data.coco import read_coco
+from posedy.data.findings import CocoFileError
+
+from .conftest import CocoFolder
+
+cache_folder = passed_checks.cache_folder  # before a fixture replaces it
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(passed_checks, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The image files that were opened."""
+    files: list[object] = []
+    original = Image.open
+
+    def noted(file: object, *arguments: object) -> Image.Image:
+        files.append(file)
+        return original(file, *arguments)
+
+    monkeypatch.setattr(Image, "open", noted)
+    return files
+
+
+def test_a_second_start_opens_no_image(coco_folder: CocoFolder, cache: Path, opened: list[object]) -> None:
+    first = read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+    assert len(opened) == 4
+    assert len(list(cache.iterdir())) == 1
+    second = read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+    assert len(opened) == 4
+    assert second.fingerprint == first.fingerprint
+    assert second.image_path(0).is_file()
+    read_coco(coco_folder.annotations, coco_folder.images)
+    assert len(opened) == 8
+
+
+def touch(folder: CocoFolder) -> None:
+    os.utime(folder.annotations, ns=(0, 0))
+
+
+def rename_image(folder: CocoFolder) -> None:
+    folder.content["images"][3]["file_name"] = "a.jpg"
+    folder.write()
+
+
+def add_image(folder: CocoFolder) -> None:
+    (folder.images / "new.jpg").write_bytes(b"")
+    os.utime(folder.images, ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [touch, rename_image, add_image])
+def test_changes_are_checked_again(
+    coco_folder: CocoFolder, cache: Path, opened: list[object], change: Callable[[CocoFolder], None]
+) -> None:
+    read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+    change(coco_folder)
+    read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+    assert len(opened) == 8
+
+
+def test_errors_and_warnings_are_found_each_time(coco_folder: CocoFolder, cache: Path) -> None:
+    (coco_folder.images / "empty.jpg").unlink()
+    for _ in range(2):
+        persons = read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+        assert [warning.kind for warning in persons.warnings] == ["missing photo (without usable persons)"]
+    (coco_folder.images / "a.jpg").unlink()
+    for _ in range(2):
+        with pytest.raises(CocoFileError, match=r"a\.jpg"):
+            read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+    assert not cache.exists()
+
+
+def test_a_missing_folder_is_found_without_a_check(coco_folder: CocoFolder, opened: list[object]) -> None:
+    (coco_folder.images / "a.jpg").unlink()
+    assert len(read_coco(coco_folder.annotations, coco_folder.images, image_check="never")) == 3
+    assert not opened
+    for check in ("never", "once"):
+        with pytest.raises(CocoFileError, match="elsewhere"):
+            read_coco(coco_folder.annotations, coco_folder.images / "elsewhere", image_check=check)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_error(
+    coco_folder: CocoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[object]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(passed_checks, "cache_folder", lambda: tmp_path / "file" / "cache")
+    for count in (4, 8):
+        read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+        assert len(opened) == count
+
+
+def test_the_cache_folder_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder().is_relative_to(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for unusable in ("relative", ""):
+        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        assert cache_folder().is_relative_to(tmp_path / "home" / ".cache")
+
+
+def test_the_file_says_what_was_checked(coco_folder: CocoFolder, cache: Path) -> None:
+    read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
+    (file,) = cache.iterdir()
+    assert json.loads(file.read_text()) == {
+        "annotations": str(coco_folder.annotations.resolve()),
+        "images": str(coco_folder.images.resolve()),
+    }
