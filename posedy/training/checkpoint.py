@@ -162,7 +162,12 @@ def read_run(run: Path, config: Config, data: str, processes: int, accept_change
             f"{path} is not a checkpoint that a run can go on from (it has no {', '.join(missing)}); to start from its "
             f"weights: model.weights={path} and another --out"
         )
-    before = _flat(state["config"]) | {_DATA: state["data"], _PROCESSES: state["processes"]}
+    # a run of before a key existed had its default
+    before = (
+        _flat(Config().model_dump(mode="json"))
+        | _flat(state["config"])
+        | {_DATA: state["data"], _PROCESSES: state["processes"]}
+    )
     now = _flat(config.model_dump(mode="json")) | {_DATA: data, _PROCESSES: processes}
     if not is_dynamic(config.model.name):
         before.pop("model.num_kernels", None)  # older runs record any number, which static networks do not use

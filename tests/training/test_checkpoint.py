@@ -114,6 +114,17 @@ def test_the_error_says_how_to_keep_the_step_schedule(tmp_path: Path) -> None:
     going_on(tmp_path, "train.epochs=300", "train.lr_drops=[170,200]")
 
 
+def test_a_run_of_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+    path = saved_run(tmp_path) / LAST
+    saved = torch.load(path, weights_only=True)
+    for section, key in (("train", "channels_last"), ("train", "lr_factors"), ("augment", "photometric")):
+        del saved["config"][section][key]
+    save_checkpoint(path, saved)
+    assert not going_on(tmp_path).changes
+    with pytest.raises(ValueError, match=r"train\.channels_last: False in the run, True now"):
+        going_on(tmp_path, "train.channels_last=true")
+
+
 def test_other_persons_and_another_number_of_processes_are_refused(tmp_path: Path) -> None:
     saved_run(tmp_path)
     with pytest.raises(ValueError, match=r"persons of the data sets: 9 persons, ab12 in the run, 8 persons, cd34 now"):
