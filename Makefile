@@ -25,12 +25,13 @@ $(VENV)/.all: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.core
 
 quickstart: $(VENV)/.core
-	$(BIN)/python tools/quickstart.py $(if $(PHOTO),"$(PHOTO)")
+	$(BIN)/python -m tools.lab.quickstart $(if $(PHOTO),"$(PHOTO)")
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow' --durations=10

@@ -12,12 +12,11 @@ from posedy.cpu_threads import configure_openmp as _configure_openmp
 
 if TYPE_CHECKING:
     from posedy.inference.estimator import PoseEstimator
+    from posedy.models.conversion import to_dynamic, to_static
     from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
-    from posedy.models.zoo import create_model, list_models
+    from posedy.models.pretrained import list_shipped, load_checkpoint
+    from posedy.models.registry import create_model, list_models
     from posedy.skeleton import COCO17, Skeleton
-    from posedy.weights.conversion import to_dynamic, to_static
-    from posedy.weights.network_file import load_checkpoint
-    from posedy.weights.shipped import list_shipped
 
     __version__: str
 
@@ -41,13 +40,13 @@ _HOMES = {
     "DynamicConv2d": "posedy.models.dynamic_conv",
     "PoseEstimator": "posedy.inference.estimator",
     "Skeleton": "posedy.skeleton",
-    "create_model": "posedy.models.zoo",
-    "list_models": "posedy.models.zoo",
-    "list_shipped": "posedy.weights.shipped",
-    "load_checkpoint": "posedy.weights.network_file",
+    "create_model": "posedy.models.registry",
+    "list_models": "posedy.models.registry",
+    "list_shipped": "posedy.models.pretrained",
+    "load_checkpoint": "posedy.models.pretrained",
     "set_temperature": "posedy.models.dynamic_conv",
-    "to_dynamic": "posedy.weights.conversion",
-    "to_static": "posedy.weights.conversion",
+    "to_dynamic": "posedy.models.conversion",
+    "to_static": "posedy.models.conversion",
 }
 
 _configure_openmp()

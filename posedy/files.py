@@ -5,6 +5,7 @@ A link stays a link: its target is written. Pipes and devices, which cannot be r
 And files that are read, or cannot be, in words.
 """
 
+import csv
 import errno
 import json
 import os
@@ -97,6 +98,22 @@ def read_bytes(path: str | Path) -> bytes:
         raise PermissionError(f"{path} may not be read by you: change its permissions") from error
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror}): fetch it again, or check its disk") from error
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of comma-separated values, by column name; none if there is no such file.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a table of comma-separated values.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table of comma-separated values ({error}): mend or delete it") from error
 
 
 def _is_written_into(path: Path) -> bool:

@@ -11,8 +11,8 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.synthetic import draw_dataset
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
+from tools.lab.synthetic import draw_dataset
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("posedy", deadline=None)

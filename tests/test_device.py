@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from posedy.device import choose_device, computes_bf16
+from posedy.system import choose_device, computes_bf16
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_every_public_name_is_there(name: str) -> None:
 
 def test_the_names_are_what_they_say() -> None:
     from posedy.inference.estimator import PoseEstimator
-    from posedy.models.zoo import create_model
+    from posedy.models.registry import create_model
 
     assert posedy.PoseEstimator is PoseEstimator
     assert posedy.create_model is create_model

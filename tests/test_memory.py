@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from posedy.memory import keep_freed_memory
+from posedy.system import keep_freed_memory
 
 _COUNT_PAGE_FAULTS = """
 import resource, sys
 import numpy as np
-from posedy.memory import keep_freed_memory
+from posedy.system import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 

@@ -1,49 +1,38 @@
 """The steps of `make quickstart` are commands that exist, on files that exist or that an earlier step makes."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from posedy.cli import make_parser
-from posedy.weights.shipped import DEFAULT
+from posedy.cli.main import make_parser
+from tools.lab import quickstart
 
 REPOSITORY = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def quickstart() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("quickstart", REPOSITORY / "tools/quickstart.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_every_step_parses() -> None:
+    commands = [make_parser().parse_args(step).command for step in quickstart.STEPS[1:]]
+    assert commands == ["predict", "train", "test", "test", "predict"]
+    assert quickstart.STEPS[0][0] == "tools.lab.synthetic"
 
 
-def test_every_step_parses(quickstart: ModuleType) -> None:
-    commands = [make_parser().parse_args(step).command for step in quickstart.STEPS]
-    assert commands == ["synth", "demo", "train", "test", "test", "demo"]
-
-
-def test_files_fit_together(quickstart: ModuleType) -> None:
-    _, shipped, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS)
+def test_files_fit_together() -> None:
+    shipped, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS[1:])
     assert (REPOSITORY / train.config).is_file()
     assert test.config == train.config
     assert test.checkpoint == Path(demo.checkpoint) == train.out / "best.pt"
-    assert shipped.checkpoint == DEFAULT
+    assert shipped.checkpoint is None
     assert shipped.photos == demo.photos
 
 
-def test_a_photo_is_shown_first(quickstart: ModuleType) -> None:
+def test_a_photo_is_shown_first() -> None:
     first, *others = quickstart.steps("a photo.jpg")
     demo = make_parser().parse_args(first)
-    assert (demo.command, demo.photos, demo.whole, demo.checkpoint) == ("demo", ["a photo.jpg"], True, DEFAULT)
+    assert (demo.command, demo.photos, demo.whole, demo.checkpoint) == ("predict", ["a photo.jpg"], True, None)
     assert others == quickstart.STEPS == quickstart.steps(None)
 
 
-def test_a_failing_step_stops_it(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_step_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
     def failing(step: list[str]) -> int:
@@ -51,5 +40,6 @@ def test_a_failing_step_stops_it(quickstart: ModuleType, monkeypatch: pytest.Mon
         return 1 if step[0] == "train" else 0
 
     monkeypatch.setattr(quickstart, "main", failing)
+    monkeypatch.setattr(quickstart, "draw", lambda arguments: ran.append("draw"))
     assert quickstart.run([]) == 1
-    assert ran == ["synth", "demo", "train"]
+    assert ran == ["draw", "predict", "train"]

@@ -3,6 +3,8 @@
 What cannot run as it stands is in `INSTEAD` and `NOT_RUN`, with the reason.
 """
 
+import importlib
+import importlib.util
 import io
 import re
 import shlex
@@ -18,12 +20,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from posedy.cli import main
-from posedy.data.synthetic.film import draw_film
-from posedy.evaluation.baselines import truth_results
+from posedy.cli.main import main
 from posedy.evaluation.results import write_results
-from posedy.inference.video.recording import VideoRecording
+from posedy.inference.video_io import VideoRecording
 from posedy.skeleton import COCO17
+from tools.lab.baselines import truth_results
+from tools.lab.synthetic.film import draw_film
 
 from .test_readme import README, REPOSITORY, TOOLS, blocks
 
@@ -37,7 +39,7 @@ NOT_RUN = {
     "torchrun --nnodes": "needs two machines",
     "HOST=": "needs SLURM",
     "srun ": "needs SLURM",
-    "posedy sweep": "takes hours; a small sweep is in tests/training/test_sweep.py",
+    "python -m tools.lab.sweep": "takes hours; a small sweep is in tests/lab/test_sweep.py",
 }
 INSTEAD = {
     "torchrun --standalone --nproc-per-node 8 tools/train.py": "python tools/train.py",  # needs 8 GPUs
@@ -49,11 +51,12 @@ INSTEAD = {
     "posedy demo --webcam 0": "posedy demo --webcam 0 --detector-weights detector.pth",
     "posedy detect": "posedy detect --detector-weights detector.pth",
     "weights='DEFAULT'": "weights=None",  # fetched
-    "posedy benchmark video": "posedy benchmark video --frames 4 --timed-frames 3 --rounds 1",  # minutes
+    # minutes
+    "tools.lab.benchmarks video": "tools.lab.benchmarks video --frames 4 --timed-frames 3 --rounds 1",
     "--timed-frames 100": "",
-    "posedy benchmark latency": "posedy benchmark latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
-    "posedy benchmark layers": "posedy benchmark layers --batch 1 --rounds 1",
-    "posedy synth data/": "posedy synth new/",
+    "benchmarks latency": "benchmarks latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
+    "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
+    "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",
     "FILE --images FOLDER": "my/train.json --images my/photos",
     "--train 2000 --val 128": "--train 8 --val 8",
     "--train 2000": "--train 8",
@@ -63,7 +66,7 @@ INSTEAD = {
 def lines() -> list[str]:
     """The lines of the README's command blocks, those that go on joined, and the commands within its text."""
     found = [line.strip() for block in blocks("") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    spoken = re.findall(r"`(posedy [a-z]+[^`]*)`", README.replace("\n", " "))
+    spoken = re.findall(r"`((?:posedy|python -m tools\.lab\.)[a-z ]+[^`]*)`", README.replace("\n", " "))
     mentioned = [line for line in spoken if len(line.split()) == 2 and line != "posedy models"]
     parts = [line for line in spoken if "..." in line or "NAME" in line]
     return list(dict.fromkeys(line for line in found + spoken if line not in mentioned + parts))
@@ -133,6 +136,10 @@ def test_a_command_does_what_the_readme_says(line: str, workshop: Path, capsys: 
     words = shlex.split(line, comments=True)
     if words[0] == "python" and words[1] == "-c":
         exec(words[2], {})
+        return
+    if words[0] == "python" and words[1] == "-m":
+        module = words[2] if importlib.util.find_spec(f"{words[2]}.__main__") is None else f"{words[2]}.__main__"
+        importlib.import_module(module).main([given for word in words[3:] for given in _expanded(word, workshop)])
         return
     words = [TOOLS[words[1]], *words[2:]] if words[0] == "python" else words[1:]
     if words[0] == "train":  # a new run, and a short one

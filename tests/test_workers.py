@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from posedy.workers import default_workers
+from posedy.system import default_workers
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (8, 8), (64, 8)])

@@ -2,7 +2,7 @@
 
 import sys
 
-from posedy.cli import main
+from posedy.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["test", *sys.argv[1:]]))

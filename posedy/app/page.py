@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.app.looking import PERSONS, CameraState, Looker
+from posedy.app.service import PERSONS, CameraState, Looker
 from posedy.drawing import DRAW_THRESHOLD
 
 LARGEST_FILE = "50mb"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from posedy.codec import Coding
 from posedy.models.pose_net import HeatmapOutput
-from posedy.models.zoo import DEFAULT_NUM_KERNELS, create_model, list_models
+from posedy.models.registry import DEFAULT_NUM_KERNELS, create_model, list_models
 
 
 def as_section(annotation: Any) -> type[BaseModel] | None:

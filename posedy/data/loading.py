@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from posedy.data.dataset import Draw, TrainingCrops, set_up_worker
+from posedy.data.datasets import Draw, TrainingCrops, set_up_worker
 
 _PERSONS_PER_TASK = 16  # what a worker makes at a time where photos share their decoding
 

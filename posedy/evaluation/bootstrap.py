@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
-from posedy.evaluation.coco_metrics import METRIC_NAMES, Images, match_results
+from posedy.evaluation.coco_eval import METRIC_NAMES, Images, match_results
 from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 
 RESAMPLES = 1000

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.evaluation.coco_metrics import Backend, evaluate_keypoints
+from posedy.evaluation.coco_eval import Backend, evaluate_keypoints
 from posedy.evaluation.matching import MatchedPersons, match_persons
 from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.data.photos import read_photo
 from posedy.drawing import WHITE, caption, draw_poses
 from posedy.evaluation.matching import MatchedPersons
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region, warp_crop, xywh_to_xyxy
+from posedy.images import read_photo
 
 _PERSONS_OF_A_ROW = 6
 _TILE = (144, 192)

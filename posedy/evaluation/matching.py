@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.evaluation.coco_metrics import match_results
+from posedy.evaluation.coco_eval import match_results
 from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 from posedy.skeleton import Skeleton
 

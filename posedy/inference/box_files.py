@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from posedy.data.columns import load_json, number_column, number_rows
 from posedy.geometry import xywh_to_xyxy
-from posedy.inference.box_threshold import checked_box_threshold
+from posedy.inference.boxes import checked_box_threshold
 
 _PERSON = 1
 """COCO's category id of persons."""

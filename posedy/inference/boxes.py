@@ -1,4 +1,9 @@
-"""Person boxes: those that users give are checked, those of detectors are cleaned."""
+"""Person boxes: those that users give are checked, those of detectors are cleaned.
+
+The score under which person boxes are left out.
+
+Nothing heavy is imported, so that command lines can ask it.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,3 +137,18 @@ def _as_float32(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _have_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+
+
+BOX_THRESHOLD = 0.3
+"""Of whatever shows persons: `PoseEstimator`, the demo, videos, the web page. Lower scores are mostly no persons."""
+
+
+def checked_box_threshold(threshold: float) -> float:
+    """The threshold, if it is a score.
+
+    Raises:
+        ValueError: if it is not a number from 0 to 1.
+    """
+    if not 0 <= threshold <= 1:  # NaN is not either
+        raise ValueError(f"a threshold of box scores is a number from 0 to 1, got {threshold}")
+    return threshold

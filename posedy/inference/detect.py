@@ -1,88 +1,19 @@
-"""The command `posedy detect`: person boxes of photos, in a file for `posedy test` and `posedy demo`."""
+"""Person boxes of image files, in the forms that COCO's tools and `posedy predict --boxes` take."""
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from posedy.inference.box_threshold import box_threshold_argument
-from posedy.inference.photo_paths import photo_paths
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.geometry import xyxy_to_xywh
+from posedy.images import read_photo, rgb_to_bgr
 
 if TYPE_CHECKING:  # heavy
-    from posedy.inference.detected import DetectedPhoto
     from posedy.inference.detectors import CleanedDetector, Detector
-
-# AP is taken over all scores: leaving boxes out here can only lower it. The demo leaves out what it does not show.
-_THRESHOLD = 0.01
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of the command."""
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="an object with images and annotations, in upright pixels, for posedy demo --boxes FILE; with "
-        "--annotations a COCO results list, in stored pixels, for posedy test --boxes FILE too",
-    )
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        metavar="FILE",
-        help="a COCO file that gives the photos their names and ids; posedy demo takes it beside the list, and knows "
-        "photos without persons by it",
-    )
-    parser.add_argument("--detector-weights", type=Path, metavar="FILE", help="default: torchvision's, fetched once")
-    parser.add_argument(
-        "--box-threshold",
-        type=box_threshold_argument,
-        default=_THRESHOLD,
-        metavar="SCORE",
-        help="leave out boxes under it, from 0 to 1 (default: %(default)s, since AP counts the unsure ones too)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the command: 0 when all photos were looked at, 1 when some could not be.
-
-    Raises:
-        OSError, ValueError: if an argument does not fit, or no photo could be looked at; nothing is written then.
-    """
-    from tqdm import tqdm
-
-    from posedy.files import check_can_write, write_json_atomically
-    from posedy.inference.detected import to_annotations, to_results
-    from posedy.inference.detectors import TorchvisionDetector
-
-    check_can_write(arguments.out)
-    paths = photo_paths(arguments.photos)
-    for given in (*paths, arguments.annotations, arguments.detector_weights):
-        if given is not None and given.resolve() == arguments.out.resolve():
-            raise ValueError(f"--out {arguments.out} would take the place of {given}: choose another --out")
-    if arguments.annotations is not None:
-        photos, category = photos_of_annotations(paths, arguments.annotations)
-    else:
-        photos = photos_by_themselves(paths)
-    detector = TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
-    # a progress bar stands on the same screen
-    detected = detect_photos(photos, detector, warn=lambda line: tqdm.write(line, file=sys.stderr))
-    failed = len(photos) - len(detected)
-    if not detected:
-        raise ValueError(f"none of the {failed} photos could be looked at, and nothing was written: see above why")
-    content = to_results(detected, category) if arguments.annotations is not None else to_annotations(detected)
-    write_json_atomically(arguments.out, content)
-    with_boxes = sum(len(photo.boxes) > 0 for photo in detected)
-    print(f"{sum(len(photo.boxes) for photo in detected)} boxes on {with_boxes} of {len(detected)} photos")
-    print(f"wrote {arguments.out}")
-    if failed:
-        print(f"posedy detect: {failed} of {len(photos)} photos NOT DONE: see above why", file=sys.stderr)
-    return int(failed > 0)
 
 
 @dataclass(frozen=True)
@@ -167,10 +98,6 @@ def detect_photos(photos: Sequence[Photo], detector: "Detector", warn: Callable[
 
 
 def _detect(photo: Photo, detector: "CleanedDetector") -> "DetectedPhoto":
-    from posedy.data.photos import read_photo
-    from posedy.inference.detected import DetectedPhoto
-    from posedy.inference.images import rgb_to_bgr
-
     image = rgb_to_bgr(read_photo(photo.path, honour_exif=photo.upright))
     height, width = image.shape[:2]
     if photo.recorded not in (None, (width, height)):
@@ -180,3 +107,59 @@ def _detect(photo: Photo, detector: "CleanedDetector") -> "DetectedPhoto":
         )
     boxes, scores = detector.detect(image)
     return DetectedPhoto(photo.file_name, photo.image_id, (width, height), boxes, scores)
+
+
+_PERSON = {"id": 1, "name": "person"}
+"""COCO's category of persons."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedPhoto:
+    """The boxes of a photo.
+
+    Attributes:
+        file_name: the name that boxes know it by.
+        image_id: the id that boxes know it by.
+        size: (width, height) of the photo in the pixels that the boxes count in.
+        boxes: (P, 4) xyxy.
+        scores: (P,).
+    """
+
+    file_name: str
+    image_id: int | str
+    size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+def to_results(photos: Sequence[DetectedPhoto], category: int) -> list[dict[str, Any]]:
+    """A list of boxes, as COCO's tools take results of the images of an annotation file.
+
+    It says nothing of photos without boxes, which the annotation file knows.
+    """
+    return [
+        {"image_id": photo.image_id, "file_name": photo.file_name, "width": photo.size[0], "height": photo.size[1]}
+        | {"category_id": category, "bbox": box, "score": score}
+        for photo in photos
+        for box, score in _boxes_and_scores(photo)
+    ]
+
+
+def to_annotations(photos: Sequence[DetectedPhoto]) -> dict[str, Any]:
+    """Images, annotations and the category of persons, as in an annotation file: it knows photos without boxes too."""
+    images = [
+        {"id": photo.image_id, "file_name": photo.file_name, "width": photo.size[0], "height": photo.size[1]}
+        for photo in photos
+    ]
+    boxes = [(photo, *found) for photo in photos for found in _boxes_and_scores(photo)]
+    annotations = [
+        {"id": number, "image_id": photo.image_id, "category_id": _PERSON["id"], "bbox": box, "score": score}
+        | {"area": box[2] * box[3], "iscrowd": 0}
+        for number, (photo, box, score) in enumerate(boxes, start=1)
+    ]
+    return {"images": images, "annotations": annotations, "categories": [_PERSON]}
+
+
+def _boxes_and_scores(photo: DetectedPhoto) -> list[tuple[list[float], float]]:
+    """Each box as x, y, width, height, with its score."""
+    return list(zip(xyxy_to_xywh(photo.boxes).tolist(), photo.scores.tolist(), strict=True))

@@ -13,10 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.findings import name_reasons
-from posedy.device import choose_device
 from posedy.files import read_bytes
-from posedy.inference.box_threshold import BOX_THRESHOLD, checked_box_threshold
-from posedy.inference.boxes import clean_detections
+from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold, clean_detections
+from posedy.system import choose_device
 
 _count_lock = threading.Lock()
 

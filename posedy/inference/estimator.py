@@ -8,16 +8,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
+from posedy.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
 from posedy.inference.detectors import CleanedDetector, Detector, as_detector
-from posedy.inference.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.poses import Poses
 from posedy.inference.predictors import make_predictor
 from posedy.models.pose_net import PoseNet
-from posedy.weights.shipped import DEFAULT
+from posedy.models.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from posedy.deploy.runtimes import Runtime
+    from posedy.export.runtimes import Runtime
 
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from posedy.drawing import DRAW_THRESHOLD, draw_poses
-from posedy.evaluation.rescoring import rescore
 from posedy.evaluation.results import to_coco_results
-from posedy.inference.images import ChannelOrder, ImageLike, from_rgb, to_rgb
+from posedy.images import ChannelOrder, ImageLike, from_rgb, to_rgb
+from posedy.oks import rescore
 from posedy.skeleton import Skeleton
 
 

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posedy.deploy.fusing import fuse
-from posedy.device import choose_device
+from posedy.export.fuse import fuse
 from posedy.models.pose_net import PoseNet
+from posedy.models.pretrained import load_checkpoint
 from posedy.prediction import predict_keypoints
 from posedy.skeleton import COCO17, Skeleton
-from posedy.weights.network_file import load_checkpoint
+from posedy.system import choose_device
 
 if TYPE_CHECKING:
-    from posedy.deploy.graph_file import GraphInfo
-    from posedy.deploy.runtimes import GraphRunner, Runtime
+    from posedy.export.graph_file import GraphInfo
+    from posedy.export.runtimes import GraphRunner, Runtime
 
 Keypoints = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -88,7 +88,7 @@ class HeatmapGraphPredictor:
     """A graph from normalised crops to heatmaps; see `make_predictor`."""
 
     def __init__(self, runner: "GraphRunner", info: "GraphInfo", device: torch.device, flip: bool) -> None:
-        from posedy.deploy.heatmap_graph import HeatmapGraph
+        from posedy.export.graph_file import HeatmapGraph
 
         self.device = device
         self.input_size = info.input_size
@@ -125,7 +125,7 @@ class DecodingGraphPredictor:
 
 
 def _graph_predictor(path: Path, device: str, flip: bool, runtime: "Runtime | None") -> Predictor:
-    from posedy.deploy.graph_file import load_graph
+    from posedy.export.graph_file import load_graph
 
     runner, info, chosen = load_graph(path, device, runtime)
     kind = DecodingGraphPredictor if info.decodes else HeatmapGraphPredictor

@@ -8,9 +8,9 @@ from typing import Literal, Protocol, TypeGuard, get_args
 import torch
 from torch import Tensor, nn
 
-from posedy.models.depthwise import DepthwiseConv2d, EndPaddedConv2d
 from posedy.models.dynamic_conv import AttentionKind, DynamicConv2d
 from posedy.models.kernels.availability import takes
+from posedy.models.ops import DepthwiseConv2d, EndPaddedConv2d
 
 BneckLayer = Literal["expand", "depthwise", "project"]
 """The three convolutions of a bneck, C1, C2 and C3 of the paper's Table 5."""

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from posedy.models.formulations import FORMULATIONS, Geometry, choose
-from posedy.models.pooling import pixel_mean
+from posedy.models.ops import FORMULATIONS, Geometry, choose, pixel_mean
 
 AttentionKind = Literal["softmax", "sigmoid"]
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from torch import Tensor, nn
 
 from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, initialise, static_conv
-from posedy.models.upsampling import BilinearUpsample
+from posedy.models.ops import BilinearUpsample
 
 # Table 9: hidden channels (None: those of the input) and output channels of the bnecks after each upsampling
 _BNECK_STAGES: tuple[tuple[tuple[int | None, int], ...], ...] = (

@@ -10,10 +10,9 @@ import torch
 from posedy.config import Config, TrainConfig
 from posedy.files import replacing
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import is_dynamic
-from posedy.training.ema import WeightAverage
-from posedy.training.schedule import describe_rates, lr_drops, moves_rates
-from posedy.weights.network_file import network_state, read_checkpoint
+from posedy.models.pretrained import network_state, read_checkpoint
+from posedy.models.registry import is_dynamic
+from posedy.training.optim import WeightAverage, describe_rates, lr_drops, moves_rates
 
 LAST = "last.pt"
 BEST = "best.pt"

@@ -12,10 +12,10 @@ from posedy.config import TrainConfig
 from posedy.data.loading import Batch
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import normalise_crops
-from posedy.training.ema import WeightAverage
-from posedy.training.loss import heatmap_loss, loss_normaliser
-from posedy.training.processes import Processes
-from posedy.training.teacher import Teacher
+from posedy.training.distillation import Teacher
+from posedy.training.distributed import Processes
+from posedy.training.losses import heatmap_loss, loss_normaliser
+from posedy.training.optim import WeightAverage
 
 
 class TrainingStep:

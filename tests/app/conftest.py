@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from posedy.app.looking import Looker
-from posedy.models.zoo import create_model
+from posedy.app.service import Looker
+from posedy.models.pretrained import save_weights
+from posedy.models.registry import create_model
 from posedy.skeleton import COCO17
-from posedy.weights.network_file import save_weights
 
 
 @pytest.fixture(scope="package")

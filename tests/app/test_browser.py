@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import cv2
 import pytest
 
-from posedy.data.synthetic.film import draw_film
-from posedy.inference.video.recording import VideoRecording
+from posedy.inference.video_io import VideoRecording
+from tools.lab.synthetic.film import draw_film
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from posedy.cli import main
+from posedy.cli.main import main
 
 
 def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
@@ -25,7 +25,7 @@ def test_it_says_where_the_page_is_once_it_is_there(model: str, tmp_path: Path) 
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         taken.listen()
-        command = [sys.executable, "-m", "posedy.cli", "app", "--checkpoint", model, "--port", str(port)]
+        command = [sys.executable, "-m", "posedy.cli.main", "app", "--checkpoint", model, "--port", str(port)]
         refused = subprocess.run(command, capture_output=True, text=True)
         assert refused.returncode == 1
         assert str(port) in refused.stderr

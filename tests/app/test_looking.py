@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.looking import EVERYONE, WHOLE, Looker
+from posedy.app.service import EVERYONE, WHOLE, Looker
 from posedy.inference.estimator import PoseEstimator
 
 
@@ -42,7 +42,7 @@ def test_networks_and_detector_are_loaded_once(looker: Looker, model: str, photo
         def detect(self, image: np.ndarray) -> tuple[list, list]:
             return [[0, 0, 50, 100], [40, 0, 90, 110]], [0.9, 0.8]
 
-    monkeypatch.setattr("posedy.app.looking.TorchvisionDetector", Two)
+    monkeypatch.setattr("posedy.app.service.TorchvisionDetector", Two)
     for _ in range(2):
         assert looker.photo(photo, model, EVERYONE, 0.2).words.startswith("2 persons in")
     assert made == [(None, "cpu", 0.3)]
@@ -57,7 +57,7 @@ def test_bad_boxes_of_the_detector_are_dropped(looker: Looker, model: str, photo
         def detect(self, image: np.ndarray) -> tuple[list, list]:
             return [[0, 0, 50, 100], [np.nan, 0, 9, 9], [40, 0, 40, 110]], [0.9, 0.8, 0.8]
 
-    monkeypatch.setattr("posedy.app.looking.TorchvisionDetector", Flawed)
+    monkeypatch.setattr("posedy.app.service.TorchvisionDetector", Flawed)
     with pytest.warns(UserWarning, match="Flawed") as caught:
         seen = [looker.photo(photo, model, EVERYONE, 0.2) for _ in range(2)]
     assert len(caught) == 1

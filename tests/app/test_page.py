@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.looking import WHOLE
+from posedy.app.service import WHOLE
 
 gradio = pytest.importorskip("gradio")
 gradio_client = pytest.importorskip("gradio_client")

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from posedy.config import Config, ConfigError, load_config
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
 
 REPOSITORY = Path(__file__).parents[2]
 

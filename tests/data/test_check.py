@@ -11,7 +11,7 @@ from PIL import Image
 from posedy.data.check import check_coco
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.findings import CocoFileError
-from posedy.data.photos import read_photo
+from posedy.images import read_photo
 
 
 def change(part, index, **values):

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from posedy.config import AugmentConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.dataset import BoxCrops, Draw, TrainingCrops
-from posedy.data.photos import read_photo
-from posedy.data.synthetic import draw_dataset
+from posedy.data.datasets import BoxCrops, Draw, TrainingCrops
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region, warp_crop
+from posedy.images import read_photo
+from tools.lab.synthetic import draw_dataset
 
 SIZE = (96, 128)
 STILL = AugmentConfig(flip=0, scale_std=0, rotation_probability=0, half_body_probability=0)
@@ -44,7 +44,7 @@ def test_persons_of_one_photo_share_its_decoding(persons: CocoPersons, monkeypat
         read.append(path)
         return read_photo(path)
 
-    monkeypatch.setattr("posedy.data.dataset.read_photo", counted)
+    monkeypatch.setattr("posedy.data.datasets.read_photo", counted)
     crops = TrainingCrops([persons], SIZE, AugmentConfig(), 1.25, seed=4)
     neighbours = np.argsort(crops.photo_of, kind="stable")
     together = crops.__getitems__([Draw(1, int(index)) for index in neighbours])

@@ -9,9 +9,9 @@ import torch
 
 from posedy.config import AugmentConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.dataset import Draw, TrainingCrops
+from posedy.data.datasets import Draw, TrainingCrops
 from posedy.data.loading import CropLoader, EpochOrder, PhotoOrder
-from posedy.data.synthetic import draw_dataset
+from tools.lab.synthetic import draw_dataset
 
 PHOTO_OF = np.random.default_rng(0).integers(0, 40, 101)
 

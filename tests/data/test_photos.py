@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posedy.data.photos import read_photo
+from posedy.images import read_photo
 
 
 @pytest.fixture

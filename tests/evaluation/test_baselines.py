@@ -3,9 +3,9 @@ import copy
 import numpy as np
 import pytest
 
-from posedy.evaluation.baselines import median_pose_results, mirrored_truth_results, truth_results
-from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.skeleton import COCO17, Skeleton
+from tools.lab.baselines import median_pose_results, mirrored_truth_results, truth_results
 
 BASELINES = [truth_results, median_pose_results, lambda annotations: mirrored_truth_results(annotations, COCO17)]
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posedy.evaluation.bootstrap import WeightedMetrics, bootstrap_difference, bootstrap_intervals
-from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints, match_results
+from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints, match_results
 from posedy.evaluation.results import to_coco_results
 from posedy.skeleton import COCO17
 

@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from posedy.evaluation.baselines import truth_results
-from posedy.evaluation.breakdown import break_down, keypoint_numbers
-from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.analysis import break_down, keypoint_numbers
+from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.matching import match_persons
 from posedy.evaluation.truth import KeypointTruth
+from tools.lab.baselines import truth_results
 
 
 def numbers(annotations, results):

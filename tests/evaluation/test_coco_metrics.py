@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from posedy.evaluation.baselines import truth_results
-from posedy.evaluation.coco_metrics import (
+from posedy.evaluation.coco_eval import (
     METRIC_NAMES,
     evaluate_keypoints,
     evaluated_images,
@@ -22,6 +21,7 @@ from posedy.evaluation.coco_metrics import (
 )
 from posedy.evaluation.results import read_results
 from posedy.evaluation.truth import KeypointTruth
+from tools.lab.baselines import truth_results
 
 
 def pycocotools_alone(annotations, results, images=None, sigmas=None):

@@ -8,12 +8,12 @@ import cv2
 import pytest
 
 from posedy.config import Config, load_config
-from posedy.evaluation.coco_metrics import METRIC_NAMES, evaluate_keypoints
-from posedy.evaluation.command import measure_checkpoint
+from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints
 from posedy.evaluation.results import read_results
-from posedy.models.zoo import create_model
+from posedy.evaluation.testing import measure_checkpoint
+from posedy.models.pretrained import save_weights
+from posedy.models.registry import create_model
 from posedy.skeleton import COCO17
-from posedy.weights.network_file import save_weights
 
 
 @pytest.fixture

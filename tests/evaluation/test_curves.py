@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from posedy.evaluation.coco_metrics import evaluate_keypoints
-from posedy.evaluation.curves import calibrate, precision_recall
+from posedy.evaluation.analysis import calibrate, precision_recall
+from posedy.evaluation.coco_eval import evaluate_keypoints
 
 
 def test_means_of_the_curves_are_ap(annotations, noised_results):

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from posedy.evaluation.coco_metrics import evaluate_keypoints
-from posedy.evaluation.details import details_to_json, format_details, measure_details
+from posedy.evaluation.analysis import details_to_json, format_details, measure_details
+from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.truth import KeypointTruth
 
 

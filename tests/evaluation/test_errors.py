@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 
-from posedy.evaluation.baselines import mirrored_truth_results, truth_results
-from posedy.evaluation.coco_metrics import evaluate_keypoints
+from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.errors import ERROR_CLASSES, analyse_errors, classify_keypoints
 from posedy.evaluation.matching import match_persons
 from posedy.skeleton import COCO17
+from tools.lab.baselines import mirrored_truth_results, truth_results
 
 NAMES = COCO17.keypoints
 LEFT_WRIST, RIGHT_WRIST, NOSE = NAMES.index("left_wrist"), NAMES.index("right_wrist"), NAMES.index("nose")

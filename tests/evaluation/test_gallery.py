@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from posedy.data.coco import CocoPersons
-from posedy.evaluation.baselines import truth_results
 from posedy.evaluation.gallery import best_median_worst, shown_persons
 from posedy.evaluation.matching import match_persons
+from tools.lab.baselines import truth_results
 
 
 def picture_of(persons: CocoPersons, shifts: np.ndarray, found: int) -> np.ndarray:

@@ -3,9 +3,9 @@ import copy
 import numpy as np
 import pytest
 
-from posedy.evaluation.baselines import truth_results
 from posedy.evaluation.matching import match_persons
 from posedy.evaluation.truth import KeypointTruth
+from tools.lab.baselines import truth_results
 
 
 def test_the_truth_is_matched_with_itself(annotations):

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posedy.evaluation.nms import oks_nms
-from posedy.evaluation.oks import oks_matrix
+from posedy.oks import oks_matrix, oks_nms
 from posedy.skeleton import COCO17
 
 SIGMAS = COCO17.sigmas

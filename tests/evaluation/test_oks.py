@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from posedy.evaluation.oks import oks_matrix
+from posedy.oks import oks_matrix
 from posedy.skeleton import COCO17
 
 SIGMAS = np.array(COCO17.sigmas)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posedy.evaluation.rescoring import rescore
+from posedy.oks import rescore
 
 
 def rescore_by_loops(box_scores, keypoint_scores, threshold):

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from posedy.config import Config, load_config
-from posedy.deploy.export import export_onnx
-from posedy.deploy.graph_file import METADATA_KEY, read_graph
-from posedy.evaluation.command import measure_checkpoint
-from posedy.evaluation.tested_network import load_configured_network, load_tested_network
-from posedy.models.zoo import create_model
+from posedy.evaluation.evaluator import load_configured_network, load_tested_network
+from posedy.evaluation.testing import measure_checkpoint
+from posedy.export.graph_file import METADATA_KEY, read_graph
+from posedy.export.onnx import export_onnx
+from posedy.models.pretrained import save_weights
+from posedy.models.registry import create_model
 from posedy.skeleton import COCO17
-from posedy.weights.network_file import save_weights
 
 NAME = "mobilenetv2_035-bneck"
 SETTINGS = [f"model.name={NAME}", "model.input_size=[32,64]", "train.workers=0"]

@@ -10,13 +10,13 @@ from torch import Tensor
 from posedy.codec import Coding, HeatmapCodec, make_codec
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.dataset import BoxCrops
+from posedy.data.datasets import BoxCrops
 from posedy.data.detections import read_detections
-from posedy.evaluation.coco_metrics import evaluate_keypoints
-from posedy.evaluation.rescoring import rescore
-from posedy.evaluation.tester import BoxPoses, Protocol, evaluate_network, poses_to_results, predict_crops
+from posedy.evaluation.coco_eval import evaluate_keypoints
+from posedy.evaluation.evaluator import BoxPoses, EvalProtocol, evaluate_network, poses_to_results, predict_crops
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
+from posedy.oks import rescore
 
 SIZE = (192, 256)
 CODEC = HeatmapCodec(SIZE)
@@ -144,7 +144,7 @@ def test_detections_for_some_images_only(persons: CocoPersons, drawn: Path) -> N
 
 
 def test_the_protocol_says_everything() -> None:
-    line = str(Protocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "unbiased", 0))
+    line = str(EvalProtocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "unbiased", 0))
     for word in ("boxes=gt", "10", "4 images", "flip=on", "NMS=off", "128x96", "unbiased coding", "pycocotools"):
         assert word in line
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
 from posedy.skeleton import Skeleton
 
 DOTS = Skeleton(("red", "green", "blue"), (), ((0, 1), (1, 2)), (0.05,) * 3)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posedy.data.photos import read_photo
-from posedy.inference.annotate import annotate_photos, drawing_names
+from posedy.images import read_photo
 from posedy.inference.estimator import PoseEstimator
+from posedy.inference.predict import annotate_photos, drawing_names
 from posedy.models.pose_net import PoseNet
 
 BOX = [[10, 20, 120, 140]]
@@ -100,7 +100,7 @@ def test_a_detector_finds_the_persons(
         def detect(self, image: np.ndarray) -> tuple[list, list]:
             return BOX, [0.7]
 
-    monkeypatch.setattr("posedy.inference.annotate.TorchvisionDetector", Fixed)
+    monkeypatch.setattr("posedy.inference.predict.TorchvisionDetector", Fixed)
     weights = tmp_path / "weights.pth"
     given = {"detect": True, "detector_weights": weights, "device": "cpu", "box_threshold": 0.4}
     done = annotate_photos(photos, net, tmp_path / "out", report=lambda line: None, **given)
@@ -122,7 +122,7 @@ def test_a_bad_box_of_the_detector_does_not_lose_the_photo(
         def detect(self, image: np.ndarray) -> tuple[list, list]:
             return [*BOX, [np.nan, 0, 9, 9], [500, 0, 600, 90]], [0.7, 0.7, 0.7]
 
-    monkeypatch.setattr("posedy.inference.annotate.TorchvisionDetector", Flawed)
+    monkeypatch.setattr("posedy.inference.predict.TorchvisionDetector", Flawed)
     with pytest.warns(UserWarning, match="Flawed") as caught:
         done = annotate_photos(photos, net, tmp_path / "out", detect=True, device="cpu", report=lambda line: None)
     assert len(caught) == 1

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from posedy.cli import main
+from posedy.cli.main import main
 from posedy.data.coco import read_coco
 from posedy.data.detections import read_detections
 from posedy.data.findings import CocoFileError
-from posedy.data.synthetic import draw_dataset
-from posedy.inference.annotate import annotate_photos
 from posedy.inference.box_files import boxes_from_file
+from posedy.inference.predict import annotate_photos
 from posedy.models.pose_net import PoseNet
+from tools.lab.synthetic import draw_dataset
 
 
 class Middle:

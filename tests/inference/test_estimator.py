@@ -11,8 +11,8 @@ from posedy.inference.box_files import boxes_from_file
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
-from posedy.weights.network_file import network_state, save_weights
+from posedy.models.pretrained import network_state, save_weights
+from posedy.models.registry import create_model
 
 from .conftest import DOT_COLOURS
 
@@ -238,7 +238,7 @@ def test_shipped_models_are_found_by_name(
     net: PoseNet, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_weights(net, tmp_path / "small.safetensors")
-    monkeypatch.setattr("posedy.weights.shipped.FOLDER", tmp_path)
+    monkeypatch.setattr("posedy.models.pretrained.FOLDER", tmp_path)
     expected = PoseEstimator(net, device="cpu")(photo, BOXES)
     assert_same_poses(expected, PoseEstimator("small", device="cpu")(photo, BOXES))
     with pytest.raises(ValueError, match="'large'; shipped are: small"):

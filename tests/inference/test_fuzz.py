@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.data.synthetic.film import draw_film
-from posedy.inference.video.recording import VideoRecording
+from posedy.inference.video_io import VideoRecording
+from tools.lab.synthetic.film import draw_film
 
 pytestmark = pytest.mark.slow
 Damage = Callable[[bytes, np.random.Generator], bytes]
@@ -21,8 +21,8 @@ SECONDS = 300
 _READER = """
 import resource, sys, warnings
 from pathlib import Path
-from posedy.inference.images import to_rgb
-from posedy.inference.video.frames import FrameSource
+from posedy.images import to_rgb
+from posedy.inference.video_io import FrameSource
 warnings.simplefilter("ignore")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for line in sys.stdin.read().splitlines():

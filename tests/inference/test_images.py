@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from posedy.inference.images import rgb_to_bgr, to_rgb
+from posedy.images import rgb_to_bgr, to_rgb
 
 ORIENTATION = 0x0112
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from posedy.inference.photo_paths import photo_paths
+from posedy.images import photo_paths
 
 
 @pytest.fixture

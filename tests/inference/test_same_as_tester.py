@@ -9,11 +9,11 @@ import torch
 from posedy.codec import Coding, make_codec
 from posedy.config import EvalConfig
 from posedy.data.coco import read_coco
-from posedy.data.dataset import BoxCrops
-from posedy.data.synthetic import draw_dataset
-from posedy.evaluation.tester import predict_crops
+from posedy.data.datasets import BoxCrops
+from posedy.evaluation.evaluator import predict_crops
 from posedy.inference.estimator import PoseEstimator
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
+from tools.lab.synthetic import draw_dataset
 
 
 @pytest.mark.parametrize(("coding", "sigma"), [("paper", None), ("unbiased", 2.5)])

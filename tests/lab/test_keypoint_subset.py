@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from posedy.cli import main as posedy
+from posedy.cli.main import main as posedy
 from posedy.data.coco import read_coco
-from posedy.weights.network_file import load_checkpoint
+from posedy.models.pretrained import load_checkpoint
 from tools.lab.keypoint_subset import keypoint_subset, main
 
 KEYPOINTS = ["nose", "left_wrist", "right_wrist", "left_ankle", "right_ankle"]

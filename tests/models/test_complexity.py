@@ -14,7 +14,7 @@ from torch import nn
 from posedy.models.blocks import SqueezeExcitation
 from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.zoo import create_backbone, create_model
+from posedy.models.registry import create_backbone, create_model
 
 # name in layers.csv -> ours: a backbone, or a network whose head it is
 NETWORKS = {

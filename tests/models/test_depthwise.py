@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posedy.models.depthwise import DepthwiseConv2d, depthwise_conv
+from posedy.models.ops import DepthwiseConv2d, depthwise_conv
 
 
 def tensors(batch: int, channels: int, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:

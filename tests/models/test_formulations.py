@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from posedy.models.formulations import FORMULATIONS, Geometry, applies, choose
+from posedy.models.ops import FORMULATIONS, Geometry, applies, choose
 
 KERNELS = {
     "wider 1x1": (4, 9, 1, Geometry((1, 1), (0, 0), (1, 1), 1)),

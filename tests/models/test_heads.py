@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from posedy.models.blocks import DynamicConvFactory
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.heads import BneckHead, DeconvHead, FPNHead
-from posedy.models.upsampling import BilinearUpsample
+from posedy.models.ops import BilinearUpsample
 
 PARAMETERS = {1280: (1_208_081, 6_318_877), 576: (1_008_849, 4_871_101), 512: (990_737, 4_764_061)}
 DECONV_PARAMETERS = {1280: 7_345_937, 576: 4_462_353, 512: 4_200_209}

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from posedy.models.backbones.mobilenetv2 import MobileNetV2, make_divisible
 from posedy.models.blocks import DynamicConvFactory
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.mobilenetv2 import MobileNetV2, make_divisible
 
 PARAMETERS = {
     0.35: (396_128, 1_405_612),

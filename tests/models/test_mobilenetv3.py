@@ -1,9 +1,9 @@
 import torch
 from torch import nn
 
+from posedy.models.backbones.mobilenetv3 import MobileNetV3Small
 from posedy.models.blocks import DynamicConvFactory, SqueezeExcitation
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.mobilenetv3 import MobileNetV3Small
 
 
 def test_strides_are_those_of_the_first_version():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from posedy.models.pooling import pixel_mean
+from posedy.models.ops import pixel_mean
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,7 +9,7 @@ import torch
 from posedy.codec import HeatmapCodec, UnbiasedCodec
 from posedy.models.dynamic_conv import KernelAttention
 from posedy.models.pose_net import SpatialSoftmax
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
 
 NAME = "dy_mobilenetv2_035-dy_bneck"
 

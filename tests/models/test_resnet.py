@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from posedy.models.backbones.resnet import BasicBlock, ResNet
 from posedy.models.blocks import DynamicConvFactory, static_conv
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.resnet import BasicBlock, ResNet
 
 
 @pytest.mark.parametrize(("in_channels", "out_channels", "stride"), [(8, 8, 1), (8, 12, 1), (8, 12, 2), (8, 8, 2)])

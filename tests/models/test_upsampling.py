@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from posedy.models.upsampling import BilinearUpsample, doubling_matrix
+from posedy.models.ops import BilinearUpsample, doubling_matrix
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 6), (5, 1)])

@@ -9,7 +9,7 @@ from torch import nn
 import posedy
 from posedy.models.blocks import InvertedResidual
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
-from posedy.models.zoo import (
+from posedy.models.registry import (
     create_backbone,
     create_model,
     is_beyond_paper,

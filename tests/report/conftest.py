@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posedy.data.synthetic import draw_dataset
-from posedy.evaluation.baselines import truth_results
 from posedy.evaluation.truth import KeypointTruth
+from tools.lab.baselines import truth_results
+from tools.lab.synthetic import draw_dataset
 
 
 @pytest.fixture(scope="session")

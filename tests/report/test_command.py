@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from posedy.cli import main
+from posedy.cli.main import main
 from posedy.config import SkeletonConfig
 from posedy.evaluation.bootstrap import bootstrap_intervals
+from posedy.evaluation.report.builder import write_report
 from posedy.evaluation.results import write_results
 from posedy.evaluation.truth import KeypointTruth
-from posedy.report.command import write_report
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch) -> None:
     """Most of a small report's time is the bootstrap's, which is tested elsewhere."""
-    monkeypatch.setattr("posedy.report.contents.bootstrap_intervals", partial(bootstrap_intervals, resamples=4))
+    monkeypatch.setattr(
+        "posedy.evaluation.report.contents.bootstrap_intervals", partial(bootstrap_intervals, resamples=4)
+    )
 
 
 @pytest.fixture

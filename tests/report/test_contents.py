@@ -1,7 +1,7 @@
 import pytest
 
-from posedy.evaluation.coco_metrics import evaluate_keypoints
-from posedy.report.contents import gather
+from posedy.evaluation.coco_eval import evaluate_keypoints
+from posedy.evaluation.report.contents import gather
 
 
 def test_all_numbers_are_of_the_same_results(truth, noised):

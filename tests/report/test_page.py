@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posedy.evaluation.breakdown import Part
-from posedy.report.contents import gather
-from posedy.report.page import render
+from posedy.evaluation.analysis import Part
+from posedy.evaluation.report.contents import gather
+from posedy.evaluation.report.page import render
 
 
 class Parsed(html.parser.HTMLParser):

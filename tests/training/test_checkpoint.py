@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from posedy.config import load_config
-from posedy.models.zoo import create_model
+from posedy.models.pretrained import network_state
+from posedy.models.registry import create_model
 from posedy.training.checkpoint import LAST, RunState, read_run, save_checkpoint
-from posedy.weights.network_file import network_state
 
 
 class Unwritable:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.training.curves import draw_curves
-from posedy.training.log import RunLog, read_metrics
+from posedy.files import read_csv
+from posedy.training.loggers import RunLog, draw_curves
 
 Draw = Callable[[list[dict[str, str]]], np.ndarray]
 
@@ -136,7 +136,7 @@ def test_rows_of_a_run_are_drawn(tmp_path: Path) -> None:
     log = RunLog(tmp_path, 0)
     log.write({"epoch": 1, "step": 10, "loss": 0.5, "lr": 0.001, "temperature": 30, "persons_per_second": 9.5})
     log.close()
-    draw_curves(read_metrics(tmp_path), tmp_path / "curves.png")
+    draw_curves(read_csv(tmp_path / "metrics.csv"), tmp_path / "curves.png")
     assert cv2.imread(str(tmp_path / "curves.png")).shape == SIZE
 
 

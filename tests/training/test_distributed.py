@@ -14,10 +14,10 @@ import torch
 
 from posedy.config import Config
 from posedy.data.coco import read_coco
-from posedy.data.synthetic import draw_dataset
+from posedy.files import read_csv
+from posedy.models.pretrained import read_checkpoint
 from posedy.training.checkpoint import LAST
-from posedy.training.log import read_metrics
-from posedy.weights.network_file import read_checkpoint
+from tools.lab.synthetic import draw_dataset
 
 Experiment = Callable[..., Config]
 
@@ -28,9 +28,9 @@ from functools import partial
 from pathlib import Path
 import torch
 from posedy.config import load_config
-from posedy.evaluation.tester import evaluate_network
+from posedy.evaluation.evaluator import evaluate_network
 from posedy.models.pose_net import PoseNet
-from posedy.training.loop import Trainer
+from posedy.training.trainer import Trainer
 
 torch.set_num_threads(1)
 config, run = load_config(sys.argv[1]), Path(sys.argv[2])
@@ -53,7 +53,7 @@ if trainer.processes.is_main:
     (run / "results.json").write_text(json.dumps(outcome.results))
     (run / "processes.json").write_text(json.dumps(trainer.processes.count))
 """
-TRAIN = "import sys; from posedy.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"
+TRAIN = "import sys; from posedy.cli.main import main; sys.exit(main(['train', *sys.argv[1:]]))"
 
 
 def launch(script: Path, *arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
@@ -107,7 +107,7 @@ def test_two_processes_train_and_evaluate_like_one(
     one, two = (json.loads((run / "results.json").read_text()) for run in runs.values())
     assert len({result["image_id"] for result in one}) > 90
     assert [result["image_id"] for result in one] == [result["image_id"] for result in two]
-    rows = [read_metrics(run) for run in runs.values()]
+    rows = [read_csv(run / "metrics.csv") for run in runs.values()]
     assert [row["AP"] for row in rows[0]] == [row["AP"] for row in rows[1]]
 
 
@@ -119,8 +119,8 @@ from accelerate import Accelerator
 from posedy.codec import HeatmapCodec
 from posedy.config import EvalConfig, SkeletonConfig
 from posedy.data.coco import read_coco
-from posedy.evaluation.tester import evaluate_network
-from posedy.models.zoo import create_model
+from posedy.evaluation.evaluator import evaluate_network
+from posedy.models.registry import create_model
 
 torch.set_num_threads(1)
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -162,7 +162,7 @@ def test_a_failing_process_ends_all_with_its_message(experiment: Experiment, tmp
     path.write_text(config.to_yaml())
     spoil = """
 import os
-from posedy.data.dataset import TrainingCrops
+from posedy.data.datasets import TrainingCrops
 from posedy.files import read_bytes
 original = TrainingCrops.__getitems__
 def failing(self, draws):
@@ -196,7 +196,7 @@ COMMON = """
 import os, time
 import torch
 from posedy.config import TrainConfig
-from posedy.training.processes import Processes
+from posedy.training.distributed import Processes
 
 processes = Processes(TrainConfig())
 errors = {
@@ -260,4 +260,6 @@ def test_two_processes_go_on_exactly(experiment: Experiment, tmp_path: Path) -> 
         assert done.returncode == 0, done.stderr[-3000:]
     one, other = (read_checkpoint(run / LAST)["network"]["tensors"] for run in (whole, halves))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(halves)]
+    assert [row["loss"] for row in read_csv(whole / "metrics.csv")] == [
+        row["loss"] for row in read_csv(halves / "metrics.csv")
+    ]

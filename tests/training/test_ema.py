@@ -3,8 +3,8 @@
 import torch
 
 from posedy.models.dynamic_conv import set_temperature
-from posedy.models.zoo import create_model
-from posedy.training.ema import WeightAverage
+from posedy.models.registry import create_model
+from posedy.training.optim import WeightAverage
 
 NAME = "dy_mobilenetv2_035-bneck"
 

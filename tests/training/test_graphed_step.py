@@ -9,20 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import posedy.training.graphed_step
+import posedy.training.cuda_graph
 from posedy.codec import HeatmapCodec
 from posedy.config import Config, TrainConfig
+from posedy.files import read_csv
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
+from posedy.models.pretrained import read_checkpoint
+from posedy.models.registry import create_model
 from posedy.training.checkpoint import LAST
-from posedy.training.ema import WeightAverage
-from posedy.training.graphed_step import GraphedStep
-from posedy.training.log import read_metrics
-from posedy.training.loop import Trainer
-from posedy.training.optimizer import make_optimizer
-from posedy.training.processes import Processes
+from posedy.training.cuda_graph import GraphedStep
+from posedy.training.distributed import Processes
+from posedy.training.optim import WeightAverage, make_optimizer
 from posedy.training.step import TrainingStep
-from posedy.weights.network_file import read_checkpoint
+from posedy.training.trainer import Trainer
 
 CODEC = HeatmapCodec((32, 64))
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -108,17 +107,17 @@ def assert_same_steps(
 @WITH_RECIPES
 def test_what_is_recorded_is_a_step(recipe: str, in_channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the bit, on any device: the function that would be recorded is called instead."""
-    monkeypatch.setattr(posedy.training.graphed_step, "RecordedFunction", lambda function: function)
+    monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
     assert_same_steps(recipe, in_channels, 3, 1e-2 if torch.cuda.is_available() else 0)
 
 
 def test_the_forward_of_a_subclass_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posedy.training.graphed_step, "RecordedFunction", lambda function: function)
+    monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
     assert_same_steps("the paper's", 3, 3, 1e-2 if torch.cuda.is_available() else 0, DoubledPoseNet)
 
 
 def test_forward_hooks_run_in_a_recorded_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posedy.training.graphed_step, "RecordedFunction", lambda function: function)
+    monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
     step = made(GraphedStep, 3, {"precision": "bf16"})
     dtypes: list[torch.dtype] = []
     step.net.register_forward_hook(lambda net, inputs, heatmaps: dtypes.append(heatmaps.dtype))
@@ -140,7 +139,7 @@ def test_a_run_goes_on_with_a_graph_and_without(experiment: Callable[..., Config
         Trainer(config, tmp_path, progress=False).fit(stop_after_epochs=2)
         groups = read_checkpoint(tmp_path / LAST)["optimizer"]["param_groups"]
         assert all(isinstance(group["lr"], float) and not group["capturable"] for group in groups)
-        found = [float(row["loss"]) for row in read_metrics(tmp_path)]
+        found = [float(row["loss"]) for row in read_csv(tmp_path / "metrics.csv")]
         assert len(found) == epochs
     assert all(math.isfinite(loss) for loss in found)
     assert all(later < 1.5 * earlier for earlier, later in itertools.pairwise(found))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from posedy.training.log import RunLog, read_metrics
+from posedy.files import read_csv
+from posedy.training.loggers import RunLog
 
 
 def numbers(epoch: int, **more: float) -> dict[str, float]:
@@ -17,7 +18,7 @@ def test_a_row_for_each_epoch_and_the_same_curves(tmp_path: Path) -> None:
     log.write(numbers(1))
     log.write(numbers(2, AP=0.25))
     log.close()
-    rows = read_metrics(tmp_path)
+    rows = read_csv(tmp_path / "metrics.csv")
     assert [(row["epoch"], row["loss"], row["AP"]) for row in rows] == [("1", "1", ""), ("2", "0.5", "0.25")]
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
@@ -33,18 +34,22 @@ def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path
     again = RunLog(tmp_path, 2)
     again.write(numbers(3, AP=0.5))
     again.close()
-    assert [(row["epoch"], row["AP"]) for row in read_metrics(tmp_path)] == [("1", ""), ("2", ""), ("3", "0.5")]
+    assert [(row["epoch"], row["AP"]) for row in read_csv(tmp_path / "metrics.csv")] == [
+        ("1", ""),
+        ("2", ""),
+        ("3", "0.5"),
+    ]
 
 
 def test_no_file_is_no_rows(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path) == []
+    assert read_csv(tmp_path / "metrics.csv") == []
 
 
 @pytest.mark.parametrize("content", [b"epoch,loss\n1,\xff\n", b"epoch,loss\n1," + b"2" * 200_000])
 def test_a_file_that_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.csv").write_bytes(content)
     with pytest.raises(ValueError, match=r"metrics\.csv is not a table"):
-        read_metrics(tmp_path)
+        read_csv(tmp_path / "metrics.csv")
 
 
 def test_a_row_takes_the_place_of_its_epochs_earlier_one_and_steps_are_exact(tmp_path: Path) -> None:
@@ -52,4 +57,6 @@ def test_a_row_takes_the_place_of_its_epochs_earlier_one_and_steps_are_exact(tmp
     log.write(numbers(1) | {"step": 1234567})
     log.write(numbers(1, AP=0.5) | {"step": 1234567})
     log.close()
-    assert [(row["epoch"], row["step"], row["AP"]) for row in read_metrics(tmp_path)] == [("1", "1234567", "0.5")]
+    assert [(row["epoch"], row["step"], row["AP"]) for row in read_csv(tmp_path / "metrics.csv")] == [
+        ("1", "1234567", "0.5")
+    ]

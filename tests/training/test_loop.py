@@ -17,13 +17,13 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from posedy.config import Config
-from posedy.data.synthetic import draw_dataset
-from posedy.evaluation.tester import evaluate_network
-from posedy.models.zoo import create_model
+from posedy.evaluation.evaluator import evaluate_network
+from posedy.files import read_csv
+from posedy.models.pretrained import load_checkpoint, read_checkpoint, save_weights
+from posedy.models.registry import create_model
 from posedy.training.checkpoint import BEST, LAST
-from posedy.training.log import read_metrics
-from posedy.training.loop import NonFiniteLossError, Trainer, TrainingInterruptedError
-from posedy.weights.network_file import load_checkpoint, read_checkpoint, save_weights
+from posedy.training.trainer import NonFiniteLossError, Trainer, TrainingInterruptedError
+from tools.lab.synthetic import draw_dataset
 
 Experiment = Callable[..., Config]
 
@@ -44,7 +44,7 @@ def test_a_run_leaves_everything_that_is_promised(experiment: Experiment, tmp_pa
     metrics = Trainer(config, run, progress=False).fit()
     assert set(metrics) == {"AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"}
     assert yaml.safe_load((run / "config.yaml").read_text())["train"]["epochs"] == 2
-    rows = read_metrics(run)
+    rows = read_csv(run / "metrics.csv")
     assert [int(row["epoch"]) for row in rows] == [1, 2]
     assert [float(row["temperature"]) for row in rows] == [30, 10]
     assert all(float(row["loss"]) > 0 and row["AP"] for row in rows)
@@ -70,7 +70,7 @@ def test_the_ap_of_training_is_that_of_a_test_of_its_checkpoint(experiment: Expe
 def test_training_lowers_the_loss(experiment: Experiment, tmp_path: Path) -> None:
     config = experiment("train.epochs=6", "train.lr=0.003", "train.loss=cross_entropy", "model.output=softmax")
     Trainer(config, tmp_path, progress=False).fit()
-    losses = [float(row["loss"]) for row in read_metrics(tmp_path)]
+    losses = [float(row["loss"]) for row in read_csv(tmp_path / "metrics.csv")]
     assert losses[-1] < losses[0] - 0.3
 
 
@@ -101,7 +101,9 @@ def test_going_on_gives_the_same_bits_as_never_stopping(experiment: Experiment, 
     if one["trained"] is not None:
         assert_equal(one["trained"], other["trained"])
     for key in ("loss", "lr", "temperature", "AP"):
-        assert [row[key] for row in read_metrics(whole)] == [row[key] for row in read_metrics(halves)]
+        assert [row[key] for row in read_csv(whole / "metrics.csv")] == [
+            row[key] for row in read_csv(halves / "metrics.csv")
+        ]
 
 
 def test_a_finished_run_is_left_as_it_is(experiment: Experiment, tmp_path: Path) -> None:
@@ -131,7 +133,9 @@ def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     assert read_checkpoint(stopped / LAST)["step"] == 1
     Trainer(experiment(), stopped, progress=False).fit()
     assert_equal(tensors(whole), tensors(stopped))
-    assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(stopped)]
+    assert [row["loss"] for row in read_csv(whole / "metrics.csv")] == [
+        row["loss"] for row in read_csv(stopped / "metrics.csv")
+    ]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(
@@ -173,7 +177,7 @@ def test_a_longer_run_says_its_coming_rates_and_keeps_to_them(
     assert "learning rate: epochs 1: 0.001, 2: 0.0001" in capsys.readouterr().out
     Trainer(experiment("train.lr_drops=[1,2]", "train.epochs=3"), tmp_path, progress=False).fit()
     assert "learning rate: epochs 3: 1e-05" in capsys.readouterr().out
-    assert [float(row["lr"]) for row in read_metrics(tmp_path)] == pytest.approx([1e-3, 1e-4, 1e-5])
+    assert [float(row["lr"]) for row in read_csv(tmp_path / "metrics.csv")] == pytest.approx([1e-3, 1e-4, 1e-5])
 
 
 def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:
@@ -264,8 +268,8 @@ def test_an_epoch_is_safe_before_its_evaluation(
         trainer.fit()
     assert read_checkpoint(killed / LAST)["epoch"] == 2
     assert Trainer(experiment(), killed, progress=False).fit() == pytest.approx(expected, nan_ok=True)
-    assert [(row["epoch"], row["AP"]) for row in read_metrics(whole)] == [
-        (row["epoch"], row["AP"]) for row in read_metrics(killed)
+    assert [(row["epoch"], row["AP"]) for row in read_csv(whole / "metrics.csv")] == [
+        (row["epoch"], row["AP"]) for row in read_csv(killed / "metrics.csv")
     ]
 
 
@@ -312,7 +316,7 @@ TRAIN = """
 import sys
 from pathlib import Path
 from posedy.config import load_config
-from posedy.training.loop import Trainer
+from posedy.training.trainer import Trainer
 Trainer(load_config(sys.argv[1]), Path(sys.argv[2]), progress=False).fit()
 """
 
@@ -355,7 +359,9 @@ def test_ten_sigkills_at_random_moments_change_nothing(experiment: Experiment, t
     print(f"killed {kills} times; epochs done after each kill and at the end: {epochs}")
     assert len(set(epochs)) > 3
     assert_equal(tensors(whole), tensors(killed))
-    assert [row["loss"] for row in read_metrics(whole)] == [row["loss"] for row in read_metrics(killed)]
+    assert [row["loss"] for row in read_csv(whole / "metrics.csv")] == [
+        row["loss"] for row in read_csv(killed / "metrics.csv")
+    ]
 
 
 def _wait_for_writing(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -368,11 +374,11 @@ def test_a_limit_of_time_ends_the_run_with_an_evaluation_and_it_stays_ended(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(10_000))
-    monkeypatch.setattr("posedy.training.meter.time.perf_counter", lambda: 3.0 * next(clock))
+    monkeypatch.setattr("posedy.training.loggers.time.perf_counter", lambda: 3.0 * next(clock))
     config = experiment("train.epochs=50", "train.minutes=2", "train.schedule=cosine", "train.batch_size=4")
     metrics = Trainer(config, tmp_path, progress=False).fit()
     assert "AP" in metrics
-    rows = read_metrics(tmp_path)
+    rows = read_csv(tmp_path / "metrics.csv")
     assert 1 < len(rows) < 50
     assert float(rows[-1]["lr"]) == pytest.approx(0, abs=1e-6)
     assert rows[-1]["AP"]
@@ -390,7 +396,7 @@ def test_saving_can_be_rarer_than_epochs(
     monkeypatch.setattr(Trainer, "_save", lambda self: (saved.append(self.state.epoch), save(self)))
     Trainer(experiment("train.epochs=3", "train.save_every=2"), tmp_path / "run", progress=False).fit()
     assert saved == [2, 3, 3]  # the last one before and after its evaluation
-    assert len(read_metrics(tmp_path / "run")) == 3
+    assert len(read_csv(tmp_path / "run" / "metrics.csv")) == 3
     saved.clear()
     Trainer(experiment("train.epochs=5", "train.save_every=9"), tmp_path / "cut", progress=False).fit(1)
     assert saved == [1]
@@ -404,7 +410,7 @@ def test_a_signal_to_the_whole_process_group_stops_in_order(experiment: Experime
     command = [
         sys.executable,
         "-m",
-        "posedy.cli",
+        "posedy.cli.main",
         "train",
         str(tmp_path / "config.yaml"),
         "--out",
@@ -425,13 +431,13 @@ def test_auto_precision_is_what_the_device_computes_in_and_stays_with_the_run(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computes: bool, precision: str
 ) -> None:
     config = experiment("train.precision=auto", "train.epochs=1")
-    monkeypatch.setattr("posedy.training.processes.computes_bf16", lambda device: computes)
+    monkeypatch.setattr("posedy.training.distributed.computes_bf16", lambda device: computes)
     trainer = Trainer(config, tmp_path, progress=False)
     assert trainer.processes.accelerator.mixed_precision == ("bf16" if computes else "no")
     trainer.fit()
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["precision"] == precision
     AcceleratorState._reset_state(reset_partial_state=True)
-    monkeypatch.setattr("posedy.training.processes.computes_bf16", lambda device: not computes)
+    monkeypatch.setattr("posedy.training.distributed.computes_bf16", lambda device: not computes)
     with pytest.raises(ValueError, match=f"train.precision: '{precision}' in the run"):
         Trainer(config, tmp_path, progress=False)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from posedy.config import Loss
-from posedy.training.loss import heatmap_loss, loss_normaliser
+from posedy.training.losses import heatmap_loss, loss_normaliser
 
 KINDS: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 

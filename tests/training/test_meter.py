@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posedy.data.loading import Batch
-from posedy.training.meter import Meter, clock
+from posedy.training.loggers import Meter, clock
 
 
 def test_time_for_data_is_told_from_time_for_steps() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from posedy.config import TrainConfig
-from posedy.models.zoo import create_model
-from posedy.training.optimizer import make_optimizer, split_parameters
+from posedy.models.registry import create_model
+from posedy.training.optim import make_optimizer, split_parameters
 
 NAME = "dy_mobilenetv3_small-dy_bneck"
 

@@ -9,7 +9,7 @@ import torch
 from posedy.codec import HeatmapCodec
 from posedy.drawing import CAPTION_HEIGHT, LEFT, MIDDLE, RIGHT
 from posedy.skeleton import Skeleton
-from posedy.training.pictures import batch_picture
+from posedy.training.visualize import batch_picture
 
 BODY = Skeleton(
     keypoints=("nose", "left_hand", "right_hand"),

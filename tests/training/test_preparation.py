@@ -5,9 +5,9 @@ from PIL import Image
 
 import posedy
 from posedy.config import load_config
+from posedy.models.pretrained import save_weights
 from posedy.skeleton import COCO17
-from posedy.training.preparation import build_network, read_training_data
-from posedy.weights.network_file import save_weights
+from posedy.training.setup import build_network, read_training_data
 
 NAME = "dy_mobilenetv2_035-bneck"
 

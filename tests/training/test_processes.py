@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from posedy.config import TrainConfig
-from posedy.training.processes import LostProcessError, Processes
+from posedy.training.distributed import LostProcessError, Processes
 
 
 def test_alone_everything_is_its_own() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from posedy.config import TemperatureConfig, TrainConfig
-from posedy.training.schedule import describe_rates, learning_rate, lr_drops, temperature
+from posedy.training.optim import describe_rates, learning_rate, lr_drops, temperature
 
 
 def test_the_papers_rate_drops_at_epochs_170_and_200() -> None:

@@ -6,9 +6,9 @@ import torch
 from posedy.codec import HeatmapCodec
 from posedy.config import TrainConfig
 from posedy.models.pose_net import HeatmapOutput, PoseNet
-from posedy.models.zoo import create_model
-from posedy.training.optimizer import make_optimizer
-from posedy.training.processes import Processes
+from posedy.models.registry import create_model
+from posedy.training.distributed import Processes
+from posedy.training.optim import make_optimizer
 from posedy.training.step import TrainingStep
 
 CODEC = HeatmapCodec((32, 64))

@@ -8,14 +8,14 @@ import torch
 from posedy.codec import UnbiasedCodec
 from posedy.config import Config, TrainConfig
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
+from posedy.models.pretrained import save_weights
+from posedy.models.registry import create_model
 from posedy.prediction import normalise_crops
 from posedy.skeleton import COCO17, Skeleton
-from posedy.training.optimizer import make_optimizer
-from posedy.training.processes import Processes
+from posedy.training.distillation import Teacher, load_teacher
+from posedy.training.distributed import Processes
+from posedy.training.optim import make_optimizer
 from posedy.training.step import TrainingStep
-from posedy.training.teacher import Teacher, load_teacher
-from posedy.weights.network_file import save_weights
 
 SIZE = (32, 64)
 

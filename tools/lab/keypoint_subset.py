@@ -8,7 +8,6 @@ right pairs, which the names tell.
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from posedy.files import write_json_atomically
+from tools.lab.entry import run_and_exit
 
 
 def keypoint_subset(content: Mapping[str, Any], keypoints: Sequence[str]) -> dict[str, Any]:
@@ -61,7 +61,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"keypoint_subset: {error}")
+    run_and_exit(main, "keypoint_subset")

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from posedy.inference.video.appearance import colour_difference, limb_colours
+from posedy.inference.association import colour_difference, limb_colours
 
 LIMBS = np.array([[0, 1], [1, 2]])
 SURE = np.ones((1, 3), dtype=bool)

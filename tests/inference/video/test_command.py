@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posedy.cli import main
+from posedy.cli.main import main
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.video.command import annotate_videos
-from posedy.weights.network_file import save_weights
+from posedy.inference.predict import annotate_videos
+from posedy.models.pretrained import save_weights
 
 
 def test_the_others_are_done_where_one_cannot_be(dot_net, detector, make_video, tmp_path) -> None:
@@ -92,7 +92,7 @@ def test_a_fake_camera_is_recorded(model, make_video, tmp_path, monkeypatch) -> 
 
     video, real = make_video([[(20.0, 30.0)]] * 5), cv2.VideoCapture
     monkeypatch.setattr(
-        "posedy.inference.video.frames.cv2.VideoCapture", lambda source: real(str(video) if source == 0 else source)
+        "posedy.inference.video_io.cv2.VideoCapture", lambda source: real(str(video) if source == 0 else source)
     )
     words = ["demo", "--webcam", "0", "--whole", "--checkpoint", model, "--out", str(tmp_path / "out")]
     assert main([*words, "--device", "cpu", "--no-flip"]) == 0

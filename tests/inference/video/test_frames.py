@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.inference.video.frames import FrameSource
+from posedy.inference.video_io import FrameSource
 
 
 def test_frames_come_with_their_times(make_video) -> None:

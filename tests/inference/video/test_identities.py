@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from posedy.inference.video.identities import Identities
+from posedy.inference.association import Identities
 from posedy.skeleton import COCO17
 
 SIGMAS = np.array(COCO17.sigmas)

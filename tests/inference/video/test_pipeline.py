@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.video.frames import Frame, FrameSource
-from posedy.inference.video.pipeline import run_video
-from posedy.inference.video.tracking import PoseTracker, TrackedPoses
+from posedy.inference.tracking import PoseTracker, TrackedPoses
+from posedy.inference.video_io import Frame, FrameSource
+from posedy.inference.video_pipeline import run_video
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_file_without_frames_is_named(tracker, video, tmp_path) -> None:
 
 
 def test_an_error_of_writing_ends_it(tracker, video, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("posedy.inference.video.recording.cv2.VideoWriter", Unwritable)
+    monkeypatch.setattr("posedy.inference.video_io.cv2.VideoWriter", Unwritable)
     with pytest.raises(OSError, match="OpenCV cannot write"):
         run_video(FrameSource(video), tracker, tmp_path / "drawn.mp4")
     with pytest.raises(ValueError, match=r"written as NAME\.mp4"):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.inference.video.recording import VideoRecording
+from posedy.inference.video_io import VideoRecording
 
 
 def shade(value: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posedy.inference.video.smoothing import OneEuroFilter
+from posedy.inference.smoothing import OneEuroFilter
 
 TIMES = np.arange(120) / 30
 REST = np.array([[100.0, 50.0], [20.0, 30.0]])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from posedy.inference.video.threads import ReadAhead, Worker
+from posedy.inference.threads import ReadAhead, Worker
 
 
 def test_items_come_in_order_and_a_few_ahead() -> None:

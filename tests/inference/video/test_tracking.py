@@ -5,7 +5,7 @@ import pytest
 
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.poses import Poses
-from posedy.inference.video.tracking import PoseTracker
+from posedy.inference.tracking import PoseTracker
 from posedy.skeleton import COCO17
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import posedy.models.blocks
-import posedy.models.depthwise
+import posedy.models.ops
 from posedy.models.blocks import ConvFactory, ConvNormAct, DynamicConvFactory, InvertedResidual, static_conv
 from posedy.models.kernels.availability import takes
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
 
 BLOCKS: dict[str, tuple[ConvFactory, Callable[[], nn.Module], int]] = {
     "dynamic, stride 1": (DynamicConvFactory(), nn.ReLU6, 1),
@@ -55,13 +55,13 @@ def measure() -> list[Any]:
         fused = copy.deepcopy(plain)
         x = torch.randn(2, 2, 4, 3)
         expected = list(results(plain, x))
-        posedy.models.blocks.takes = posedy.models.depthwise.takes = torch.is_tensor
+        posedy.models.blocks.takes = posedy.models.ops.takes = torch.is_tensor
         used.clear()
         difference = max(
             float((one - other).abs().max() / other.abs().max().clamp_min(1))
             for one, other in zip(results(fused, x), expected, strict=True)
         )
-        posedy.models.blocks.takes = posedy.models.depthwise.takes = takes
+        posedy.models.blocks.takes = posedy.models.ops.takes = takes
         found.append([name, difference, list(used)])
     return found
 

@@ -12,7 +12,6 @@ python -m tools.lab.movenet verify package/models/movenet-thunder.json --node-mo
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, get_args
@@ -25,15 +24,16 @@ from tqdm import tqdm
 
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.dataset import BoxCrops, set_up_worker
-from posedy.data.photos import read_photo
-from posedy.deploy import fuse
-from posedy.evaluation.tester import BoxPoses, poses_to_results
+from posedy.data.datasets import BoxCrops, set_up_worker
+from posedy.evaluation.evaluator import BoxPoses, poses_to_results
+from posedy.export.fuse import fuse
 from posedy.files import check_can_write, write_json_atomically
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
+from posedy.images import read_photo
 from posedy.models.pose_net import HeatmapOutput
+from posedy.models.pretrained import save_weights
 from posedy.prediction import normalise_crops
-from posedy.weights.network_file import save_weights
+from tools.lab.entry import run_and_exit
 from tools.lab.movenet.network import INPUT_SIZES, MoveNet, load_movenet
 from tools.lab.movenet.start import start_network
 
@@ -181,7 +181,4 @@ def _evenly(size: int, count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"movenet: {error}")
+    run_and_exit(main, "movenet")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from posedy.models.blocks import static_conv
 from posedy.models.pose_net import PoseNet
-from posedy.models.zoo import create_model
+from posedy.models.registry import create_model
 from tools.lab.tfjs import read_weights
 
 Variant = Literal["lightning", "thunder"]

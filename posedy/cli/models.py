@@ -1,0 +1,56 @@
+"""`posedy models`: lists the networks with their size and cost."""
+
+import argparse
+from typing import Any
+
+from posedy.cli.options import add_json, write_json
+
+
+def register_parser(commands: Any) -> None:
+    """Adds the command to the parser of all commands."""
+    parser = commands.add_parser("models", help="list the networks with their size and cost")
+    parser.add_argument(
+        "--input-size", type=int, nargs=2, default=[192, 256], metavar=("WIDTH", "HEIGHT"), help="of crops: 192 256"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command.
+
+    Raises:
+        ValueError: if the size is not divisible by 32.
+    """
+    import torch
+
+    from posedy.codec import HeatmapCodec
+    from posedy.models.complexity import measure
+    from posedy.models.pretrained import list_shipped
+    from posedy.models.registry import create_model, is_beyond_paper, list_models
+
+    width, height = arguments.input_size
+    HeatmapCodec((width, height))  # rejects sizes that do not divide by 32
+    pretrained = list_shipped()
+    print(f"Networks for crops of {height}x{width} (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
+    print(f"\n{'':29}{'#Param':>9}{'MAdds':>9}")
+    rows = []
+    for name in list_models():
+        with torch.device("meta"):
+            complexity = measure(create_model(name, input_size=(width, height)), (3, height, width))
+        notes = ["beyond the paper"] * is_beyond_paper(name) + ["pretrained"] * (name in pretrained)
+        print(
+            f"{name:29}{complexity.parameters / 1e6:8.3f}M{complexity.madds / 1e6:8.1f}M  {', '.join(notes)}".rstrip()
+        )
+        rows.append(
+            {
+                "name": name,
+                "parameters": complexity.parameters,
+                "madds": complexity.madds,
+                "beyond_paper": is_beyond_paper(name),
+                "pretrained": name in pretrained,
+            }
+        )
+    print("\n#Param includes batch norm; MAdds are multiply-adds of one image, counted in what runs.")
+    write_json(arguments.json, {"input_size": [width, height], "models": rows})
+    return 0

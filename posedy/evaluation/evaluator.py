@@ -1,0 +1,332 @@
+"""Testing a network on a COCO set: boxes -> poses -> results -> COCO's numbers."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from posedy.codec import Coding, HeatmapCodec, make_codec
+from posedy.config import Config, EvalConfig
+from posedy.data.coco import CocoPersons
+from posedy.data.datasets import BoxCrops, set_up_worker
+from posedy.data.detections import Detections
+from posedy.evaluation.coco_eval import evaluate_keypoints
+from posedy.evaluation.results import to_coco_results
+from posedy.evaluation.truth import KeypointTruth
+from posedy.geometry import FloatArray, apply_affine, invert_affine
+from posedy.models.pose_net import PoseNet
+from posedy.models.pretrained import load_checkpoint
+from posedy.models.registry import is_dynamic
+from posedy.oks import oks_nms, rescore
+from posedy.prediction import predict_keypoints
+from posedy.skeleton import Skeleton
+from posedy.system import choose_device
+
+
+@dataclass(frozen=True, eq=False)
+class BoxPoses:
+    """One pose for each of D boxes on the images of a `CocoPersons`.
+
+    Attributes:
+        image_index: (D,) index of the image.
+        boxes: (D, 4) xyxy in image pixels.
+        box_scores: (D,).
+        keypoints: (D, K, 2) in image pixels.
+        scores: (D, K) of the keypoints.
+    """
+
+    image_index: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    box_scores: NDArray[np.float32]
+    keypoints: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+
+def predict_crops(
+    net: Callable[[Tensor], Tensor],
+    crops: BoxCrops,
+    codec: HeatmapCodec,
+    config: EvalConfig,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    part: tuple[int, int] = (0, 1),
+    progress: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
+    """The poses that a network sees in crops, persons of several images batched together.
+
+    Args:
+        net: normalised crops (N, 3, H, W) -> heatmaps (N, K, h, w), in evaluation mode.
+        crops: what to look at.
+        codec: of the network's heatmaps.
+        config: flip and batch size.
+        device: of the network.
+        workers: processes that load crops.
+        part: (i, n) takes the i-th of n parts; together they are all crops, each once.
+        progress: whether to show a bar.
+
+    Returns:
+        Indices (M,) of the crops, keypoints (M, K, 2) in image pixels and their scores (M, K).
+    """
+    skeleton = crops.persons.skeleton
+    # Whole batches of the whole, so that the last digits do not depend on the number of parts; neighbours, which share
+    # their photo.
+    batches = np.array_split(np.arange(-(-len(crops) // config.batch_size)), part[1])[part[0]]
+    indices = np.flatnonzero(np.isin(np.arange(len(crops)) // config.batch_size, batches))
+    loader: DataLoader[Any] = DataLoader(
+        Subset(crops, indices.tolist()),
+        batch_size=config.batch_size,
+        num_workers=workers if len(indices) > config.batch_size else 0,
+        worker_init_fn=set_up_worker,
+    )
+    keypoints: list[FloatArray] = [np.zeros((0, skeleton.num_keypoints, 2))]
+    scores = [np.zeros((0, skeleton.num_keypoints), dtype=np.float32)]
+    flip_permutation = skeleton.flip_permutation if config.flip else None
+    with tqdm(total=len(indices), desc="test", unit="person", disable=None if progress else True) as bar:
+        for batch in loader:
+            in_crop, peaks = predict_keypoints(net, batch["crop"].numpy(), codec, flip_permutation, device)
+            image_to_crop = np.stack([crops.image_to_crop(int(index)) for index in batch["index"]])
+            keypoints.append(apply_affine(invert_affine(image_to_crop), in_crop))
+            scores.append(peaks)
+            bar.update(len(peaks))
+    return indices, np.concatenate(keypoints), np.concatenate(scores)
+
+
+def poses_to_results(
+    persons: CocoPersons, poses: BoxPoses, areas: NDArray[np.float64], config: EvalConfig
+) -> list[dict[str, Any]]:
+    """Rescores the poses and suppresses near duplicates image by image: COCO results.
+
+    A person's score is its box's times the mean of its keypoint scores over `keypoint_threshold`.
+
+    Args:
+        persons: the set, for image ids and sigmas.
+        poses: D poses.
+        areas: (D,) for OKS among poses: those of the padded crops, by the protocol behind published numbers.
+        config: thresholds.
+    """
+    person_scores = rescore(poses.box_scores, poses.scores, config.keypoint_threshold)
+    results = []
+    order = np.argsort(poses.image_index, kind="stable")
+    for of_image in np.split(order, np.flatnonzero(np.diff(poses.image_index[order])) + 1):
+        if len(of_image) == 0:
+            continue
+        if config.nms is not None:
+            kept = oks_nms(
+                poses.keypoints[of_image],
+                person_scores[of_image],
+                areas[of_image],
+                np.asarray(persons.skeleton.sigmas),
+                config.nms,
+            )
+            of_image = of_image[kept]
+        image_id = int(persons.image_ids[poses.image_index[of_image[0]]])
+        results += to_coco_results(
+            image_id,
+            poses.keypoints[of_image],
+            poses.scores[of_image],
+            person_scores[of_image],
+            persons.category_id,
+        )
+    return results
+
+
+@dataclass(frozen=True)
+class EvalProtocol:
+    """What a reader must know to compare an AP; `flip_shift` is in cells, of the mirrored heatmaps before averaging."""
+
+    boxes: str
+    num_boxes: int
+    num_images: int
+    input_size: tuple[int, int]
+    flip: bool
+    nms: float | None
+    padding: float
+    box_threshold: float
+    keypoint_threshold: float
+    backend: str
+    coding: Coding
+    flip_shift: int
+
+    def __str__(self) -> str:
+        """One line, to stand above the numbers."""
+        width, height = self.input_size
+        nms = "off" if self.nms is None else f"OKS {self.nms:g}"
+        return (
+            f"boxes={self.boxes} ({self.num_boxes} on {self.num_images} images), flip={'on' if self.flip else 'off'}, "
+            f"NMS={nms}, input {height}x{width}, "
+            + (f"{self.coding} coding, " if self.coding != "paper" else "")
+            + self.backend
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a test found: COCO's ten numbers with their protocol, the results they are of, and a pose for each box."""
+
+    metrics: dict[str, float]
+    protocol: EvalProtocol
+    results: list[dict[str, Any]]
+    poses: BoxPoses
+
+
+def evaluate_network(
+    net: Callable[[Tensor], Tensor],
+    persons: CocoPersons,
+    boxes: Detections | None,
+    codec: HeatmapCodec,
+    config: EvalConfig,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    truth: KeypointTruth | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = False,
+) -> Outcome:
+    """Measures a network on a COCO set.
+
+    Args:
+        net: normalised crops (N, 3, H, W) -> heatmaps (N, K, h, w), in evaluation mode.
+        persons: the set.
+        boxes: of a detector; None is the ground truth's boxes with score 1.
+        codec: of the network's heatmaps.
+        config: the protocol.
+        device: of the network.
+        workers: processes that load crops.
+        truth: the annotation file for COCOeval, if it has been read already.
+        accelerator: of several processes, each of which tests its part; every process gets the whole outcome.
+        progress: whether to show a bar.
+    """
+    if boxes is None:
+        image_index, box_array, scores = persons.image_index, persons.boxes, np.ones(len(persons), dtype=np.float32)
+    else:
+        image_index, box_array, scores = boxes.image_index, boxes.boxes, boxes.scores
+    crops = BoxCrops(persons, image_index, box_array, codec.input_size, config.padding)
+    part = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
+    found = predict_crops(net, crops, codec, config, device=device, workers=workers, part=part, progress=progress)
+    found_by_all = gather_object([found]) if part[1] > 1 else [found]
+    indices, keypoints, keypoint_scores = (np.concatenate(values) for values in zip(*found_by_all, strict=True))
+    order = np.argsort(indices)
+    poses = BoxPoses(image_index, box_array, scores, keypoints[order], keypoint_scores[order])
+    results = poses_to_results(persons, poses, crops.sizes.prod(axis=-1), config)
+    metrics = evaluate_keypoints(
+        truth if truth is not None else persons.annotations,
+        results,
+        sigmas=persons.skeleton.sigmas,
+        backend=config.backend,
+    )
+    protocol = EvalProtocol(
+        boxes="gt" if boxes is None else boxes.path.name,
+        num_boxes=len(box_array),
+        num_images=len(persons.image_ids),
+        input_size=codec.input_size,
+        flip=config.flip,
+        nms=config.nms,
+        padding=config.padding,
+        box_threshold=config.box_threshold,
+        keypoint_threshold=config.keypoint_threshold,
+        backend=config.backend,
+        coding=codec.coding,
+        flip_shift=codec.flip_shift,
+    )
+    return Outcome(metrics, protocol, results, poses)
+
+
+class TestedNetwork(Protocol):
+    """A network, or what computes the same: normalised crops (N, C, H, W) -> heatmaps (N, K, h, w)."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `list_models`."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What it was made with."""
+
+    @property
+    def num_keypoints(self) -> int:
+        """The number K of keypoints."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) of the crops that it was trained on."""
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """The meaning of the keypoints, if it is known."""
+
+    @property
+    def codec(self) -> HeatmapCodec:
+        """The codec of its heatmaps."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Heatmaps."""
+
+
+def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
+    """Loads a checkpoint of the configured network, in evaluation mode, on the CPU.
+
+    Raises:
+        OSError, ValueError: if the file is missing, is not a checkpoint, or holds another network.
+    """
+    net = load_checkpoint(checkpoint)
+    _check_configured(config, net, checkpoint)
+    return net
+
+
+def load_tested_network(config: Config, checkpoint: Path, device: str) -> tuple[TestedNetwork, torch.device]:
+    """The configured network, or an exported graph of it, and the device on which it computes.
+
+    Raises:
+        OSError, ValueError: if the file is missing, is neither, holds another network, or the device is absent.
+    """
+    if checkpoint.suffix != ".onnx":
+        chosen = choose_device(device)
+        return load_configured_network(config, checkpoint).to(chosen), chosen
+    from posedy.export.graph_file import HeatmapGraph, load_graph
+
+    runner, info, chosen = load_graph(checkpoint, device)
+    if info.decodes:
+        raise ValueError(f"{checkpoint} gives keypoints, heatmaps are wanted: export it without --decode")
+    graph = HeatmapGraph(runner, info)
+    _check_configured(config, graph, checkpoint)
+    if graph.input_size != config.model.input_size:
+        raise ValueError(
+            f"{checkpoint} takes crops of {graph.input_size} and no others, the configuration's are "
+            f"{config.model.input_size}: test it with model.input_size={list(graph.input_size)}"
+        )
+    return graph, chosen
+
+
+def _check_configured(config: Config, net: TestedNetwork, checkpoint: Path) -> None:
+    """Makes sure that a network is the configured one.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    if net.name != config.model.name:
+        raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
+    model = config.model
+    asked = {"num_kernels": model.num_kernels, "output": model.output, "coding": model.coding, **model.options}
+    held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
+    if not is_dynamic(net.name):
+        held["num_kernels"] = model.num_kernels  # older files record any number, which static networks do not use
+    # a sigma that is not given equals the default of the configured input size
+    asked["sigma"] = make_codec(model.coding, model.input_size, model.sigma).target_sigma
+    held["sigma"] = dataclasses.replace(net.codec, input_size=model.input_size).target_sigma
+    for name in sorted(asked.keys() | held.keys()):
+        if asked.get(name) != held.get(name):
+            raise ValueError(
+                f"{checkpoint} holds a network of {name}={held.get(name, 'default')}, the configuration says "
+                f"{asked.get(name, 'default')}: use its own configuration"
+            )

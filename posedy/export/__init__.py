@@ -1,0 +1,1 @@
+"""Networks for inference: fused, exported to ONNX files, run by other runtimes."""

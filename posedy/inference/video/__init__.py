@@ -1,1 +1,0 @@
-"""Poses over time: who is who, where to look next, smoothing, and the way from frames to frames."""

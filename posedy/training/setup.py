@@ -1,0 +1,120 @@
+"""What a training needs before its first step: the data sets and the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from posedy.config import Config, KeypointSet
+from posedy.data.check import ImageCheck
+from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.datasets import TrainingCrops
+from posedy.data.loading import EpochOrder, PhotoOrder
+from posedy.evaluation.truth import KeypointTruth
+from posedy.models.dynamic_conv import temperatures
+from posedy.models.pose_net import PoseNet
+from posedy.models.registry import create_model
+from posedy.models.transfer import start_from
+from posedy.skeleton import Skeleton
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The sets of a training.
+
+    Attributes:
+        crops: what is trained on.
+        val: what AP is measured on.
+        truth: the same for COCOeval.
+    """
+
+    crops: TrainingCrops
+    val: CocoPersons
+    truth: KeypointTruth
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any person, box or keypoint of the sets, and not with the place of their files."""
+        return f"{self.crops.fingerprint}/{self.val.fingerprint}"
+
+
+def read_training_data(config: Config, say: Say, is_main: bool = True) -> TrainingData:
+    """Reads and checks the sets of a configuration, and says what they are.
+
+    Args:
+        config: names the sets.
+        say: prints.
+        is_main: whether this is the one process of several that opens the images to check them.
+
+    Raises:
+        OSError, ValueError: if a set cannot be used, or the sets do not fit each other.
+    """
+    image_check: ImageCheck = "once" if is_main and config.data.check_images else "never"
+
+    def read(entry: KeypointSet) -> CocoPersons:
+        persons = read_coco(entry.annotations, entry.images, config.data.skeleton, image_check)
+        say(persons.summary())
+        for warning in persons.warnings:
+            say(f"  warning: {warning}")
+        return persons
+
+    sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
+    crops = TrainingCrops(sets, config.model.input_size, config.augment, config.eval.padding, config.train.seed)
+    val = read(config.data.val_set)
+    if val.skeleton.keypoints != crops.skeleton.keypoints:
+        raise ValueError(
+            f"{val.annotations} and {sets[0].annotations} differ in their keypoints: "
+            f"{list(val.skeleton.keypoints)} and {list(crops.skeleton.keypoints)}"
+        )
+    truth = KeypointTruth.from_coco(val.annotations, config.data.skeleton)
+    if not truth.labelled:
+        raise ValueError(f"{val.annotations}: AP is undefined, num_keypoints is 0 for every person")
+    if crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
+        say("half body is off: neither the training set's category nor data.skeleton names an 'upper_body'")
+    return TrainingData(crops, val, truth)
+
+
+def make_order(config: Config, crops: TrainingCrops, rank: int, world_size: int) -> EpochOrder:
+    """Who comes when, for one of several processes."""
+    train = config.train
+    if train.shared_decoding:
+        return PhotoOrder(crops.photo_of, train.batch_size, train.seed, train.shuffle_buffer, rank, world_size)
+    return EpochOrder(len(crops), train.batch_size, train.seed, rank, world_size)
+
+
+def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | None) -> PoseNet:
+    """Builds the network of a configuration, from existing weights if there are any to start from.
+
+    Raises:
+        OSError, ValueError: if it cannot be built, or the weights do not fit.
+    """
+    model = config.model
+    net = create_model(
+        model.name,
+        skeleton.num_keypoints,
+        model.num_kernels,
+        temperature=config.train.temperature.start,
+        output=model.output,
+        coding=model.coding,
+        sigma=model.sigma,
+        input_size=model.input_size,
+        skeleton=skeleton,
+        **model.options,
+    )
+    if net.in_channels not in (1, 3):
+        raise ValueError(f"model.options: crops of photos have 3 channels, got in_channels={net.in_channels} (3 or 1)")
+    if weights is not None:
+        say(f"starting from {start_from(net, weights)}")
+        _compare_temperatures(net, config, say)
+    return net
+
+
+def _compare_temperatures(net: PoseNet, config: Config, say: Say) -> None:
+    """Says so if training begins at another temperature than the weights were trained at: it undoes their attention."""
+    begins = config.train.temperature.start
+    for held in sorted(temperatures(net) - {begins}):
+        say(
+            f"warning: these weights were trained at temperature {held:g}, training begins at {begins:g}: "
+            f"train.temperature.start={held:g} train.temperature.end={held:g} goes on where they were"
+        )

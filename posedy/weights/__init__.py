@@ -1,1 +1,0 @@
-"""Networks in files: reading and writing them, converting them, starting from those of others."""

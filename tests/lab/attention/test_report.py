@@ -1,0 +1,65 @@
+"""The words of an inspection."""
+
+import pytest
+
+from posedy.evaluation.evaluator import EvalProtocol
+from tools.lab.attention.attention_probe import AGGREGATIONS, Aggregation, AttentionStatistics
+from tools.lab.attention.report import format_aggregations, format_groups, mean_entropy, verdict
+
+PROTOCOL = EvalProtocol("gt", 10, 4, (96, 128), True, None, 1.25, 0.0, 0.2, "pycocotools", "paper", 1)
+# Table 3, as fractions
+PAPER = (0.694, 0.360, 0.001, 0.148, 0.273)
+
+
+def table(*ap: float) -> dict[Aggregation, dict[str, float]]:
+    return {name: {"AP": value, "AP50": value / 2} for name, value in zip(AGGREGATIONS, ap, strict=True)}
+
+
+def layers(*entropy: float) -> list[AttentionStatistics]:
+    return [AttentionStatistics("x", "2", value, value, value, 0.0, 0.25, (0.25,) * 4) for value in entropy]
+
+
+def test_the_papers_own_numbers_show_the_papers_pattern() -> None:
+    words = verdict(table(*PAPER), layers(0.5))
+    here, paper = words.splitlines()[:2]
+    names = [part.strip(" .0123456789") for part in here.removeprefix("AP here: ").split(">")]
+    assert paper == f"In the paper: {' > '.join(names)}."
+    assert "As in the paper, attention is ahead" in words
+    assert "averaging them costs 0.334" in words
+    assert "another image costs 0.421" in words
+    assert "Unlike" not in words
+    assert "uniform" not in words
+
+
+def test_another_images_attention_ahead_of_the_average_is_said() -> None:
+    words = verdict(table(0.517, 0.456, 0.0, 0.354, 0.505), layers(0.9))
+    assert "attention 0.517 > shuffled across images 0.505 > average 0.456" in words
+    assert "Unlike in the paper" in words
+    assert "same for all images" in words
+
+
+@pytest.mark.parametrize("images", [0.5, 0.51, 0.5001])
+def test_what_does_as_well_as_attention_is_named(images: float) -> None:
+    words = verdict(table(0.5, 0.4, 0.0, 0.3, images), layers(0.9))
+    assert "not there: shuffled across images" in words
+    assert ("=" in words.splitlines()[0]) == (images < 0.501)
+    assert "As in the paper" not in words
+
+
+@pytest.mark.parametrize(("entropy", "said"), [((0.999, 0.985), True), ((0.999, 0.9), False), ((0.98, 0.98), False)])
+def test_nearly_uniform_attention_is_said(entropy: tuple[float, ...], said: bool) -> None:
+    assert mean_entropy(layers(*entropy)) == pytest.approx(sum(entropy) / 2)
+    assert ("nearly uniform" in verdict(table(*PAPER), layers(*entropy))) == said
+
+
+def test_tables_name_their_protocol_and_keep_their_columns() -> None:
+    third = format_aggregations(table(*PAPER), PROTOCOL).splitlines()
+    fourth = format_groups(
+        ["2", "16", "head"], [((True, False, True), {"AP": 0.5, "AP50": 0.75})], PROTOCOL
+    ).splitlines()
+    assert third[1] == fourth[1] == str(PROTOCOL)
+    for lines in (third[2:], fourth[2:]):
+        assert len({len(line) for line in lines}) == 1
+    assert third[3].split() == ["attention", "0.694", "0.347"]
+    assert fourth[2].split() == ["2", "16", "head", "AP", "AP50"]
+    assert fourth[3].split() == ["on", "-", "on", "0.500", "0.750"]

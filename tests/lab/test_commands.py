@@ -1,0 +1,116 @@
+"""The commands of the laboratory: what they print, where they write, how they end."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from posedy.cli import main as posedy
+from tools.lab.attention.__main__ import main as attention
+from tools.lab.benchmarks.__main__ import main as benchmarks
+from tools.lab.paper.__main__ import main as paper
+from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic.__main__ import main as synthetic
+
+REPOSITORY = Path(__file__).parents[2]
+QUICK = ["model.input_size=[32,64]", "train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"]
+COMMANDS = ("synthetic", "benchmarks", "attention", "paper", "sweep", "movenet", "keypoint_subset", "spin")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = tmp_path_factory.mktemp("lab")
+    draw_dataset(folder / "drawn", 4, 4, seed=2)
+    config = REPOSITORY / "configs/drawn/quickstart.yaml"
+    assert posedy(["train", str(config), f"data.root={folder / 'drawn'}", *QUICK, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_show_their_help(name: str) -> None:
+    command = [sys.executable, "-m", f"tools.lab.{name}", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    assert f"tools.lab.{name}" in shown
+
+
+def test_bad_input_is_one_line_and_status_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.lab.synthetic", str(tmp_path / "set"), "--train", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("synthetic: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_synthetic_set_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, out = tmp_path / "report.json", tmp_path / "people"
+    synthetic([str(out), "--train", "1", "--val", "8", "--seed", "5", "--json", str(report)])
+    printed = capsys.readouterr().out
+    for words in ("back views", "with a neighbour", "occluded keypoints", "AP of the median pose", "left and right"):
+        assert words in printed
+    assert json.loads(report.read_text())["val"]["photos"] == 8
+    assert (out / "annotations/person_keypoints_val2017.json").is_file()
+
+
+def test_attention_finds_its_configuration_beside_the_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = tmp_path / "numbers.json"
+    attention([str(run / "last.pt"), "eval.flip=false", "--json", str(numbers)])
+    printed = capsys.readouterr().out
+    assert printed.count("flip=off") == 2
+    written = json.loads((run / "inspect/inspection.json").read_text())
+    assert json.loads(numbers.read_text()) == written
+    assert written["verdict"] in printed
+    assert (run / "inspect/attention.png").is_file()
+    elsewhere = shutil.copy(run / "last.pt", tmp_path)
+    with pytest.raises(OSError, match="--config FILE"):
+        attention([str(elsewhere)])
+    command = [str(elsewhere), "--config", str(run / "config.yaml"), "eval.batch_size=1"]
+    with pytest.raises(ValueError, match=r"eval\.batch_size"):
+        attention([*command, "--out", str(tmp_path / "out"), "--device", "cpu"])
+    with pytest.raises(OSError, match=r"nowhere\.pt"):
+        attention(["nowhere.pt", "--config", str(run / "config.yaml")])
+
+
+def test_the_data_benchmark_prints_its_ratios(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers, data = tmp_path / "numbers.json", run.parent / "drawn"
+    command = ["data", f"data.root={data}", "model.input_size=[32,64]", "--persons", "8", "--rounds", "2"]
+    benchmarks([*command, "--json", str(numbers)])
+    printed = capsys.readouterr().out
+    for words in ("samples/s per worker", "of the floor", "as fast as the usual way", "with shared decoding"):
+        assert words in printed
+    assert json.loads(numbers.read_text())["rounds"] == 2
+
+
+@pytest.mark.slow
+def test_the_papers_tables_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tools.lab.paper.comparison.TABLE_1", {})
+    monkeypatch.setattr("tools.lab.paper.comparison.TABLE_8", {})
+    numbers = tmp_path / "numbers.json"
+    paper(["--tables", "--json", str(numbers)])
+    printed = capsys.readouterr().out
+    titles = [table["title"] for table in json.loads(numbers.read_text())["tables"]]
+    assert [title.partition(":")[0] for title in titles] == ["Table 1", "Table 8", "Table 9", "Table 10"]
+    assert all(title in printed for title in titles)
+
+
+def test_networks_stand_beside_the_papers_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = importlib.import_module("tools.lab.paper.comparison")
+    monkeypatch.setattr(comparison, "list_models", lambda: ["dy_mobilenetv2_050-dy_bneck"])
+    numbers = tmp_path / "numbers.json"
+    paper(["--json", str(numbers)])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dy_mobilenetv2_050-dy_bneck"))
+    assert line.split()[1:6] == ["2.665M", "2.7M", "99.83M", "98.0M", "a"]
+    assert json.loads(numbers.read_text())["models"][0]["total"]["parameters"] == 2_665_334 + 6_318_877
+    paper(["--input-size", "96", "128"])
+    assert "98.0M" not in capsys.readouterr().out

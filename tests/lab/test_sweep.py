@@ -1,0 +1,190 @@
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from posedy.config import ConfigError
+from posedy.models.registry import create_model
+from posedy.training.interrupt import TrainingInterruptedError
+from posedy.training.trainer import Trainer
+from tools.lab.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarise
+
+REPOSITORY = Path(__file__).parents[2]
+QUICK = """
+model: {input_size: [32, 64]}
+train: {epochs: 1, batch_size: 8, workers: 0}
+eval: {flip: false}
+augment: {half_body_probability: 0}
+"""
+ROWS = """
+config: quick.yaml
+seeds: [3, 5]
+rows:
+  static: [model.name=mobilenetv2_035-bneck]
+  K = 2: [model.name=dy_mobilenetv2_035-bneck, model.num_kernels=2]
+"""
+
+
+def write_sweep(folder: Path, text: str = ROWS) -> Path:
+    (folder / "quick.yaml").write_text(QUICK)
+    path = folder / "table.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_reads_rows_over_what_they_share(tmp_path: Path) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=["train.lr=0.5"])
+    assert list(sweep.rows) == ["static", "K = 2"]
+    assert list(sweep.seeds) == [3, 5]
+    assert [config.model.name for config in sweep.rows.values()] == [
+        "mobilenetv2_035-bneck",
+        "dy_mobilenetv2_035-bneck",
+    ]
+    assert sweep.rows["K = 2"].model.num_kernels == 2
+    for config in sweep.rows.values():
+        assert (config.train.epochs, config.train.lr, config.model.input_size) == (1, 0.5, (32, 64))
+
+
+def test_another_configuration_takes_the_place_of_the_files_own(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("train: {epochs: 7}")
+    sweep = read_sweep(write_sweep(tmp_path), other)
+    assert sweep.rows["static"].train.epochs == 7
+    assert sweep.rows["static"].model.input_size == (192, 256)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "rows is a mapping"),
+        ("rows: [a]", "rows is a mapping"),
+        ("rows: {a: train.lr=1}", "row 'a' is a list of key=value"),
+        ("rows: {a: [train.l=1]}", r"row 'a': .*'train.l'.*'train.lr'"),
+        ("rows: {a: []}\nseed: [1]", "unknown key 'seed'; the nearest valid key is 'seeds'"),
+        ("rows: {a: []}\nseeds: 3", "seeds is a list of whole numbers, got 3"),
+        ("rows: {a: []}\nseeds: [1, 1]", "twice"),
+        ("rows: {a: []}\nseeds: [-1]", "whole numbers"),
+        ("rows: {a b: [], A-B: []}", "differ in letters or digits"),
+        ("rows: {a: [], b: [train.precision=bf16]}", "one precision"),
+        ("rows: {a: [], b: [eval.flip=false]}", "one protocol"),
+        ("rows: {a: [], b: ['model.input_size=[64, 64]']}", "one protocol"),
+        ("rows: {a: [train.seed=3]}", "row 'a': train.seed is none"),
+        ("rows: {a: [], a: [train.lr=1]}", "the key 'a' is given twice"),
+    ],
+)
+def test_refuses_what_is_no_sweep(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_sweep(write_sweep(tmp_path, text))
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"nowhere\.yaml"):
+        read_sweep(write_sweep(tmp_path, "config: nowhere.yaml\nrows: {a: []}"))
+
+
+@pytest.mark.slow
+def test_goes_on_where_it_was_stopped_and_gives_the_same_numbers(tmp_path: Path, drawn: Path, monkeypatch) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={drawn}"])
+    expected = run_sweep(sweep, tmp_path / "a", progress=False)
+    fit, calls = Trainer.fit, []
+
+    def stop_at_third(trainer: Trainer) -> dict[str, float]:
+        calls.append(trainer.run.name)
+        if len(calls) == 3:
+            raise TrainingInterruptedError("stopped")
+        return fit(trainer)
+
+    monkeypatch.setattr(Trainer, "fit", stop_at_third)
+    with pytest.raises(TrainingInterruptedError):
+        run_sweep(sweep, tmp_path / "b", progress=False)
+    assert [row["seeds"] for row in json.loads((tmp_path / "b" / "sweep.json").read_text())["rows"]] == [[3], [3]]
+    trained = (tmp_path / "b" / "static-seed3" / "last.pt").stat().st_mtime_ns
+    again = run_sweep(sweep, tmp_path / "b", progress=False)
+    assert calls == ["static-seed3", "k-2-seed3", "static-seed5", *calls[:2], "static-seed5", "k-2-seed5"]
+    assert (tmp_path / "b" / "static-seed3" / "last.pt").stat().st_mtime_ns == trained
+    for ours, theirs in zip(again["rows"], expected["rows"], strict=True):
+        assert (ours["row"], ours["seeds"], ours["AP"]) == (theirs["row"], theirs["seeds"], theirs["AP"])
+    assert again["protocol"].startswith("boxes=gt")
+    assert json.loads((tmp_path / "b" / "sweep.json").read_text()) == again
+
+
+def result(row: str, seed: int, ap: float) -> RunResult:
+    return RunResult(row, seed, 4, {"AP": ap, "AP50": 2 * ap}, "boxes=gt", 3.0 + seed)
+
+
+def test_gain_is_taken_seed_by_seed() -> None:
+    values = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.15, ("b", 1): 0.37}
+    results = [result(row, seed, ap) for (row, seed), ap in values.items()]
+    first, second = summarise(results)["rows"]
+    assert first["gain"]["values"] == [0, 0]
+    assert second["gain"]["mean"] == pytest.approx(0.06)
+    assert second["gain"]["std"] == pytest.approx(statistics.stdev([0.05, 0.07]))
+    assert second["AP"]["mean"] == pytest.approx(0.26)
+    assert second["minutes"] == 4.0
+    table = format_sweep(results)
+    assert "| a | 2 | 0.200 ± 0.141 |  | 0.400 ± 0.283 | 4.0 |" in table
+    assert "| b | 2 | 0.260 ± 0.156 | +0.060 ± 0.014 |" in table
+    assert "boxes=gt" in table.splitlines()[0]
+
+
+def test_one_seed_has_no_spread() -> None:
+    table = format_sweep([result("a", 0, 0.1), result("b", 0, 0.2)])
+    assert "±" not in table.split("|", 1)[1]
+    assert "| b | 1 | 0.200 | +0.100 | 0.400 | 3.0 |" in table
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_sweep_builds(path: Path) -> None:
+    sweep = read_sweep(path)
+    experiments = set()
+    for config in sweep.rows.values():
+        with torch.device("meta"):
+            create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
+        experiments.add(config.to_yaml())
+    assert len(experiments) == len(sweep.rows) > 1
+
+
+def test_numbers_of_two_protocols_are_not_compared() -> None:
+    other = RunResult("b", 0, 4, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
+    with pytest.raises(ValueError, match=r"b, seed 0, was measured with .*flip=off.*one protocol"):
+        summarise([result("a", 0, 0.1), other])
+
+
+def test_the_table_keeps_finished_runs_while_going_on(tmp_path: Path, drawn: Path, monkeypatch) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={drawn}"])
+    monkeypatch.setattr(
+        Trainer, "fit", lambda trainer: {"AP": trainer.config.train.seed / 10, "AP50": 0.5, "APm": float("nan")}
+    )
+    run_sweep(sweep, tmp_path / "out", progress=False)
+    complete = (tmp_path / "out" / "table.md").read_text()
+    done = []
+
+    def stop_at_second(trainer: Trainer) -> dict[str, float]:
+        done.append(trainer.run.name)
+        if len(done) == 2:
+            raise TrainingInterruptedError("stopped")
+        return {"AP": trainer.config.train.seed / 10, "AP50": 0.5}
+
+    monkeypatch.setattr(Trainer, "fit", stop_at_second)
+    with pytest.raises(TrainingInterruptedError):
+        run_sweep(sweep, tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "table.md").read_text() == complete
+
+
+def test_shorter_runs_of_before_leave_the_table(tmp_path: Path, drawn: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: {"AP": trainer.config.train.epochs / 10, "AP50": 0.5})
+    path = write_sweep(tmp_path)
+    run_sweep(read_sweep(path, overrides=[f"data.root={drawn}"]), tmp_path / "out", progress=False)
+    tables = []
+
+    def fit(trainer: Trainer) -> dict[str, float]:
+        tables.append((tmp_path / "out" / "sweep.json").read_text())
+        return {"AP": trainer.config.train.epochs / 10, "AP50": 0.5}
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    longer = read_sweep(path, overrides=[f"data.root={drawn}", "train.epochs=2"])
+    summary = run_sweep(longer, tmp_path / "out", progress=False)
+    assert [row["AP"]["values"] for row in json.loads(tables[1])["rows"]] == [[0.2]]
+    assert [row["AP"]["values"] for row in summary["rows"]] == [[0.2, 0.2], [0.2, 0.2]]

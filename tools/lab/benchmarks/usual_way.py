@@ -1,0 +1,106 @@
+"""Training samples as most pose code makes them: the baseline that the feeding of posedy is timed against.
+
+The photo is decoded and converted whole, mirrored as a copy, the crop becomes normalised floats in the worker, and
+targets are drawn there keypoint by keypoint (the way of Sun et al., CVPR 2019, and its many descendants).
+"""
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posedy.codec import STRIDE, HeatmapCodec
+from posedy.config import AugmentConfig
+from posedy.data.coco import CocoPersons
+from posedy.data.datasets import Draw
+from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class UsualCrops:
+    """Samples of a training set with flip, scale and rotation, made the usual way; half body is left out.
+
+    Gives `image` (3, H, W) float32 normalised, `target` (K, h, w) and `weight` (K, 1).
+
+    Args:
+        persons: the training set.
+        codec: sizes and sigma of the targets.
+        augment: how much crops vary.
+        padding: of the boxes.
+        seed: of the randomness.
+    """
+
+    def __init__(
+        self, persons: CocoPersons, codec: HeatmapCodec, augment: AugmentConfig, padding: float, seed: int
+    ) -> None:
+        self.persons = persons
+        self.codec = codec
+        self.augment = augment
+        self.padding = padding
+        self.random = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        persons, augment, random = self.persons, self.augment, self.random
+        path = persons.image_path(int(persons.image_index[draw.person]))
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert image is not None
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        keypoints = persons.keypoints[draw.person].astype(np.float64).copy()
+        visible = persons.visibility[draw.person].astype(np.float64).copy()
+        width, height = self.codec.input_size
+        center, size = padded_region(persons.boxes[draw.person], width / height, self.padding)
+        size = size * np.clip(random.normal(1, augment.scale_std), *augment.scale_range)
+        rotation = 0.0
+        if random.random() < augment.rotation_probability:
+            rotation = float(
+                np.clip(random.normal(0, augment.rotation_std), -augment.rotation_max, augment.rotation_max)
+            )
+        if random.random() < augment.flip:
+            image = image[:, ::-1, :].copy()
+            keypoints[:, 0] = image.shape[1] - 1 - keypoints[:, 0]
+            for left, right in persons.skeleton.flip_pairs:
+                keypoints[[left, right]] = keypoints[[right, left]]
+                visible[[left, right]] = visible[[right, left]]
+            center = np.array([image.shape[1] - 1 - center[0], center[1]])
+        matrix = image_to_crop_matrix(center, size, self.codec.input_size, rotation)
+        crop = cv2.warpAffine(image, matrix, self.codec.input_size, flags=cv2.INTER_LINEAR)
+        for index in range(len(keypoints)):
+            if visible[index] > 0:
+                keypoints[index] = matrix @ np.array([*keypoints[index], 1.0])
+        target, weight = self._target(keypoints, visible)
+        return {"image": _to_normalised_tensor(crop), "target": target, "weight": weight}
+
+    def _target(self, keypoints: FloatArray, visible: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        width, height = self.codec.heatmap_size
+        radius = int(self.codec.target_sigma * 3)
+        side = np.arange(2 * radius + 1, dtype=np.float32)
+        patch = np.exp(-((side - radius) ** 2 + (side[:, None] - radius) ** 2) / (2 * self.codec.target_sigma**2))
+        target = np.zeros((len(keypoints), height, width), dtype=np.float32)
+        weight = np.ones((len(keypoints), 1), dtype=np.float32)
+        weight[:, 0] = visible > 0
+        for index, (x, y) in enumerate(keypoints):
+            column, row = math.floor(x / STRIDE + 0.5), math.floor(y / STRIDE + 0.5)
+            left, top, right, bottom = column - radius, row - radius, column + radius + 1, row + radius + 1
+            if left >= width or top >= height or right <= 0 or bottom <= 0:
+                weight[index] = 0
+            if weight[index] > 0.5:
+                inside = (max(0, top), min(bottom, height)), (max(0, left), min(right, width))
+                target[index][inside[0][0] : inside[0][1], inside[1][0] : inside[1][1]] = patch[
+                    inside[0][0] - top : inside[0][1] - top, inside[1][0] - left : inside[1][1] - left
+                ]
+        return target, weight
+
+
+def _to_normalised_tensor(crop: NDArray) -> Tensor:
+    """What torchvision's ToTensor and Normalize do."""
+    tensor = torch.from_numpy(crop).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+    mean, std = torch.tensor(_MEAN)[:, None, None], torch.tensor(_STD)[:, None, None]
+    return tensor.clone().sub_(mean).div_(std)

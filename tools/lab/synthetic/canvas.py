@@ -1,0 +1,101 @@
+"""A picture drawn at twice its size, with a map of what is seen at every pixel."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.lab.synthetic.body import FloatArray
+
+Colour = tuple[float, float, float]  # blue, green, red, 0 to 255
+
+ZOOM = 2  # the canvas has twice the pixels of the picture in x and y; shrinking it smooths the edges
+_FRACTION_BITS = 4
+_NO_PERSON = 0
+_CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 16, endpoint=False)) for f in (np.cos, np.sin)], axis=-1)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """The colour made darker (factor below 1) or lighter."""
+    blue, green, red = (min(255.0, channel * factor) for channel in colour)
+    return blue, green, red
+
+
+def capsule(start: FloatArray, end: FloatArray, radii: tuple[float, float]) -> FloatArray:
+    """Points (32, 2) on the rims of two discs; their hull is a round-ended limb."""
+    return np.concatenate([start + radii[0] * _CIRCLE, end + radii[1] * _CIRCLE])
+
+
+class Canvas:
+    """Pixels and labels that the same strokes fill.
+
+    All points are image pixels of the final picture; integers are pixel centres.
+
+    Attributes:
+        pixels: (2H, 2W, 3) uint8 BGR.
+        labels: (2H, 2W) uint8, what is seen there: 0 no person, else a part of a person.
+    """
+
+    def __init__(self, background: NDArray[np.uint8]) -> None:
+        height, width = background.shape[:2]
+        self.size = (width, height)
+        self.pixels = cv2.resize(background, (width * ZOOM, height * ZOOM), interpolation=cv2.INTER_LINEAR)
+        self.labels = np.full(self.pixels.shape[:2], _NO_PERSON, np.uint8)
+
+    @staticmethod
+    def zoomed(points: FloatArray) -> FloatArray:
+        """Image pixels (..., 2) as pixels of the canvas."""
+        return np.asarray(points, dtype=np.float64) * ZOOM + (ZOOM - 1) / 2
+
+    def polygon(self, points: FloatArray, colour: Colour, label: int = _NO_PERSON, outline: float = 0.0) -> None:
+        """Fills a polygon (N, 2); an outline darkens its edge, `outline` image pixels wide on each side."""
+        fixed = np.rint(self.zoomed(points) * 2**_FRACTION_BITS).astype(np.int32)[None]
+        if outline > 0:
+            thickness = max(1, round(2 * outline * ZOOM))
+            edge = shade(colour, 0.45)
+            cv2.polylines(self.pixels, fixed, True, edge, thickness, cv2.LINE_8, _FRACTION_BITS)
+            cv2.polylines(self.labels, fixed, True, label, thickness, cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillPoly(self.pixels, fixed, colour, cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillPoly(self.labels, fixed, label, cv2.LINE_8, _FRACTION_BITS)
+
+    def hull(self, points: FloatArray, colour: Colour, label: int = _NO_PERSON, outline: float = 0.0) -> None:
+        """Fills the convex hull of points (N, 2)."""
+        corners = np.asarray(cv2.convexHull(np.asarray(points, np.float32)), np.float64)
+        self.polygon(corners[:, 0], colour, label, outline)
+
+    def disc(
+        self, center: FloatArray, radius: float, colour: Colour, label: int = _NO_PERSON, outline: float = 0.0
+    ) -> None:
+        """Fills a disc."""
+        self.polygon(center + radius * _CIRCLE, colour, label, outline)
+
+    def limb(
+        self,
+        start: FloatArray,
+        end: FloatArray,
+        radii: tuple[float, float],
+        colour: Colour,
+        label: int = _NO_PERSON,
+        outline: float = 0.0,
+    ) -> None:
+        """Fills a round-ended limb between two points, with a lighter stripe along it."""
+        self.hull(capsule(start, end, radii), colour, label, outline)
+        light = np.array([-0.3, -0.2])
+        stripe = (start + radii[0] * (light + 0.45 * _CIRCLE), end + radii[1] * (light + 0.45 * _CIRCLE))
+        self.hull(np.concatenate(stripe), shade(colour, 1.12), label)
+
+    def within(self, points: FloatArray, label: int) -> NDArray[np.bool_]:
+        """The pixels (2H, 2W) in the convex hull of points (N, 2) where a label is seen; for markings on a part."""
+        mask = np.zeros_like(self.labels)
+        corners = cv2.convexHull(np.rint(self.zoomed(points) * 2**_FRACTION_BITS).astype(np.int32))
+        cv2.fillConvexPoly(mask, corners, 1, cv2.LINE_8, _FRACTION_BITS)
+        return np.asarray((mask > 0) & (self.labels == label))
+
+    def picture(self) -> NDArray[np.uint8]:
+        """The (H, W, 3) picture in BGR."""
+        return np.asarray(cv2.resize(self.pixels, self.size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def label_at(self, point: FloatArray) -> int:
+        """The label under a point of the picture; points outside of it are no person."""
+        x, y = np.rint(self.zoomed(point)).astype(int)
+        inside = 0 <= x < self.labels.shape[1] and 0 <= y < self.labels.shape[0]
+        return int(self.labels[y, x]) if inside else _NO_PERSON
