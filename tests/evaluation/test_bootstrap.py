@@ -74,6 +74,7 @@ def test_intervals_are_around_the_numbers_and_the_seed_s(annotations, noised_res
     assert bootstrap_intervals(annotations, noised_results, resamples=300, seed=1) != intervals
 
 
+@pytest.mark.slow
 def test_interval_covers_as_often_as_it_says():
     """A world where each of 40 photos has one person, found or not: AP is a mean, with a known spread."""
     rng = np.random.default_rng(0)

@@ -36,6 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_graph_computes_what_its_network_computes(files: dict[str, Path]) -> None:
     config = load_config(None, SETTINGS)
     net, _ = load_tested_network(config, files["net.safetensors"], "cpu")

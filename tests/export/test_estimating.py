@@ -19,7 +19,7 @@ def photo() -> np.ndarray:
 
 
 @pytest.mark.parametrize("runtime", [None, "onnxruntime", "openvino"])
-@pytest.mark.parametrize("kind", ["free", "decoding"])
+@pytest.mark.parametrize("kind", ["free", pytest.param("decoding", marks=pytest.mark.slow)])
 def test_same_poses(
     net: PoseNet, photo: np.ndarray, kind: str, runtime: str | None, request: pytest.FixtureRequest
 ) -> None:
@@ -32,6 +32,7 @@ def test_same_poses(
     assert len(PoseEstimator(path, runtime=runtime)(photo, [])) == 0
 
 
+@pytest.mark.slow
 def test_mirroring_is_outside_a_graph_of_heatmaps_and_inside_one_that_decodes(
     net: PoseNet, photo: np.ndarray, free: Path, decoding: Path
 ) -> None:

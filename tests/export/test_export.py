@@ -94,7 +94,7 @@ def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -
     assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["crops", "keypoints", "scores"]
 
 
-@pytest.mark.parametrize("with_decoding", [False, True])
+@pytest.mark.parametrize("with_decoding", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_graphs_decode_with_the_sigma_of_the_network(tmp_path: Path, with_decoding: bool) -> None:
     torch.manual_seed(0)
     net = create_model("mobilenetv2_035-bneck", coding="unbiased", sigma=3, input_size=(64, 64)).eval()
@@ -122,7 +122,7 @@ def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path)
     assert (info.batch, info.half, info.runtime) == (1, True, "openvino")
 
 
-def test_a_graph_that_differs_is_not_written(net: PoseNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = export._exportable
 
     def broken(*arguments: object) -> torch.nn.Module:
@@ -130,6 +130,7 @@ def test_a_graph_that_differs_is_not_written(net: PoseNet, tmp_path: Path, monke
         module.net.head.heatmap.bias[0] += 0.01 * module.net.head.heatmap.weight.abs().sum()
         return module
 
+    net = create_model("resnet10-fpn", input_size=(64, 64)).eval()
     monkeypatch.setattr(export, "_exportable", broken)
     path = tmp_path / "x.onnx"
     path.write_text("the old file")

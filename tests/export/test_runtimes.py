@@ -26,6 +26,7 @@ def test_persons_one_by_one_and_from_several_threads(single: Path, runtime: str)
             np.testing.assert_allclose(heatmaps, alone[start : start + 2], rtol=0, atol=1e-5 * np.abs(alone).max())
 
 
+@pytest.mark.slow
 def test_signals_are_handled_after_graphs_of_openvino_are_gone(single: Path) -> None:
     """In a process of its own, which a signal without a stack to handle it on would end."""
     script = (

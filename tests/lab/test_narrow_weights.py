@@ -10,6 +10,8 @@ from posedy.models.registry import create_model
 from posedy.models.transfer import start_from
 from tools.lab.narrowing import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_file_starts_static_and_dynamic_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wide, out = tmp_path / "wide.pth", tmp_path / "narrow.safetensors"

@@ -9,6 +9,8 @@ from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.blocks import DynamicConvFactory
 from tools.lab.narrowing import narrow
 
+pytestmark = pytest.mark.slow
+
 
 def trained(width: float) -> MobileNetV2:
     """A network with kernels that are alike, as training makes them, and statistics of its own."""

@@ -135,6 +135,7 @@ def test_one_seed_has_no_spread() -> None:
     assert "| b | 1 | 0.200 | +0.100 | 0.400 | 3.0 |" in table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_sweep_builds(path: Path) -> None:
     sweep = read_sweep(path)

@@ -321,6 +321,7 @@ def test_copies_give_equal_outputs(case, perturb):
         torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1x1", "3x3, groups", "depthwise"])
 def test_compiles_without_graph_breaks_for_any_batch(name, perturb):
     layer = DynamicConv2d(**CASES[name]).double()

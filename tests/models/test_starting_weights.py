@@ -57,6 +57,7 @@ def test_the_same_network(made, name, suffix, tmp_path):
         assert torch.equal(tensor, tensors[key])
 
 
+@pytest.mark.slow
 def test_the_static_twin_with_noise_of_torchs_generator(made):
     path = made("mobilenetv2_035-bneck")
     fresh = create_model("dy_mobilenetv2_035-dy_bneck", 3, 2, skeleton=HAND)

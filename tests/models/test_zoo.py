@@ -53,8 +53,12 @@ FEATURE_CHANNELS = {
     "resnet10": (64, 128, 256, 512),
     "resnet18": (64, 128, 256, 512),
 }
-# one dynamic and one static form of each family, and the new backbone; the others are slow
-QUICK_FPN = ["mobilenetv2_035-dy_fpn", "dy_mobilenetv2_175-fpn", "dy_mobilenetv3_small-dy_fpn", "dy_resnet10-dy_fpn"]
+# each head, static and dynamic, and each family of backbones; the others are slow
+QUICK = [
+    *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "dy_mobilenetv2_050-dy_bneck", "mobilenetv2_035-dy_fpn"),
+    *("mobilenetv3_small-dy_bneck", "dy_mobilenetv3_small-deconv", "dy_mobilenetv3_small-dy_fpn"),
+    *("resnet10-bneck", "dy_resnet10-dy_bneck", "dy_resnet10-dy_fpn", "dy_mobilenetv2_175-fpn"),
+]
 DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "resnet18": 16}
 ONE_OF_EACH = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]
 
@@ -100,12 +104,8 @@ def test_the_backbone_beyond_the_paper_takes_the_light_head_only():
 @pytest.mark.parametrize(
     "name",
     [
-        *(name for name in list_models() if not is_beyond_paper(name) or name in QUICK_FPN),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in list_models()
-            if is_beyond_paper(name) and name not in QUICK_FPN
-        ),
+        *QUICK,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list_models() if name not in QUICK),
     ],
 )
 def test_goes_forward_and_backward(name, perturb):

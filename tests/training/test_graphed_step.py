@@ -29,7 +29,9 @@ RECIPES: dict[str, dict[str, object]] = {
     "the paper's": {},
     "all options": {"loss": "cross_entropy", "precision": "bf16", "clip_gradients": 0.1, "weight_decay": 0.05},
 }
-WITH_RECIPES = pytest.mark.parametrize(("recipe", "in_channels"), [("the paper's", 1), ("all options", 3)])
+WITH_RECIPES = pytest.mark.parametrize(
+    ("recipe", "in_channels"), [("the paper's", 1), pytest.param("all options", 3, marks=pytest.mark.slow)]
+)
 
 
 def batch(size: int, seed: int) -> dict[str, Tensor]:

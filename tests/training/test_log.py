@@ -26,6 +26,7 @@ def test_a_row_for_each_epoch_and_the_same_curves(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in board.Scalars("val/AP")] == [(2, 0.25)]
 
 
+@pytest.mark.slow
 def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
     log = RunLog(tmp_path, 0)
     for epoch in (1, 2, 3):

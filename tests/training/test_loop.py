@@ -253,6 +253,7 @@ def test_weights_that_break_after_the_loss_never_reach_the_checkpoint(
     assert read_checkpoint(tmp_path / LAST)["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_an_epoch_is_safe_before_its_evaluation(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +295,7 @@ def test_a_long_epoch_is_saved_on_the_way(
     assert Trainer(experiment(), killed, progress=False).fit() == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_another_training_set_is_refused(experiment: Experiment, drawn: Path, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path / "run", progress=False).fit()
     other = tmp_path / "other"
@@ -370,6 +372,7 @@ def _wait_for_writing(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_limit_of_time_ends_the_run_with_an_evaluation_and_it_stays_ended(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +391,7 @@ def test_a_limit_of_time_ends_the_run_with_an_evaluation_and_it_stays_ended(
     assert (tmp_path / LAST).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_saving_can_be_rarer_than_epochs(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +430,7 @@ def test_a_signal_to_the_whole_process_group_stops_in_order(experiment: Experime
     assert "killed by signal" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("computes", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_is_what_the_device_computes_in_and_stays_with_the_run(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computes: bool, precision: str
@@ -442,6 +447,7 @@ def test_auto_precision_is_what_the_device_computes_in_and_stays_with_the_run(
         Trainer(config, tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_accepted_changes_take_effect_and_another_measure_forgets_the_best_ap(
     experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -461,6 +467,7 @@ def test_a_finished_run_says_so(experiment: Experiment, tmp_path: Path, capsys: 
     assert "nothing was left to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
     options = "model.options={in_channels: 1, dynamic_layers: [project], depth: 0.5}"
     Trainer(experiment("train.epochs=1", options), tmp_path, progress=False).fit()
@@ -475,6 +482,7 @@ def test_channels_that_photos_do_not_have_are_refused_at_once(experiment: Experi
         Trainer(experiment("model.options={in_channels: 4}"), tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_needs_the_weights_it_started_from_no_more(experiment: Experiment, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     config = experiment("train.epochs=1", f"model.weights={start}")

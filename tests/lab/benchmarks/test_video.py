@@ -36,6 +36,7 @@ class Truthful:
         return Poses(keypoints.astype(np.float32), sure, np.asarray(boxes), np.asarray(scores), COCO17)
 
 
+@pytest.mark.slow
 def test_the_truth_has_no_jitter_and_one_id_each() -> None:
     numbers = benchmark_tracking(Truthful(90, 2, noise=0.0), 90, 2)  # type: ignore[arg-type]
     assert numbers["jitter_px"]["raw"] < 0.01
@@ -44,6 +45,7 @@ def test_the_truth_has_no_jitter_and_one_id_each() -> None:
     assert "switches of ids" in format_tracking(numbers)
 
 
+@pytest.mark.slow
 def test_smoothing_halves_jitter_at_a_small_lag() -> None:
     numbers = benchmark_tracking(Truthful(120, 2, noise=3.0), 120, 2)  # type: ignore[arg-type]
     assert numbers["jitter_px"]["raw"] == pytest.approx(3 * 2, rel=0.2)  # two coordinates, two frames of noise
