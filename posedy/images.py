@@ -1,8 +1,6 @@
 """Images from files and from users as RGB arrays, and the image files that a command line means.
 
-The kinds of image that posedy takes from users, as one: RGB.
-
-Inside of posedy pictures are RGB. Arrays of users are in OpenCV's BGR order, since that is where they come from.
+Arrays of users are in OpenCV's BGR order unless they say otherwise; inside posedy images are RGB.
 """
 
 import glob

@@ -1,4 +1,4 @@
-"""What numbers are made of: by keypoint, and by the size, the labelled keypoints and the neighbours of persons."""
+"""What metrics are made of: by keypoint, size, number of labeled keypoints and neighbors; precision-recall curves."""
 
 import io
 import math

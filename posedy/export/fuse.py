@@ -1,6 +1,6 @@
-"""Fusing: a copy of a network that computes the same faster, for inference.
+"""Fused networks: copies for inference that compute the same faster.
 
-Batch norms folded into the convolutions before them, and temperatures into the attention.
+Batch norms are folded into the convolutions before them, and temperatures into the attention.
 
 In evaluation a batch norm is y -> s * y + t for each channel, with s = gamma / sqrt(var + eps) and
 t = beta - s * mean. The aggregation of a dynamic convolution is linear and its attention sums to one, so

@@ -1,4 +1,4 @@
-"""Who is who from frame to frame: poses get the id of the person whose last pose, moved on, is most like them."""
+"""Association of poses with tracks: by the last pose moved on, and by the colors of clothes."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,4 @@
-"""Person boxes: those that users give are checked, those of detectors are cleaned.
-
-The score under which person boxes are left out.
-
-Nothing heavy is imported, so that command lines can ask it.
-"""
+"""Person boxes: those of users are validated, those of detectors cleaned, and the score under which they are left out."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -1,4 +1,4 @@
-"""Frames of videos and cameras, one after the other, with their times; damaged ones are counted and left out."""
+"""Reading frames of videos and cameras, and writing videos and keypoints per frame."""
 
 import json
 import os

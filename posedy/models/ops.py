@@ -1,7 +1,8 @@
-"""Depthwise convolution with gradients that are fast.
+"""Operations of the networks that torch lacks or is slow at: per-image, depthwise, pooling, upsampling.
 
-On a GPU torch's kernels for it take 28 of the 181 ms of a training step of these networks (an H200 in bfloat16 with 128
-persons), 17 of them the weight's gradient: there Triton kernels take their place.
+**Depthwise convolution with fast gradients.** On a GPU torch's kernels for it take 28 of the 181 ms of a training step
+of these networks (an H200 in bfloat16 with 128 persons), 17 of them the weight's gradient: there Triton kernels take
+their place.
 
 On a CPU, in torch's contiguous format, torch spends most of a training step of these networks in two gradients of
 depthwise convolutions: the weight's of 5x5 kernels (ten times the forward pass) and, in bfloat16, the input's at stride
@@ -10,9 +11,8 @@ kernels:
 
     dL/dW[c, i, j] = sum over y, x of dL/dY[c, y, x] * X[c, y + i - p, x + j - p]
 
-Ways to convolve each image of a batch with a kernel of its own, all equal up to rounding, and the choice among them.
-
-No library has such a convolution. What can be made of what they have:
+**Per-image convolution**: each image of a batch is convolved with a kernel of its own. The formulations are equal up to
+rounding. No library has such an operation; what can be made of what they have:
 
 - `plain`: one image is an ordinary convolution.
 - `matrix`: a 1x1 convolution is a product of matrices for each image, of its kernel and its pixels (N, C, H * W).
@@ -40,7 +40,7 @@ large maps is faster still with one image after the other, see `posedy/export/fu
 On a GPU (H200, bfloat16, batch 128) grouped 1x1 convolutions take 3 to 90 times as long as `matrix`, which takes as
 long as static ones; `beside` was not measured there.
 
-The mean over the pixels of a map, with a gradient that takes no memory.
+**Pooling.** The mean over the pixels of a map, with a gradient that takes no memory.
 
 Torch's gradient of a mean in float32 over a map in bfloat16 is a whole map in float32, then cast. Here it is one number
 for each channel, expanded, which autograd adds to the map's other gradients in the pass that it makes anyway.

@@ -1,4 +1,4 @@
-"""Networks in files: what a checkpoint (.pt) and a released file (.safetensors) hold of a network.
+"""Network files, checkpoints (.pt) and released files (.safetensors), and the pretrained networks in the package.
 
 Both carry the model's name and options, its skeleton and its input size beside the tensors, so that a file is enough to
 build the network again; the temperature is among the tensors. Checkpoints hold tensors and plain types only.

@@ -1,8 +1,9 @@
-"""Backbones from weights trained on ImageNet: torchvision's and timm's MobileNetV2, and ResNets of basic blocks.
+"""Starting a network from existing weights: a network file of posedy's, or a backbone trained on ImageNet.
 
-Tensors are found by name, never by place: .safetensors files are in the order of the alphabet. Their photos are
-normalised as posedy's crops are, and strides, padding, epsilons and rounding of channels are the same: the backbone's
-output is that of the model the file is of.
+Files of ImageNet weights are torchvision's and timm's MobileNetV2, and ResNets of basic blocks. Tensors are found by
+name, never by place: .safetensors files are in the order of the alphabet. Their images are normalized as posedy's crops
+are, and strides, padding, epsilons and rounding of channels are the same: the backbone's output is that of the model
+the file is of.
 """
 
 import re

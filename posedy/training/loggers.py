@@ -1,4 +1,4 @@
-"""What a run writes while it goes: metrics.csv, TensorBoard curves, pictures of a batch; at its end curves.png."""
+"""The log of a training run: metrics.csv, TensorBoard, pictures of a batch, curves.png, and the speed of an epoch."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The optimizer: Adam, with weight decay of kernels and learning rates that may differ between parts of a network."""
+"""The optimizer (AdamW with learning rates per part), the schedules and the moving average of weights."""
 
 import copy
 import itertools

@@ -1,4 +1,4 @@
-"""`posedy train`, from a configuration to a run's folder, and its dry run."""
+"""A training run from a configuration to its folder, and the dry run."""
 
 import math
 import tempfile
