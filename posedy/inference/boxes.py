@@ -1,4 +1,4 @@
-"""Person boxes: those of users are validated, those of detectors cleaned, and the score under which they are left out."""
+"""Person boxes: those of users are validated, those of detectors cleaned; the score under which they are dropped."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
