@@ -1,8 +1,6 @@
 """Files that are written whole or not at all: a temporary file beside the target, then a rename.
 
-A link stays a link: its target is written. Pipes and devices, which cannot be replaced, get everything at the end.
-
-And files that are read, or cannot be, in words.
+A link stays a link: its target is written. Pipes and devices cannot be replaced, and are rejected.
 """
 
 import csv
@@ -10,16 +8,11 @@ import errno
 import json
 import os
 import secrets
-import shutil
 import stat
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 @contextmanager
@@ -27,16 +20,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path (same suffix) whose file takes the place of `path` when the block ends without an error.
 
     It is beside `path`, and the folder is made if needed. After an error, or a kill, the old file is still there
-    unharmed. What is no file but can be written into gets the content of the temporary one, which then is elsewhere.
+    unharmed.
 
     Raises:
-        OSError: if the file cannot be written.
+        OSError: if the file cannot be written, or is a pipe or a device.
     """
     path = Path(path)
-    if _is_written_into(path):
-        with _poured_into(path) as temporary:
-            yield temporary
-        return
+    _check_regular(path)
     suffix, path = path.suffix, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _new_file(path.parent, path.stem, suffix)
@@ -72,8 +62,7 @@ def check_can_write(path: str | Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        if _is_written_into(path):
-            return
+        _check_regular(path)
         # a part of the path that is a file ends the search too, and refuses the trial
         folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.exists())
         # under the name that `replacing` gives it, which is longer than the file's own
@@ -116,26 +105,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise ValueError(f"{path} is not a table of comma-separated values ({error}): mend or delete it") from error
 
 
-def _is_written_into(path: Path) -> bool:
-    """Whether a path is there and neither a file nor a folder; a file behind /dev/stdout gets other output too."""
+def _check_regular(path: Path) -> None:
+    """Raises OSError if a path is there and neither a file nor a folder: replacing it would destroy it."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return False
-    return str(path) in _STREAMS or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-@contextmanager
-def _poured_into(path: Path) -> Iterator[Path]:
-    """Yields a temporary path whose content goes into `path` when the block ends without an error."""
-    with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        sys.stdout.flush()  # what was printed before comes before
-        stream = _STREAMS.get(str(path))
-        target = path.open("wb") if stream is None else os.fdopen(os.dup(stream), "wb")
-        with temporary.open("rb") as content, target:
-            shutil.copyfileobj(content, target)
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
 
 
 def _new_file(folder: Path, stem: str, suffix: str) -> Path:
