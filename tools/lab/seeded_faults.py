@@ -3,8 +3,8 @@
 python -m tools.lab.seeded_faults                     # in this checkout
 python -m tools.lab.seeded_faults --checkout FOLDER   # in another one, such as one of an earlier commit
 
-A fault is a text of the package and what stands in its place: swapped axes, an index off by one, a dropped term, a wrong
-sign. Its file is found by the text, so that the list fits every layout. It is caught if a quick test fails.
+A fault is a text of the package and what stands in its place: swapped axes, an index off by one, a dropped term, a
+wrong sign. Its file is found by the text, so that the list fits every layout. It is caught if a quick test fails.
 """
 
 import argparse
