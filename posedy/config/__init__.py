@@ -1,6 +1,6 @@
 """The configuration of an experiment: what can be set, and how it is read."""
 
-from posedy.config.reading import ConfigError, load_config, read_yaml
+from posedy.config.reading import DELETED_KEYS, ConfigError, load_config, read_yaml
 from posedy.config.schema import (
     AugmentConfig,
     Config,
@@ -17,6 +17,7 @@ from posedy.config.schema import (
 )
 
 __all__ = [
+    "DELETED_KEYS",
     "AugmentConfig",
     "Config",
     "ConfigError",

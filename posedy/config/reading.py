@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from posedy.config.schema import Config, as_section
 
+DELETED_KEYS: dict[str, Any] = {"train.shared_decoding": False, "train.shuffle_buffer": 2048}
+"""Keys that earlier versions had, with their defaults: files that name these still load."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key."""
@@ -33,6 +36,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     for override in overrides:
         _apply_override(values, override)
     source = str(path) if path is not None else "the command line"
+    _drop_deleted(values, source)
     valid_keys = list(_valid_keys(Config))
     for key in _unknown_keys(values, Config):
         if key in valid_keys:
@@ -104,6 +108,15 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {section!r} is not a section")
         values = inner
     values[name] = value
+
+
+def _drop_deleted(values: dict[str, Any], source: str) -> None:
+    """Takes the keys of earlier versions out of the values, where they are the defaults."""
+    for key, default in DELETED_KEYS.items():
+        section, _, name = key.partition(".")
+        inner = values.get(section)
+        if isinstance(inner, dict) and name in inner and inner.pop(name) != default:
+            raise ConfigError(f"{source}: {key} was deleted, only its default {default!r} is accepted: leave it out")
 
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:

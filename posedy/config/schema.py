@@ -252,11 +252,6 @@ class TrainConfig(_Section):
     or bf16; a step's memory stays taken between steps."""
     sync_batch_norm: bool = False
     """Batch norm takes its statistics over all GPUs: worth its time below about 16 persons per GPU."""
-    shared_decoding: bool = False
-    """Decode a photo once for all its persons: nearly twice the samples per second on COCO. They then come close
-    together, spread only by `shuffle_buffer`; off until AP is shown to be equal."""
-    shuffle_buffer: int = Field(2048, ge=1)
-    """Persons, on each device, among which the next one is drawn if decoding is shared; 2048 take 300 MB at 256x192."""
 
     @model_validator(mode="after")
     def _step_fits_cuda_graph(self) -> "TrainConfig":

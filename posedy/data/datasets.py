@@ -97,12 +97,6 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         """Changes with any person, box or keypoint, and not with the place of the files."""
         return "+".join(persons.fingerprint for persons in self.sets)
 
-    @property
-    def photo_of(self) -> NDArray[np.int64]:
-        """(P,) a number for each sample, the same for persons of one photo."""
-        begins = np.cumsum([0, *(len(persons.image_ids) for persons in self.sets)])
-        return np.concatenate([begin + persons.image_index for begin, persons in zip(begins, self.sets, strict=False)])
-
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         return self.__getitems__([draw])[0]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from posedy.config import Config, TrainConfig
+from posedy.config import DELETED_KEYS, Config, TrainConfig
 from posedy.files import replacing
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import network_state, read_checkpoint
@@ -26,7 +26,7 @@ _FREE_KEYS = (
 )
 _FREE_SECTION, _SKELETON = "data.", "data.skeleton."
 # What a position in the middle of an epoch depends on.
-_ORDER_KEYS = ("train.batch_size", "train.seed", "train.shared_decoding", "train.shuffle_buffer")
+_ORDER_KEYS = ("train.batch_size", "train.seed")
 _EPOCHS, _DROPS = "train.epochs", "train.lr_drops"
 _SCHEDULE_KEYS = (_EPOCHS, _DROPS, "train.lr", "train.schedule", "train.minutes", "train.warmup_steps")
 _DATA, _PROCESSES = "the persons of the data sets", "the number of processes"
@@ -161,12 +161,13 @@ def read_run(run: Path, config: Config, data: str, processes: int, accept_change
             f"{path} is not a checkpoint that a run can go on from (it has no {', '.join(missing)}); to start from its "
             f"weights: model.weights={path} and another --out"
         )
+    of_run = {
+        key: value
+        for key, value in _flat(state["config"]).items()
+        if key not in DELETED_KEYS or value != DELETED_KEYS[key]
+    }
     # a run of before a key existed had its default
-    before = (
-        _flat(Config().model_dump(mode="json"))
-        | _flat(state["config"])
-        | {_DATA: state["data"], _PROCESSES: state["processes"]}
-    )
+    before = _flat(Config().model_dump(mode="json")) | of_run | {_DATA: state["data"], _PROCESSES: state["processes"]}
     now = _flat(config.model_dump(mode="json")) | {_DATA: data, _PROCESSES: processes}
     if not is_dynamic(config.model.name):
         before.pop("model.num_kernels", None)  # older runs record any number, which static networks do not use

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from posedy.data.loading import Batch
+from posedy.data.loaders import Batch
 from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.files import read_csv, write_bytes_atomically
 

@@ -8,7 +8,7 @@ from posedy.config import Config, KeypointSet
 from posedy.data.check import ImageCheck
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.datasets import TrainingCrops
-from posedy.data.loading import EpochOrder, PhotoOrder
+from posedy.data.loaders import EpochOrder
 from posedy.evaluation.truth import KeypointTruth
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
@@ -78,8 +78,6 @@ def read_training_data(config: Config, say: Say, is_main: bool = True) -> Traini
 def make_order(config: Config, crops: TrainingCrops, rank: int, world_size: int) -> EpochOrder:
     """Who comes when, for one of several processes."""
     train = config.train
-    if train.shared_decoding:
-        return PhotoOrder(crops.photo_of, train.batch_size, train.seed, train.shuffle_buffer, rank, world_size)
     return EpochOrder(len(crops), train.batch_size, train.seed, rank, world_size)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from posedy.codec import HeatmapCodec
 from posedy.config import TrainConfig
-from posedy.data.loading import Batch
+from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import normalise_crops
 from posedy.training.distillation import Teacher

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from posedy.config import Config
 from posedy.data.datasets import Draw
-from posedy.data.loading import Batch, CropLoader
+from posedy.data.loaders import Batch, CropLoader
 from posedy.evaluation.coco_eval import format_metrics
 from posedy.evaluation.evaluator import evaluate_network
 from posedy.files import write_bytes_atomically

@@ -181,3 +181,12 @@ def test_rows_of_tables_10_and_11_are_configurations_of_the_papers_recipe(name: 
 def test_there_is_a_configuration_for_each_row_and_no_other() -> None:
     assert len(PAPERS_ROWS) == 16
     assert {path.stem for path in (REPOSITORY / "configs" / "coco").iterdir()} == set(PAPERS_ROWS)
+
+
+def test_deleted_keys_are_accepted_at_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("train: {shared_decoding: false, shuffle_buffer: 2048, epochs: 3}")
+    assert load_config(path).train.epochs == 3
+    path.write_text("train: {shared_decoding: true}")
+    with pytest.raises(ConfigError, match=r"train\.shared_decoding was deleted"):
+        load_config(path)

@@ -46,7 +46,7 @@ def test_persons_of_one_photo_share_its_decoding(persons: CocoPersons, monkeypat
 
     monkeypatch.setattr("posedy.data.datasets.read_photo", counted)
     crops = TrainingCrops([persons], SIZE, AugmentConfig(), 1.25, seed=4)
-    neighbours = np.argsort(crops.photo_of, kind="stable")
+    neighbours = np.argsort(persons.image_index, kind="stable")
     together = crops.__getitems__([Draw(1, int(index)) for index in neighbours])
     assert len(read) == len(set(persons.image_index.tolist())) < len(persons)
     alone = TrainingCrops([persons], SIZE, AugmentConfig(), 1.25, seed=4)

@@ -95,7 +95,7 @@ def test_the_data_benchmark_prints_its_ratios(run: Path, tmp_path: Path, capsys:
     command = ["data", f"data.root={data}", "model.input_size=[32,64]", "--persons", "8", "--rounds", "2"]
     benchmarks([*command, "--json", str(numbers)])
     printed = capsys.readouterr().out
-    for words in ("samples/s per worker", "of the floor", "as fast as the usual way", "with shared decoding"):
+    for words in ("samples/s per worker", "of the floor", "as fast as the usual way"):
         assert words in printed
     assert json.loads(numbers.read_text())["rounds"] == 2
 

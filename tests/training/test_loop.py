@@ -78,7 +78,7 @@ RECIPES = {
     "the paper's": ("train.schedule=step", "train.lr_drops=[3]"),
     "all options": (
         *("train.schedule=cosine", "train.warmup_steps=3", "train.ema_decay=0.9", "train.weight_decay=0.05"),
-        *("train.clip_gradients=1", "train.accumulation=2", "train.shared_decoding=true", "train.shuffle_buffer=9"),
+        *("train.clip_gradients=1", "train.accumulation=2"),
         *("model.coding=unbiased", "train.temperature={start: 30, end: 1, epochs: 3}", "eval.every=2"),
         *("train.precision=auto", "augment.photometric=[{transform: ColorJitter}]", "train.workers=1"),
     ),

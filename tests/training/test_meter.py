@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from posedy.data.loading import Batch
+from posedy.data.loaders import Batch
 from posedy.training.loggers import Meter, clock
 
 

@@ -49,8 +49,8 @@ def test_photos_are_chosen_for_cocos_mean(persons: CocoPersons) -> None:
 
 def test_the_numbers_belong_together(drawn: Path) -> None:
     numbers = benchmark_data(load_config(None, [f"data.root={drawn}", "model.input_size=[32, 64]"]), 12, 3)
-    assert set(numbers["samples_per_second"]) == {"floor", "posedy", "usual", "posedy, shared decoding"}
-    for key in ("cost_of_floor", "speed_of_usual", "shared_speed_of_usual"):
+    assert set(numbers["samples_per_second"]) == {"floor", "posedy", "usual"}
+    for key in ("cost_of_floor", "speed_of_usual"):
         ratio = numbers[key]
         assert 0 < ratio["quartile_low"] <= ratio["median"] <= ratio["quartile_high"]
     assert f"{numbers['cost_of_floor']['median']:.2f}x of the floor" in format_data_benchmark(numbers)

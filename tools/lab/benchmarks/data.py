@@ -54,7 +54,6 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
         "floor": (floor, mixed),
         "posedy": (lambda draws: default_collate(crops.__getitems__(draws)), mixed),
         "usual": (lambda draws: default_collate([usual[draw] for draw in draws]), mixed),
-        "posedy, shared decoding": (lambda draws: default_collate(crops.__getitems__(draws)), by_photo),
     }
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
@@ -81,7 +80,6 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
         "samples_per_second": {name: len(by_photo) / float(np.median(values)) for name, values in seconds.items()},
         "cost_of_floor": ratio(seconds["posedy"], seconds["floor"]),
         "speed_of_usual": ratio(seconds["usual"], seconds["posedy"]),
-        "shared_speed_of_usual": ratio(seconds["usual"], seconds["posedy, shared decoding"]),
     }
 
 
@@ -147,7 +145,6 @@ def format_data_benchmark(numbers: dict[str, Any]) -> str:
     for key, words in (
         ("cost_of_floor", "posedy costs {} of the floor"),
         ("speed_of_usual", "posedy is {} as fast as the usual way"),
-        ("shared_speed_of_usual", "with shared decoding {} as fast as the usual way"),
     ):
         found = numbers[key]
         lines.append(

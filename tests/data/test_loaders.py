@@ -1,19 +1,17 @@
 """The order of an epoch and the batches that come of it: everyone once, the same whoever makes them."""
 
 from collections import Counter
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from posedy.config import AugmentConfig
-from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.datasets import Draw, TrainingCrops
-from posedy.data.loading import CropLoader, EpochOrder, PhotoOrder
+from posedy.data.coco import read_coco
+from posedy.data.datasets import TrainingCrops
+from posedy.data.loaders import CropLoader, EpochOrder
 from tools.lab.synthetic import draw_dataset
 
-PHOTO_OF = np.random.default_rng(0).integers(0, 40, 101)
+PERSONS = 101
 
 
 @pytest.fixture(scope="module")
@@ -24,29 +22,25 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> TrainingCrops:
     return TrainingCrops([persons], (32, 64), AugmentConfig(), 1.25, seed=4)
 
 
-def orders(kind: str, rank: int = 0, world_size: int = 1, batch_size: int = 12, buffer: int = 20) -> EpochOrder:
-    if kind == "epoch":
-        return EpochOrder(len(PHOTO_OF), batch_size, 7, rank, world_size)
-    return PhotoOrder(PHOTO_OF, batch_size, 7, buffer, rank, world_size)
+def order(rank: int = 0, world_size: int = 1, batch_size: int = 12) -> EpochOrder:
+    return EpochOrder(PERSONS, batch_size, 7, rank, world_size)
 
 
-@pytest.mark.parametrize("kind", ["epoch", "photo"])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_everyone_counts_once_and_ranks_share_each_batch_equally(kind: str, world_size: int) -> None:
-    ranks = [orders(kind, rank, world_size).batches(3) for rank in range(world_size)]
+def test_everyone_counts_once_and_ranks_share_each_batch_equally(world_size: int) -> None:
+    ranks = [order(rank, world_size).batches(3) for rank in range(world_size)]
     everyone = Counter(draw.person for batches in ranks for batch in batches for draw in batch if draw.counts)
-    assert everyone == Counter(range(len(PHOTO_OF)))
-    whole = orders(kind, world_size=1)
+    assert everyone == Counter(range(PERSONS))
+    whole = order()
     for step, shares in enumerate(zip(*ranks, strict=True)):
         assert len({len(share) for share in shares}) == 1
         assert sum(draw.counts for share in shares for draw in share) == whole.persons(step)
     assert len(ranks[0]) == len(whole)
 
 
-@pytest.mark.parametrize("kind", ["epoch", "photo"])
-def test_an_order_depends_on_seed_and_epoch_alone_and_can_be_entered_anywhere(kind: str) -> None:
-    one = orders(kind)
-    assert one.batches(1) == orders(kind).batches(1)
+def test_an_order_depends_on_seed_and_epoch_alone_and_can_be_entered_anywhere() -> None:
+    one = order()
+    assert one.batches(1) == order().batches(1)
     assert [[draw.person for draw in batch] for batch in one.batches(0)] != [
         [draw.person for draw in batch] for batch in one.batches(1)
     ]
@@ -55,27 +49,14 @@ def test_an_order_depends_on_seed_and_epoch_alone_and_can_be_entered_anywhere(ki
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_together_see_the_batches_of_one_process(world_size: int) -> None:
-    whole = orders("epoch").batches(2)
-    ranks = [orders("epoch", rank, world_size).batches(2) for rank in range(world_size)]
+    whole = order().batches(2)
+    ranks = [order(rank, world_size).batches(2) for rank in range(world_size)]
     for batch, *shares in zip(whole, *ranks, strict=True):
         assert {draw for share in shares for draw in share if draw.counts} == set(batch)
 
 
-def test_a_shuffle_buffer_spreads_the_persons_of_a_photo() -> None:
-    def neighbours(batches: list[list[Draw]]) -> float:
-        """The share of persons that have another of their photo in their batch."""
-        of_photo = [Counter(int(PHOTO_OF[draw.person]) for draw in batch) for batch in batches]
-        return sum(count for counts in of_photo for count in counts.values() if count > 1) / len(PHOTO_OF)
-
-    at_random = neighbours(orders("epoch").batches(0))
-    spread = [neighbours(orders("photo", buffer=buffer).batches(0)) for buffer in (0, 100)]
-    assert spread[0] > 0.8 > at_random + 0.2
-    assert spread[1] == pytest.approx(at_random, abs=0.2)
-
-
-@pytest.mark.parametrize("kind", [EpochOrder, PhotoOrder])
-def test_a_loader_gives_the_samples_of_its_order(crops: TrainingCrops, kind: type[EpochOrder]) -> None:
-    order = kind(len(crops), 5, 0) if kind is EpochOrder else PhotoOrder(crops.photo_of, 5, 0, buffer=9)
+def test_a_loader_gives_the_samples_of_its_order(crops: TrainingCrops) -> None:
+    order = EpochOrder(len(crops), 5, 0)
     loaders = [CropLoader(crops, order, workers) for workers in (0, 2)]
     for epoch, start in ((0, 0), (1, 2), (0, 0)):
         expected = order.batches(epoch)[start:]
@@ -99,20 +80,3 @@ def test_an_epoch_that_was_left_early_leaves_nothing_to_the_next(crops: Training
     for epoch, start in ((1, 1), (1, 0), (2, 0)):
         expected = [[int(crops.annotation_ids[draw.person]) for draw in draws] for draws in order.batches(epoch, start)]
         assert [batch["annotation_id"].tolist() for batch in loader.epoch(epoch, start)] == expected
-
-
-def test_a_shared_photo_is_decoded_once_for_all_its_persons(
-    crops: TrainingCrops, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    original = CocoPersons.image_path
-
-    def counted(self: CocoPersons, image_index: int) -> Path:
-        path = original(self, image_index)
-        if not read or read[-1] != path:
-            read.append(path)
-        return path
-
-    monkeypatch.setattr(CocoPersons, "image_path", counted)
-    list(CropLoader(crops, PhotoOrder(crops.photo_of, 4, 0, buffer=8)).epoch(0))
-    assert len(read) == len(set(read)) == len(set(crops.photo_of.tolist()))
