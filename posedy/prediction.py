@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import HeatmapCodec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,7 +35,7 @@ def predict_heatmaps(
     heatmaps = net(images).float()
     if flip_permutation is None:
         return heatmaps
-    return codec.average_with_mirror(heatmaps, net(images.flip(-1)).float(), flip_permutation)
+    return codec.merge_flipped(heatmaps, net(images.flip(-1)).float(), flip_permutation)
 
 
 @torch.inference_mode()

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.prediction import normalise_crops, predict_heatmaps, predict_keypoints
 from posedy.skeleton import COCO17
 
-CODEC = HeatmapCodec((64, 96))
+CODEC = MSRACodec((64, 96))
 
 
 class Recorder:
@@ -60,7 +60,7 @@ def test_with_flip_the_mirrored_crops_are_averaged():
     heatmaps = predict_heatmaps(net, images, CODEC, COCO17.flip_permutation)
     plain, mirrored = net.seen
     torch.testing.assert_close(mirrored, torch.flip(plain, dims=[3]), rtol=0, atol=0)
-    expected = CODEC.average_with_mirror(Recorder()(plain), Recorder()(mirrored), COCO17.flip_permutation)
+    expected = CODEC.merge_flipped(Recorder()(plain), Recorder()(mirrored), COCO17.flip_permutation)
     torch.testing.assert_close(heatmaps, expected, rtol=0, atol=0)
 
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from posedy.codec import Coding
+from posedy.codecs import Coding
 from posedy.models.pose_net import HeatmapOutput
 from posedy.models.registry import DEFAULT_NUM_KERNELS, create_model, list_models
 

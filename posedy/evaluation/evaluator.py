@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from posedy.codec import Coding, HeatmapCodec, make_codec
+from posedy.codecs import Coding, HeatmapCodec, make_codec
 from posedy.config import Config, EvalConfig
 from posedy.data.coco import CocoPersons
 from posedy.data.datasets import BoxCrops, set_up_worker

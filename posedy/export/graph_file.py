@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posedy.codec import Coding, HeatmapCodec, make_codec
+from posedy.codecs import Coding, HeatmapCodec, make_codec
 from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, graph_device, make_runner, require
 from posedy.files import read_bytes

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import HeatmapCodec
 from posedy.export.graph_file import METADATA_KEY, GraphInfo
 from posedy.export.onnx_layers import Batch, exportable
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require

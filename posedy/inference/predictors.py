@@ -120,7 +120,7 @@ class DecodingGraphPredictor:
         """Keypoints and scores of crops."""
         keypoints, scores = self._runner(crops)
         if np.isnan(scores).any():
-            raise ValueError("heatmaps hold NaN: the network's weights or its input are broken")
+            raise ValueError("heatmaps contain NaN: the network's weights or its input are broken")
         return keypoints, scores
 
 

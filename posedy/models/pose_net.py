@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from posedy.codec import Coding, HeatmapCodec, default_sigma, make_codec
+from posedy.codecs import Coding, HeatmapCodec, default_sigma, make_codec
 from posedy.models.blocks import Backbone
 from posedy.models.heads import FPNHead
 from posedy.skeleton import Skeleton

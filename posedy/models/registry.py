@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from posedy.codec import Coding, make_codec
+from posedy.codecs import Coding, make_codec
 from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.backbones.mobilenetv3 import MobileNetV3Small
 from posedy.models.backbones.resnet import ResNet

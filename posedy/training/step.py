@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import HeatmapCodec
 from posedy.config import TrainConfig
 from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet

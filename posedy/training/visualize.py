@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.codec import STRIDE
+from posedy.codecs import STRIDE
 from posedy.drawing import LEFT, RIGHT, WHITE, caption, draw_poses, keypoint_colours
 from posedy.geometry import FloatArray, apply_affine
 from posedy.skeleton import Skeleton

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import AugmentConfig
 from posedy.data.augment import CropVariation, training_transform
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region
@@ -66,7 +66,7 @@ def test_a_flipped_left_wrist_is_where_the_mirrored_right_wrist_was() -> None:
     x, y = plain["keypoints"][right]
     assert flipped["keypoints"][left] == pytest.approx([SIZE[0] - 1 - x, y], abs=1e-3)
     # in the targets: within the cell that rounding and the coding's 0.75 cell can make
-    codec = HeatmapCodec(SIZE)
+    codec = MSRACodec(SIZE)
     labelled = torch.ones(1, 17)
     before, _ = codec.encode(torch.tensor(plain["keypoints"], dtype=torch.float32)[None], labelled)
     after, _ = codec.encode(torch.tensor(flipped["keypoints"], dtype=torch.float32)[None], labelled)

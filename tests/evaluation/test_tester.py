@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from posedy.codec import Coding, HeatmapCodec, make_codec
+from posedy.codecs import Coding, MSRACodec, make_codec
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.datasets import BoxCrops
@@ -19,7 +19,7 @@ from posedy.models.registry import create_model
 from posedy.oks import rescore
 
 SIZE = (192, 256)
-CODEC = HeatmapCodec(SIZE)
+CODEC = MSRACodec(SIZE)
 
 
 def true_poses(persons: CocoPersons) -> BoxPoses:
@@ -115,7 +115,7 @@ def network() -> torch.nn.Module:
 
 def test_batches_workers_and_parts_do_not_matter(persons: CocoPersons) -> None:
     net, size = network(), (32, 64)
-    codec = HeatmapCodec(size)
+    codec = MSRACodec(size)
     crops = BoxCrops(persons, persons.image_index, persons.boxes, size, 1.25)
     _, keypoints, scores = predict_crops(net, crops, codec, EvalConfig(batch_size=64))
     _, one_by_one, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=1))
@@ -136,7 +136,7 @@ def test_detections_for_some_images_only(persons: CocoPersons, drawn: Path) -> N
     some = type(detections)(
         detections.path, detections.image_index[few], detections.boxes[few], detections.scores[few], 12, {}
     )
-    codec = HeatmapCodec((32, 64))
+    codec = MSRACodec((32, 64))
     outcome = evaluate_network(network(), persons, some, codec, EvalConfig(flip=False))
     assert {result["image_id"] for result in outcome.results} <= set(persons.image_ids[:3].tolist())
     assert "person_detections_val2017.json" in str(outcome.protocol)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from posedy.codec import UnbiasedCodec
+from posedy.codecs import UnbiasedCodec
 from posedy.export import onnx as export
 from posedy.export import runtimes as packages
 from posedy.export.graph_file import read_graph

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codec import Coding, make_codec
+from posedy.codecs import Coding, make_codec
 from posedy.config import EvalConfig
 from posedy.data.coco import read_coco
 from posedy.data.datasets import BoxCrops

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codec import HeatmapCodec, UnbiasedCodec
+from posedy.codecs import MSRACodec, UnbiasedCodec
 from posedy.models.dynamic_conv import KernelAttention
 from posedy.models.pose_net import SpatialSoftmax
 from posedy.models.registry import create_model
@@ -18,7 +18,7 @@ NAME = "dy_mobilenetv2_035-dy_bneck"
 def test_softmax_sums_to_the_mass_of_a_gaussian(height, width):
     maps = 5 * torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     heatmaps = SpatialSoftmax()(maps)
-    sigma = HeatmapCodec((4 * width, 4 * height)).target_sigma
+    sigma = MSRACodec((4 * width, 4 * height)).target_sigma
     np.testing.assert_allclose(heatmaps.sum(dim=(2, 3)), 2 * math.pi * sigma**2, rtol=1e-5)
     ratio = heatmaps[..., 1:].log() - heatmaps[..., :-1].log()
     torch.testing.assert_close(ratio, maps.diff(dim=-1), rtol=1e-3, atol=1e-3)
@@ -26,7 +26,7 @@ def test_softmax_sums_to_the_mass_of_a_gaussian(height, width):
 
 @pytest.mark.parametrize("input_size", [(192, 256), (288, 384), (144 + 48, 192)])
 def test_softmax_of_a_perfect_map_is_the_codecs_target(input_size):
-    codec = HeatmapCodec(input_size)
+    codec = MSRACodec(input_size)
     targets, _ = codec.encode(torch.tensor([[[input_size[0] / 2, input_size[1] / 2]]]), torch.ones(1, 1))
     heatmaps = SpatialSoftmax()(targets.log().clamp(min=-1000))
     # The target's sum over cells is 2 pi sigma^2 but for the tails beyond 3 sigma, 0.3 % of it in each direction.
@@ -42,7 +42,7 @@ def test_softmax_of_a_given_sigma_is_the_codecs_target_of_that_sigma():
 
 
 def test_codec_has_the_networks_coding_size_and_sigma():
-    assert create_model("mobilenetv2_035-bneck").codec == HeatmapCodec((192, 256))
+    assert create_model("mobilenetv2_035-bneck").codec == MSRACodec((192, 256))
     net = create_model("mobilenetv2_035-bneck", coding="unbiased", sigma=1.5, input_size=(64, 96))
     assert net.codec == UnbiasedCodec((64, 96), 1.5)
 

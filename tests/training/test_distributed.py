@@ -116,7 +116,7 @@ import json, sys
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import EvalConfig, SkeletonConfig
 from posedy.data.coco import read_coco
 from posedy.evaluation.evaluator import evaluate_network
@@ -132,7 +132,7 @@ net = create_model("mobilenetv2_035-bneck", input_size=(32, 64)).eval()
 with torch.no_grad():
     net.head.heatmap.weight.mul_(1000)
 outcome = evaluate_network(
-    net, persons, None, HeatmapCodec((32, 64)), EvalConfig(batch_size=7), accelerator=Accelerator(cpu=True)
+    net, persons, None, MSRACodec((32, 64)), EvalConfig(batch_size=7), accelerator=Accelerator(cpu=True)
 )
 if Accelerator(cpu=True).is_main_process:
     out.write_text(json.dumps([outcome.metrics, outcome.results]))

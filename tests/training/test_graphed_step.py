@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import posedy.training.cuda_graph
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import Config, TrainConfig
 from posedy.files import read_csv
 from posedy.models.pose_net import PoseNet
@@ -23,7 +23,7 @@ from posedy.training.optim import WeightAverage, make_optimizer
 from posedy.training.step import TrainingStep
 from posedy.training.trainer import Trainer
 
-CODEC = HeatmapCodec((32, 64))
+CODEC = MSRACodec((32, 64))
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 RECIPES: dict[str, dict[str, object]] = {
     "the paper's": {},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.drawing import CAPTION_HEIGHT, LEFT, MIDDLE, RIGHT
 from posedy.skeleton import Skeleton
 from posedy.training.visualize import batch_picture
@@ -29,7 +29,7 @@ def batch(count: int = 3, size: tuple[int, int] = (64, 96), level: int = 90) -> 
     pose = np.array([[0.5, 0.25], [0.75, 0.5], [0.25, 0.5]], dtype=np.float32) * [width, height]
     keypoints = np.stack([pose + np.array([0, n * height / 16]) for n in range(count)]).astype(np.float32)
     labelled = np.ones((count, 3), dtype=bool)
-    codec = HeatmapCodec(size)
+    codec = MSRACodec(size)
     targets, _ = codec.encode(torch.from_numpy(keypoints), torch.from_numpy(labelled))
     found, scores = codec.decode(targets)
     return {

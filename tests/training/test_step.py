@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import TrainConfig
 from posedy.models.pose_net import HeatmapOutput, PoseNet
 from posedy.models.registry import create_model
@@ -11,7 +11,7 @@ from posedy.training.distributed import Processes
 from posedy.training.optim import make_optimizer
 from posedy.training.step import TrainingStep
 
-CODEC = HeatmapCodec((32, 64))
+CODEC = MSRACodec((32, 64))
 
 
 def batch(size: int = 6) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from posedy.codec import UnbiasedCodec
+from posedy.codecs import UnbiasedCodec
 from posedy.config import Config, TrainConfig
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import save_weights

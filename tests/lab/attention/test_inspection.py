@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import Config, EvalConfig, load_config
 from posedy.data.coco import CocoPersons
 from posedy.evaluation.coco_eval import METRIC_NAMES
@@ -69,7 +69,7 @@ class Evaluation:
 def outcome(persons: CocoPersons) -> Outcome:
     torch.manual_seed(0)
     net = create_model(NAME, input_size=SIZE).eval()
-    return evaluate_network(net, persons, None, HeatmapCodec(SIZE), EvalConfig())
+    return evaluate_network(net, persons, None, MSRACodec(SIZE), EvalConfig())
 
 
 @pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", NAME, "mobilenetv2_035-dy_bneck"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import AugmentConfig, load_config
 from posedy.data.coco import CocoPersons
 from posedy.data.datasets import Draw, TrainingCrops
@@ -21,7 +21,7 @@ def test_the_usual_way_makes_the_same_samples(persons: CocoPersons, flip: int) -
     """Without rotation and scale: the same pixels and targets, but for the rounding of a mirrored copy."""
     import torch
 
-    codec = HeatmapCodec((96, 128))
+    codec = MSRACodec((96, 128))
     augment = STILL.model_copy(update={"flip": float(flip)})
     ours = TrainingCrops([persons], codec.input_size, augment, 1.25, 0)
     usual = UsualCrops(persons, codec, augment, 1.25, 0)

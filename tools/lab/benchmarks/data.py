@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.datasets import Draw, TrainingCrops
@@ -44,7 +44,7 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
         OSError, ValueError: if the data set does not fit.
     """
     train = read_coco(config.data.train_set.annotations, config.data.train_set.images)
-    codec = HeatmapCodec(config.model.input_size, config.model.sigma)
+    codec = MSRACodec(config.model.input_size, config.model.sigma)
     crops = TrainingCrops([train], codec.input_size, config.augment, config.eval.padding, config.train.seed)
     usual = UsualCrops(train, codec, config.augment, config.eval.padding, config.train.seed)
     by_photo = choose_persons(train, persons, np.random.default_rng(config.train.seed))

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posedy.codec import STRIDE, HeatmapCodec
+from posedy.codecs import STRIDE, HeatmapCodec
 from posedy.config import AugmentConfig
 from posedy.data.coco import CocoPersons
 from posedy.data.datasets import Draw

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from posedy.codec import HeatmapCodec
+from posedy.codecs import MSRACodec
 from posedy.models.complexity import Complexity, measure
 from posedy.models.registry import (
     DEFAULT_NUM_KERNELS,
@@ -108,7 +108,7 @@ def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
     Raises:
         ValueError: if the size does not divide by 32.
     """
-    HeatmapCodec(input_size)  # refuses sizes that do not divide by 32
+    MSRACodec(input_size)  # refuses sizes that do not divide by 32
     at_papers_size = input_size == PAPER_SIZE
     rows = []
     for name in list_models():

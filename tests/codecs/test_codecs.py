@@ -8,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posedy.codec import Coding, HeatmapCodec, UnbiasedCodec, make_codec
+from posedy.codecs import Coding, HeatmapCodec, MSRACodec, UnbiasedCodec, list_codecs, make_codec
 from posedy.skeleton import COCO17
 
-CODECS = st.sampled_from(
-    [HeatmapCodec(), HeatmapCodec((64, 96)), HeatmapCodec((32, 32)), HeatmapCodec((96, 64), sigma=1.7)]
-)
+CODECS = st.sampled_from([MSRACodec(), MSRACodec((64, 96)), MSRACodec((32, 32)), MSRACodec((96, 64), sigma=1.7)])
 
 
 def target_by_loops(codec: HeatmapCodec, x: float, y: float, sigma: float) -> np.ndarray:
@@ -61,10 +59,10 @@ def test_targets_equal_a_loop_over_cells(codec, points):
 
 
 def test_sigma_is_2_at_256x192_and_in_proportion():
-    assert HeatmapCodec().target_sigma == 2
-    assert HeatmapCodec((288, 384)).target_sigma == 3
-    assert HeatmapCodec((288, 384), sigma=2.5).target_sigma == 2.5
-    assert HeatmapCodec((192, 256)).heatmap_size == (48, 64)
+    assert MSRACodec().target_sigma == 2
+    assert MSRACodec((288, 384)).target_sigma == 3
+    assert MSRACodec((288, 384), sigma=2.5).target_sigma == 2.5
+    assert MSRACodec((192, 256)).heatmap_size == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -73,22 +71,22 @@ def test_sigma_is_2_at_256x192_and_in_proportion():
     [(-26.0, 1), (-26.1, 0), (0, 1), (213.9, 1), (214.0, 0)],
 )
 def test_weight_is_0_only_when_no_cell_of_the_patch_is_inside(x, weight):
-    targets, weights = HeatmapCodec().encode(torch.tensor([[[x, 100.0], [100.0, 60.0]]]), torch.ones(1, 2))
+    targets, weights = MSRACodec().encode(torch.tensor([[[x, 100.0], [100.0, 60.0]]]), torch.ones(1, 2))
     assert weights.tolist() == [[weight, 1]]
     assert (targets[0, 0].max() > 0) == bool(weight)
 
 
-def test_unlabelled_keypoints_have_no_target_wherever_they_are():
+def test_unlabeled_keypoints_have_no_target_wherever_they_are():
     points = torch.tensor([[[50.0, 60.0], [float("nan"), float("inf")], [0.0, 0.0]]])
-    for labelled in (torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool)):
-        targets, weights = HeatmapCodec().encode(points, labelled)
+    for labeled in (torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool)):
+        targets, weights = MSRACodec().encode(points, labeled)
         assert not targets.any()
         assert not weights.any()
 
 
 def test_visibility_2_weighs_as_much_as_1():
     points = torch.full((1, 2, 2), 50.0)
-    targets, weights = HeatmapCodec().encode(points, torch.tensor([[1, 2]]))
+    targets, weights = MSRACodec().encode(points, torch.tensor([[1, 2]]))
     assert weights.tolist() == [[1, 1]]
     torch.testing.assert_close(targets[0, 0], targets[0, 1], rtol=0, atol=0)
 
@@ -127,11 +125,11 @@ def decode_by_loops(heatmap: np.ndarray, row: int, column: int) -> tuple[float, 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 4, 1000]), st.sampled_from([(32, 32), (64, 32), (32, 96)]))
 def test_quarter_step_equals_a_loop(seed, levels, input_size):
-    codec = HeatmapCodec(input_size)
+    codec = MSRACodec(input_size)
     width, height = codec.heatmap_size
     random = np.random.default_rng(seed)
     heatmaps = random.integers(-levels, levels, size=(2, 3, height, width)).astype(np.float32)
-    # One peak each, often at a border, among neighbours that are often equal.
+    # One peak each, often at a border, among neighbors that are often equal.
     peaks = [
         (n, k, random.choice([0, 1, height - 1, random.integers(height)]), random.choice([0, width - 1, width // 2]))
         for n in range(2)
@@ -148,7 +146,7 @@ def test_quarter_step_equals_a_loop(seed, levels, input_size):
 def test_a_plateau_is_decoded_to_one_of_its_cells():
     heatmaps = torch.zeros(1, 1, 8, 8)
     heatmaps[..., 3, 2:5] = 1
-    keypoints, scores = HeatmapCodec((32, 32)).decode(heatmaps)
+    keypoints, scores = MSRACodec((32, 32)).decode(heatmaps)
     assert scores.item() == 1
     assert 8 <= keypoints[0, 0, 0] <= 16
     assert keypoints[0, 0, 1] == 12
@@ -156,12 +154,12 @@ def test_a_plateau_is_decoded_to_one_of_its_cells():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_decodes_to_float32(dtype):
-    keypoints, scores = HeatmapCodec((32, 32)).decode(torch.rand(2, 3, 8, 8).to(dtype))
+    keypoints, scores = MSRACodec((32, 32)).decode(torch.rand(2, 3, 8, 8).to(dtype))
     assert keypoints.dtype == scores.dtype == torch.float32
 
 
 def test_no_crops_and_no_keypoints():
-    codec = HeatmapCodec()
+    codec = MSRACodec()
     for shape in ((0, 17), (3, 0)):
         keypoints, scores = codec.decode(torch.zeros(*shape, 64, 48))
         assert keypoints.shape == (*shape, 2)
@@ -169,71 +167,69 @@ def test_no_crops_and_no_keypoints():
         targets, weights = codec.encode(torch.zeros(*shape, 2), torch.zeros(shape))
         assert targets.shape == (*shape, 64, 48)
         assert weights.shape == shape
-    mirrored = codec.average_with_mirror(
-        torch.zeros(0, 17, 64, 48), torch.zeros(0, 17, 64, 48), COCO17.flip_permutation
-    )
-    assert mirrored.shape == (0, 17, 64, 48)
+    flipped = codec.merge_flipped(torch.zeros(0, 17, 64, 48), torch.zeros(0, 17, 64, 48), COCO17.flip_permutation)
+    assert flipped.shape == (0, 17, 64, 48)
 
 
 @pytest.mark.parametrize("shape", [(1, 17, 48, 64), (1, 17, 64, 47), (17, 64, 48), (1, 1, 17, 64, 48), (0, 17, 32, 24)])
 def test_refuses_heatmaps_of_another_size(shape):
     with pytest.raises(ValueError, match=r"\(N, K, 64, 48\)"):
-        HeatmapCodec().decode(torch.zeros(shape))
+        MSRACodec().decode(torch.zeros(shape))
 
 
 def test_refuses_nan():
     heatmaps = torch.zeros(2, 3, 64, 48)
     heatmaps[1, 2, 40, 7] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
-        HeatmapCodec().decode(heatmaps)
+        MSRACodec().decode(heatmaps)
 
 
 @pytest.mark.parametrize("input_size", [(190, 256), (192, 0), (-32, 32), (192,), (192, 256, 3)])
 def test_refuses_sizes(input_size):
     with pytest.raises(ValueError, match="divisible by 32"):
-        HeatmapCodec(input_size)
+        MSRACodec(input_size)
 
 
 @pytest.mark.parametrize("sigma", [0, -1, float("nan")])
 def test_refuses_sigmas(sigma):
     with pytest.raises(ValueError, match="sigma"):
-        HeatmapCodec(sigma=sigma)
+        MSRACodec(sigma=sigma)
 
 
-def mirrored_pair(codec: HeatmapCodec, draw: Callable[[HeatmapCodec, Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Points of the crop, their heatmaps, and the heatmaps of the mirrored crop, where left and right have changed."""
+def flipped_pair(codec: HeatmapCodec, draw: Callable[[HeatmapCodec, Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Points of the crop, their heatmaps, and the heatmaps of the flipped crop, where left and right have changed."""
     random = np.random.default_rng(0)
     width, height = codec.input_size
     points = torch.tensor(random.uniform([50, 50], [width - 50, height - 50], size=(17, 2)))
-    seen_in_mirror = torch.stack([width - 1 - points[:, 0], points[:, 1]], dim=1)[list(COCO17.flip_permutation)]
-    return points, draw(codec, points), draw(codec, seen_in_mirror)
+    flipped_points = torch.stack([width - 1 - points[:, 0], points[:, 1]], dim=1)[list(COCO17.flip_permutation)]
+    return points, draw(codec, points), draw(codec, flipped_points)
 
 
-def test_mirrored_part_lies_a_quarter_cell_off():
-    codec = HeatmapCodec()
-    points, heatmaps, mirrored = mirrored_pair(codec, gaussian)
+def test_flipped_part_lies_a_quarter_cell_off():
+    codec = MSRACodec()
+    points, heatmaps, flipped = flipped_pair(codec, gaussian)
     np.testing.assert_allclose(centroids(heatmaps), points / 4, atol=1e-3)
     # Unmoved, (W - 1 - x) / 4 falls 0.75 cell to the left of x / 4.
-    unmoved = centroids(mirrored.flip(-1)[:, list(COCO17.flip_permutation)]) - points / 4
+    unmoved = centroids(flipped.flip(-1)[:, list(COCO17.flip_permutation)]) - points / 4
     np.testing.assert_allclose(unmoved, np.tile([-0.75, 0], (17, 1)), atol=1e-3)
-    mean = codec.average_with_mirror(torch.zeros_like(heatmaps), mirrored, COCO17.flip_permutation)
+    mean = codec.merge_flipped(torch.zeros_like(heatmaps), flipped, COCO17.flip_permutation)
     np.testing.assert_allclose(centroids(mean) - points / 4, np.tile([0.25, 0], (17, 1)), atol=1e-3)
-    both = codec.average_with_mirror(heatmaps, mirrored, COCO17.flip_permutation)
+    both = codec.merge_flipped(heatmaps, flipped, COCO17.flip_permutation)
     np.testing.assert_allclose(both, heatmaps / 2 + mean, atol=1e-12)
 
 
-def test_mean_with_the_mirror_decodes_to_the_keypoints():
-    codec = HeatmapCodec()
-    points, heatmaps, mirrored = mirrored_pair(codec, gaussian)
-    keypoints, _ = codec.decode(codec.average_with_mirror(heatmaps, mirrored, COCO17.flip_permutation))
+def test_mean_with_the_flipped_crop_decodes_to_the_keypoints():
+    codec = MSRACodec()
+    points, heatmaps, flipped = flipped_pair(codec, gaussian)
+    keypoints, _ = codec.decode(codec.merge_flipped(heatmaps, flipped, COCO17.flip_permutation))
     # The peak is 0.125 cell off in x; the cell with the quarter step is within a quarter of a cell of the peak.
     assert ((keypoints[0] - points)[:, 0].abs() <= 4 * (0.25 + 0.125) + 1e-5).all()
     assert ((keypoints[0] - points)[:, 1].abs() <= 4 * 0.25 + 1e-5).all()
 
 
-def test_column_without_a_left_neighbour_keeps_its_own_value():
-    mirrored = torch.arange(8.0).flip(0).expand(1, 1, 8, 8)
-    mean = HeatmapCodec((32, 32)).average_with_mirror(torch.zeros(1, 1, 8, 8), mirrored, [0])
+def test_column_without_a_left_neighbor_keeps_its_own_value():
+    flipped = torch.arange(8.0).flip(0).expand(1, 1, 8, 8)
+    mean = MSRACodec((32, 32)).merge_flipped(torch.zeros(1, 1, 8, 8), flipped, [0])
     assert (mean[0, 0] * 2).tolist() == [[0, 0, 1, 2, 3, 4, 5, 6]] * 8
 
 
@@ -330,23 +326,23 @@ def test_the_unbiased_coding_steps_only_where_the_logarithm_has_a_vertex():
 
 
 def flip_error(training: HeatmapCodec, testing: HeatmapCodec) -> float:
-    """How far from the truth, in crop pixels, the mean of a crop's and its mirror's perfect heatmaps is decoded."""
+    """The mean error in crop pixels of decoding perfect heatmaps of a crop, merged with those of the flipped crop."""
     width, height = training.input_size
     generator = torch.Generator().manual_seed(0)
     keypoints = 30 + torch.rand(64, 17, 2, generator=generator) * torch.tensor([width - 60.0, height - 60.0])
     permutation = list(COCO17.flip_permutation)
-    mirrored = keypoints[:, permutation].clone()
-    mirrored[..., 0] = width - 1 - mirrored[..., 0]
-    labelled = torch.ones(64, 17)
-    heatmaps, _ = training.encode(keypoints, labelled)
-    of_mirror, _ = training.encode(mirrored, labelled)
-    found, _ = testing.decode(testing.average_with_mirror(heatmaps, of_mirror, permutation))
+    flipped = keypoints[:, permutation].clone()
+    flipped[..., 0] = width - 1 - flipped[..., 0]
+    labeled = torch.ones(64, 17)
+    heatmaps, _ = training.encode(keypoints, labeled)
+    of_flipped, _ = training.encode(flipped, labeled)
+    found, _ = testing.decode(testing.merge_flipped(heatmaps, of_flipped, permutation))
     return float((found - keypoints).abs().mean())
 
 
 def test_codings_cannot_be_mixed():
     """A network trained in one coding is further off when it is tested in the other, whichever that is."""
-    paper, unbiased = HeatmapCodec(), UnbiasedCodec()
+    paper, unbiased = MSRACodec(), UnbiasedCodec()
     assert flip_error(unbiased, unbiased) < 0.002
     assert flip_error(paper, paper) < 0.9
     assert flip_error(unbiased, paper) > 1.1
@@ -354,11 +350,12 @@ def test_codings_cannot_be_mixed():
 
 
 def test_each_coding_owns_its_shift_and_its_name():
-    assert [(codec.coding, codec.flip_shift) for codec in (HeatmapCodec(), UnbiasedCodec())] == [
+    assert [(codec.coding, codec.flip_shift) for codec in (MSRACodec(), UnbiasedCodec())] == [
         ("paper", 1),
         ("unbiased", 0),
     ]
-    assert type(make_codec("paper", (64, 96))) is HeatmapCodec
+    assert list_codecs() == ["paper", "unbiased"]
+    assert type(make_codec("paper", (64, 96))) is MSRACodec
     assert make_codec("unbiased", (64, 96), 1.5) == UnbiasedCodec((64, 96), 1.5)
     with pytest.raises(ValueError, match=r"coding is one of \['paper', 'unbiased'\], got 'udp'"):
         make_codec("udp", (64, 96))
