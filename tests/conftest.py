@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Image checks that found nothing are kept in a temporary folder, not in the user's."""
     folder = tmp_path_factory.getbasetemp() / "image-checks"
-    monkeypatch.setattr("posedy.data.passed_checks.cache_folder", lambda: folder)
+    monkeypatch.setattr("posedy.data.image_check.cache_folder", lambda: folder)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from posedy.files import write_json_atomically
 
 if TYPE_CHECKING:
     from posedy.config import SkeletonConfig
-    from posedy.evaluation.truth import KeypointTruth
+    from posedy.data.coco import GroundTruth
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +50,11 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_ground_truth(arguments: argparse.Namespace) -> "KeypointTruth":
+def read_ground_truth(arguments: argparse.Namespace) -> "GroundTruth":
     """The annotation file, with what the configuration and --sigmas say about its keypoints."""
-    from posedy.evaluation.truth import KeypointTruth
+    from posedy.data.coco import GroundTruth
 
-    return KeypointTruth.from_coco(arguments.annotations, read_skeleton(arguments))
+    return GroundTruth.from_coco(arguments.annotations, read_skeleton(arguments))
 
 
 def read_skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
@@ -68,7 +68,7 @@ def read_skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
     return skeleton
 
 
-def describe_sigmas(truth: "KeypointTruth") -> str:
+def describe_sigmas(truth: "GroundTruth") -> str:
     """The sigmas in the order of the keypoints, if the category does not leave them to COCO."""
     sigmas = truth.category.get("sigmas")
     return "" if sigmas is None else f", sigmas {', '.join(f'{sigma:g}' for sigma in sigmas)}"

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.coco import CocoPersons
-from posedy.data.columns import index_in, integer_column, load_json, number_column, number_rows, plausible
 from posedy.data.findings import NAMED, CocoFileError, count_reasons, name_reasons, short
+from posedy.data.tables import index_in, integer_column, load_json, number_column, number_rows, plausible
 from posedy.geometry import xywh_to_xyxy
 
 

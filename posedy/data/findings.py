@@ -61,9 +61,22 @@ class FindingLog:
         self.findings.append(Finding(kind, "error", 1, (example,), advice))
 
     @property
-    def has_errors(self) -> bool:
-        """Whether an error was found."""
-        return any(finding.severity == "error" for finding in self.findings)
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that keep the file from being used."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def as_error(self, source: str) -> "CocoFileError":
+        """The errors as an exception that names the file."""
+        return CocoFileError.listing(source, self.errors)
+
+    def raise_errors(self, source: str) -> None:
+        """Raises the errors, if there are any.
+
+        Raises:
+            CocoFileError: which names the file and all kinds of errors.
+        """
+        if self.errors:
+            raise self.as_error(source)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,15 @@ class CheckReport:
         """Whether the file can be used."""
         return not self.errors
 
+    def raise_errors(self) -> None:
+        """Raises the errors, if there are any.
+
+        Raises:
+            CocoFileError: which names the file and all kinds of errors.
+        """
+        if self.errors:
+            raise CocoFileError.listing(str(self.annotations), self.errors)
+
     def format(self) -> str:
         """The report as text: the summary, then a line per finding."""
         verdict = "can be used" if self.ok else "cannot be used"
@@ -103,7 +125,22 @@ class CheckReport:
 
 
 class CocoFileError(ValueError):
-    """A COCO file that cannot be used; the message lists what is wrong, counted, with the first few named."""
+    """A COCO file that cannot be used; the message lists what is wrong, counted, with the first few named.
+
+    Args:
+        message: the text, which names the file.
+        findings: the errors that it lists.
+    """
+
+    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
+
+    @classmethod
+    def listing(cls, source: str, findings: Sequence[Finding]) -> "CocoFileError":
+        """The error of a file that lists findings, a line each."""
+        lines = "\n".join(f"  {finding}" for finding in findings)
+        return cls(f"{source} cannot be used:\n{lines}", findings)
 
 
 def short(value: Any) -> str:

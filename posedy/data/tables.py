@@ -1,12 +1,102 @@
-"""Tables of a COCO keypoint file: arrays and one buffer of names, which worker processes share."""
+"""Lists of JSON values as numpy arrays, with a mark on each value that is not of the expected type, and packed names.
 
+Files of hundreds of thousands of records are converted column by column in C; only a column with a bad value is gone
+through value by value.
+"""
+
+import json
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.data.columns import BoolArray
-from posedy.skeleton import Skeleton
+from posedy.files import read_bytes
+
+BoolArray = NDArray[np.bool_]
+# Larger coordinates belong to no photo; below, float32 and sums of coordinates stay finite.
+LARGEST_COORDINATE = 1e7
+_LISTS = (list, tuple, np.ndarray)
+
+
+def load_json(path: Path) -> Any:
+    """The value of a JSON file; `segmentation` is dropped on the way, since it is most of a COCO file's memory.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path), object_hook=_without_segmentation)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+
+
+def _without_segmentation(record: dict[str, Any]) -> dict[str, Any]:
+    record.pop("segmentation", None)
+    return record
+
+
+def integer_column(values: Sequence[Any]) -> tuple[NDArray[np.int64], BoolArray]:
+    """JSON values as int64 (N,), and which of them are not integers (0 in the array); booleans are not."""
+    return _column(values, "q", np.dtype(np.int64))
+
+
+def number_column(values: Sequence[Any]) -> tuple[NDArray[np.float64], BoolArray]:
+    """JSON values as float64 (N,), and which of them are not numbers (NaN in the array).
+
+    NaN itself is a number, a boolean is not.
+    """
+    column, bad = _column(values, "d", np.dtype(np.float64))
+    column[bad] = np.nan
+    return column, bad
+
+
+def number_rows(values: Sequence[Any], length: int) -> tuple[NDArray[np.float64], BoolArray]:
+    """Lists as float64 (N, length), and which of them are not lists of so many numbers (NaN in the array).
+
+    Tuples and arrays, which content in memory may have, are lists too.
+    """
+    bad = np.array([not isinstance(value, _LISTS) or len(value) != length for value in values], dtype=bool)
+    if not bad.any():
+        flat = _packed("d", chain.from_iterable(values))
+        if flat is not None:
+            return np.array(flat, dtype=np.float64).reshape(len(values), length), bad
+    rows = np.full((len(values), length), np.nan)
+    for index in np.flatnonzero(~bad).tolist():
+        row = _packed("d", values[index])
+        if row is None:
+            bad[index] = True
+        else:
+            rows[index] = row
+    return rows, bad
+
+
+def plausible(coordinates: NDArray[np.floating]) -> BoolArray:
+    """Which coordinates are finite and no larger than a photo could be."""
+    return np.abs(coordinates) < LARGEST_COORDINATE
+
+
+def repeated(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The indices (R,) of values that stood in the array before."""
+    first = np.unique(values, return_index=True)[1]
+    again = np.ones(len(values), dtype=bool)
+    again[first] = False
+    return np.flatnonzero(again)
+
+
+def index_in(values: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The index of each value (N,) in the array `of` (M,), -1 where it is not in it."""
+    if len(of) == 0:
+        return np.full(len(values), -1)
+    order = np.argsort(of, kind="stable")
+    place = np.minimum(np.searchsorted(of, values, sorter=order), len(of) - 1)
+    index = order[place]
+    return np.where(of[index] == values, index, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,52 +127,23 @@ class PackedNames:
         return self.buffer[self.offsets[index] : self.offsets[index + 1]].decode()
 
 
-@dataclass(frozen=True, eq=False)
-class ImageTable:
-    """The I images of a file: ids (I,), sizes (I, 2) as (width, height), (0, 0) where unknown, and file names."""
-
-    ids: NDArray[np.int64]
-    sizes: NDArray[np.int32]
-    names: PackedNames
-
-
-@dataclass(frozen=True, eq=False)
-class AnnotationTable:
-    """The A annotations of the keypoint category.
-
-    Attributes:
-        ids: (A,).
-        image_index: (A,) index of the image, -1 where the file has no such image.
-        boxes: (A, 4) xywh as in the file.
-        areas: (A,).
-        crowd: (A,).
-        num_keypoints: (A,) as the file says, -1 where it does not.
-        keypoints: (A, K, 3) of x, y, v.
-        sound: (A,) whether every part is there and of the right type; parts that are not hold NaN or 0.
-    """
-
-    ids: NDArray[np.int64]
-    image_index: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    crowd: BoolArray
-    num_keypoints: NDArray[np.float64]
-    keypoints: NDArray[np.float64]
-    sound: BoolArray
+def _column(values: Sequence[Any], code: Literal["q", "d"], dtype: np.dtype) -> tuple[NDArray, BoolArray]:
+    packed = None if bool in set(map(type, values)) else _packed(code, values)
+    if packed is not None:
+        return np.array(packed, dtype=dtype), np.zeros(len(values), dtype=bool)
+    column, bad = np.zeros(len(values), dtype=dtype), np.zeros(len(values), dtype=bool)
+    for index, value in enumerate(values):
+        single = None if isinstance(value, bool) else _packed(code, (value,))
+        if single is None:
+            bad[index] = True
+        else:
+            column[index] = single[0]
+    return column, bad
 
 
-@dataclass(frozen=True, eq=False)
-class CocoTables:
-    """A COCO keypoint file as arrays; `other_category` annotations have no keypoints to offer and are not in it."""
-
-    skeleton: Skeleton
-    category_id: int
-    images: ImageTable
-    annotations: AnnotationTable
-    other_category: int
-
-    def describe(self, annotation: int) -> str:
-        """Names an annotation by its id and photo."""
-        image = self.annotations.image_index[annotation]
-        where = f" of {self.images.names[image]}" if image >= 0 else ""
-        return f"annotation {self.annotations.ids[annotation]}{where}"
+def _packed(code: Literal["q", "d"], values: Iterable[Any]) -> array | None:
+    """Values as a typed array, or None if one does not fit; numpy itself would take "1" and None for numbers."""
+    try:
+        return array(code, values)
+    except (TypeError, OverflowError):
+        return None

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posedy.data.coco import GroundTruth
+from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import Backend, evaluate_keypoints, match_results
 from posedy.evaluation.errors import ERROR_CLASSES, ErrorAnalysis, analyse_errors
 from posedy.evaluation.matching import LOOSE, MatchedPersons, mean_of_labelled
-from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 from posedy.geometry import box_iou, xywh_to_xyxy
 
 PCK_FRACTIONS = (0.05, 0.1, 0.2)
@@ -71,7 +72,7 @@ def keypoint_numbers(persons: MatchedPersons) -> KeypointNumbers:
 
 
 def break_down(
-    truth: KeypointTruth,
+    truth: GroundTruth,
     results: list[dict[str, Any]],
     persons: MatchedPersons,
     sigmas: Sequence[float] | None = None,
@@ -124,7 +125,7 @@ def _span(first: int, last: int) -> str:
 
 
 def _part(
-    truth: KeypointTruth,
+    truth: GroundTruth,
     results: list[dict[str, Any]],
     persons: MatchedPersons,
     nearest: NDArray[np.int64],
@@ -159,7 +160,7 @@ def _nearest(persons: MatchedPersons, results: list[dict[str, Any]]) -> NDArray[
     return nearest
 
 
-def _overlaps(truth: KeypointTruth) -> NDArray[np.float64]:
+def _overlaps(truth: GroundTruth) -> NDArray[np.float64]:
     """The largest IoU (P,) of each labelled person's box with another annotated person's, labelled or not."""
     of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for person in truth.annotations:
@@ -210,7 +211,7 @@ class Calibration:
 
 
 def precision_recall(
-    annotations: AnnotationSource | KeypointTruth, results: list[dict[str, Any]], sigmas: Sequence[float] | None = None
+    annotations: AnnotationSource | GroundTruth, results: list[dict[str, Any]], sigmas: Sequence[float] | None = None
 ) -> PrecisionRecall:
     """The curves whose means are COCO's AP; arguments and errors are those of `evaluate_keypoints`."""
     evaluation = match_results(annotations, results, sigmas=sigmas)
@@ -250,7 +251,7 @@ class Details:
 
 
 def measure_details(
-    truth: KeypointTruth,
+    truth: GroundTruth,
     results: list[dict[str, Any]],
     sigmas: Sequence[float] | None = None,
     backend: Backend = "pycocotools",

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
+from posedy.data.coco import GroundTruth
+from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import METRIC_NAMES, Images, match_results
-from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -116,7 +117,7 @@ class WeightedMetrics:
 
 
 def bootstrap_intervals(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images = "all",
     sigmas: Sequence[float] | None = None,
@@ -138,7 +139,7 @@ def bootstrap_intervals(
 
 
 def bootstrap_difference(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: tuple[list[dict[str, Any]], list[dict[str, Any]]],
     images: Images = "all",
     sigmas: Sequence[float] | None = None,

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from posedy.data.coco import GroundTruth
+from posedy.data.coco_file import AnnotationSource
+from posedy.data.tables import number_rows
 from posedy.evaluation.results import check_results
-from posedy.evaluation.truth import AnnotationSource, KeypointTruth, is_finite
 from posedy.skeleton import Skeleton
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
@@ -24,7 +26,7 @@ Backend = Literal["pycocotools", "hotcoco"]
 
 
 def evaluate_keypoints(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images = "all",
     sigmas: Sequence[float] | None = None,
@@ -37,7 +39,7 @@ def evaluate_keypoints(
     Results of other categories of the file are not counted.
 
     Args:
-        annotations: a COCO annotation file, its content, or what `KeypointTruth.from_coco` made of it.
+        annotations: a COCO annotation file, its content, or what `GroundTruth.from_coco` made of it.
         results: COCO keypoint results; extra keys are allowed.
         images: "all" images of the annotation file, "detected" for those that have results only, or image ids.
         sigmas: (K,) of OKS; by default those of the file's category (COCO's own for COCO's keypoints).
@@ -66,7 +68,7 @@ def evaluate_keypoints(
 
 
 def match_results(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images = "all",
     sigmas: Sequence[float] | None = None,
@@ -90,7 +92,7 @@ def match_results(
 
 
 def evaluated_images(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images = "all",
 ) -> list[int]:
@@ -100,7 +102,7 @@ def evaluated_images(
         OSError: if the annotation file cannot be read.
         ValueError: if truth or results are malformed or do not belong together, or if no image is left.
     """
-    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
     _check_belongs_together(truth, results)
     if isinstance(images, str):
         if images == "all":
@@ -152,19 +154,19 @@ def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
 class _Task:
     """What is measured on what, checked."""
 
-    truth: KeypointTruth
+    truth: GroundTruth
     results: list[dict[str, Any]]
     images: list[Any]
     sigmas: NDArray[np.float64]
 
 
 def _checked(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images,
     sigmas: Sequence[float] | None,
 ) -> _Task:
-    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
     counted = evaluated_images(truth, results, images)
     if sigmas is None:
         sigmas = Skeleton.from_coco_category(truth.category).sigmas
@@ -209,7 +211,7 @@ def _stats_of_hotcoco(task: _Task) -> list[float]:
     return list(evaluation.stats)
 
 
-def _check_belongs_together(truth: KeypointTruth, results: list[dict[str, Any]]) -> None:
+def _check_belongs_together(truth: GroundTruth, results: list[dict[str, Any]]) -> None:
     """Refuses results of images or categories that the annotation file does not have."""
     check_results(results, truth.num_keypoints)
     outside = {result["image_id"] for result in results}.difference(truth.image_ids)
@@ -228,12 +230,12 @@ def _check_belongs_together(truth: KeypointTruth, results: list[dict[str, Any]])
         )
 
 
-def _of_category(truth: KeypointTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _of_category(truth: GroundTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The results of the category that has keypoints."""
     return [result for result in results if result["category_id"] == truth.category["id"]]
 
 
-def _copies_for_coco(truth: KeypointTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _copies_for_coco(truth: GroundTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Copies of the results that loadRes may change, with only the keys that it should see.
 
     loadRes decides by the first result what the others must have (`bbox`, `segmentation`, `caption`), so `bbox` stays
@@ -241,17 +243,18 @@ def _copies_for_coco(truth: KeypointTruth, results: list[dict[str, Any]]) -> lis
     """
     keys = ["image_id", "category_id", "keypoints", "score"]
     results = _of_category(truth, results)
-    if all(is_finite(result.get("bbox"), (4,)) for result in results):
+    boxes, invalid = number_rows([result.get("bbox") for result in results], 4)
+    if not invalid.any() and np.isfinite(boxes).all():
         keys.append("bbox")
     return [{key: result[key] for key in keys} for result in results]
 
 
-def _load_results(coco_truth: COCO, truth: KeypointTruth, results: list[dict[str, Any]]) -> COCO:
+def _load_results(coco_truth: COCO, truth: GroundTruth, results: list[dict[str, Any]]) -> COCO:
     """The results as pycocotools holds them; its own loadRes fails on an empty list."""
     return coco_truth.loadRes(results) if results else _indexed(truth, [])
 
 
-def _indexed(truth: KeypointTruth, annotations: list[dict[str, Any]]) -> COCO:
+def _indexed(truth: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
     """A pycocotools data set of the truth's images with these annotations."""
     coco = COCO()
     coco.dataset = _content(truth, annotations)
@@ -259,7 +262,7 @@ def _indexed(truth: KeypointTruth, annotations: list[dict[str, Any]]) -> COCO:
     return coco
 
 
-def _content(truth: KeypointTruth, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+def _content(truth: GroundTruth, annotations: list[dict[str, Any]]) -> dict[str, Any]:
     """A COCO file's content: the truth's images with these annotations."""
     return {
         "images": [{"id": image_id} for image_id in truth.image_ids],

@@ -21,9 +21,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.coco import GroundTruth
+from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import Backend, evaluate_keypoints
 from posedy.evaluation.matching import MatchedPersons, match_persons
-from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 
 ErrorClass = Literal["good", "jitter", "inversion", "swap", "miss"]
 ERROR_CLASSES: tuple[ErrorClass, ...] = get_args(ErrorClass)
@@ -88,7 +89,7 @@ def _classify(persons: MatchedPersons) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def analyse_errors(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     sigmas: Sequence[float] | None = None,
     backend: Backend = "pycocotools",
@@ -101,7 +102,7 @@ def analyse_errors(
         sigmas: (K,) of OKS.
         backend: what computes AP.
     """
-    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
     persons = match_persons(truth, results, sigmas)
     classes, highest = _classify(persons)
     belongs = _mended_points(persons, classes, highest)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posedy.data.coco import GroundTruth
+from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import match_results
-from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 from posedy.skeleton import Skeleton
 
 LOOSE = 0.1
@@ -81,7 +82,7 @@ def mean_of_labelled(similarity: NDArray[np.float64], labelled: NDArray[np.bool_
 
 
 def match_persons(
-    annotations: AnnotationSource | KeypointTruth,
+    annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     sigmas: Sequence[float] | None = None,
     oks_threshold: float = LOOSE,
@@ -96,7 +97,7 @@ def match_persons(
         sigmas: (K,) of OKS; by default the category's.
         oks_threshold: the least OKS of a match.
     """
-    truth = annotations if isinstance(annotations, KeypointTruth) else KeypointTruth.from_coco(annotations)
+    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
     evaluation = match_results(truth, results, sigmas=sigmas, oks_thresholds=[oks_threshold])
     matched_with: dict[int, float] = {}
     # loadRes counts ids from 1 in the order that it got

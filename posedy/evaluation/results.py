@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from posedy.data.columns import load_json
+from posedy.data.tables import load_json
 from posedy.files import write_json_atomically
 from posedy.geometry import xyxy_to_xywh
 

@@ -8,15 +8,15 @@ import cv2
 import torch
 
 from posedy.config import Config
-from posedy.data.check import ImageCheck
-from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.coco import CocoPersons, GroundTruth, read_coco
+from posedy.data.coco_file import CocoFile
 from posedy.data.detections import Detections, read_detections
+from posedy.data.image_check import ImageCheck
 from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
 from posedy.evaluation.evaluator import Outcome, TestedNetwork, evaluate_network, load_tested_network
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.matching import match_persons
 from posedy.evaluation.results import write_results
-from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.system import default_workers
 
@@ -40,8 +40,7 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     """
     out.mkdir(parents=True, exist_ok=True)
     net, chosen = load_tested_network(config, checkpoint, device)
-    persons, boxes = read_val_set(config, net, checkpoint)
-    truth = KeypointTruth.from_coco(persons.annotations, config.data.skeleton)
+    persons, boxes, truth = read_val_set(config, net, checkpoint)
     outcome = run_test(net, persons, boxes, config, chosen, truth)
     print(format_metrics(outcome.metrics, str(outcome.protocol)))
     numbers = metrics_to_json(outcome.metrics) | {
@@ -65,7 +64,9 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     return numbers
 
 
-def read_val_set(config: Config, net: TestedNetwork, checkpoint: Path) -> tuple[CocoPersons, Detections | None]:
+def read_val_set(
+    config: Config, net: TestedNetwork, checkpoint: Path
+) -> tuple[CocoPersons, Detections | None, GroundTruth]:
     """Reads the configured val set and boxes (None for the ground truth's), says what they are, checks that they fit.
 
     Args:
@@ -73,12 +74,16 @@ def read_val_set(config: Config, net: TestedNetwork, checkpoint: Path) -> tuple[
         net: must know the set's keypoints.
         checkpoint: the network's file, for errors.
 
+    Returns:
+        The persons, the boxes, and the ground truth for COCOeval, of one reading of the annotation file.
+
     Raises:
         OSError, ValueError: if a file is missing, damaged, or has other keypoints than the network.
     """
     val = config.data.val_set
     image_check: ImageCheck = "once" if config.data.check_images else "never"
-    persons = read_coco(val.annotations, val.images, config.data.skeleton, image_check)
+    file = CocoFile.read(val.annotations)
+    persons = read_coco(file, val.images, config.data.skeleton, image_check)
     print(persons.summary())
     if net.num_keypoints != persons.skeleton.num_keypoints:
         raise ValueError(
@@ -94,11 +99,12 @@ def read_val_set(config: Config, net: TestedNetwork, checkpoint: Path) -> tuple[
         print(
             f"the network was trained on crops of {net.input_size}, the configuration's are {config.model.input_size}"
         )
+    truth = GroundTruth.from_coco(file, config.data.skeleton)
     if config.data.boxes is None:
-        return persons, None
+        return persons, None, truth
     boxes = read_detections(config.data.boxes, persons, config.eval.box_threshold)
     print(boxes.summary())
-    return persons, boxes
+    return persons, boxes, truth
 
 
 def run_test(
@@ -107,7 +113,7 @@ def run_test(
     boxes: Detections | None,
     config: Config,
     device: torch.device,
-    truth: KeypointTruth | None = None,
+    truth: GroundTruth | None = None,
 ) -> Outcome:
     """Measures a network as a configuration says, under a progress bar.
 

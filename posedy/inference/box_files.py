@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.data.columns import load_json, number_column, number_rows
+from posedy.data.tables import load_json, number_column, number_rows
 from posedy.geometry import xywh_to_xyxy
 from posedy.inference.boxes import checked_box_threshold
 

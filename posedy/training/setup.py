@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posedy.config import Config, KeypointSet
-from posedy.data.check import ImageCheck
-from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.coco import CocoPersons, GroundTruth, read_coco
+from posedy.data.coco_file import CocoFile
 from posedy.data.datasets import TrainingCrops
+from posedy.data.image_check import ImageCheck
 from posedy.data.loaders import EpochOrder
-from posedy.evaluation.truth import KeypointTruth
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.models.registry import create_model
@@ -31,7 +31,7 @@ class TrainingData:
 
     crops: TrainingCrops
     val: CocoPersons
-    truth: KeypointTruth
+    truth: GroundTruth
 
     @property
     def fingerprint(self) -> str:
@@ -52,8 +52,8 @@ def read_training_data(config: Config, say: Say, is_main: bool = True) -> Traini
     """
     image_check: ImageCheck = "once" if is_main and config.data.check_images else "never"
 
-    def read(entry: KeypointSet) -> CocoPersons:
-        persons = read_coco(entry.annotations, entry.images, config.data.skeleton, image_check)
+    def read(entry: KeypointSet, file: CocoFile | None = None) -> CocoPersons:
+        persons = read_coco(file or entry.annotations, entry.images, config.data.skeleton, image_check)
         say(persons.summary())
         for warning in persons.warnings:
             say(f"  warning: {warning}")
@@ -61,13 +61,14 @@ def read_training_data(config: Config, say: Say, is_main: bool = True) -> Traini
 
     sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
     crops = TrainingCrops(sets, config.model.input_size, config.augment, config.eval.padding, config.train.seed)
-    val = read(config.data.val_set)
+    val_file = CocoFile.read(config.data.val_set.annotations)
+    val = read(config.data.val_set, val_file)
     if val.skeleton.keypoints != crops.skeleton.keypoints:
         raise ValueError(
             f"{val.annotations} and {sets[0].annotations} differ in their keypoints: "
             f"{list(val.skeleton.keypoints)} and {list(crops.skeleton.keypoints)}"
         )
-    truth = KeypointTruth.from_coco(val.annotations, config.data.skeleton)
+    truth = GroundTruth.from_coco(val_file, config.data.skeleton)
     if not truth.labelled:
         raise ValueError(f"{val.annotations}: AP is undefined, num_keypoints is 0 for every person")
     if crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:

@@ -46,9 +46,11 @@ def give_up(*_: object) -> None:
 def test_an_error_of_other_code_gets_its_type_and_location(
     function: Callable[..., None], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("posedy.data.check.read_tables", function)
+    monkeypatch.setattr("posedy.data.check.CocoFile.read", function)
     assert main(["check", "some.json"]) == 1
-    assert re.fullmatch(f"posedy check: {line}{LOCATION.format('data/check.py', 'examine')}", capsys.readouterr().err)
+    assert re.fullmatch(
+        f"posedy check: {line}{LOCATION.format('data/check.py', 'check_coco')}", capsys.readouterr().err
+    )
 
 
 def error_of(work: Callable[..., Any], *arguments: Any) -> Exception:
@@ -134,7 +136,7 @@ def test_debug_shows_the_traceback_and_debug_messages(
         logging.getLogger("posedy.data").debug("a debug message")
         raise KeyError("absent")
 
-    monkeypatch.setattr("posedy.data.check.read_tables", log_and_fail)
+    monkeypatch.setattr("posedy.data.check.CocoFile.read", log_and_fail)
     assert main(words) == 1
     shown = capsys.readouterr().err
     assert "a debug message" in shown

@@ -310,10 +310,10 @@ def test_harmless_oddities_are_no_findings(coco_folder, spoil):
 @pytest.mark.parametrize(
     ("data", "kind", "text"),
     [
-        (b"{", "the annotation file is not JSON", "line 1"),
-        (b"", "the annotation file is not JSON", "persons.json"),
-        (b"\xff\xfe\x00", "the annotation file is not JSON", "persons.json"),
-        (b"[" * 100_000, "the annotation file is not JSON", "nested"),
+        (b"{", "the file is not JSON", "line 1"),
+        (b"", "the file is not JSON", "persons.json"),
+        (b"\xff\xfe\x00", "the file is not JSON", "persons.json"),
+        (b"[" * 100_000, "the file is not JSON", "nested"),
         (b"[]", "the annotation file is not a COCO annotation file", "holds a list"),
         (b"null", "the annotation file is not a COCO annotation file", "holds a NoneType"),
     ],

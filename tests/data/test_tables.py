@@ -1,8 +1,88 @@
+import json
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posedy.data.tables import PackedNames
+from posedy.data.tables import (
+    PackedNames,
+    index_in,
+    integer_column,
+    load_json,
+    number_column,
+    number_rows,
+    plausible,
+    repeated,
+)
+
+SCALARS = st.none() | st.text(max_size=2) | st.integers() | st.floats() | st.lists(st.floats(), max_size=3)
+
+
+def is_number(value):
+    if isinstance(value, int):
+        return abs(value) < 10**300
+    return isinstance(value, float)
+
+
+@given(st.lists(SCALARS))
+def test_integer_column(values):
+    column, bad = integer_column(values)
+    assert column.dtype == np.int64
+    for value, cell, flag in zip(values, column, bad, strict=True):
+        fits = isinstance(value, int) and -(2**63) <= value < 2**63
+        assert flag == (not fits)
+        assert cell == (value if fits else 0)
+
+
+@given(st.lists(SCALARS))
+def test_number_column(values):
+    column, bad = number_column(values)
+    for value, cell, flag in zip(values, column, bad, strict=True):
+        assert flag == (not is_number(value))
+        np.testing.assert_equal(cell, float(value) if is_number(value) else math.nan)
+
+
+@given(st.lists(SCALARS | st.lists(SCALARS, min_size=2, max_size=2)))
+def test_number_rows(values):
+    rows, bad = number_rows(values, 2)
+    assert rows.shape == (len(values), 2)
+    for value, row, flag in zip(values, rows, bad, strict=True):
+        fits = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+        assert flag == (not fits)
+        np.testing.assert_equal(row, [float(number) for number in value] if fits else [math.nan] * 2)
+
+
+def test_number_rows_of_numbers_only():
+    rows, bad = number_rows([[1, 2.5], [3, math.inf]], 2)
+    assert not bad.any()
+    assert rows.tolist() == [[1, 2.5], [3, math.inf]]
+
+
+@given(st.lists(st.integers(-5, 5)), st.lists(st.integers(-5, 5)))
+def test_index_in_and_repeated_agree_with_loops(values, of):
+    values, of = np.array(values, dtype=np.int64), np.array(of, dtype=np.int64)
+    expected = [list(of).index(value) if value in of else -1 for value in values]
+    assert index_in(values, of).tolist() == expected
+    assert repeated(of).tolist() == [i for i, value in enumerate(of) if value in of[:i]]
+
+
+def test_plausible():
+    assert plausible(np.array([0, -5e6, 1e7, math.nan, -math.inf])).tolist() == [True, True, False, False, False]
+
+
+def test_segmentation_is_dropped_wherever_it_stands(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"a": [{"segmentation": [[1, 2]], "id": 1}], "b": {"x": {"segmentation": {}}}}))
+    assert load_json(path) == {"a": [{"id": 1}], "b": {"x": {}}}
+
+
+def test_nested_too_deeply(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="nested"):
+        load_json(path)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))

@@ -3,15 +3,15 @@ import math
 import numpy as np
 import pytest
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.analysis import break_down, keypoint_numbers
 from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.matching import match_persons
-from posedy.evaluation.truth import KeypointTruth
 from tools.lab.baselines import truth_results
 
 
 def numbers(annotations, results):
-    truth = KeypointTruth.from_coco(annotations)
+    truth = GroundTruth.from_coco(annotations)
     persons = match_persons(truth, results)
     return persons, break_down(truth, results, persons)
 
@@ -33,7 +33,7 @@ def test_sizes_are_coco_s(annotations, noised_results):
 
 def test_poses_of_others_and_of_nobody_cost_a_part_nothing(annotations):
     """Large persons are found to the pixel; the rest is far off, with higher scores."""
-    people = KeypointTruth.from_coco(annotations).labelled
+    people = GroundTruth.from_coco(annotations).labelled
     results = truth_results(annotations)
     for result, person in zip(results, people, strict=True):
         result["score"] = 0.5
@@ -53,7 +53,7 @@ def test_thirds_of_few_keypoints_have_sensible_names(annotations, K, names):
     for person in annotations["annotations"]:
         triplets = np.reshape(person["keypoints"], (17, 3))[:K]
         person |= {"keypoints": triplets.reshape(-1).tolist(), "num_keypoints": int((triplets[:, 2] > 0).sum())}
-    truth = KeypointTruth.from_coco(annotations)
+    truth = GroundTruth.from_coco(annotations)
     results = truth_results(annotations)
     sigmas = [0.05] * K
     parts = break_down(truth, results, match_persons(truth, results, sigmas), sigmas)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import (
     METRIC_NAMES,
     evaluate_keypoints,
@@ -20,7 +21,6 @@ from posedy.evaluation.coco_eval import (
     metrics_to_json,
 )
 from posedy.evaluation.results import read_results
-from posedy.evaluation.truth import KeypointTruth
 from tools.lab.baselines import truth_results
 
 
@@ -92,7 +92,7 @@ def test_a_file_and_a_read_truth_count_as_the_content(annotations, noised_result
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(annotations))
     expected = evaluate_keypoints(annotations, noised_results)
-    truth = KeypointTruth.from_coco(path)
+    truth = GroundTruth.from_coco(path)
     before = copy.deepcopy(truth)
     assert evaluate_keypoints(path, noised_results) == evaluate_keypoints(str(path), noised_results) == expected
     assert evaluate_keypoints(truth, noised_results) == expected

@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.analysis import details_to_json, format_details, measure_details
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.truth import KeypointTruth
 
 
 @pytest.fixture
 def details(annotations, noised_results):
-    return measure_details(KeypointTruth.from_coco(annotations), noised_results)
+    return measure_details(GroundTruth.from_coco(annotations), noised_results)
 
 
 def test_json_holds_all_in_plain_types(details, annotations, noised_results):

@@ -3,8 +3,8 @@ import copy
 import numpy as np
 import pytest
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.matching import match_persons
-from posedy.evaluation.truth import KeypointTruth
 from tools.lab.baselines import truth_results
 
 
@@ -15,14 +15,14 @@ def test_the_truth_is_matched_with_itself(annotations):
     np.testing.assert_allclose(persons.oks, 1)
     assert persons.found.all()
     assert persons.labelled.sum() == sum(
-        person["num_keypoints"] for person in KeypointTruth.from_coco(annotations).labelled
+        person["num_keypoints"] for person in GroundTruth.from_coco(annotations).labelled
     )
 
 
 def test_oks_is_coco_s(annotations, noised_results):
     """Each found person's OKS by the formula, keypoint by keypoint."""
     persons = match_persons(annotations, noised_results)
-    labelled = KeypointTruth.from_coco(annotations).labelled
+    labelled = GroundTruth.from_coco(annotations).labelled
     assert 0 < persons.found.sum() < len(labelled)
     for index, person in enumerate(labelled):
         if not persons.found[index]:

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posedy.evaluation.truth import KeypointTruth
+from posedy.data.coco import GroundTruth
 from tools.lab.baselines import truth_results
 from tools.lab.synthetic import draw_dataset
 
 
 @pytest.fixture(scope="session")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> KeypointTruth:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     folder = tmp_path_factory.mktemp("drawn")
     draw_dataset(folder, 1, 8, 0)
-    return KeypointTruth.from_coco(folder / "annotations/person_keypoints_val2017.json")
+    return GroundTruth.from_coco(folder / "annotations/person_keypoints_val2017.json")
 
 
 @pytest.fixture
-def noised(truth: KeypointTruth) -> Callable[[float], list[dict[str, Any]]]:
+def noised(truth: GroundTruth) -> Callable[[float], list[dict[str, Any]]]:
     """`noised(size)`: the truth with noise of so many pixels, and random scores."""
 
     def make(size: float) -> list[dict[str, Any]]:

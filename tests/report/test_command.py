@@ -6,10 +6,10 @@ import pytest
 
 from posedy.cli.main import main
 from posedy.config import SkeletonConfig
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.bootstrap import bootstrap_intervals
 from posedy.evaluation.report.builder import write_report
 from posedy.evaluation.results import write_results
-from posedy.evaluation.truth import KeypointTruth
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def results(truth, noised, tmp_path: Path) -> Path:
     return tmp_path / "results.json"
 
 
-def photos(truth: KeypointTruth) -> Path:
+def photos(truth: GroundTruth) -> Path:
     return Path(truth.source).parents[1] / "val2017"
 
 
@@ -39,7 +39,7 @@ def test_results_alone_need_the_annotation_file(truth, results, capsys):
     assert "data:image/jpeg" not in page
 
 
-def write_test(folder: Path, truth: KeypointTruth, **changes) -> None:
+def write_test(folder: Path, truth: GroundTruth, **changes) -> None:
     data = {"annotations": truth.source, "images": str(photos(truth)), "category": dict(truth.category)}
     data |= changes.pop("data", {})
     (folder / "metrics.json").write_text(json.dumps({"model": "a network", "data": data} | changes))

@@ -5,6 +5,7 @@ from PIL import Image
 
 import posedy
 from posedy.config import load_config
+from posedy.data.tables import load_json
 from posedy.models.pretrained import save_weights
 from posedy.skeleton import COCO17
 from posedy.training.setup import build_network, read_training_data
@@ -40,7 +41,7 @@ def test_the_network_keeps_the_configured_sigma(tmp_path: Path) -> None:
 def test_one_process_opens_the_images(
     drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_main: bool, overrides: list[str], expected: int
 ) -> None:
-    monkeypatch.setattr("posedy.data.passed_checks.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("posedy.data.image_check.cache_folder", lambda: tmp_path)
     opened: list[object] = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda file: (opened.append(file), original(file))[1])
@@ -48,6 +49,14 @@ def test_one_process_opens_the_images(
     data = read_training_data(config, print, is_main)
     assert len(opened) == expected
     assert len(data.crops) > 0
+
+
+def test_each_annotation_file_is_read_once(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("posedy.data.coco_file.load_json", lambda path: (read.append(path), load_json(path))[1])
+    data = read_training_data(load_config(None, [f"data.root={drawn}"]), print)
+    assert [path.name for path in read] == ["person_keypoints_train2017.json", "person_keypoints_val2017.json"]
+    assert len(data.truth.labelled) == len(data.val)
 
 
 def test_a_static_start_has_no_temperature_to_keep(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.coco import GroundTruth
+from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.results import to_coco_results
-from posedy.evaluation.truth import AnnotationSource, KeypointTruth
 from posedy.skeleton import Skeleton
 
 
@@ -70,9 +71,9 @@ def median_pose_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
 
 def _labelled_people(
     annotations: AnnotationSource,
-) -> tuple[KeypointTruth, NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+) -> tuple[GroundTruth, NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """The truth, and of its P labelled persons: keypoints (P, K, 2), which are labelled (P, K), xywh boxes (P, 4)."""
-    truth = KeypointTruth.from_coco(annotations)
+    truth = GroundTruth.from_coco(annotations)
     if not truth.labelled:
         raise ValueError(f"{truth.source}: no annotation has labelled keypoints (num_keypoints > 0 and iscrowd 0)")
     triplets = np.array([person["keypoints"] for person in truth.labelled], dtype=np.float64)
@@ -90,7 +91,7 @@ def _centred_where_unlabelled(
 
 
 def _results(
-    truth: KeypointTruth, keypoints: NDArray[np.float64], keypoint_scores: NDArray[np.bool_]
+    truth: GroundTruth, keypoints: NDArray[np.float64], keypoint_scores: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
     """One COCO result of score 1 for each labelled person, in their order."""
     category_id = truth.category["id"]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.truth import KeypointTruth
 from posedy.skeleton import COCO17
 from tools.lab.baselines import median_pose_results, mirrored_truth_results
 from tools.lab.synthetic import DrawnStatistics
@@ -15,7 +15,7 @@ def difficulty(drawn: DrawnStatistics, annotations: Path) -> dict[str, float]:
     "AP of the median pose" puts the same pose into every box, "AP of left and right exchanged" swaps the names of the
     true keypoints: a set on which either scores well would reward a network that does not look.
     """
-    truth = KeypointTruth.from_coco(annotations)
+    truth = GroundTruth.from_coco(annotations)
     median = evaluate_keypoints(truth, median_pose_results(annotations))
     mirrored = evaluate_keypoints(truth, mirrored_truth_results(annotations, COCO17))
     return {

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from posedy.config import SkeletonConfig
-from posedy.data.columns import load_json
-from posedy.data.skeletons import with_overrides
+from posedy.data.categories import with_overrides
+from posedy.data.coco import GroundTruth
+from posedy.data.tables import load_json
 from posedy.evaluation.report.contents import gather
 from posedy.evaluation.report.page import render
 from posedy.evaluation.results import read_results
-from posedy.evaluation.truth import KeypointTruth
 from posedy.files import read_csv, write_bytes_atomically
 from posedy.skeleton import Skeleton
 
@@ -56,7 +56,7 @@ def write_report(
     if images is None and "images" in data:
         images = _found(Path(data["images"]), test_file.parent)
     if annotations is not None:
-        truth = KeypointTruth.from_coco(annotations)
+        truth = GroundTruth.from_coco(annotations)
     elif "annotations" in data:
         annotations = _found(Path(data["annotations"]), test_file.parent)
         if not annotations.exists():
@@ -64,7 +64,7 @@ def write_report(
                 f"{test_file}: the annotation file {annotations} is not there{_tried(annotations, test_file.parent)}: "
                 "give --annotations FILE"
             )
-        truth = _with_category(KeypointTruth.from_coco(annotations), data.get("category"), test_file)
+        truth = _with_category(GroundTruth.from_coco(annotations), data.get("category"), test_file)
     else:
         raise ValueError(f"{results_file}: nothing beside it tells the annotation file: give --annotations FILE")
     truth = replace(truth, category=with_overrides(truth.category, skeleton))
@@ -126,7 +126,7 @@ def _tried(path: Path, folder: Path) -> str:
     return f", neither in the working directory {Path.cwd()} nor in {folder.absolute()} and the folders above it"
 
 
-def _with_category(truth: KeypointTruth, category: Any, path: Path) -> KeypointTruth:
+def _with_category(truth: GroundTruth, category: Any, path: Path) -> GroundTruth:
     """The truth with what the test's configuration said about the keypoints, such as sigmas."""
     if category is None:
         return truth
@@ -203,7 +203,7 @@ def _words(name: str, value: Any) -> str:
     return "off" if value is None else str(value)
 
 
-def _photos(truth: KeypointTruth, images: Path) -> Callable[[Any], Path]:
+def _photos(truth: GroundTruth, images: Path) -> Callable[[Any], Path]:
     """The photo of an image id."""
 
     def photo_of(image_id: Any) -> Path:

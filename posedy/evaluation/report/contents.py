@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.analysis import Calibration, Details, calibrate, measure_details
 from posedy.evaluation.bootstrap import Interval, bootstrap_intervals
 from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.gallery import best_median_worst, shown_persons
 from posedy.evaluation.matching import MatchedPersons
-from posedy.evaluation.truth import KeypointTruth
 from posedy.skeleton import COCO17
 
 
@@ -53,7 +53,7 @@ class ReportContents:
 def gather(
     title: str,
     protocol: Sequence[tuple[str, str]],
-    truth: KeypointTruth,
+    truth: GroundTruth,
     results: list[dict[str, Any]],
     *,
     photo_of: Callable[[Any], Path] | None = None,

@@ -13,7 +13,6 @@ from posedy.config import Config
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import EvalProtocol, Outcome, load_configured_network
 from posedy.evaluation.testing import read_val_set, run_test
-from posedy.evaluation.truth import KeypointTruth
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.models.pose_net import PoseNet
 from posedy.system import choose_device
@@ -86,10 +85,9 @@ def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     if config.eval.batch_size < 2:
         raise ValueError("attention is shuffled across the images of a batch: eval.batch_size must be at least 2")
     out.mkdir(parents=True, exist_ok=True)
-    persons, boxes = read_val_set(config, net, checkpoint)
+    persons, boxes, truth = read_val_set(config, net, checkpoint)
     if len(persons if boxes is None else boxes.boxes) < 2:
         raise ValueError("attention is shuffled across images: that takes two boxes or more, there is one")
-    truth = KeypointTruth.from_coco(persons.annotations, config.data.skeleton)
     found = inspect_layers(layers, lambda: run_test(net, persons, boxes, config, chosen, truth))
     record = found.to_json() | {"model": net.name, "checkpoint": checkpoint.name}
     write_json_atomically(out / "inspection.json", record, indent=2)

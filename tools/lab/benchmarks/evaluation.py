@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import Backend, evaluate_keypoints
 from posedy.evaluation.results import read_results, to_coco_results, write_results
-from posedy.evaluation.truth import KeypointTruth
 from posedy.oks import oks_nms
 from posedy.skeleton import COCO17
 from posedy.system import peak_memory_mb
@@ -44,7 +44,7 @@ def benchmark_evaluation(images: int, persons: int, results: int, rounds: int) -
         path = Path(folder) / "results.json"
         write_results(path, found)
         reading = _seconds(lambda: read_results(path, 17))
-    truth = KeypointTruth.from_coco(annotations)
+    truth = GroundTruth.from_coco(annotations)
     seconds: dict[str, list[float]] = {name: [] for name in backends}
     numbers: dict[str, dict[str, float]] = {}
     for _ in range(rounds):

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from posedy.config import SkeletonConfig, load_config
-from posedy.data.coco import read_coco
-from posedy.data.skeletons import with_overrides
-from posedy.evaluation.truth import KeypointTruth
+from posedy.data.categories import with_overrides
+from posedy.data.coco import GroundTruth, read_coco
 from posedy.skeleton import Skeleton
 
 NAMES = ["snout", "paw_a", "paw_b", "tail"]
@@ -72,7 +71,7 @@ def test_reader_and_truth_follow_the_configuration(drawn: Path, tmp_path: Path) 
     assert persons.skeleton.flip_pairs == ((1, 2),)
     assert persons.skeleton.sigmas == (0.05,) * 17
     assert not {finding.kind for finding in persons.warnings} & about_skeleton
-    assert KeypointTruth.from_coco(own, config).category["sigmas"] == [0.05] * 17
+    assert GroundTruth.from_coco(own, config).category["sigmas"] == [0.05] * 17
     wrong = config.model_copy(update={"flip_pairs": [("k1", "k99")]})
     with pytest.raises(ValueError, match=r"data\.skeleton\.flip_pairs: 'k99'"):
         read_coco(own, overrides=wrong)

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from posedy.data import passed_checks
+from posedy.data import image_check
 from posedy.data.coco import read_coco
 from posedy.data.findings import CocoFileError
 
 from .conftest import CocoFolder
 
-cache_folder = passed_checks.cache_folder  # before a fixture replaces it
+cache_folder = image_check.cache_folder  # before a fixture replaces it
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(passed_checks, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(image_check, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -98,7 +98,7 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(
     coco_folder: CocoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[object]
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(passed_checks, "cache_folder", lambda: tmp_path / "file" / "cache")
+    monkeypatch.setattr(image_check, "cache_folder", lambda: tmp_path / "file" / "cache")
     for count in (4, 8):
         read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
         assert len(opened) == count
