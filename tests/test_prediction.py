@@ -5,7 +5,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from posedy.codecs import MSRACodec
-from posedy.prediction import normalise_crops, predict_heatmaps, predict_keypoints
+from posedy.models.pose_net import normalize_crops, predict_heatmaps
+from posedy.prediction import predict_keypoints
 from posedy.skeleton import COCO17
 
 CODEC = MSRACodec((64, 96))
@@ -39,7 +40,7 @@ def test_normalises_as_torchvision_does():
             v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         ]
     )(torch.from_numpy(images).permute(0, 3, 1, 2))
-    normalised = normalise_crops(torch.from_numpy(images))
+    normalised = normalize_crops(torch.from_numpy(images))
     assert normalised.dtype == torch.float32
     assert normalised.is_contiguous()
     torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-5)
@@ -50,8 +51,8 @@ def test_without_flip_the_network_is_called_once():
     images = torch.from_numpy(crops())
     heatmaps = predict_heatmaps(net, images, CODEC)
     assert len(net.seen) == 1
-    torch.testing.assert_close(net.seen[0], normalise_crops(images), rtol=0, atol=0)
-    torch.testing.assert_close(heatmaps, Recorder()(normalise_crops(images)), rtol=0, atol=0)
+    torch.testing.assert_close(net.seen[0], normalize_crops(images), rtol=0, atol=0)
+    torch.testing.assert_close(heatmaps, Recorder()(normalize_crops(images)), rtol=0, atol=0)
 
 
 def test_with_flip_the_mirrored_crops_are_averaged():

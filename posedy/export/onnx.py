@@ -27,9 +27,8 @@ from posedy.export.onnx_layers import Batch, exportable
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require
 from posedy.files import replacing
 from posedy.models.dynamic_conv import temperatures
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, normalize_crops, predict_heatmaps
 from posedy.models.pretrained import network_record
-from posedy.prediction import normalise_crops, predict_heatmaps
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch, relative to the largest output."""
@@ -247,7 +246,7 @@ def _smooth_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
         grid = torch.rand(size, 3, cells, cells, generator=generator)
         crops += F.interpolate(grid, (height, width), mode="bicubic", align_corners=False) / 4
     crops = (255 * crops).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return crops if decodes else normalise_crops(crops)
+    return crops if decodes else normalize_crops(crops)
 
 
 _OPSET = 18

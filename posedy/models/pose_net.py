@@ -1,7 +1,7 @@
-"""The pose network: a backbone, a head, and what makes heatmaps of the head's maps."""
+"""The pose network: a backbone and a head; and the heatmaps of crops, with or without the flip test."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,9 @@ from posedy.models.heads import FPNHead
 from posedy.skeleton import Skeleton
 
 HeatmapOutput = Literal["linear", "softmax", "sigmoid"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # ITU-R BT.601
 _LUMA = (0.299, 0.587, 0.114)
@@ -129,3 +132,31 @@ class PoseNet(nn.Module):
         if self.in_channels == 1 and x.shape[1] == 3:
             return (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
         return x
+
+
+def normalize_crops(crops: Tensor) -> Tensor:
+    """Normalizes RGB crops (N, H, W, 3) uint8 with ImageNet's mean and std: (N, 3, H, W) float32, on their device."""
+    mean = torch.tensor(IMAGENET_MEAN, device=crops.device) * 255
+    std = torch.tensor(IMAGENET_STD, device=crops.device) * 255
+    return ((crops.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def predict_heatmaps(
+    net: Callable[[Tensor], Tensor], crops: Tensor, codec: HeatmapCodec, flip_permutation: Sequence[int] | None = None
+) -> Tensor:
+    """Predicts the heatmaps of crops; with the flip test they are averaged with those of the flipped crops.
+
+    Args:
+        net: normalized crops (N, 3, H, W) -> heatmaps (N, K, h, w).
+        crops: (N, H, W, 3) uint8 RGB on the network's device.
+        codec: merges the heatmaps of the flip test.
+        flip_permutation: K indices for the flip test, `Skeleton.flip_permutation`; None is no flip test.
+
+    Returns:
+        (N, K, h, w) float32.
+    """
+    images = normalize_crops(crops)
+    heatmaps = net(images).float()
+    if flip_permutation is None:
+        return heatmaps
+    return codec.merge_flipped(heatmaps, net(images.flip(-1)).float(), flip_permutation)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from posedy.codecs import HeatmapCodec
 from posedy.config import TrainConfig
 from posedy.data.loaders import Batch
-from posedy.models.pose_net import PoseNet
-from posedy.prediction import normalise_crops
+from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.training.distillation import Teacher
 from posedy.training.distributed import Processes
 from posedy.training.losses import heatmap_loss
@@ -55,7 +54,7 @@ class GraphedStep(TrainingStep):
         if len(batch["crop"]) != self.config.batch_size:
             return super().__call__(batch, persons, rate)
         crops, *rest = self.prepare(batch, persons)
-        inputs = [self.net.match_channels(normalise_crops(crops)), *rest]
+        inputs = [self.net.match_channels(normalize_crops(crops)), *rest]
         if not self._inputs:
             self._inputs = [torch.empty_like(tensor) for tensor in inputs]
         for tensor, new in zip(self._inputs, inputs, strict=True):

@@ -5,9 +5,8 @@ from torch import Tensor
 
 from posedy.config import Config
 from posedy.export.fuse import fold_norms
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.models.pretrained import find_weights, load_checkpoint
-from posedy.prediction import normalise_crops
 from posedy.training.distributed import Processes
 
 
@@ -34,7 +33,7 @@ class Teacher:
     def mix(self, crops: Tensor, targets: Tensor) -> Tensor:
         """The targets (N, K, h, w) of crops (N, H, W, 3) uint8, mixed with the teacher's heatmaps."""
         with self._autocast():
-            heatmaps = self.net(normalise_crops(crops))
+            heatmaps = self.net(normalize_crops(crops))
         return torch.lerp(targets, heatmaps.float(), self.weight)
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from posedy.codecs import HeatmapCodec
 from posedy.config import TrainConfig
 from posedy.data.loaders import Batch
-from posedy.models.pose_net import PoseNet
-from posedy.prediction import normalise_crops
+from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.training.distillation import Teacher
 from posedy.training.distributed import Processes
 from posedy.training.losses import heatmap_loss, loss_normaliser
@@ -96,7 +95,7 @@ class TrainingStep:
         for index, (part, part_targets, part_weights) in enumerate(parts):
             is_last = index == len(parts) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.wrapped_net):
-                heatmaps = self.wrapped_net(normalise_crops(part))
+                heatmaps = self.wrapped_net(normalize_crops(part))
                 part_loss = heatmap_loss(heatmaps, part_targets, part_weights, self.config.loss, normaliser)
                 # gradients are averaged over processes, the loss is a sum over them
                 accelerator.backward(part_loss * self.processes.count)

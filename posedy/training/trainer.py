@@ -16,9 +16,8 @@ from posedy.evaluation.coco_eval import format_metrics
 from posedy.evaluation.evaluator import evaluate_network
 from posedy.files import write_bytes_atomically
 from posedy.models.dynamic_conv import set_temperature
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.models.pretrained import network_state
-from posedy.prediction import normalise_crops
 from posedy.system import default_workers, peak_memory_mb
 from posedy.training.checkpoint import BEST, LAST, RunState, read_run, save_checkpoint
 from posedy.training.cuda_graph import GraphedStep
@@ -302,7 +301,7 @@ class Trainer:
         batch = default_collate(crops.__getitems__(draws))
         was_training = net.training
         with self.training_step.without_autocast():
-            heatmaps = net.eval()(normalise_crops(batch["crop"].to(self.processes.device))).float().cpu()
+            heatmaps = net.eval()(normalize_crops(batch["crop"].to(self.processes.device))).float().cpu()
         net.train(was_training)
         targets, _ = self.codec.encode(batch["keypoints"], batch["labelled"])
         found, scores = self.codec.decode(heatmaps.nan_to_num())

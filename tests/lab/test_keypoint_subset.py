@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from posedy.cli.main import main as posedy
 from posedy.data.coco import read_coco
@@ -11,6 +12,12 @@ from posedy.models.pretrained import load_checkpoint
 from tools.lab.keypoint_subset import keypoint_subset, main
 
 KEYPOINTS = ["nose", "left_wrist", "right_wrist", "left_ankle", "right_ankle"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> None:
+    """accelerate keeps one precision for the life of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_network_learns_five_keypoints_from_a_configuration_alone(drawn: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posedy.models.pose_net import PoseNet
-from posedy.prediction import normalise_crops
+from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.skeleton import COCO17
 from tools.lab.movenet.network import MoveNet, _unflip, decode, load_movenet
 from tools.lab.movenet.start import calibrate_norms, start_network
@@ -88,7 +87,7 @@ def crops() -> Tensor:
 
 @pytest.fixture(scope="module")
 def started(movenet: MoveNet, crops: Tensor) -> PoseNet:
-    return start_network(movenet, "linear", normalise_crops(crops))
+    return start_network(movenet, "linear", normalize_crops(crops))
 
 
 @torch.no_grad()
@@ -98,10 +97,10 @@ def test_a_start_has_the_heatmaps_of_movenet_inside_the_image(
     """The stem's last row and column differ, where zeros mean another gray, and all heatmaps see a little of them."""
     images = crops.permute(0, 3, 1, 2).float() * (2 / 255) - 1
     own = movenet.pose_net.backbone.stem(images)
-    ours = started.backbone.stem(normalise_crops(crops))
+    ours = started.backbone.stem(normalize_crops(crops))
     torch.testing.assert_close(ours[..., :-1, :-1], own[..., :-1, :-1], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(ours[..., -1], own[..., -1], rtol=1e-3, atol=1e-3)
-    expected, found = movenet.pose_net(images), started(normalise_crops(crops))
+    expected, found = movenet.pose_net(images), started(normalize_crops(crops))
     assert float((found - expected).abs().mean() / expected.abs().mean()) < 0.05
     hook = started.backbone.stem.register_forward_hook(lambda module, inputs, output: own)
     try:
@@ -113,7 +112,7 @@ def test_a_start_has_the_heatmaps_of_movenet_inside_the_image(
 
 @torch.no_grad()
 def test_calibrated_norms_compute_the_same_in_training(movenet: MoveNet, started: PoseNet, crops: Tensor) -> None:
-    images = normalise_crops(crops)
+    images = normalize_crops(crops)
     before = started(images)
     training = started.train()(images)
     started.eval()

@@ -7,10 +7,9 @@ import torch
 
 from posedy.codecs import UnbiasedCodec
 from posedy.config import Config, TrainConfig
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.models.pretrained import save_weights
 from posedy.models.registry import create_model
-from posedy.prediction import normalise_crops
 from posedy.skeleton import COCO17, Skeleton
 from posedy.training.distillation import Teacher, load_teacher
 from posedy.training.distributed import Processes
@@ -39,7 +38,7 @@ def test_targets_get_the_teachers_share(weight: float) -> None:
     targets = torch.rand(4, 17, 16, 8)
     mixed = Teacher(net, weight, Processes(TrainConfig())).mix(crops(), targets)
     with torch.no_grad():
-        expected = (1 - weight) * targets + weight * net.eval()(normalise_crops(crops()))
+        expected = (1 - weight) * targets + weight * net.eval()(normalize_crops(crops()))
     torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -37,9 +37,9 @@ from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import photo_paths, read_photo
 from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.blocks import InvertedResidual
+from posedy.models.pose_net import normalize_crops
 from posedy.models.registry import create_model
 from posedy.models.transfer import start_from, to_torchvision
-from posedy.prediction import normalise_crops
 from tools.lab.entry import run_and_exit
 
 _POSITIONS = 50_000  # of a map that take part in a fit
@@ -229,7 +229,7 @@ def read_crops(photos: list[Path], input_size: tuple[int, int]) -> torch.Tensor:
         box = [0, 0, image.shape[1], image.shape[0]]
         matrix = image_to_crop_matrix(*padded_region(box, width / height, _MIDDLE), input_size)
         crops.append(warp_crop(image, matrix, input_size))
-    return normalise_crops(torch.from_numpy(np.stack(crops)))
+    return normalize_crops(torch.from_numpy(np.stack(crops)))
 
 
 def main(argv: list[str] | None = None) -> None:

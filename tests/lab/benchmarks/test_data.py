@@ -9,7 +9,7 @@ from posedy.codecs import MSRACodec
 from posedy.config import AugmentConfig, load_config
 from posedy.data.coco import CocoPersons
 from posedy.data.datasets import Draw, TrainingCrops
-from posedy.prediction import normalise_crops
+from posedy.models.pose_net import normalize_crops
 from tools.lab.benchmarks.data import benchmark_data, choose_persons, format_data_benchmark
 from tools.lab.benchmarks.usual_way import UsualCrops
 
@@ -27,7 +27,7 @@ def test_the_usual_way_makes_the_same_samples(persons: CocoPersons, flip: int) -
     usual = UsualCrops(persons, codec, augment, 1.25, 0)
     for index in range(len(persons)):
         one, other = ours[Draw(0, index)], usual[Draw(0, index)]
-        crop = normalise_crops(torch.from_numpy(one["crop"])[None])[0]
+        crop = normalize_crops(torch.from_numpy(one["crop"])[None])[0]
         keypoints, labelled = torch.from_numpy(one["keypoints"])[None], torch.from_numpy(one["labelled"])[None]
         targets, weights = codec.encode(keypoints, labelled)
         if flip == 0:

@@ -30,9 +30,8 @@ from posedy.export.fuse import fuse
 from posedy.files import check_can_write, write_json_atomically
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
 from posedy.images import read_photo
-from posedy.models.pose_net import HeatmapOutput
+from posedy.models.pose_net import HeatmapOutput, normalize_crops
 from posedy.models.pretrained import save_weights
-from posedy.prediction import normalise_crops
 from tools.lab.entry import run_and_exit
 from tools.lab.movenet.network import INPUT_SIZES, MoveNet, load_movenet
 from tools.lab.movenet.start import start_network
@@ -84,7 +83,7 @@ def run_start(arguments: argparse.Namespace) -> None:
     persons = read_coco(arguments.annotations, arguments.images)
     crops = BoxCrops(persons, persons.image_index, persons.boxes, (192, 256), _PADDING)
     chosen = _evenly(len(crops), _CALIBRATION_CROPS)
-    images = normalise_crops(torch.from_numpy(np.stack([crops[index]["crop"] for index in chosen])))
+    images = normalize_crops(torch.from_numpy(np.stack([crops[index]["crop"] for index in chosen])))
     net = start_network(load_movenet(arguments.model), arguments.output, images)
     save_weights(net, arguments.out)
     print(f"wrote {arguments.out}: {net.name}, output {arguments.output}, norms calibrated on {len(chosen)} crops")

@@ -14,8 +14,7 @@ Three things differ, and are made good for:
 import torch
 from torch import Tensor, nn
 
-from posedy.models.pose_net import HeatmapOutput, PoseNet
-from posedy.prediction import IMAGENET_MEAN, IMAGENET_STD
+from posedy.models.pose_net import IMAGENET_MEAN, IMAGENET_STD, HeatmapOutput, PoseNet
 from posedy.skeleton import COCO17
 from tools.lab.movenet.network import MoveNet, new_pose_net
 
