@@ -21,7 +21,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from posedy.cli.main import main
-from posedy.evaluation.results import write_results
+from posedy.data.coco_results import write_results
 from posedy.inference.video_io import VideoRecording
 from posedy.skeleton import COCO17
 from tools.lab.baselines import truth_results

@@ -25,9 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: if a file is missing, damaged or does not fit the others.
     """
+    from posedy.data.coco_results import read_results
     from posedy.evaluation.bootstrap import bootstrap_difference
     from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints, format_number, metrics_to_json
-    from posedy.evaluation.results import read_results
 
     truth = read_ground_truth(arguments)
     first, second = (read_results(path, truth.num_keypoints) for path in arguments.results)

@@ -50,14 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
+    from posedy.data.detections import boxes_to_annotations, boxes_to_results
     from posedy.files import check_can_write, write_json_atomically
     from posedy.images import photo_paths
     from posedy.inference.detect import (
         detect_photos,
         photos_by_themselves,
         photos_of_annotations,
-        to_annotations,
-        to_results,
     )
     from posedy.inference.detectors import TorchvisionDetector
 
@@ -76,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     failed = len(photos) - len(detected)
     if not detected:
         raise ValueError(f"none of the {failed} photos could be looked at, and nothing was written: see above why")
-    content = to_results(detected, category) if arguments.annotations is not None else to_annotations(detected)
+    content = (
+        boxes_to_results(detected, category) if arguments.annotations is not None else boxes_to_annotations(detected)
+    )
     write_json_atomically(arguments.out, content)
     with_boxes = sum(len(photo.boxes) > 0 for photo in detected)
     print(f"{sum(len(photo.boxes) for photo in detected)} boxes on {with_boxes} of {len(detected)} photos")

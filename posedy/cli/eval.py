@@ -35,10 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: if a file is missing, damaged or does not fit the others.
     """
+    from posedy.data.coco_results import read_results
     from posedy.evaluation.analysis import details_to_json, format_details, measure_details
     from posedy.evaluation.bootstrap import bootstrap_intervals
     from posedy.evaluation.coco_eval import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
-    from posedy.evaluation.results import read_results
 
     if arguments.details and arguments.images != "all":
         arguments.parser.error("--details are of all images: leave out --images detected")

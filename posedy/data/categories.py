@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posedy.config import SkeletonConfig
-from posedy.data.coco_file import CocoFile, Record, invalid_ids, objects, value_of
+from posedy.data.coco_file import CocoFile, Record, objects, value_of
 from posedy.data.findings import FindingLog, short
+from posedy.data.tables import invalid_ids
 from posedy.skeleton import Skeleton
 
-_PERSON = 1
+PERSON = 1
 """COCO's category id of persons."""
 
 
@@ -54,7 +55,7 @@ def read_person_category(file: CocoFile, log: FindingLog) -> Any:
             f"categories {name_categories(categories)}",
             "Keep the one category whose boxes are those of persons.",
         )
-    return _PERSON
+    return PERSON
 
 
 def has_keypoints(category: Record) -> bool:

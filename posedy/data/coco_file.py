@@ -7,20 +7,18 @@ what is missing or of the wrong form; the caller decides whether that is reporte
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.findings import FindingLog, short
-from posedy.data.tables import BoolArray, load_json, number_column, number_rows, plausible
+from posedy.data.tables import BoolArray, invalid_ids, load_json, number_column, number_rows, plausible
 
 AnnotationSource = str | Path | Mapping[str, Any]
 Record = Mapping[str, Any]
-Part = Literal["images", "annotations", "categories"]
-PARTS: tuple[Part, ...] = ("images", "annotations", "categories")
+PARTS = ("images", "annotations", "categories")
 _LARGEST_SIDE = 2**31 - 1
 
 
@@ -41,7 +39,7 @@ class CocoFile:
     categories: Sequence[Any]
 
     @classmethod
-    def read(cls, annotations: AnnotationSource, required: Collection[Part] = PARTS) -> "CocoFile":
+    def read(cls, annotations: AnnotationSource, required: Collection[str] = PARTS) -> "CocoFile":
         """Reads a file, or takes its content.
 
         Args:
@@ -57,7 +55,7 @@ class CocoFile:
         return cls.from_content(load_file(annotations), str(annotations), required)
 
     @classmethod
-    def from_content(cls, content: Any, source: str, required: Collection[Part] = PARTS) -> "CocoFile":
+    def from_content(cls, content: Any, source: str, required: Collection[str] = PARTS) -> "CocoFile":
         """Takes the JSON content of a file.
 
         Raises:
@@ -362,21 +360,9 @@ def objects(values: Sequence[Any], part: str, log: FindingLog) -> list[Record]:
     return [value for value in values if isinstance(value, Mapping)]
 
 
-def invalid_ids(values: Sequence[Any], expects_text: bool = False) -> BoolArray:
-    """Which values (N,) are not ids: integers of 64 bits, or text where that is expected."""
-    if expects_text:
-        return np.array([not isinstance(value, str) for value in values], dtype=bool)
-    return np.array([not _is_integer(value) for value in values], dtype=bool)
-
-
 def value_of(record: Record, key: str) -> str:
     """A value of a record as errors show it."""
     return f"{key} {short(record[key])}" if key in record else f"no {key}"
-
-
-def _is_integer(value: Any) -> bool:
-    is_integer = type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
-    return is_integer and -(2**63) <= value < 2**63
 
 
 def _file_name(record: Record) -> str:

@@ -9,8 +9,9 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +42,11 @@ def _without_segmentation(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def integer_column(values: Sequence[Any]) -> tuple[NDArray[np.int64], BoolArray]:
-    """JSON values as int64 (N,), and which of them are not integers (0 in the array); booleans are not."""
-    return _column(values, "q", np.dtype(np.int64))
+def invalid_ids(values: Sequence[Any], expects_text: bool = False) -> BoolArray:
+    """Which values (N,) are not ids: integers of 64 bits, or text where that is expected."""
+    if expects_text:
+        return np.array([not isinstance(value, str) for value in values], dtype=bool)
+    return np.array([not _is_integer(value) for value in values], dtype=bool)
 
 
 def number_column(values: Sequence[Any]) -> tuple[NDArray[np.float64], BoolArray]:
@@ -51,8 +54,16 @@ def number_column(values: Sequence[Any]) -> tuple[NDArray[np.float64], BoolArray
 
     NaN itself is a number, a boolean is not.
     """
-    column, bad = _column(values, "d", np.dtype(np.float64))
-    column[bad] = np.nan
+    packed = None if bool in set(map(type, values)) else _packed(values)
+    if packed is not None:
+        return np.array(packed, dtype=np.float64), np.zeros(len(values), dtype=bool)
+    column, bad = np.full(len(values), np.nan), np.zeros(len(values), dtype=bool)
+    for index, value in enumerate(values):
+        single = None if isinstance(value, bool) else _packed((value,))
+        if single is None:
+            bad[index] = True
+        else:
+            column[index] = single[0]
     return column, bad
 
 
@@ -63,12 +74,12 @@ def number_rows(values: Sequence[Any], length: int) -> tuple[NDArray[np.float64]
     """
     bad = np.array([not isinstance(value, _LISTS) or len(value) != length for value in values], dtype=bool)
     if not bad.any():
-        flat = _packed("d", chain.from_iterable(values))
+        flat = _packed(chain.from_iterable(values))
         if flat is not None:
             return np.array(flat, dtype=np.float64).reshape(len(values), length), bad
     rows = np.full((len(values), length), np.nan)
     for index in np.flatnonzero(~bad).tolist():
-        row = _packed("d", values[index])
+        row = _packed(values[index])
         if row is None:
             bad[index] = True
         else:
@@ -87,16 +98,6 @@ def repeated(values: NDArray[np.int64]) -> NDArray[np.int64]:
     again = np.ones(len(values), dtype=bool)
     again[first] = False
     return np.flatnonzero(again)
-
-
-def index_in(values: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The index of each value (N,) in the array `of` (M,), -1 where it is not in it."""
-    if len(of) == 0:
-        return np.full(len(values), -1)
-    order = np.argsort(of, kind="stable")
-    place = np.minimum(np.searchsorted(of, values, sorter=order), len(of) - 1)
-    index = order[place]
-    return np.where(of[index] == values, index, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,23 +128,14 @@ class PackedNames:
         return self.buffer[self.offsets[index] : self.offsets[index + 1]].decode()
 
 
-def _column(values: Sequence[Any], code: Literal["q", "d"], dtype: np.dtype) -> tuple[NDArray, BoolArray]:
-    packed = None if bool in set(map(type, values)) else _packed(code, values)
-    if packed is not None:
-        return np.array(packed, dtype=dtype), np.zeros(len(values), dtype=bool)
-    column, bad = np.zeros(len(values), dtype=dtype), np.zeros(len(values), dtype=bool)
-    for index, value in enumerate(values):
-        single = None if isinstance(value, bool) else _packed(code, (value,))
-        if single is None:
-            bad[index] = True
-        else:
-            column[index] = single[0]
-    return column, bad
+def _is_integer(value: Any) -> bool:
+    is_integer = type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+    return is_integer and -(2**63) <= value < 2**63
 
 
-def _packed(code: Literal["q", "d"], values: Iterable[Any]) -> array | None:
-    """Values as a typed array, or None if one does not fit; numpy itself would take "1" and None for numbers."""
+def _packed(values: Iterable[Any]) -> array | None:
+    """Numbers as a typed array, or None if one does not fit; numpy itself would take "1" and None for numbers."""
     try:
-        return array(code, values)
+        return array("d", values)
     except (TypeError, OverflowError):
         return None

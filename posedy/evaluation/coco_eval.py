@@ -15,8 +15,8 @@ from pycocotools.cocoeval import COCOeval
 
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_file import AnnotationSource
+from posedy.data.coco_results import check_results
 from posedy.data.tables import number_rows
-from posedy.evaluation.results import check_results
 from posedy.skeleton import Skeleton
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")

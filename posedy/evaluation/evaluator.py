@@ -18,10 +18,10 @@ from tqdm import tqdm
 from posedy.codecs import Coding, HeatmapCodec, make_codec
 from posedy.config import Config, EvalConfig
 from posedy.data.coco import CocoPersons, GroundTruth
+from posedy.data.coco_results import to_coco_results
 from posedy.data.datasets import BoxCrops, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.results import to_coco_results
 from posedy.geometry import FloatArray, apply_affine, invert_affine
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import load_checkpoint

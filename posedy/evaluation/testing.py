@@ -10,13 +10,13 @@ import torch
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, GroundTruth, read_coco
 from posedy.data.coco_file import CocoFile
+from posedy.data.coco_results import write_results
 from posedy.data.detections import Detections, read_detections
 from posedy.data.image_check import ImageCheck
 from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
 from posedy.evaluation.evaluator import Outcome, TestedNetwork, evaluate_network, load_tested_network
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.matching import match_persons
-from posedy.evaluation.results import write_results
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.system import default_workers
 

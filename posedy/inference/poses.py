@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from posedy.data.coco_results import to_coco_results
 from posedy.drawing import DRAW_THRESHOLD, draw_poses
-from posedy.evaluation.results import to_coco_results
 from posedy.images import ChannelOrder, ImageLike, from_rgb, to_rgb
 from posedy.oks import rescore
 from posedy.skeleton import Skeleton

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posedy.data.findings import name_reasons
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import check_can_write, write_bytes_atomically, write_json_atomically
 from posedy.images import read_photo, rgb_to_bgr
@@ -159,8 +160,7 @@ def _box_source(
         return lambda photo, image: finds(image)
     assert boxes_file is not None
     known = boxes_from_file(boxes_file, annotations, box_threshold)
-    left_out = ", ".join(f"{count} {reason}" for reason, count in known.left_out.items())
-    report(f"{known.path}: boxes of {len(known.by_name)} photos; left out: {left_out or 'nothing'}")
+    report(f"{known.path}: boxes of {len(known.by_name)} photos; left out: {name_reasons(known.left_out)}")
     if not any(known.of(photo) for photo in photos):
         raise ValueError(
             f"{known.path} knows none of the {len(photos)} photos: its file names are like "

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 
 import posedy
 from posedy.cli.main import main
-from posedy.evaluation.results import write_results
+from posedy.data.coco_results import write_results
 from tools.lab.baselines import median_pose_results, truth_results
 from tools.lab.synthetic import draw_dataset
 

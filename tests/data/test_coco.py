@@ -45,6 +45,11 @@ def test_arrays_have_the_promised_types(coco_folder):
         assert getattr(persons, name).shape == shape, name
 
 
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        read_coco(tmp_path / "none.json")
+
+
 def test_photos_in_subfolders_and_of_any_name(coco_folder):
     persons = read_coco(coco_folder.annotations, coco_folder.images)
     expected = [coco_folder.images / image["file_name"] for image in coco_folder.content["images"]]

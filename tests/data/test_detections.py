@@ -44,12 +44,12 @@ def test_boxes_become_xyxy_in_the_order_of_the_file(persons, write):
     ("bad", "reason"),
     [
         (entry(category_id=2), "of another category"),
-        (entry(99), "on images outside the set"),
-        (entry(bbox=[1, 2, 0, 4]), "of no area"),
-        (entry(bbox=[1, 2, 4, -4]), "of no area"),
-        (entry(bbox=[1, math.nan, 4, 4]), "with NaN, infinity or beyond any photo"),
-        (entry(bbox=[1, 2, 4, 1e300]), "with NaN, infinity or beyond any photo"),
-        (entry(score=math.nan), "with NaN, infinity or beyond any photo"),
+        (entry(99), "on images outside the annotation file"),
+        (entry(bbox=[1, 2, 0, 4]), "without area"),
+        (entry(bbox=[1, 2, 4, -4]), "without area"),
+        (entry(bbox=[1, math.nan, 4, 4]), "with NaN, infinity or beyond any image"),
+        (entry(bbox=[1, 2, 4, 1e300]), "with NaN, infinity or beyond any image"),
+        (entry(score=math.nan), "with NaN, infinity or beyond any image"),
         (entry(score=0.29), "under the score threshold 0.3"),
         (entry(99, category_id=2, score=0), "of another category"),
     ],
@@ -59,7 +59,7 @@ def test_boxes_left_out_are_counted_once(persons, write, bad, reason):
     assert len(detections) == 1
     assert {key: count for key, count in detections.left_out.items() if count} == {reason: 2}
     assert f"left out: 2 {reason}" in detections.summary()
-    with pytest.raises(CocoFileError, match=f"none of its 2 boxes can be used: 2 {reason}"):
+    with pytest.raises(CocoFileError, match=f"none of 2 boxes can be used: 2 {reason}"):
         read_detections(write([bad, bad]), persons, score_threshold=0.3)
 
 
@@ -69,24 +69,55 @@ def test_boxes_without_a_category_are_persons(persons, write):
     assert len(read_detections(write([box]), persons)) == 1
 
 
+def test_a_list_without_any_score_has_scores_of_one(persons, write):
+    entries = [entry(), entry(10)]
+    for box in entries:
+        del box["score"]
+    assert read_detections(write(entries), persons).scores.tolist() == [1, 1]
+
+
+def test_boxes_of_crowds_are_left_out(persons, write):
+    assert read_detections(write([entry(iscrowd=1), entry(iscrowd=0)]), persons).left_out == {"of crowds": 1}
+
+
+def test_the_file_name_is_enough_without_an_image_id(persons, write):
+    entries = [entry(file_name=persons.file_names[index]) for index in (1, 0)]
+    for box in entries:
+        del box["image_id"]
+    assert read_detections(write(entries), persons).image_index.tolist() == [1, 0]
+    with pytest.raises(CocoFileError, match=r"entry 1: image_id 10 is a\.jpg, file_name is sub/b\.jpg"):
+        read_detections(write([entry(), entry(10, file_name="sub/b.jpg")]), persons)
+
+
+def test_boxes_that_count_in_other_pixels_are_rejected(persons, write):
+    assert len(read_detections(write([entry(width=64, height=48)]), persons)) == 1
+    with pytest.raises(CocoFileError, match="entry 1 counts in 48 x 64"):
+        read_detections(write([entry(), entry(width=48, height=64)]), persons)
+
+
+def test_text_names_no_category_and_booleans_are_no_ids(persons, write):
+    assert read_detections(write([entry(category_id="1"), entry()]), persons).left_out == {"of another category": 1}
+    with pytest.raises(CocoFileError, match="entry 0: image_id True"):
+        read_detections(write([entry(True)]), persons)
+
+
 @pytest.mark.parametrize("key", ["bbox", "score", "image_id"])
 def test_entries_without_a_part_are_named(persons, write, key):
     entries = [entry() for _ in range(9)]
     for index in range(2, 9):
         del entries[index][key]
-    with pytest.raises(
-        CocoFileError, match=rf"boxes\.json: 7 of 9 .* '{key}' \(entry 2: missing; .*entry 6: missing\)"
-    ):
+    with pytest.raises(CocoFileError, match=rf"'{key}' \(7\): entry 2: no {key}; .*entry 6: no {key}") as caught:
         read_detections(write(entries), persons)
-    with pytest.raises(CocoFileError, match=f"1 of 2 .*'{key}'.*entry 1: 'x'"):
+    assert "boxes.json" in str(caught.value)
+    with pytest.raises(CocoFileError, match=f"'{key}' \\(1\\): entry 1: {key} 'x'"):
         read_detections(write([entry(), entry(**{key: "x"})]), persons)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"boxes\.json is not JSON .*line 1"),
-        ({"annotations": []}, "holds a dict instead of a list of boxes"),
+        ("{", r"not JSON .*boxes\.json: .*line 1"),
+        ({"annotations": []}, "holds a dict instead of a list"),
         ("3", "holds a int"),
         ([entry(), 7], "entry 1 is 7"),
         ([], "the list is empty"),

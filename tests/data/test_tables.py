@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from posedy.data.tables import (
     PackedNames,
-    index_in,
-    integer_column,
+    invalid_ids,
     load_json,
     number_column,
     number_rows,
@@ -26,14 +25,12 @@ def is_number(value):
     return isinstance(value, float)
 
 
-@given(st.lists(SCALARS))
-def test_integer_column(values):
-    column, bad = integer_column(values)
-    assert column.dtype == np.int64
-    for value, cell, flag in zip(values, column, bad, strict=True):
-        fits = isinstance(value, int) and -(2**63) <= value < 2**63
-        assert flag == (not fits)
-        assert cell == (value if fits else 0)
+@given(st.lists(SCALARS | st.booleans()))
+def test_invalid_ids(values):
+    for value, flag in zip(values, invalid_ids(values), strict=True):
+        assert flag == (type(value) is not int or not -(2**63) <= value < 2**63)
+    for value, flag in zip(values, invalid_ids(values, expects_text=True), strict=True):
+        assert flag == (not isinstance(value, str))
 
 
 @given(st.lists(SCALARS))
@@ -60,12 +57,15 @@ def test_number_rows_of_numbers_only():
     assert rows.tolist() == [[1, 2.5], [3, math.inf]]
 
 
-@given(st.lists(st.integers(-5, 5)), st.lists(st.integers(-5, 5)))
-def test_index_in_and_repeated_agree_with_loops(values, of):
-    values, of = np.array(values, dtype=np.int64), np.array(of, dtype=np.int64)
-    expected = [list(of).index(value) if value in of else -1 for value in values]
-    assert index_in(values, of).tolist() == expected
-    assert repeated(of).tolist() == [i for i, value in enumerate(of) if value in of[:i]]
+@given(st.lists(st.integers(-5, 5)))
+def test_repeated_agrees_with_a_loop(values):
+    assert repeated(np.array(values, dtype=np.int64)).tolist() == [
+        index for index, value in enumerate(values) if value in values[:index]
+    ]
+
+
+def test_booleans_are_no_numbers():
+    assert number_column([1, True, 0])[1].tolist() == [False, True, False]
 
 
 def test_plausible():

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from posedy.data.coco_results import to_coco_results
 from posedy.evaluation.bootstrap import WeightedMetrics, bootstrap_difference, bootstrap_intervals
 from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints, match_results
-from posedy.evaluation.results import to_coco_results
 from posedy.skeleton import COCO17
 
 

@@ -8,8 +8,8 @@ import cv2
 import pytest
 
 from posedy.config import Config, load_config
+from posedy.data.coco_results import read_results
 from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints
-from posedy.evaluation.results import read_results
 from posedy.evaluation.testing import measure_checkpoint
 from posedy.models.pretrained import save_weights
 from posedy.models.registry import create_model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from posedy.data.coco_results import check_results
 from posedy.drawing import LEFT, RIGHT
-from posedy.evaluation.results import check_results
 from posedy.inference.poses import Poses
 from posedy.skeleton import COCO17
 

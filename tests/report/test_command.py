@@ -7,9 +7,9 @@ import pytest
 from posedy.cli.main import main
 from posedy.config import SkeletonConfig
 from posedy.data.coco import GroundTruth
+from posedy.data.coco_results import write_results
 from posedy.evaluation.bootstrap import bootstrap_intervals
 from posedy.evaluation.report.builder import write_report
-from posedy.evaluation.results import write_results
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_file import AnnotationSource
-from posedy.evaluation.results import to_coco_results
+from posedy.data.coco_results import to_coco_results
 from posedy.skeleton import Skeleton
 
 

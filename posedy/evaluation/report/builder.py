@@ -10,10 +10,10 @@ from typing import Any
 from posedy.config import SkeletonConfig
 from posedy.data.categories import with_overrides
 from posedy.data.coco import GroundTruth
+from posedy.data.coco_results import read_results
 from posedy.data.tables import load_json
 from posedy.evaluation.report.contents import gather
 from posedy.evaluation.report.page import render
-from posedy.evaluation.results import read_results
 from posedy.files import read_csv, write_bytes_atomically
 from posedy.skeleton import Skeleton
 

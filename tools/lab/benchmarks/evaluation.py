@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from posedy.data.coco import GroundTruth
+from posedy.data.coco_results import read_results, to_coco_results, write_results
 from posedy.evaluation.coco_eval import Backend, evaluate_keypoints
-from posedy.evaluation.results import read_results, to_coco_results, write_results
 from posedy.oks import oks_nms
 from posedy.skeleton import COCO17
 from posedy.system import peak_memory_mb

@@ -1,4 +1,4 @@
-"""COCO keypoint results: a list with one record per predicted person."""
+"""COCO keypoint results: a list with one record per predicted person, read, checked and written."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from posedy.data.tables import load_json
+from posedy.data.coco_file import Record, load_file, value_of
+from posedy.data.findings import FindingLog, short
+from posedy.data.tables import BoolArray, number_column, number_rows
 from posedy.files import write_json_atomically
 from posedy.geometry import xyxy_to_xywh
 
@@ -36,7 +38,7 @@ def to_coco_results(
         P records of Python numbers.
 
     Raises:
-        ValueError: if shapes do not fit together or a number is not finite.
+        ValueError: if shapes do not fit together or a number is not finite; the message names the pose.
     """
     keypoints, keypoint_scores, scores = (
         np.asarray(value, dtype=np.float64) for value in (keypoints, keypoint_scores, scores)
@@ -74,36 +76,27 @@ def check_results(results: Any, num_keypoints: int | None = None, source: str = 
         source: what the results are called in errors.
 
     Raises:
-        ValueError: naming the source and the index of the first bad entry.
+        CocoFileError: naming the source and the bad entries.
     """
-    if isinstance(results, Mapping) and "annotations" in results:
-        raise ValueError(
-            f"{source}: this is an annotation file (a dictionary with 'annotations'), not keypoint results, which are "
-            f"a list of entries with image_id, category_id, keypoints and score"
-        )
+    log = FindingLog()
     if not isinstance(results, list):
-        raise ValueError(f"{source}: keypoint results are a list of entries, got a {type(results).__name__}")
-    for index, entry in enumerate(results):
-        where = f"{source}, entry {index}"
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{where}: an entry is a dictionary, got {_shown(entry)}")
-        for key in ("image_id", "category_id", "keypoints", "score"):
-            if key not in entry:
-                raise ValueError(f"{where}: has no '{key}'; its keys are {sorted(map(str, entry))}")
-        for key in ("image_id", "category_id"):
-            if isinstance(entry[key], bool) or not isinstance(entry[key], Real | str):
-                raise ValueError(f"{where}: {key} must be an id, got {_shown(entry[key])}")
-        score = entry["score"]
-        if isinstance(score, bool) or not isinstance(score, Real) or not np.isfinite(float(score)):
-            raise ValueError(f"{where}: score must be a finite number, got {_shown(score)}")
-        length = _checked_keypoints(entry["keypoints"], where)
-        if num_keypoints is None:
-            num_keypoints = length // 3
-        if length != 3 * num_keypoints:
-            raise ValueError(
-                f"{where}: keypoints must be {3 * num_keypoints} numbers (x, y, score for each of {num_keypoints} "
-                f"keypoints), got {length}"
-            )
+        what = "an annotation file" if isinstance(results, Mapping) and "annotations" in results else "no list"
+        log.error(
+            "the value is not a list of keypoint results",
+            f"{source} is {what}: it holds a {type(results).__name__}",
+            "Keypoint results are a list of entries with image_id, category_id, keypoints and score.",
+        )
+        log.raise_errors(source)
+    records = as_records(results, log)
+    log.raise_errors(source)
+    for key in ("image_id", "category_id"):
+        values = [record.get(key) for record in records]
+        bad = np.array([isinstance(value, bool) or not isinstance(value, Real | str) for value in values], dtype=bool)
+        log_invalid_entries(log, records, key, bad, "Write an id, a number or text.")
+    scores, bad = number_column([record.get("score") for record in records])
+    log_invalid_entries(log, records, "score", bad | ~np.isfinite(scores), "Write a finite number.")
+    _check_result_keypoints(records, num_keypoints, log)
+    log.raise_errors(source)
 
 
 def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dict[str, Any]]:
@@ -115,13 +108,9 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not JSON or not a list of keypoint results; the message names the file and the entry.
+        CocoFileError: if it is not JSON or not a list of keypoint results; the message names the file and the entries.
     """
-    path = Path(path)
-    try:
-        results = load_json(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: is not a JSON file ({error})") from error
+    results: list[dict[str, Any]] = load_file(path)
     check_results(results, num_keypoints, source=str(path))
     return results
 
@@ -131,30 +120,55 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if an entry is not a keypoint result, or a number is NaN or infinite.
+        CocoFileError: if an entry is not a keypoint result, or a number is NaN or infinite.
     """
     results = list(results)
     check_results(results, source=str(path))
     write_json_atomically(path, results)
 
 
-def _checked_keypoints(keypoints: Any, where: str) -> int:
-    """The length of an entry's keypoints, which must be finite numbers, three for each keypoint."""
-    try:
-        values = np.asarray(keypoints)
-    except ValueError:  # a ragged list
-        values = np.asarray(None)
-    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf":
-        raise ValueError(f"{where}: keypoints must be a flat list of numbers x, y, score, got {_shown(keypoints)}")
-    if values.size % 3:
-        raise ValueError(f"{where}: keypoints must be three numbers (x, y, score) each, got {values.size} numbers")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        raise ValueError(f"{where}: keypoint {bad[0] // 3} is not finite, got {values[bad[0]]}")
-    return int(values.size)
+def _check_result_keypoints(records: Sequence[Record], num_keypoints: int | None, log: FindingLog) -> None:
+    """Logs entries whose keypoints are not a flat list of finite numbers, three for each of K keypoints."""
+    values = [record.get("keypoints") for record in records]
+    lengths = [len(value) if isinstance(value, list | tuple | np.ndarray) else 0 for value in values]
+    if num_keypoints is None:
+        num_keypoints = max(1, lengths[0] // 3) if lengths else 1
+    rows, bad = number_rows(values, 3 * num_keypoints)
+    advice = f"Write a flat list of {3 * num_keypoints} finite numbers: x, y, score for each keypoint."
+
+    def describe(index: int) -> str:
+        length = f" of length {lengths[index]}" if lengths[index] else ""
+        return f"entry {index}: {value_of(records[index], 'keypoints')}{length}"
+
+    log.add("error", "entry without valid 'keypoints'", np.flatnonzero(bad), describe, advice)
+    finite = np.isfinite(rows).reshape(len(records), num_keypoints, 3).all(axis=-1)
+    log.add(
+        "error",
+        "keypoint that is not finite",
+        np.argwhere(~finite & ~bad[:, None]),
+        lambda where: f"entry {where[0]}: keypoint {where[1]}",
+        advice,
+    )
 
 
-def _shown(value: Any) -> str:
-    """A value as errors show it: not longer than a line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def as_records(entries: Sequence[Any], log: FindingLog) -> Sequence[Record]:
+    """The entries of a list; those that are not objects are logged, and the caller raises them."""
+    log.add(
+        "error",
+        "entry that is not an object",
+        [index for index, entry in enumerate(entries) if not isinstance(entry, Mapping)],
+        lambda index: f"entry {index} is {short(entries[index])}",
+        "Each entry is a JSON object; remove or repair it.",
+    )
+    return entries
+
+
+def log_invalid_entries(log: FindingLog, records: Sequence[Record], key: str, bad: BoolArray, advice: str) -> None:
+    """Logs the entries (N,) of a list that have no valid value of a key."""
+    log.add(
+        "error",
+        f"entry without a valid '{key}'",
+        np.flatnonzero(bad),
+        lambda index: f"entry {index}: {value_of(records[index], key)}",
+        advice,
+    )
