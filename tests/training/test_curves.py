@@ -83,7 +83,9 @@ def test_a_changed_number_changes_its_panel_alone(
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", ["loss", "AP", "lr", "persons_per_second"])
+@pytest.mark.parametrize(
+    "name", ["loss", "AP", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lr", "persons_per_second"))]
+)
 def test_what_is_not_finite_is_left_out_like_what_is_empty(drawn_curves: Draw, name: str) -> None:
     broken, empty = rows(10), rows(10)
     for epoch, value in ((3, "nan"), (5, "inf"), (7, "-inf")):

@@ -44,7 +44,7 @@ def test_a_photo_without_people_counts_as_a_photo() -> None:
     assert counts.neighbour_fraction == counts.occluded_fraction == 0
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_drawn_people_are_as_hard_as_promised(seed: int) -> None:
     photos = (draw_photo(np.random.default_rng((seed, index)), False, False) for index in range(64))
     counts = sum((DrawnStatistics.of_photo(photo) for photo in photos), DrawnStatistics())
