@@ -176,3 +176,9 @@ _COCO_LIMBS = (
 _COCO_UPPER_BODY = tuple(range(11))
 
 COCO17 = Skeleton(_COCO_NAMES, _pairs_by_name(_COCO_NAMES), _COCO_LIMBS, _COCO_SIGMAS, _COCO_UPPER_BODY)
+
+
+def numbered_skeleton(num_keypoints: int) -> Skeleton:
+    """A skeleton for keypoints of unknown meaning: numbered names, no pairs and limbs, the mean of COCO's sigmas."""
+    names = tuple(f"keypoint_{index}" for index in range(num_keypoints))
+    return Skeleton(names, (), (), (float(np.mean(COCO17.sigmas)),) * num_keypoints)

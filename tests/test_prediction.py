@@ -1,96 +1,181 @@
+"""One interface for networks in PyTorch and exported graphs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
-from posedy.codecs import MSRACodec
-from posedy.models.pose_net import normalize_crops, predict_heatmaps
-from posedy.prediction import predict_keypoints
+from posedy.codecs import make_codec
+from posedy.export.graph_file import GraphInfo
+from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region
+from posedy.models.pose_net import PoseNet, predict_heatmaps
+from posedy.models.pretrained import network_record, save_weights
+from posedy.models.registry import create_model
+from posedy.prediction import GraphModel, Model, TorchModel, load_model, predict_keypoints
 from posedy.skeleton import COCO17
 
-CODEC = MSRACodec((64, 96))
-
-
-class Recorder:
-    """A network that keeps what it was given and answers with random heatmaps, the same for the same images."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        self.seen: list[Tensor] = []
-        self.dtype = dtype
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.seen.append(images)
-        assert not torch.is_grad_enabled() or not images.requires_grad
-        generator = torch.Generator().manual_seed(int(images.sum() * 1e3) % 2**31)
-        return torch.rand(len(images), 17, images.shape[2] // 4, images.shape[3] // 4, generator=generator).to(
-            self.dtype
-        )
+SIZE = (64, 96)
+CODEC = make_codec("paper", SIZE)
+BOXES = np.array([[10, 20, 60, 90], [5, 5, 100, 50]], dtype=np.float32)
+MATRICES = image_to_crop_matrix(*padded_region(BOXES, SIZE[0] / SIZE[1]), SIZE)
 
 
 def crops(count: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, size=(count, 96, 64, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, size=(count, SIZE[1], SIZE[0], 3), dtype=np.uint8)
 
 
-def test_normalises_as_torchvision_does():
-    images = crops(3)
-    expected = v2.Compose(
-        [
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-        ]
-    )(torch.from_numpy(images).permute(0, 3, 1, 2))
-    normalised = normalize_crops(torch.from_numpy(images))
-    assert normalised.dtype == torch.float32
-    assert normalised.is_contiguous()
-    torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-5)
+def make_net(**options: object) -> PoseNet:
+    torch.manual_seed(0)
+    net = create_model("dy_mobilenetv2_035-bneck", input_size=SIZE, **options).eval()
+    torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
+    return net
 
 
-def test_without_flip_the_network_is_called_once():
-    net = Recorder()
-    images = torch.from_numpy(crops())
-    heatmaps = predict_heatmaps(net, images, CODEC)
-    assert len(net.seen) == 1
-    torch.testing.assert_close(net.seen[0], normalize_crops(images), rtol=0, atol=0)
-    torch.testing.assert_close(heatmaps, Recorder()(normalize_crops(images)), rtol=0, atol=0)
+@pytest.fixture(scope="module")
+def net() -> PoseNet:
+    return make_net()
 
 
-def test_with_flip_the_mirrored_crops_are_averaged():
-    net = Recorder()
-    images = torch.from_numpy(crops())
-    heatmaps = predict_heatmaps(net, images, CODEC, COCO17.flip_permutation)
-    plain, mirrored = net.seen
-    torch.testing.assert_close(mirrored, torch.flip(plain, dims=[3]), rtol=0, atol=0)
-    expected = CODEC.merge_flipped(Recorder()(plain), Recorder()(mirrored), COCO17.flip_permutation)
-    torch.testing.assert_close(heatmaps, expected, rtol=0, atol=0)
+def make_info(net: PoseNet, decodes: bool, flip: bool = False) -> GraphInfo:
+    record = json.loads(json.dumps(network_record(net)))
+    return GraphInfo(record, "0", "free", "onnxruntime", decodes, flip, half=False, temperature=30.0)
 
 
-@pytest.mark.parametrize("flip_permutation", [None, COCO17.flip_permutation])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_keypoints_are_the_decoded_heatmaps(flip_permutation, dtype):
-    keypoints, scores = predict_keypoints(Recorder(dtype), crops(), CODEC, flip_permutation)
-    heatmaps = predict_heatmaps(Recorder(dtype), torch.from_numpy(crops()), CODEC, flip_permutation)
-    assert heatmaps.dtype == torch.float32
-    expected_keypoints, expected_scores = CODEC.decode(heatmaps)
-    np.testing.assert_array_equal(keypoints, expected_keypoints.numpy())
+def graph_of(net: PoseNet, decodes: bool = False, flip: bool = False) -> GraphModel:
+    """A graph whose runtime is PyTorch."""
+
+    @torch.inference_mode()
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        if not decodes:
+            return [net(torch.from_numpy(batch)).numpy()]
+        permutation = COCO17.flip_permutation if flip else None
+        heatmaps = predict_heatmaps(net, torch.from_numpy(batch), net.codec, permutation)
+        return [output.numpy() for output in net.codec.decode(heatmaps)]
+
+    return GraphModel(run, make_info(net, decodes, flip), torch.device("cpu"))
+
+
+KINDS: dict[str, Callable[[PoseNet], Model]] = {
+    "torch": TorchModel,
+    "graph": graph_of,
+    "decoding graph": lambda net: graph_of(net, decodes=True, flip=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_is_described_by_its_network(net: PoseNet, kind: str) -> None:
+    model = KINDS[kind](net)
+    assert (model.name, dict(model.options), model.skeleton) == (net.name, net.options, net.skeleton)
+    assert (model.num_keypoints, model.input_size, model.codec) == (17, SIZE, net.codec)
+    assert model.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_predicts_the_same_keypoints(net: PoseNet, kind: str) -> None:
+    heatmaps = predict_heatmaps(net, torch.from_numpy(crops()), CODEC, COCO17.flip_permutation)
+    in_crop, expected_scores = CODEC.decode(heatmaps.detach())
+    keypoints, scores = predict_keypoints(KINDS[kind](net), crops(), MATRICES, COCO17.flip_permutation)
     np.testing.assert_array_equal(scores, expected_scores.numpy())
-    assert keypoints.dtype == scores.dtype == np.float32
+    np.testing.assert_array_equal(keypoints, apply_affine(invert_affine(MATRICES), in_crop.numpy()))
     assert keypoints.shape == (2, 17, 2)
+    assert keypoints.dtype == np.float64
+    assert scores.dtype == np.float32
 
 
-def test_keeps_no_gradients():
-    weight = torch.ones(17, 3, requires_grad=True)
-
-    def net(images: Tensor) -> Tensor:
-        heatmaps = torch.einsum("kc,nchw->nkhw", weight, images[:, :, ::4, ::4])
-        assert not heatmaps.requires_grad
-        return heatmaps
-
-    keypoints, _ = predict_keypoints(net, crops(), CODEC)
-    assert np.isfinite(keypoints).all()
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_keep_no_gradients(net: PoseNet, kind: str) -> None:
+    outputs = KINDS[kind](net)(crops(), COCO17.flip_permutation)
+    assert not any(output.requires_grad for output in outputs.values())
 
 
-def test_no_crops_give_no_keypoints():
-    keypoints, scores = predict_keypoints(Recorder(), crops(0), CODEC, COCO17.flip_permutation)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_heatmaps_are_float32_whatever_the_network_computes_in(net: PoseNet, dtype: torch.dtype) -> None:
+    class Half(PoseNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).to(dtype)
+
+    half = Half(
+        net.backbone, net.head, name=net.name, skeleton=net.skeleton, input_size=SIZE, options=net.options
+    ).eval()
+    assert TorchModel(half)(crops())["heatmaps"].dtype == torch.float32
+
+
+def test_no_crops_give_no_keypoints(net: PoseNet) -> None:
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        return [np.zeros((len(batch), 17, 24, 16), np.float32)]
+
+    model = GraphModel(run, make_info(net, decodes=False), torch.device("cpu"))
+    keypoints, scores = predict_keypoints(model, crops(0), np.zeros((0, 2, 3)), COCO17.flip_permutation)
     assert keypoints.shape == (0, 17, 2)
     assert scores.shape == (0, 17)
+
+
+def test_a_decoding_graph_takes_its_own_flip_test_only(net: PoseNet) -> None:
+    for flip, wanted in ((True, "flip=True"), (False, "flip=False")):
+        model = graph_of(net, decodes=True, flip=flip)
+        model.check_flip(flip)
+        with pytest.raises(ValueError, match=wanted):
+            model.check_flip(not flip)
+        with pytest.raises(ValueError, match=wanted):
+            model(crops(), None if flip else COCO17.flip_permutation)
+
+
+@pytest.mark.parametrize("kind", ["torch", "graph"])
+def test_the_flip_test_needs_a_skeleton(kind: str) -> None:
+    model = KINDS[kind](make_net(num_keypoints=5))
+    assert model.skeleton is None
+    model.check_flip(False)
+    with pytest.raises(ValueError, match="skeleton"):
+        model.check_flip(True)
+    # one that is known from elsewhere, such as the annotation file's
+    assert model(crops(), [1, 0, 3, 2, 4])["heatmaps"].shape == (2, 5, 24, 16)
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+def test_nan_is_an_error(net: PoseNet, decodes: bool) -> None:
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        nan = np.float32("nan")
+        if decodes:
+            return [np.zeros((len(batch), 17, 2), np.float32), np.full((len(batch), 17), nan)]
+        return [np.full((len(batch), 17, 24, 16), nan)]
+
+    model = GraphModel(run, make_info(net, decodes), torch.device("cpu"))
+    with pytest.raises(ValueError, match="NaN"):
+        predict_keypoints(model, crops(), MATRICES)
+
+
+def test_networks_take_other_sizes_and_graphs_do_not(net: PoseNet) -> None:
+    model = TorchModel(net)
+    larger = model.with_input_size((96, 128))
+    assert (larger.input_size, model.input_size) == ((96, 128), SIZE)
+    assert larger(np.zeros((1, 128, 96, 3), np.uint8))["heatmaps"].shape == (1, 17, 32, 24)
+    graph = graph_of(net)
+    assert graph.with_input_size(SIZE) is graph
+    with pytest.raises(ValueError, match="96, 128"):
+        graph.with_input_size((96, 128))
+
+
+def test_loading_fuses_a_copy(net: PoseNet, tmp_path: Path) -> None:
+    save_weights(net, tmp_path / "net.safetensors")
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    expected = TorchModel(net)(crops())["heatmaps"]
+    for given in (net, tmp_path / "net.safetensors"):
+        exact = load_model(given, "cpu", fused=False)(crops())["heatmaps"]
+        torch.testing.assert_close(exact, expected, rtol=0, atol=0)
+        fused = load_model(given, "cpu")(crops())["heatmaps"]
+        assert not torch.equal(fused, expected)
+        torch.testing.assert_close(fused, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+def test_invalid_models_are_rejected(net: PoseNet) -> None:
+    with pytest.raises(TypeError, match="int"):
+        load_model(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="runtime='openvino'"):
+        load_model(net, runtime="openvino")
+    with pytest.raises(FileNotFoundError):
+        load_model("absent.onnx")

@@ -1,1 +1,1 @@
-"""Data sets: reading and checking COCO files, augmentation, crops, and drawn people."""
+"""Data sets: COCO files read, checked and written; augmentation, crops and their loaders."""

@@ -149,7 +149,7 @@ def read_images(
     """
     records = objects(file.images, "images", log)
     ids = [record.get("id") for record in records]
-    expects_text = allow_text_ids and any(isinstance(value, str) for value in ids)
+    expects_text = allow_text_ids and sum(isinstance(value, str) for value in ids) > len(ids) / 2
     bad = invalid_ids(ids, expects_text)
     log.add(
         "error",
@@ -339,10 +339,11 @@ def log_invalid_values(
                 return f"{table.describe(index)}: {value_of(records[index], key)}"
 
             log.add("error", kind, np.flatnonzero(culprits), describe, advice[key])
+    finite = plausible(table.keypoints[..., :2]).all(axis=-1) & np.isfinite(table.keypoints[..., 2])
     log.add(
         "error",
         "keypoint at NaN, infinity or beyond any photo",
-        np.argwhere(~plausible(table.keypoints).all(axis=-1) & (required & ~table.invalid["keypoints"])[:, None]),
+        np.argwhere(~finite & (required & ~table.invalid["keypoints"])[:, None]),
         table.describe_keypoint,
         "Write image pixels, and 0, 0, 0 for a keypoint that is not labelled.",
     )

@@ -24,7 +24,7 @@ from posedy.data.coco_file import (
     value_of,
 )
 from posedy.data.coco_results import as_records, log_invalid_entries
-from posedy.data.findings import FindingLog, count_reasons, name_reasons
+from posedy.data.findings import FindingLog, count_reasons, name_reasons, short
 from posedy.data.tables import invalid_ids, number_column, number_rows, plausible, repeated
 from posedy.geometry import xywh_to_xyxy, xyxy_to_xywh
 
@@ -283,7 +283,7 @@ def _find_images(records: Sequence[Record], images: ImageTable, log: FindingLog)
     index_of = images.index_of_name if any(isinstance(name, str) for name in names) else {}
     found = [index_of.get(normal_name(name), -1) if isinstance(name, str) else -1 for name in names]
     by_name = np.array(found, dtype=np.int64)
-    has_id = np.array(["image_id" in record for record in records], dtype=bool)
+    has_id = np.array([value is not None for value in ids], dtype=bool)
     has_name = np.array([isinstance(name, str) for name in names], dtype=bool)
     log_invalid_entries(log, records, "image_id", invalid & (has_id | ~has_name), _NAME_BOTH_WAYS)
     log.add(
@@ -353,16 +353,20 @@ def _named_images_of(file: CocoFile) -> tuple[ImageTable, Any]:
     log = FindingLog()
     images = read_images(file, log, needs=("file_name",), allow_text_ids=True)
     category_id = read_person_category(file, log)
-    for what, values in (("id", images.ids), ("file_name", [normal_name(name) for name in images.names if name])):
-        log.add(
-            "error",
-            f"two images have the same {what}",
-            repeated(np.array(values)),
-            lambda index, values=values: str(values[index]),  # type: ignore[misc]
-            "Boxes cannot tell such images apart.",
-        )
+    _log_repeated("id", images.ids, log)
+    _log_repeated("file_name", [normal_name(name) for name in images.names if name], log)
     log.raise_errors(file.source)
     return images, category_id
+
+
+def _log_repeated(key: str, values: Sequence[Any], log: FindingLog) -> None:
+    log.add(
+        "error",
+        f"two images have the same {key}",
+        repeated(np.array(values)),
+        lambda index: short(values[index]),
+        "Boxes cannot tell such images apart.",
+    )
 
 
 def _boxes_and_scores(image: ImageBoxes) -> list[tuple[list[float], float]]:

@@ -1,35 +1,30 @@
 """Testing a network on a COCO set: boxes -> poses -> results -> COCO's numbers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from posedy.codecs import Coding, HeatmapCodec, make_codec
+from posedy.codecs import Coding, make_codec
 from posedy.config import Config, EvalConfig
 from posedy.data.coco import CocoPersons, GroundTruth
 from posedy.data.coco_results import to_coco_results
 from posedy.data.datasets import BoxCrops, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.geometry import FloatArray, apply_affine, invert_affine
+from posedy.geometry import FloatArray
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import load_checkpoint
 from posedy.models.registry import is_dynamic
 from posedy.oks import oks_nms, rescore
-from posedy.prediction import predict_keypoints
-from posedy.skeleton import Skeleton
-from posedy.system import choose_device
+from posedy.prediction import GraphModel, Model, load_model, predict_keypoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,24 +47,20 @@ class BoxPoses:
 
 
 def predict_crops(
-    net: Callable[[Tensor], Tensor],
+    model: Model,
     crops: BoxCrops,
-    codec: HeatmapCodec,
     config: EvalConfig,
     *,
-    device: torch.device | str = "cpu",
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
     progress: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
-    """The poses that a network sees in crops, persons of several images batched together.
+    """Predicts the keypoints of crops; persons of several images are batched together.
 
     Args:
-        net: normalised crops (N, 3, H, W) -> heatmaps (N, K, h, w), in evaluation mode.
-        crops: what to look at.
-        codec: of the network's heatmaps.
+        model: predicts crops of the size of `crops`.
+        crops: of the boxes.
         config: flip and batch size.
-        device: of the network.
         workers: processes that load crops.
         part: (i, n) takes the i-th of n parts; together they are all crops, each once.
         progress: whether to show a bar.
@@ -93,9 +84,9 @@ def predict_crops(
     flip_permutation = skeleton.flip_permutation if config.flip else None
     with tqdm(total=len(indices), desc="test", unit="person", disable=None if progress else True) as bar:
         for batch in loader:
-            in_crop, peaks = predict_keypoints(net, batch["crop"].numpy(), codec, flip_permutation, device)
             image_to_crop = np.stack([crops.image_to_crop(int(index)) for index in batch["index"]])
-            keypoints.append(apply_affine(invert_affine(image_to_crop), in_crop))
+            in_image, peaks = predict_keypoints(model, batch["crop"].numpy(), image_to_crop, flip_permutation)
+            keypoints.append(in_image)
             scores.append(peaks)
             bar.update(len(peaks))
     return indices, np.concatenate(keypoints), np.concatenate(scores)
@@ -179,28 +170,24 @@ class Outcome:
     poses: BoxPoses
 
 
-def evaluate_network(
-    net: Callable[[Tensor], Tensor],
+def evaluate_model(
+    model: Model,
     persons: CocoPersons,
     boxes: Detections | None,
-    codec: HeatmapCodec,
     config: EvalConfig,
     *,
-    device: torch.device | str = "cpu",
     workers: int = 0,
     truth: GroundTruth | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = False,
 ) -> Outcome:
-    """Measures a network on a COCO set.
+    """Evaluates a model on a COCO set.
 
     Args:
-        net: normalised crops (N, 3, H, W) -> heatmaps (N, K, h, w), in evaluation mode.
+        model: the model; its codec has the size of the crops.
         persons: the set.
         boxes: of a detector; None is the ground truth's boxes with score 1.
-        codec: of the network's heatmaps.
         config: the protocol.
-        device: of the network.
         workers: processes that load crops.
         truth: the annotation file for COCOeval, if it has been read already.
         accelerator: of several processes, each of which tests its part; every process gets the whole outcome.
@@ -210,9 +197,10 @@ def evaluate_network(
         image_index, box_array, scores = persons.image_index, persons.boxes, np.ones(len(persons), dtype=np.float32)
     else:
         image_index, box_array, scores = boxes.image_index, boxes.boxes, boxes.scores
+    codec = model.codec
     crops = BoxCrops(persons, image_index, box_array, codec.input_size, config.padding)
     part = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
-    found = predict_crops(net, crops, codec, config, device=device, workers=workers, part=part, progress=progress)
+    found = predict_crops(model, crops, config, workers=workers, part=part, progress=progress)
     found_by_all = gather_object([found]) if part[1] > 1 else [found]
     indices, keypoints, keypoint_scores = (np.concatenate(values) for values in zip(*found_by_all, strict=True))
     order = np.argsort(indices)
@@ -241,37 +229,6 @@ def evaluate_network(
     return Outcome(metrics, protocol, results, poses)
 
 
-class TestedNetwork(Protocol):
-    """A network, or what computes the same: normalised crops (N, C, H, W) -> heatmaps (N, K, h, w)."""
-
-    @property
-    def name(self) -> str:
-        """Its name in `list_models`."""
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """What it was made with."""
-
-    @property
-    def num_keypoints(self) -> int:
-        """The number K of keypoints."""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the crops that it was trained on."""
-
-    @property
-    def skeleton(self) -> Skeleton | None:
-        """The meaning of the keypoints, if it is known."""
-
-    @property
-    def codec(self) -> HeatmapCodec:
-        """The codec of its heatmaps."""
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        """Heatmaps."""
-
-
 def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
     """Loads a checkpoint of the configured network, in evaluation mode, on the CPU.
 
@@ -283,31 +240,25 @@ def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
     return net
 
 
-def load_tested_network(config: Config, checkpoint: Path, device: str) -> tuple[TestedNetwork, torch.device]:
-    """The configured network, or an exported graph of it, and the device on which it computes.
+def load_tested_model(config: Config, checkpoint: Path, device: str) -> Model:
+    """Loads the configured network, or an exported graph of it, as training measures it: not fused.
 
     Raises:
-        OSError, ValueError: if the file is missing, is neither, holds another network, or the device is absent.
+        OSError, ValueError: if the file is missing, is neither, contains another network, or the device is absent.
     """
-    if checkpoint.suffix != ".onnx":
-        chosen = choose_device(device)
-        return load_configured_network(config, checkpoint).to(chosen), chosen
-    from posedy.export.graph_file import HeatmapGraph, load_graph
-
-    runner, info, chosen = load_graph(checkpoint, device)
-    if info.decodes:
+    model = load_model(checkpoint, device, fused=False)
+    if isinstance(model, GraphModel) and model.info.decodes:
         raise ValueError(f"{checkpoint} gives keypoints, heatmaps are wanted: export it without --decode")
-    graph = HeatmapGraph(runner, info)
-    _check_configured(config, graph, checkpoint)
-    if graph.input_size != config.model.input_size:
+    _check_configured(config, model, checkpoint)
+    if isinstance(model, GraphModel) and model.input_size != config.model.input_size:
         raise ValueError(
-            f"{checkpoint} takes crops of {graph.input_size} and no others, the configuration's are "
-            f"{config.model.input_size}: test it with model.input_size={list(graph.input_size)}"
+            f"{checkpoint} takes crops of {model.input_size} and no others, the configuration's are "
+            f"{config.model.input_size}: test it with model.input_size={list(model.input_size)}"
         )
-    return graph, chosen
+    return model
 
 
-def _check_configured(config: Config, net: TestedNetwork, checkpoint: Path) -> None:
+def _check_configured(config: Config, net: PoseNet | Model, checkpoint: Path) -> None:
     """Makes sure that a network is the configured one.
 
     Raises:

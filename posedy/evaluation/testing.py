@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, GroundTruth, read_coco
@@ -14,10 +13,11 @@ from posedy.data.coco_results import write_results
 from posedy.data.detections import Detections, read_detections
 from posedy.data.image_check import ImageCheck
 from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
-from posedy.evaluation.evaluator import Outcome, TestedNetwork, evaluate_network, load_tested_network
+from posedy.evaluation.evaluator import Outcome, evaluate_model, load_tested_model
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.matching import match_persons
 from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.prediction import Model
 from posedy.system import default_workers
 
 
@@ -39,13 +39,13 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
         OSError, ValueError: if a file is missing or does not fit the others.
     """
     out.mkdir(parents=True, exist_ok=True)
-    net, chosen = load_tested_network(config, checkpoint, device)
-    persons, boxes, truth = read_val_set(config, net, checkpoint)
-    outcome = run_test(net, persons, boxes, config, chosen, truth)
+    model = load_tested_model(config, checkpoint, device)
+    persons, boxes, truth = read_val_set(config, model, checkpoint)
+    outcome = run_test(model, persons, boxes, config, truth)
     print(format_metrics(outcome.metrics, str(outcome.protocol)))
     numbers = metrics_to_json(outcome.metrics) | {
         "protocol": dataclasses.asdict(outcome.protocol),
-        "model": net.name,
+        "model": model.name,
         "checkpoint": str(checkpoint),
         "data": {
             "annotations": str(persons.annotations),
@@ -64,15 +64,13 @@ def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     return numbers
 
 
-def read_val_set(
-    config: Config, net: TestedNetwork, checkpoint: Path
-) -> tuple[CocoPersons, Detections | None, GroundTruth]:
+def read_val_set(config: Config, model: Model, checkpoint: Path) -> tuple[CocoPersons, Detections | None, GroundTruth]:
     """Reads the configured val set and boxes (None for the ground truth's), says what they are, checks that they fit.
 
     Args:
         config: names the set, the boxes and the size of crops.
-        net: must know the set's keypoints.
-        checkpoint: the network's file, for errors.
+        model: must know the set's keypoints.
+        checkpoint: the model's file, for errors.
 
     Returns:
         The persons, the boxes, and the ground truth for COCOeval, of one reading of the annotation file.
@@ -85,19 +83,19 @@ def read_val_set(
     file = CocoFile.read(val.annotations)
     persons = read_coco(file, val.images, config.data.skeleton, image_check)
     print(persons.summary())
-    if net.num_keypoints != persons.skeleton.num_keypoints:
+    if model.num_keypoints != persons.skeleton.num_keypoints:
         raise ValueError(
-            f"{checkpoint} predicts {net.num_keypoints} keypoints, {val.annotations} has "
+            f"{checkpoint} predicts {model.num_keypoints} keypoints, {val.annotations} has "
             f"{persons.skeleton.num_keypoints}"
         )
-    if net.skeleton is not None and net.skeleton.keypoints != persons.skeleton.keypoints:
+    if model.skeleton is not None and model.skeleton.keypoints != persons.skeleton.keypoints:
         raise ValueError(
-            f"{checkpoint} knows the keypoints {list(net.skeleton.keypoints)}, {val.annotations} has "
+            f"{checkpoint} knows the keypoints {list(model.skeleton.keypoints)}, {val.annotations} has "
             f"{list(persons.skeleton.keypoints)}"
         )
-    if net.input_size != config.model.input_size:
+    if model.input_size != config.model.input_size:
         print(
-            f"the network was trained on crops of {net.input_size}, the configuration's are {config.model.input_size}"
+            f"the network was trained on crops of {model.input_size}, the configuration's are {config.model.input_size}"
         )
     truth = GroundTruth.from_coco(file, config.data.skeleton)
     if config.data.boxes is None:
@@ -108,30 +106,29 @@ def read_val_set(
 
 
 def run_test(
-    net: TestedNetwork,
+    model: Model,
     persons: CocoPersons,
     boxes: Detections | None,
     config: Config,
-    device: torch.device,
     truth: GroundTruth | None = None,
 ) -> Outcome:
-    """Measures a network as a configuration says, under a progress bar.
+    """Evaluates a model as a configuration says, with a progress bar.
 
     Args:
-        net: on the device.
+        model: the model, for crops of any size that it takes.
         persons: what `read_val_set` read.
         boxes: the same; None is the ground truth's.
         config: the size of crops and the protocol.
-        device: of the network.
         truth: the annotation file for COCOeval, if it has been read already.
+
+    Raises:
+        ValueError: if the model does not take crops of the configured size.
     """
-    return evaluate_network(
-        net,
+    return evaluate_model(
+        model.with_input_size(config.model.input_size),
         persons,
         boxes,
-        dataclasses.replace(net.codec, input_size=config.model.input_size),
         config.eval,
-        device=device,
         workers=config.train.workers if config.train.workers is not None else default_workers(),
         truth=truth,
         progress=True,

@@ -4,9 +4,9 @@ import functools
 import importlib.util
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,12 +19,11 @@ RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 Array = NDArray[Any]
 
+GraphRunner = Callable[[Array], list[Array]]
+"""Runs a graph: takes a batch and returns the arrays of its outputs, whose first axis is the batch.
 
-class GraphRunner(Protocol):
-    """Runs a graph: a batch in, the arrays of its outputs out. Several threads may share one."""
-
-    def __call__(self, batch: Array) -> list[Array]:
-        """The outputs of a batch; the first axis of all is the batch."""
+Several threads may share one.
+"""
 
 
 def make_runner(

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
+from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
 from posedy.inference.detectors import CleanedDetector, Detector, as_detector
 from posedy.inference.poses import Poses
-from posedy.inference.predictors import make_predictor
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import DEFAULT
+from posedy.prediction import load_model, predict_keypoints
+from posedy.skeleton import numbered_skeleton
 
 if TYPE_CHECKING:
     from posedy.export.runtimes import Runtime
@@ -63,10 +64,12 @@ class PoseEstimator:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self._detector = CleanedDetector(as_detector(detector)) if detector is not None else None
-        self._predict = make_predictor(model, str(device), flip, runtime)
+        self._model = load_model(model, str(device), runtime)
+        self._model.check_flip(flip)
         self._batch_size = batch_size
-        self.device = self._predict.device
-        self.skeleton = self._predict.skeleton
+        self.device = self._model.device
+        self.skeleton = self._model.skeleton or numbered_skeleton(self._model.num_keypoints)
+        self._flip_permutation = self.skeleton.flip_permutation if flip else None
 
     def __call__(
         self,
@@ -122,14 +125,14 @@ class PoseEstimator:
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Keypoints (P, K, 2) in image pixels and scores (P, K) of an RGB image."""
-        input_size = width, height = self._predict.input_size
-        keypoints = np.zeros((len(boxes), self.skeleton.num_keypoints, 2), dtype=np.float32)
+        input_size = width, height = self._model.input_size
+        keypoints = np.zeros((len(boxes), self._model.num_keypoints, 2), dtype=np.float32)
         scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
         image_to_crop = image_to_crop_matrix(*padded_region(boxes, width / height), input_size)
-        crop_to_image = invert_affine(image_to_crop)
         for start in range(0, len(boxes), self._batch_size):
             batch = slice(start, start + self._batch_size)
             crops = np.stack([warp_crop(image, matrix, input_size) for matrix in image_to_crop[batch]])
-            in_crop, scores[batch] = self._predict(crops)
-            keypoints[batch] = apply_affine(crop_to_image[batch], in_crop)
+            keypoints[batch], scores[batch] = predict_keypoints(
+                self._model, crops, image_to_crop[batch], self._flip_permutation
+            )
         return keypoints, scores

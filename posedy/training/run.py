@@ -12,6 +12,7 @@ from posedy.data.datasets import BoxCrops
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import predict_crops
 from posedy.files import write_json_atomically
+from posedy.prediction import TorchModel
 from posedy.system import peak_memory_mb
 from posedy.training.loggers import clock
 from posedy.training.optim import learning_rate
@@ -136,7 +137,7 @@ def rehearse(trainer: Trainer) -> Rehearsal:
     crops = BoxCrops(val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.eval.padding)
     began = time.perf_counter()
     with trainer.training_step.without_autocast():
-        predict_crops(net.eval(), crops, trainer.codec, config.eval, device=trainer.processes.device)
+        predict_crops(TorchModel(net.eval(), trainer.processes.device), crops, config.eval)
     evaluation_seconds = time.perf_counter() - began
     epochs = config.train.epochs - state.epoch
     if config.train.minutes is not None:

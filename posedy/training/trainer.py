@@ -13,11 +13,12 @@ from posedy.config import Config
 from posedy.data.datasets import Draw
 from posedy.data.loaders import Batch, CropLoader
 from posedy.evaluation.coco_eval import format_metrics
-from posedy.evaluation.evaluator import evaluate_network
+from posedy.evaluation.evaluator import evaluate_model
 from posedy.files import write_bytes_atomically
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.models.pretrained import network_state
+from posedy.prediction import TorchModel
 from posedy.system import default_workers, peak_memory_mb
 from posedy.training.checkpoint import BEST, LAST, RunState, read_run, save_checkpoint
 from posedy.training.cuda_graph import GraphedStep
@@ -272,13 +273,11 @@ class Trainer:
         net.eval()
         self.processes.share_buffers(net)
         with self.training_step.without_autocast():  # the metrics are those of float32, as in a test
-            outcome = evaluate_network(
-                net,
+            outcome = evaluate_model(
+                TorchModel(net, self.processes.device),
                 self.data.val,
                 None,
-                self.codec,
                 self.config.eval,
-                device=self.processes.device,
                 workers=self.workers,
                 truth=self.data.truth,
                 accelerator=self.processes.accelerator,

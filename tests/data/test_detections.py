@@ -82,8 +82,8 @@ def test_boxes_of_crowds_are_left_out(persons, write):
 
 def test_the_file_name_is_enough_without_an_image_id(persons, write):
     entries = [entry(file_name=persons.file_names[index]) for index in (1, 0)]
-    for box in entries:
-        del box["image_id"]
+    del entries[0]["image_id"]
+    entries[1]["image_id"] = None
     assert read_detections(write(entries), persons).image_index.tolist() == [1, 0]
     with pytest.raises(CocoFileError, match=r"entry 1: image_id 10 is a\.jpg, file_name is sub/b\.jpg"):
         read_detections(write([entry(), entry(10, file_name="sub/b.jpg")]), persons)

@@ -116,7 +116,7 @@ def test_all_bad_annotations_are_named_at_once(annotations):
         ({"annotations": [3]}, ["annotations[0] is 3"]),
         ({"annotations": [{"category_id": 1}]}, ["no image_id"]),
         ({"images": [{"id": [1]}]}, ["id [1]"]),
-        ({"images": [{"id": 1}, {"id": "a"}]}, ["id 1", "all integers or all text"]),
+        ({"images": [{"id": 1}, {"id": "a"}]}, ["id 'a'", "all integers or all text"]),
         ({"categories": []}, ["'categories' is empty"]),
         ({"categories": [{"id": 1, "name": "person"}]}, ["'person'", "person_keypoints"]),
         (

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posedy.config import Config, load_config
-from posedy.evaluation.evaluator import load_configured_network, load_tested_network
+from posedy.evaluation.evaluator import load_configured_network, load_tested_model
 from posedy.evaluation.testing import measure_checkpoint
 from posedy.export.graph_file import METADATA_KEY, read_graph
 from posedy.export.onnx import export_onnx
@@ -39,13 +39,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.slow
 def test_a_graph_computes_what_its_network_computes(files: dict[str, Path]) -> None:
     config = load_config(None, SETTINGS)
-    net, _ = load_tested_network(config, files["net.safetensors"], "cpu")
-    graph, device = load_tested_network(config, files["net.onnx"], "auto")
-    assert device.type == "cpu"
-    x = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        heatmaps = net(x)
-        np.testing.assert_allclose(graph(x), heatmaps, rtol=0, atol=1e-4 * float(heatmaps.abs().max()))
+    net = load_tested_model(config, files["net.safetensors"], "cpu")
+    graph = load_tested_model(config, files["net.onnx"], "auto")
+    assert graph.device.type == "cpu"
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), dtype=np.uint8)
+    heatmaps = net(crops)["heatmaps"]
+    np.testing.assert_allclose(graph(crops)["heatmaps"], heatmaps, rtol=0, atol=1e-4 * float(heatmaps.abs().max()))
 
 
 def test_graphs_of_static_networks_may_record_any_number_of_kernels(files: dict[str, Path], tmp_path: Path) -> None:
@@ -53,7 +52,7 @@ def test_graphs_of_static_networks_may_record_any_number_of_kernels(files: dict[
     info.record["options"]["num_kernels"] = 2
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     onnx.save(model, tmp_path / "old.onnx")
-    assert load_tested_network(load_config(None, SETTINGS), tmp_path / "old.onnx", "cpu")[0].name == NAME
+    assert load_tested_model(load_config(None, SETTINGS), tmp_path / "old.onnx", "cpu").name == NAME
 
 
 def test_a_graph_is_measured_as_its_network(files: dict[str, Path], drawn: Path, tmp_path: Path) -> None:
@@ -66,11 +65,11 @@ def test_a_graph_is_measured_as_its_network(files: dict[str, Path], drawn: Path,
 
 def test_graphs_that_do_not_fit_are_refused(files: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match=r"export it without --decode"):
-        load_tested_network(load_config(None, SETTINGS), files["decoding.onnx"], "cpu")
+        load_tested_model(load_config(None, SETTINGS), files["decoding.onnx"], "cpu")
     with pytest.raises(ValueError, match=r"test it with model\.input_size=\[32, 64\]"):
-        load_tested_network(load_config(None, [*SETTINGS, "model.input_size=[64,64]"]), files["net.onnx"], "cpu")
+        load_tested_model(load_config(None, [*SETTINGS, "model.input_size=[64,64]"]), files["net.onnx"], "cpu")
     with pytest.raises(ValueError, match=f"holds {NAME}, the configuration names dy_{NAME}"):
-        load_tested_network(load_config(None, [*SETTINGS, f"model.name=dy_{NAME}"]), files["net.onnx"], "cpu")
+        load_tested_model(load_config(None, [*SETTINGS, f"model.name=dy_{NAME}"]), files["net.onnx"], "cpu")
 
 
 def test_a_network_of_other_options_is_refused(tmp_path: Path) -> None:

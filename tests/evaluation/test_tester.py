@@ -1,5 +1,6 @@
 """The way from boxes to COCO's numbers: with the truth in place of a network, and with a network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.datasets import BoxCrops
 from posedy.data.detections import read_detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.evaluator import BoxPoses, EvalProtocol, evaluate_network, poses_to_results, predict_crops
+from posedy.evaluation.evaluator import BoxPoses, EvalProtocol, evaluate_model, poses_to_results, predict_crops
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region
 from posedy.models.registry import create_model
 from posedy.oks import rescore
+from posedy.prediction import Model, TorchModel
 
 SIZE = (192, 256)
 CODEC = MSRACodec(SIZE)
@@ -32,41 +34,46 @@ def crop_areas(persons: CocoPersons) -> np.ndarray:
     return BoxCrops(persons, persons.image_index, persons.boxes, SIZE, 1.25).sizes.prod(axis=-1)
 
 
-class Oracle:
-    """A network that knows the truth: it draws the heatmaps of the crops it is given, in their order.
+class Oracle(Model):
+    """A model that knows the ground truth: it encodes the heatmaps of the crops it is given, in their order.
 
-    For the mirrored crop it draws those of the mirrored keypoints, so that a wrong way back or a missing exchange of
-    left and right shows.
+    For the flipped crop it encodes the flipped keypoints, so that a wrong inverse map or missing flip pairs show.
     """
 
-    def __init__(self, persons: CocoPersons, crops: BoxCrops, batch_size: int, flip: bool) -> None:
-        self.heatmaps = []
-        keypoints = np.stack([apply_affine(crops.image_to_crop(i), persons.keypoints[i]) for i in range(len(persons))])
-        labelled = torch.tensor(persons.visibility > 0)
-        mirrored = keypoints * [-1, 1] + [SIZE[0] - 1, 0]
-        permutation = list(persons.skeleton.flip_permutation)
-        for begin in range(0, len(persons), batch_size):
-            part = slice(begin, begin + batch_size)
-            self.heatmaps.append(CODEC.encode(torch.tensor(keypoints[part]), labelled[part])[0])
-            if flip:
-                mirror = torch.tensor(mirrored[part][:, permutation])
-                self.heatmaps.append(CODEC.encode(mirror, labelled[part][:, permutation])[0])
-        self.calls = 0
+    def __init__(self, persons: CocoPersons, crops: BoxCrops) -> None:
+        super().__init__(
+            name="oracle",
+            options={},
+            skeleton=None,
+            num_keypoints=persons.skeleton.num_keypoints,
+            codec=CODEC,
+            device=torch.device("cpu"),
+        )
+        self.keypoints = np.stack(
+            [apply_affine(crops.image_to_crop(i), persons.keypoints[i]) for i in range(len(persons))]
+        )
+        self.labeled = torch.tensor(persons.visibility > 0)
+        self.done = 0
 
-    def __call__(self, images: Tensor) -> Tensor:
-        heatmaps = self.heatmaps[self.calls]
-        assert len(heatmaps) == len(images)
-        self.calls += 1
-        return heatmaps
+    def __call__(self, crops: np.ndarray, flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
+        batch = slice(self.done, self.done + len(crops))
+        self.done = batch.stop
+        keypoints, labeled = self.keypoints[batch], self.labeled[batch]
+        heatmaps, _ = CODEC.encode(torch.tensor(keypoints), labeled)
+        if flip_permutation is not None:
+            order = list(flip_permutation)
+            flipped = torch.tensor((keypoints * [-1, 1] + [SIZE[0] - 1, 0])[:, order])
+            heatmaps = CODEC.merge_flipped(heatmaps, CODEC.encode(flipped, labeled[:, order])[0], order)
+        return {"heatmaps": heatmaps}
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_network_that_knows_the_truth_scores_the_codings_ceiling(persons: CocoPersons, flip: bool) -> None:
     config = EvalConfig(flip=flip, batch_size=7)
     crops = BoxCrops(persons, persons.image_index, persons.boxes, SIZE, config.padding)
-    oracle = Oracle(persons, crops, 7, flip)
-    outcome = evaluate_network(oracle, persons, None, CODEC, config)
-    assert oracle.calls == len(oracle.heatmaps)
+    oracle = Oracle(persons, crops)
+    outcome = evaluate_model(oracle, persons, None, config)
+    assert oracle.done == len(persons)
     assert outcome.metrics["AP"] > 0.93
     assert outcome.metrics["AP50"] > 0.99
     labelled = persons.visibility > 0
@@ -104,26 +111,25 @@ def test_scores_and_ids_are_those_of_the_file(persons: CocoPersons) -> None:
     assert {result["category_id"] for result in results} == {persons.category_id}
 
 
-def network() -> torch.nn.Module:
+def make_model() -> TorchModel:
     torch.manual_seed(0)
-    net = create_model("dy_mobilenetv2_035-bneck")
+    net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64))
     for parameter in net.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter) * parameter.abs().mean()
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
-    return net.eval()
+    return TorchModel(net.eval())
 
 
 def test_batches_workers_and_parts_do_not_matter(persons: CocoPersons) -> None:
-    net, size = network(), (32, 64)
-    codec = MSRACodec(size)
-    crops = BoxCrops(persons, persons.image_index, persons.boxes, size, 1.25)
-    _, keypoints, scores = predict_crops(net, crops, codec, EvalConfig(batch_size=64))
-    _, one_by_one, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=1))
+    model = make_model()
+    crops = BoxCrops(persons, persons.image_index, persons.boxes, model.input_size, 1.25)
+    _, keypoints, scores = predict_crops(model, crops, EvalConfig(batch_size=64))
+    _, one_by_one, _ = predict_crops(model, crops, EvalConfig(batch_size=1))
     assert np.isclose(keypoints, one_by_one, atol=1e-2).mean() > 0.99  # near ties of the argmax may fall otherwise
-    _, with_workers, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=8), workers=2)
-    _, without, _ = predict_crops(net, crops, codec, EvalConfig(batch_size=8), workers=0)
+    _, with_workers, _ = predict_crops(model, crops, EvalConfig(batch_size=8), workers=2)
+    _, without, _ = predict_crops(model, crops, EvalConfig(batch_size=8), workers=0)
     assert (with_workers == without).all()
-    parts = [predict_crops(net, crops, codec, EvalConfig(), part=(i, 3)) for i in range(3)]
+    parts = [predict_crops(model, crops, EvalConfig(), part=(i, 3)) for i in range(3)]
     indices = np.concatenate([part[0] for part in parts])
     assert sorted(indices) == list(range(len(crops)))
     together = np.concatenate([part[2] for part in parts])[np.argsort(indices)]
@@ -136,8 +142,7 @@ def test_detections_for_some_images_only(persons: CocoPersons, drawn: Path) -> N
     some = type(detections)(
         detections.path, detections.image_index[few], detections.boxes[few], detections.scores[few], 12, {}
     )
-    codec = MSRACodec((32, 64))
-    outcome = evaluate_network(network(), persons, some, codec, EvalConfig(flip=False))
+    outcome = evaluate_model(make_model(), persons, some, EvalConfig(flip=False))
     assert {result["image_id"] for result in outcome.results} <= set(persons.image_ids[:3].tolist())
     assert "person_detections_val2017.json" in str(outcome.protocol)
     assert 0 <= outcome.metrics["AP"] < 0.5

@@ -15,12 +15,11 @@ from posedy.export import runtimes as packages
 from posedy.export.graph_file import read_graph
 from posedy.export.onnx import HALF_TOLERANCE, export_onnx
 from posedy.export.runtimes import make_runner
-from posedy.inference.predictors import make_predictor
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import network_record
 from posedy.models.registry import create_model, list_models
-from posedy.prediction import predict_keypoints
+from posedy.prediction import TorchModel, load_model
 
 from .conftest import NAME, images
 
@@ -82,9 +81,9 @@ def test_options_of_networks(tmp_path: Path, options: dict, batch: str | int) ->
 @pytest.mark.slow
 def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
-    codec, flip = net.codec, net.skeleton.flip_permutation
     keypoints, scores = make_runner(decoding.read_bytes(), "free", "onnxruntime", threads=1)(crops)
-    expected, expected_scores = predict_keypoints(net, crops, codec, flip)
+    reference = TorchModel(net)
+    expected, expected_scores = reference.decode(reference(crops, net.skeleton.flip_permutation))
     np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-4 * np.abs(expected_scores).max())
     # of near ties rounding may choose either
     assert (np.abs(keypoints - expected).max(axis=-1) < 1e-3).mean() > 0.95
@@ -101,9 +100,12 @@ def test_graphs_decode_with_the_sigma_of_the_network(tmp_path: Path, with_decodi
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
     export_onnx(net, tmp_path / "x.onnx", with_decoding=with_decoding)
     crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    expected, _ = predict_keypoints(net, crops, UnbiasedCodec((64, 64), 3), net.skeleton.flip_permutation)
-    keypoints, _ = make_predictor(tmp_path / "x.onnx", "cpu", flip=True)(crops)
-    assert (np.abs(keypoints - expected).max(axis=-1) < 1e-2).mean() > 0.9
+    flip_permutation = net.skeleton.flip_permutation
+    heatmaps = TorchModel(net)(crops, flip_permutation)["heatmaps"]
+    expected, _ = UnbiasedCodec((64, 64), 3).decode(heatmaps)
+    graph = load_model(tmp_path / "x.onnx", "cpu")
+    keypoints, _ = graph.decode(graph(crops, flip_permutation))
+    assert (np.abs(keypoints - expected.numpy()).max(axis=-1) < 1e-2).mean() > 0.9
 
 
 def test_metadata_is_that_of_the_network(net: PoseNet, free: Path, single: Path) -> None:

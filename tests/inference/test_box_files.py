@@ -155,8 +155,11 @@ def test_the_category_with_keypoints_is_the_person(tmp_path: Path) -> None:
         ({"annotations": [], "images": [], "categories": 7}, "'categories' is 7"),
         ({"annotations": [], "images": [{"id": [1], "file_name": "a"}]}, r"'a': id \[1\]"),
         ([{"image_id": [1], "bbox": [1, 2, 3, 4]}], "entry 0: no file_name"),
-        ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}, "same file_name"),
-        ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "have the same id"),
+        (
+            {"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]},
+            "same file_name .1.: 'a'",
+        ),
+        ({"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "same id .1.: 1"),
     ],
 )
 def test_other_files_are_refused_in_words(value: object, words: str, tmp_path: Path) -> None:

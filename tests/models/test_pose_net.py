@@ -5,11 +5,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torchvision.transforms import v2
 
 from posedy.codecs import MSRACodec, UnbiasedCodec
 from posedy.models.dynamic_conv import KernelAttention
-from posedy.models.pose_net import SpatialSoftmax
+from posedy.models.pose_net import SpatialSoftmax, normalize_crops, predict_heatmaps
 from posedy.models.registry import create_model
+from posedy.skeleton import COCO17
 
 NAME = "dy_mobilenetv2_035-dy_bneck"
 
@@ -133,3 +136,59 @@ def test_refuses_other_channels():
         create_model("mobilenetv2_035-bneck", in_channels=4)(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"in_channels=3, got crops of 1 channels"):
         create_model("mobilenetv2_035-bneck")(torch.zeros(1, 1, 32, 32))
+
+
+FLIP_CODEC = MSRACodec((64, 96))
+
+
+class Recorder:
+    """A network that keeps what it was given and answers with random heatmaps, the same for the same images."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.seen: list[Tensor] = []
+        self.dtype = dtype
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen.append(images)
+        assert not torch.is_grad_enabled() or not images.requires_grad
+        generator = torch.Generator().manual_seed(int(images.sum() * 1e3) % 2**31)
+        return torch.rand(len(images), 17, images.shape[2] // 4, images.shape[3] // 4, generator=generator).to(
+            self.dtype
+        )
+
+
+def crops(count: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(count, 96, 64, 3), dtype=np.uint8)
+
+
+def test_normalizes_as_torchvision_does():
+    images = crops(3)
+    expected = v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )(torch.from_numpy(images).permute(0, 3, 1, 2))
+    normalized = normalize_crops(torch.from_numpy(images))
+    assert normalized.dtype == torch.float32
+    assert normalized.is_contiguous()
+    torch.testing.assert_close(normalized, expected, rtol=0, atol=1e-5)
+
+
+def test_without_flip_the_network_is_called_once():
+    net = Recorder()
+    images = torch.from_numpy(crops())
+    heatmaps = predict_heatmaps(net, images, FLIP_CODEC)
+    assert len(net.seen) == 1
+    torch.testing.assert_close(net.seen[0], normalize_crops(images), rtol=0, atol=0)
+    torch.testing.assert_close(heatmaps, Recorder()(normalize_crops(images)), rtol=0, atol=0)
+
+
+def test_with_flip_the_heatmaps_of_flipped_crops_are_averaged():
+    net = Recorder()
+    images = torch.from_numpy(crops())
+    heatmaps = predict_heatmaps(net, images, FLIP_CODEC, COCO17.flip_permutation)
+    plain, flipped = net.seen
+    torch.testing.assert_close(flipped, torch.flip(plain, dims=[3]), rtol=0, atol=0)
+    expected = FLIP_CODEC.merge_flipped(Recorder()(plain), Recorder()(flipped), COCO17.flip_permutation)
+    torch.testing.assert_close(heatmaps, expected, rtol=0, atol=0)

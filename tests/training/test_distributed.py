@@ -24,12 +24,11 @@ Experiment = Callable[..., Config]
 # Trains, notes the loss of each step, then evaluates once more and writes results.json.
 RECORDED = """
 import json, sys
-from functools import partial
 from pathlib import Path
 import torch
 from posedy.config import load_config
-from posedy.evaluation.evaluator import evaluate_network
-from posedy.models.pose_net import PoseNet
+from posedy.evaluation.evaluator import evaluate_model
+from posedy.prediction import TorchModel
 from posedy.training.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -44,10 +43,10 @@ class Recording(Trainer):
 trainer = Recording(config, run, progress=False)
 trainer.fit()
 net = trainer.evaluated_net.eval()
-outcome = evaluate_network(
-    partial(PoseNet.forward, net), trainer.data.val, None, trainer.codec, config.eval,
-    accelerator=trainer.processes.accelerator,
-)
+with trainer.training_step.without_autocast():
+    outcome = evaluate_model(
+        TorchModel(net), trainer.data.val, None, config.eval, accelerator=trainer.processes.accelerator
+    )
 if trainer.processes.is_main:
     (run / "losses.json").write_text(json.dumps(losses))
     (run / "results.json").write_text(json.dumps(outcome.results))
@@ -116,11 +115,11 @@ import json, sys
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from posedy.codecs import MSRACodec
 from posedy.config import EvalConfig, SkeletonConfig
 from posedy.data.coco import read_coco
-from posedy.evaluation.evaluator import evaluate_network
+from posedy.evaluation.evaluator import evaluate_model
 from posedy.models.registry import create_model
+from posedy.prediction import TorchModel
 
 torch.set_num_threads(1)
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -131,8 +130,8 @@ torch.manual_seed(0)
 net = create_model("mobilenetv2_035-bneck", input_size=(32, 64)).eval()
 with torch.no_grad():
     net.head.heatmap.weight.mul_(1000)
-outcome = evaluate_network(
-    net, persons, None, MSRACodec((32, 64)), EvalConfig(batch_size=7), accelerator=Accelerator(cpu=True)
+outcome = evaluate_model(
+    TorchModel(net), persons, None, EvalConfig(batch_size=7), accelerator=Accelerator(cpu=True)
 )
 if Accelerator(cpu=True).is_main_process:
     out.write_text(json.dumps([outcome.metrics, outcome.results]))
@@ -189,7 +188,7 @@ def test_bad_input_is_said_once_and_ends_all(experiment: Experiment, tmp_path: P
     assert done.stderr.count("train.batch_size=7 does not divide by the 2 processes") == 1
     done = launch(script, path, "data.root=/nowhere", "--out", tmp_path / "run")
     assert done.returncode != 0
-    assert done.stderr.count("person_keypoints_train2017.json cannot be used") == 1
+    assert done.stderr.count("no file at /nowhere/annotations/person_keypoints_train2017.json") == 1
 
 
 COMMON = """

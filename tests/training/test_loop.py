@@ -17,10 +17,11 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from posedy.config import Config
-from posedy.evaluation.evaluator import evaluate_network
+from posedy.evaluation.evaluator import evaluate_model
 from posedy.files import read_csv
 from posedy.models.pretrained import load_checkpoint, read_checkpoint, save_weights
 from posedy.models.registry import create_model
+from posedy.prediction import TorchModel
 from posedy.training.checkpoint import BEST, LAST
 from posedy.training.trainer import NonFiniteLossError, Trainer, TrainingInterruptedError
 from tools.lab.synthetic import draw_dataset
@@ -63,7 +64,7 @@ def test_the_ap_of_training_is_that_of_a_test_of_its_checkpoint(experiment: Expe
     config = experiment("train.precision=bf16", "train.lr=0.003", "eval.flip=true", "train.epochs=4")
     trainer = Trainer(config, tmp_path, progress=False)
     metrics = trainer.fit()
-    outcome = evaluate_network(load_checkpoint(tmp_path / LAST), trainer.data.val, None, trainer.codec, config.eval)
+    outcome = evaluate_model(TorchModel(load_checkpoint(tmp_path / LAST)), trainer.data.val, None, config.eval)
     assert outcome.metrics == pytest.approx(metrics, nan_ok=True, abs=1e-12)
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codecs import MSRACodec
 from posedy.config import Config, EvalConfig, load_config
 from posedy.data.coco import CocoPersons
 from posedy.evaluation.coco_eval import METRIC_NAMES
-from posedy.evaluation.evaluator import Outcome, evaluate_network
+from posedy.evaluation.evaluator import Outcome, evaluate_model
 from posedy.evaluation.testing import measure_checkpoint
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import save_weights
 from posedy.models.registry import create_model
+from posedy.prediction import TorchModel
 from tools.lab.attention.attention_probe import AGGREGATIONS, AttentionLayer
 from tools.lab.attention.inspection import config_beside, inspect_checkpoint, inspect_layers, inspected_layers
 
@@ -69,7 +69,7 @@ class Evaluation:
 def outcome(persons: CocoPersons) -> Outcome:
     torch.manual_seed(0)
     net = create_model(NAME, input_size=SIZE).eval()
-    return evaluate_network(net, persons, None, MSRACodec(SIZE), EvalConfig())
+    return evaluate_model(TorchModel(net), persons, None, EvalConfig())
 
 
 @pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", NAME, "mobilenetv2_035-dy_bneck"])

@@ -15,6 +15,7 @@ from posedy.evaluation.evaluator import EvalProtocol, Outcome, load_configured_n
 from posedy.evaluation.testing import read_val_set, run_test
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.models.pose_net import PoseNet
+from posedy.prediction import TorchModel
 from posedy.system import choose_device
 from tools.lab.attention.attention_probe import (
     AGGREGATIONS,
@@ -85,10 +86,11 @@ def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
     if config.eval.batch_size < 2:
         raise ValueError("attention is shuffled across the images of a batch: eval.batch_size must be at least 2")
     out.mkdir(parents=True, exist_ok=True)
-    persons, boxes, truth = read_val_set(config, net, checkpoint)
+    model = TorchModel(net, chosen)
+    persons, boxes, truth = read_val_set(config, model, checkpoint)
     if len(persons if boxes is None else boxes.boxes) < 2:
         raise ValueError("attention is shuffled across images: that takes two boxes or more, there is one")
-    found = inspect_layers(layers, lambda: run_test(net, persons, boxes, config, chosen, truth))
+    found = inspect_layers(layers, lambda: run_test(model, persons, boxes, config, truth))
     record = found.to_json() | {"model": net.name, "checkpoint": checkpoint.name}
     write_json_atomically(out / "inspection.json", record, indent=2)
     write_bytes_atomically(out / "attention.png", attention_picture(found.layers, f"{net.name}, {checkpoint.name}"))
