@@ -47,8 +47,9 @@ def read_person_category(file: CocoFile, log: FindingLog) -> Any:
     with_keypoints = [category for category in categories if has_keypoints(category)]
     named = [category for category in categories if category.get("name") == "person"]
     for found in (with_keypoints, named):
-        if len(found) == 1 and isinstance(found[0].get("id"), int | str):
-            return found[0]["id"]
+        category_id = found[0].get("id") if len(found) == 1 else None
+        if not invalid_ids([category_id], isinstance(category_id, str))[0]:
+            return category_id
     if categories:
         log.error(
             "none or several categories that have keypoints or are named person",

@@ -210,7 +210,7 @@ class GroundTruth:
                 f"'images' does not list, such as {min(unlisted, key=str)!r}",
                 stacklevel=2,
             )
-        counts = np.where(table.invalid["num_keypoints"], table.num_labeled, table.num_keypoints).astype(np.int64)
+        counts = np.where(table.invalid["num_keypoints"], table.num_labeled, table.num_keypoints)
         copies = [
             {**{key: table.records[index][key] for key in _KEYS}, "num_keypoints": int(counts[index]), "id": number}
             for number, index in enumerate(np.flatnonzero(listed), start=1)

@@ -32,45 +32,26 @@ _NAME_BOTH_WAYS = "Write the image_id that the annotation file gives the image, 
 
 
 @dataclass(frozen=True, eq=False)
-class FileBoxes:
-    """The person boxes of a file that count.
+class Detections:
+    """The D person boxes of a file that count, in its order.
 
     Attributes:
+        path: the file.
         images: the images of the annotation file, or without one those that the boxes name.
         image_index: (D,) index of each box's image.
-        boxes: (D, 4) xyxy in image pixels, in the order of the file.
+        boxes: (D, 4) xyxy in image pixels.
         scores: (D,).
         left_out: how many boxes of the file are not among the D, by reason.
         lists_images: whether the images are those of an annotation file, which has images without boxes too.
     """
 
+    path: Path
     images: ImageTable
     image_index: NDArray[np.int64]
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     left_out: dict[str, int]
     lists_images: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """D person boxes on the images of a `CocoPersons`, in the order of the file.
-
-    Attributes:
-        path: the file.
-        image_index: (D,) index of the image in the `CocoPersons`.
-        boxes: (D, 4) xyxy in image pixels.
-        scores: (D,).
-        num_images: how many images the `CocoPersons` has.
-        left_out: how many boxes of the file are not among the D, by reason.
-    """
-
-    path: Path
-    image_index: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    num_images: int
-    left_out: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -79,7 +60,7 @@ class Detections:
         """One line: boxes, images, what was left out and why."""
         found = len(np.unique(self.image_index))
         return (
-            f"{self.path.name}: {len(self)} boxes on {found} of {self.num_images} images; "
+            f"{self.path.name}: {len(self)} boxes on {found} of {len(self.images.names)} images; "
             f"left out: {name_reasons(self.left_out)}"
         )
 
@@ -105,13 +86,13 @@ class ImageBoxes:
 
 def read_boxes(
     entries: Sequence[Any],
-    source: str,
+    path: Path,
     images: ImageTable | None,
     category_id: Any,
     score_threshold: float,
     have_sizes: bool,
-) -> FileBoxes:
-    """Reads person boxes from results or annotations.
+) -> Detections:
+    """Takes person boxes from results or annotations.
 
     - An entry names its image by `image_id`, or by `file_name` where it has no id or there is no annotation file.
     - Boxes of another category, on images that the annotation file does not have, of crowds, not finite, without area
@@ -122,7 +103,7 @@ def read_boxes(
 
     Args:
         entries: records with `bbox` (xywh).
-        source: the file, for errors.
+        path: the file that they are of.
         images: those of the annotation file; None takes the images that the entries name.
         category_id: of persons.
         score_threshold: boxes with lower scores are left out.
@@ -131,7 +112,7 @@ def read_boxes(
     Raises:
         CocoFileError: which names all invalid entries.
     """
-    log = FindingLog()
+    log, source = FindingLog(), str(path)
     records = as_records(entries, log)
     log.raise_errors(source)
     lists_images = images is not None
@@ -164,7 +145,8 @@ def read_boxes(
         }
     )
     left_out = {reason: count for reason, count in left_out.items() if count}
-    return FileBoxes(images, image_index[kept], boxes[kept], scores[kept].astype(np.float32), left_out, lists_images)
+    kept_scores = scores[kept].astype(np.float32)
+    return Detections(path, images, image_index[kept], boxes[kept], kept_scores, left_out, lists_images)
 
 
 def read_detections(path: Path | str, persons: CocoPersons, score_threshold: float = 0.0) -> Detections:
@@ -193,8 +175,8 @@ def read_detections(path: Path | str, persons: CocoPersons, score_threshold: flo
     log.raise_errors(str(path))
     names = [persons.file_names[index] for index in range(len(persons.image_ids))]
     images = ImageTable(persons.image_ids.tolist(), persons.image_sizes, names)
-    found = read_boxes(entries, str(path), images, persons.category_id, score_threshold, have_sizes=True)
-    if len(found.boxes) == 0:
+    found = read_boxes(entries, path, images, persons.category_id, score_threshold, have_sizes=True)
+    if len(found) == 0:
         log.error(
             "no usable box",
             f"none of {len(entries)} boxes can be used: {name_reasons(found.left_out)}",
@@ -202,10 +184,10 @@ def read_detections(path: Path | str, persons: CocoPersons, score_threshold: flo
             f"category_id {persons.category_id} for persons?",
         )
         log.raise_errors(str(path))
-    return Detections(path, found.image_index, found.boxes, found.scores, len(images.ids), found.left_out)
+    return found
 
 
-def read_box_file(path: Path, annotations: Path | None = None, score_threshold: float = 0.0) -> FileBoxes:
+def read_box_file(path: Path, annotations: Path | None = None, score_threshold: float = 0.0) -> Detections:
     """Reads person boxes for images that are known by their file names.
 
     Args:
@@ -224,7 +206,7 @@ def read_box_file(path: Path, annotations: Path | None = None, score_threshold: 
             log.raise_errors(str(path))
         file = CocoFile.from_content(content, str(path), required=("images", "annotations"))
         images, category_id = _named_images_of(file)
-        return read_boxes(file.annotations, str(path), images, category_id, score_threshold, have_sizes=False)
+        return read_boxes(file.annotations, path, images, category_id, score_threshold, have_sizes=False)
     if not isinstance(content, list):
         log.error(
             "the file is neither a list of boxes nor an annotation file",
@@ -233,7 +215,7 @@ def read_box_file(path: Path, annotations: Path | None = None, score_threshold: 
         )
         log.raise_errors(str(path))
     known, category_id = (None, PERSON) if annotations is None else read_named_images(annotations)
-    return read_boxes(content, str(path), known, category_id, score_threshold, have_sizes=True)
+    return read_boxes(content, path, known, category_id, score_threshold, have_sizes=True)
 
 
 def read_named_images(annotations: Path) -> tuple[ImageTable, Any]:

@@ -1,6 +1,7 @@
 """The way from boxes to COCO's numbers: with the truth in place of a network, and with a network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,11 @@ def test_batches_workers_and_parts_do_not_matter(persons: CocoPersons) -> None:
 def test_detections_for_some_images_only(persons: CocoPersons, drawn: Path) -> None:
     detections = read_detections(drawn / "annotations/person_detections_val2017.json", persons)
     few = detections.image_index < 3
-    some = type(detections)(
-        detections.path, detections.image_index[few], detections.boxes[few], detections.scores[few], 12, {}
+    some = replace(
+        detections,
+        image_index=detections.image_index[few],
+        boxes=detections.boxes[few],
+        scores=detections.scores[few],
     )
     outcome = evaluate_model(make_model(), persons, some, EvalConfig(flip=False))
     assert {result["image_id"] for result in outcome.results} <= set(persons.image_ids[:3].tolist())
