@@ -31,6 +31,7 @@ def test_a_batch_is_split_where_the_widest_map_is_large(channels: int, batches: 
     assert ImageByImage(block, channels)(x[:1]).shape == (1, 4, 16, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dy_mobilenetv2_035", "mobilenetv2_035", "dy_mobilenetv3_small"])
 def test_networks_with_large_maps_stay_equal(name: str, perturb) -> None:
     x = torch.randn(3, 3, 192, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -102,6 +102,7 @@ def test_files_of_torchvision(model, name, suffix, tmp_path):
         assert words in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv2_035", "resnet18"])
 def test_dynamic_backbones(model, name):
     given = model(name).state_dict()

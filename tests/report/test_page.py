@@ -57,6 +57,7 @@ def test_the_page_is_whole_and_needs_nothing_else(truth, noised):
         assert words in parsed.words
 
 
+@pytest.mark.slow
 def test_curves_of_a_training_are_there_if_there_was_one(truth, noised):
     rows = [{"epoch": "1", "loss": "2.5", "AP": ""}, {"epoch": "2", "loss": "2.0", "AP": "0.1"}]
     assert "Training" in Parsed(render(gather("x", [], truth, noised(6), training=rows))).words
@@ -74,6 +75,7 @@ def test_what_is_undefined_is_a_dash(truth, noised):
     assert words[words.index("nobody") + 1 :][:8].count("–") == 3
 
 
+@pytest.mark.slow
 def test_scores_that_are_no_probabilities_have_no_calibration(truth, noised):
     results = [{**result, "score": 30 * result["score"]} for result in noised(6)]
     contents = gather("x", [], truth, results)

@@ -107,6 +107,7 @@ def star(picture: np.ndarray) -> tuple[float, float]:
     return float(x.mean()), float(y.mean())
 
 
+@pytest.mark.slow
 def test_the_star_is_at_the_first_best_ap(drawn_curves: Draw) -> None:
     late = drawn_curves(rows(9))
     early_best = rows(9)
@@ -119,6 +120,7 @@ def test_the_star_is_at_the_first_best_ap(drawn_curves: Draw) -> None:
         star(drawn_curves(without))
 
 
+@pytest.mark.slow
 def test_the_share_of_waiting_is_drawn_in_percent_where_the_column_is(drawn_curves: Draw) -> None:
     without = drawn_curves(rows(5))
     half, most = (drawn_curves([row | {"data_share": share} for row in rows(5)]) for share in ("0.5", "0.9"))

@@ -118,6 +118,7 @@ def test_the_forward_of_a_subclass_is_recorded(monkeypatch: pytest.MonkeyPatch) 
     assert_same_steps("the paper's", 3, 3, 1e-2 if torch.cuda.is_available() else 0, DoubledPoseNet)
 
 
+@pytest.mark.slow
 def test_forward_hooks_run_in_a_recorded_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
     step = made(GraphedStep, 3, {"precision": "bf16"})

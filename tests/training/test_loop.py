@@ -107,6 +107,7 @@ def test_going_on_gives_the_same_bits_as_never_stopping(experiment: Experiment, 
         ]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(experiment: Experiment, tmp_path: Path) -> None:
     first = Trainer(experiment(), tmp_path, progress=False).fit()
     before = (tmp_path / LAST).read_bytes()
@@ -161,6 +162,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(
     assert all(value.isfinite().all() for value in tensors(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_with_the_difference(experiment: Experiment, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
     with pytest.raises(ValueError, match=r"train\.lr: 0\.001 in the run, 0\.01 now"):
@@ -171,6 +173,7 @@ def test_another_configuration_is_refused_with_the_difference(experiment: Experi
     Trainer(experiment(*free), tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_a_longer_run_says_its_coming_rates_and_keeps_to_them(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_longer_run_says_its_coming_rates_and_keeps_to_them(
     assert [float(row["lr"]) for row in read_csv(tmp_path / "metrics.csv")] == pytest.approx([1e-3, 1e-4, 1e-5])
 
 
+@pytest.mark.slow
 def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path / "a", progress=False).fit()
     start = tmp_path / "a" / LAST

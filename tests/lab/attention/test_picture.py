@@ -35,6 +35,7 @@ def test_any_network_gives_a_picture(count: int, flat: bool) -> None:
     assert np.ptp(picture) > 200
 
 
+@pytest.mark.slow
 def test_it_is_wider_for_more_layers_and_shows_the_numbers() -> None:
     few, many = (decoded(attention_picture(layers(count, False), "title")) for count in (30, 60))
     assert many.shape[1] > few.shape[1] + 300
