@@ -22,7 +22,7 @@ def register_parser(commands: Any) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help="a .pt or .safetensors file, or the name of a shipped model (default: the only one that is shipped)",
+        help="a .pt or .safetensors file, or the name of a shipped model (default: dy_mobilenetv2_050-dy_bneck)",
     )
     parser.add_argument(
         "--out",
