@@ -91,7 +91,7 @@ def test_after_torch_nothing_is_changed_and_one_debug_message_says_so(tmp_path: 
     assert "posedy" not in run(program.replace("torch, posedy", "posedy, torch"), tmp_path).stderr
 
 
-@pytest.mark.parametrize("order", ["posedy, torch", "torch, posedy"])
+@pytest.mark.parametrize("order", ["posedy, torch", pytest.param("torch, posedy", marks=pytest.mark.slow)])
 def test_posedy_keep_omp_leaves_all_as_it_is(order: str, tmp_path: Path) -> None:
     program = f"import logging; logging.basicConfig(level='DEBUG'); import {order}" + SHOW
     done = run(program, limited(tmp_path, "100000 100000"), POSEDY_KEEP_OMP="1")

@@ -1,11 +1,14 @@
 """Networks whose errors show, and their exported files."""
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from posedy.export.onnx import export_onnx
@@ -16,7 +19,7 @@ from posedy.models.registry import create_model
 SIZE = (64, 64)
 TEMPERATURES = (100.0, 150.0, 250.0, 400.0, 800.0)
 FLOAT32_ERROR = 1e-5  # of the largest output, where 1e-4 is asked
-NAME = "dy_resnet10-dy_bneck"  # 1x1, 3x3 and depthwise 5x5 layers, few of them
+NAME = "dy_resnet10-dy_fpn"  # 1x1, 3x3 and depthwise layers, few of them
 
 
 def images(count: int) -> Tensor:
@@ -68,24 +71,34 @@ def net(make: Callable[..., PoseNet]) -> PoseNet:
 
 
 @pytest.fixture(scope="session")
-def free(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`exported(name, **options)`: the file of an export, written once for all worker processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def export(name: str, **options: Any) -> Path:
+        path = folder / name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                export_onnx(net, path, **options)
+        return path
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def free(exported: Callable[..., Path]) -> Path:
     """Its graph of heatmaps with a free batch."""
-    path = tmp_path_factory.mktemp("graphs") / "free.onnx"
-    export_onnx(net, path, batch="free")
-    return path
+    return exported("free.onnx", batch="free")
 
 
 @pytest.fixture(scope="session")
-def single(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def single(exported: Callable[..., Path]) -> Path:
     """Its graph of heatmaps of batch 1, weights in float16."""
-    path = tmp_path_factory.mktemp("graphs") / "single.onnx"
-    export_onnx(net, path, batch=1, half=True, runtime="openvino")
-    return path
+    return exported("single.onnx", batch=1, half=True, runtime="openvino")
 
 
 @pytest.fixture(scope="session")
-def decoding(net: PoseNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def decoding(exported: Callable[..., Path]) -> Path:
     """Its graph of keypoints with a free batch."""
-    path = tmp_path_factory.mktemp("graphs") / "decoding.onnx"
-    export_onnx(net, path, batch="free", with_decoding=True)
-    return path
+    return exported("decoding.onnx", batch="free", with_decoding=True)

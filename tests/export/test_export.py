@@ -96,7 +96,7 @@ def test_decoding_inside_equals_decoding_outside(net: PoseNet, decoding: Path) -
 @pytest.mark.parametrize("with_decoding", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_graphs_decode_with_the_sigma_of_the_network(tmp_path: Path, with_decoding: bool) -> None:
     torch.manual_seed(0)
-    net = create_model("mobilenetv2_035-bneck", coding="unbiased", sigma=3, input_size=(64, 64)).eval()
+    net = create_model("resnet10-fpn", coding="unbiased", sigma=3, input_size=(64, 64)).eval()
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
     export_onnx(net, tmp_path / "x.onnx", with_decoding=with_decoding)
     crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)

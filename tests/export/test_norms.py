@@ -11,7 +11,7 @@ from posedy.models.registry import create_model
 X = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", "dy_mobilenetv3_small-deconv", "dy_resnet10-bneck"])
+@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-bneck", "dy_mobilenetv3_small-deconv"])
 def test_a_network_without_norms_computes_the_same(name: str, perturb) -> None:
     net = perturb(create_model(name, 3).double(), X.double())
     before = copy.deepcopy(net.state_dict())

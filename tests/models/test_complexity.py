@@ -64,7 +64,13 @@ def without_name(layer: ConvLayer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("is_dynamic", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(("x1", "x0.75", "x0.5", "B1280")) else ())
+        for name in NETWORKS
+    ],
+)
 def test_layers_are_the_references(name: str, is_dynamic: bool) -> None:
     ours = NETWORKS[name] if not is_dynamic else "dy_" + NETWORKS[name].replace("-", "-dy_")
     with torch.device("meta"):
@@ -107,7 +113,7 @@ def dynamic_convs(draw: st.DrawFn) -> tuple[DynamicConv2d, int, int]:
     return layer, kernel[0] + draw(st.integers(0, 12)), kernel[1] + draw(st.integers(0, 12))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(dynamic_convs())
 def test_a_dynamic_convolution_costs_what_section_3_2_says(case: tuple[DynamicConv2d, int, int]) -> None:
     layer, height, width = case

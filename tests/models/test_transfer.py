@@ -80,8 +80,14 @@ def assert_same_maps(net: PoseNet, expected: Tensor) -> None:
     torch.testing.assert_close(net.backbone(X), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        *(("mobilenetv2_035", ".pth"), ("mobilenetv2_035", ".safetensors"), ("resnet18", ".pth")),
+        pytest.param("mobilenetv2_050", ".pth", marks=pytest.mark.slow),
+        pytest.param("mobilenetv2_100", ".pth", marks=pytest.mark.slow),
+    ],
+)
 def test_files_of_torchvision(model, name, suffix, tmp_path):
     path = tmp_path / f"file{suffix}"
     theirs = model(name).state_dict()
@@ -164,7 +170,13 @@ def test_names_of_timm_in_any_order(model, form):
     assert "MobileNetV2 of timm's, 312 of 314 tensors" in report
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_100", "resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2_035",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenetv2_050", "mobilenetv2_100", "resnet18")),
+    ],
+)
 def test_models_of_timm(name):
     timm = pytest.importorskip("timm")
     theirs = randomised(timm.create_model(name))
@@ -174,7 +186,16 @@ def test_models_of_timm(name):
         assert_same_maps(net, theirs.forward_features(X))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_110d", "resnet10t", "resnet18d", "seresnet18", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2_110d",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("resnet10t", "resnet18d", "seresnet18", "tf_efficientnet_lite0")
+        ),
+    ],
+)
 def test_other_models_of_timm_are_refused(name):
     timm = pytest.importorskip("timm")
     given = timm.create_model(name).state_dict()

@@ -55,9 +55,8 @@ FEATURE_CHANNELS = {
 }
 # each head, static and dynamic, and each family of backbones; the others are slow
 QUICK = [
-    *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "dy_mobilenetv2_050-dy_bneck", "mobilenetv2_035-dy_fpn"),
-    *("mobilenetv3_small-dy_bneck", "dy_mobilenetv3_small-deconv", "dy_mobilenetv3_small-dy_fpn"),
-    *("resnet10-bneck", "dy_resnet10-dy_bneck", "dy_resnet10-dy_fpn", "dy_mobilenetv2_175-fpn"),
+    *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "mobilenetv2_035-dy_fpn", "dy_mobilenetv2_175-fpn"),
+    *("dy_mobilenetv3_small-deconv", "mobilenetv3_small-dy_bneck", "resnet10-bneck", "dy_resnet10-dy_fpn"),
 ]
 DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "resnet18": 16}
 ONE_OF_EACH = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]

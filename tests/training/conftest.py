@@ -22,6 +22,18 @@ def own_cache_folder_of_subprocesses(tmp_path_factory: pytest.TempPathFactory, m
 
 
 @pytest.fixture
+def curves() -> None:
+    """A test that asks for this fixture has its runs draw curves.png."""
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other runs do not: it takes as long as their training, and test_curves.py tests it."""
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr("posedy.training.loggers.draw_curves", lambda rows, path: None)
+
+
+@pytest.fixture(scope="session")
 def experiment(drawn: Path) -> Callable[..., Config]:
     """Makes configurations of a quick experiment on drawn people: `experiment("train.epochs=2", ...)`."""
 

@@ -49,7 +49,10 @@ def drawn_curves(tmp_path: Path) -> Draw:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("count", "every"), [(0, 1), (1, 1), (1, 10), (2, 1), (210, 10)])
+@pytest.mark.parametrize(
+    ("count", "every"),
+    [(0, 1), *(pytest.param(*few, marks=pytest.mark.slow) for few in ((1, 1), (1, 10), (2, 1))), (210, 10)],
+)
 def test_runs_of_any_length_give_a_picture(drawn_curves: Draw, count: int, every: int) -> None:
     picture = drawn_curves(rows(count, every))
     assert picture.shape == SIZE
@@ -68,8 +71,8 @@ def with_fifth(name: str, value: str) -> list[dict[str, str]]:
     [
         ("loss", "0.003", LOSS),
         ("AP", "0.4", AP),
-        ("AP50", "0.6", AP),
-        ("AP75", "0.3", AP),
+        pytest.param("AP50", "0.6", AP, marks=pytest.mark.slow),
+        pytest.param("AP75", "0.3", AP, marks=pytest.mark.slow),
         ("lr", "0.0003", RATE),
         ("persons_per_second", "400", SPEED),
     ],
@@ -84,7 +87,7 @@ def test_a_changed_number_changes_its_panel_alone(
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "name", ["loss", "AP", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lr", "persons_per_second"))]
+    "name", ["AP", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loss", "lr", "persons_per_second"))]
 )
 def test_what_is_not_finite_is_left_out_like_what_is_empty(drawn_curves: Draw, name: str) -> None:
     broken, empty = rows(10), rows(10)
@@ -94,7 +97,7 @@ def test_what_is_not_finite_is_left_out_like_what_is_empty(drawn_curves: Draw, n
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("value", ["nan", "0", ""])
+@pytest.mark.parametrize("value", ["nan", *(pytest.param(value, marks=pytest.mark.slow) for value in ("0", ""))])
 def test_columns_without_any_number_to_show_survive(drawn_curves: Draw, value: str) -> None:
     picture = drawn_curves([dict.fromkeys(row, value) | {"epoch": row["epoch"]} for row in rows(3)])
     assert picture.shape == SIZE

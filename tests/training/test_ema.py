@@ -14,7 +14,7 @@ def test_it_is_the_exponential_moving_average_with_a_quick_beginning() -> None:
     average = WeightAverage(net, 0.7)
     expected = {name: tensor.double().clone() for name, tensor in net.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
-    for step in range(1, 41):
+    for step in range(1, 16):
         for tensor in (*net.parameters(), *net.buffers()):
             if tensor.is_floating_point() and tensor.ndim:
                 tensor.data.add_(0.1 * torch.randn(tensor.shape, generator=generator))
