@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests start many processes, which share the compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test test-all lint clean
 
 $(BIN)/python:

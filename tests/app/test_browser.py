@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,12 +15,12 @@ import pytest
 from posedy.inference.video_io import VideoRecording
 from tools.lab.synthetic.film import draw_film
 
-pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
 ]
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
@@ -28,7 +29,9 @@ FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-st
 def page(address: str) -> Iterator[Any]:
     """The page, opened; at the end it has asked nobody but its server for anything."""
     asked: list[str] = []
-    with sync_api.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright  # heavy, and only needed here
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, permissions=["camera"])
         opened = context.new_page()

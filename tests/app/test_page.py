@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -8,8 +9,7 @@ import pytest
 
 from posedy.app.service import WHOLE
 
-gradio = pytest.importorskip("gradio")
-gradio_client = pytest.importorskip("gradio_client")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 
 
 def test_the_page_is_served_and_asks_nobody_outside(address: str) -> None:
@@ -22,6 +22,8 @@ def test_the_page_is_served_and_asks_nobody_outside(address: str) -> None:
 def test_a_photo_comes_back_drawn_with_its_keypoints(address: str, model: str, tmp_path: Path) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "photo.png"), cv2.resize(coarse, (100, 120)))
+    import gradio_client  # heavy, and only needed here
+
     client = gradio_client.Client(address, verbose=False)
     photo = gradio_client.handle_file(tmp_path / "photo.png")
     drawn, words, button = client.predict(photo, model, WHOLE, 0.2, api_name="/see_photo")

@@ -42,7 +42,7 @@ def test_with_equal_weights_is_cocoeval(annotations, noised_results):
     assert metrics(np.ones(12, dtype=np.int64)) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8, deadline=None)
 @given(weights=st.lists(st.integers(0, 3), min_size=12, max_size=12))
 def test_equals_cocoeval_given_images_several_times(annotations, noised_results, weights):
     evaluation = match_results(annotations, distinct_scores(noised_results))

@@ -17,7 +17,7 @@ from posedy.models.pretrained import save_weights
 from posedy.models.registry import create_model
 from posedy.skeleton import COCO17
 
-NAME = "mobilenetv2_035-bneck"
+NAME = "resnet10-fpn"
 SETTINGS = [f"model.name={NAME}", "model.input_size=[32,64]", "train.workers=0"]
 
 

@@ -99,6 +99,23 @@ def test_suppression_keeps_the_better_of_two_equal_poses(persons: CocoPersons) -
     assert len(poses_to_results(persons, twice, areas, EvalConfig(nms=None))) == 2 * len(persons)
 
 
+def test_suppression_measures_oks_by_the_area_of_the_padded_crop(
+    persons: CocoPersons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, areas = make_model(), []
+
+    def noted(keypoints: np.ndarray, scores: np.ndarray, area: np.ndarray, *others: object) -> np.ndarray:
+        areas.extend(area)
+        return np.arange(len(area))
+
+    monkeypatch.setattr("posedy.evaluation.evaluator.oks_nms", noted)
+    evaluate_model(model, persons, None, EvalConfig(flip=False, padding=1.5))
+    order = np.argsort(persons.image_index, kind="stable")
+    width, height = (persons.boxes[order, 2:] - persons.boxes[order, :2]).T
+    width, height = np.maximum(width, height / 2), np.maximum(height, width * 2)  # of crops of 32x64
+    np.testing.assert_allclose(areas, 1.5**2 * width * height, rtol=1e-5)
+
+
 def test_scores_and_ids_are_those_of_the_file(persons: CocoPersons) -> None:
     poses = true_poses(persons)
     random = np.random.default_rng(0)

@@ -35,3 +35,12 @@ def test_norms_stay_where_they_cannot_be_folded() -> None:
         assert isinstance(folded.get_submodule(left), nn.BatchNorm2d)
         with torch.no_grad():
             torch.testing.assert_close(folded(X), net.eval()(X), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 1, bias=True), DynamicConv2d(3, 4, 1, bias=True)])
+def test_a_bias_before_a_norm_is_scaled_with_it(conv: nn.Module, perturb) -> None:
+    net = perturb(nn.Sequential(conv, nn.BatchNorm2d(4)), X).double().eval()
+    folded = fold_norms(net)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(X.double()), net(X.double()), rtol=0, atol=1e-6)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
