@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from posedy.inference.estimator import PoseEstimator
     from posedy.models.conversion import to_dynamic, to_static
     from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
-    from posedy.models.pretrained import list_shipped, load_checkpoint
+    from posedy.models.pretrained import list_pretrained, load_checkpoint
     from posedy.models.registry import create_model, list_models
     from posedy.skeleton import COCO17, Skeleton
 
@@ -28,7 +28,7 @@ __all__ = [
     "__version__",
     "create_model",
     "list_models",
-    "list_shipped",
+    "list_pretrained",
     "load_checkpoint",
     "set_temperature",
     "to_dynamic",
@@ -42,7 +42,7 @@ _HOMES = {
     "Skeleton": "posedy.skeleton",
     "create_model": "posedy.models.registry",
     "list_models": "posedy.models.registry",
-    "list_shipped": "posedy.models.pretrained",
+    "list_pretrained": "posedy.models.pretrained",
     "load_checkpoint": "posedy.models.pretrained",
     "set_temperature": "posedy.models.dynamic_conv",
     "to_dynamic": "posedy.models.conversion",

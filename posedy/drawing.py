@@ -1,4 +1,4 @@
-"""Poses drawn on pictures: limbs coloured by side, bright on a dark outline, so that they read on any background.
+"""Poses drawn on pictures: limbs colored by side, bright on a dark outline, so that they read on any background.
 
 And the words beside them, where pictures are put together to a sheet.
 """
@@ -11,15 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.skeleton import Skeleton
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-# Orange and blue stay apart for colour-blind eyes; names are those of the person, as in the skeleton.
-LEFT: Colour = (255, 138, 0)
-RIGHT: Colour = (30, 160, 255)
-MIDDLE: Colour = (190, 255, 90)
-BOX: Colour = (245, 245, 245)
-WHITE: Colour = (255, 255, 255)
-_OUTLINE: Colour = (20, 20, 20)
+# Orange and blue stay apart for color-blind eyes; names are those of the person, as in the skeleton.
+LEFT: Color = (255, 138, 0)
+RIGHT: Color = (30, 160, 255)
+MIDDLE: Color = (190, 255, 90)
+BOX: Color = (245, 245, 245)
+WHITE: Color = (255, 255, 255)
+_OUTLINE: Color = (20, 20, 20)
 
 CAPTION_HEIGHT = 18
 """Of a caption, in pixels."""
@@ -86,31 +86,31 @@ def draw_poses(
     for points, point_scores in zip(keypoints, scores, strict=True):
         shown = (point_scores > 0) & np.isfinite(points).all(axis=-1)
         persons.append(_Person(points, shown & (point_scores > threshold), shown & ~(point_scores > threshold)))
-    colours = _Colours.of(skeleton)
+    colors = _Colors.of(skeleton)
     if any(person.uncertain.any() for person in persons):
         layer = picture.copy()
         for person in persons:
-            _draw_person(layer, person, skeleton, colours, faint=True)
+            _draw_person(layer, person, skeleton, colors, faint=True)
         picture = _blend(layer, picture, _FAINT)
     for person in persons:
-        _draw_person(picture, person, skeleton, colours, faint=False)
+        _draw_person(picture, person, skeleton, colors, faint=False)
     return picture
 
 
-def keypoint_colours(skeleton: Skeleton) -> tuple[Colour, ...]:
-    """The K colours of a skeleton's keypoints, by their sides."""
+def keypoint_colors(skeleton: Skeleton) -> tuple[Color, ...]:
+    """The K colors of a skeleton's keypoints, by their sides."""
     side = [MIDDLE] * skeleton.num_keypoints
     for left, right in skeleton.flip_pairs:
         side[left], side[right] = LEFT, RIGHT
     return tuple(side)
 
 
-def caption(width: int, *words: tuple[str, Colour]) -> NDArray[np.uint8]:
-    """A black bar (CAPTION_HEIGHT, width, 3) with coloured words, cut off where they are too long."""
+def caption(width: int, *words: tuple[str, Color]) -> NDArray[np.uint8]:
+    """A black bar (CAPTION_HEIGHT, width, 3) with colored words, cut off where they are too long."""
     bar = np.zeros((CAPTION_HEIGHT, width, 3), dtype=np.uint8)
     font, size, x = cv2.FONT_HERSHEY_SIMPLEX, 0.42, 4
-    for word, colour in words:
-        cv2.putText(bar, word, (x, 13), font, size, colour, 1, cv2.LINE_AA)
+    for word, color in words:
+        cv2.putText(bar, word, (x, 13), font, size, color, 1, cv2.LINE_AA)
         x += cv2.getTextSize(word, font, size, 1)[0][0] + 8
     return bar
 
@@ -143,15 +143,15 @@ class _Person:
 
 
 @dataclass(frozen=True)
-class _Colours:
-    """The colours of a skeleton's K keypoints and of its limbs."""
+class _Colors:
+    """The colors of a skeleton's K keypoints and of its limbs."""
 
-    keypoints: tuple[Colour, ...]
-    limbs: tuple[Colour, ...]
+    keypoints: tuple[Color, ...]
+    limbs: tuple[Color, ...]
 
     @classmethod
-    def of(cls, skeleton: Skeleton) -> "_Colours":
-        side = keypoint_colours(skeleton)
+    def of(cls, skeleton: Skeleton) -> "_Colors":
+        side = keypoint_colors(skeleton)
         limbs = []
         for ends in skeleton.limbs:
             sides = {side[end] for end in ends} - {MIDDLE}
@@ -160,32 +160,32 @@ class _Colours:
 
 
 def _draw_person(
-    picture: NDArray[np.uint8], person: _Person, skeleton: Skeleton, colours: _Colours, *, faint: bool
+    picture: NDArray[np.uint8], person: _Person, skeleton: Skeleton, colors: _Colors, *, faint: bool
 ) -> None:
     """Draws either what is faint of a person or the rest, in place.
 
-    All outlines come first, so that none cuts through a coloured line.
+    All outlines come first, so that none cuts through a colored line.
     """
     width = person.line_width
     points = _fixed_point(person.points)
     shown = person.sure | person.uncertain
     limbs = [
-        (points[a], points[b], colour)
-        for (a, b), colour in zip(skeleton.limbs, colours.limbs, strict=True)
+        (points[a], points[b], color)
+        for (a, b), color in zip(skeleton.limbs, colors.limbs, strict=True)
         if shown[a] and shown[b] and (person.uncertain[a] or person.uncertain[b]) == faint
     ]
     of_layer = person.uncertain if faint else person.sure
-    discs = [(points[index], colours.keypoints[index]) for index in np.flatnonzero(of_layer)]
+    discs = [(points[index], colors.keypoints[index]) for index in np.flatnonzero(of_layer)]
     radius = round((width + 1) * 2 ** (_SHIFT - 1) * 1.5)
     outline = 1 if width < 6 else width // 4
     for start, end, _ in limbs:
         cv2.line(picture, start, end, _OUTLINE, width + 2 * outline, cv2.LINE_AA, _SHIFT)
     for center, _ in discs:
         cv2.circle(picture, center, radius + (outline << _SHIFT), _OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-    for start, end, colour in limbs:
-        cv2.line(picture, start, end, colour, width, cv2.LINE_AA, _SHIFT)
-    for center, colour in discs:
-        cv2.circle(picture, center, radius, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+    for start, end, color in limbs:
+        cv2.line(picture, start, end, color, width, cv2.LINE_AA, _SHIFT)
+    for center, color in discs:
+        cv2.circle(picture, center, radius, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
 def _blend(layer: NDArray[np.uint8], picture: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path (same suffix) whose file takes the place of `path` when the block ends without an error.
 
     It is beside `path`, and the folder is made if needed. After an error, or a kill, the old file is still there
@@ -43,7 +43,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_bytes_atomically(path: str | Path, data: bytes) -> None:
     """Writes bytes to a file, whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -65,7 +65,7 @@ def check_can_write(path: str | Path) -> None:
         _check_regular(path)
         # a part of the path that is a file ends the search too, and refuses the trial
         folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.exists())
-        # under the name that `replacing` gives it, which is longer than the file's own
+        # under the name that `atomic_write` gives it, which is longer than the file's own
         _new_file(folder, path.stem, path.suffix).unlink()
     except OSError as error:
         raise type(error)(f"{path} cannot be written ({error.strerror}): choose another file") from error

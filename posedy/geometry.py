@@ -1,7 +1,7 @@
 """Boxes, crops and the affine maps between image and crop space.
 
-One convention, stated once: integer coordinates are pixel centres, x to the right and y down. A crop of W x H pixels
-shows a padded box; the centre of the box lies at (W/2, H/2) of the crop (the coding of Sun et al., CVPR 2019), and a
+One convention, stated once: integer coordinates are pixel centers, x to the right and y down. A crop of W x H pixels
+shows a padded box; the center of the box lies at (W/2, H/2) of the crop (the coding of Sun et al., CVPR 2019), and a
 mirrored crop has x' = W - 1 - x. Boxes are xyxy; COCO's xywh exists only where a COCO file is read or written.
 """
 
@@ -43,7 +43,7 @@ def padded_region(boxes: ArrayLike, aspect: float, padding: float = 1.25) -> tup
         padding: factor on width and height.
 
     Returns:
-        Centres (..., 2) and sizes (..., 2) as (width, height), in image pixels.
+        Centers (..., 2) and sizes (..., 2) as (width, height), in image pixels.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
     center = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -60,7 +60,7 @@ def image_to_crop_matrix(
     crop = (W/2, H/2) + (W / width) * R(rotation) * (image - center), then x' = W - 1 - x if flipped.
 
     Args:
-        center: (..., 2) centre of the region in image pixels.
+        center: (..., 2) center of the region in image pixels.
         size: (..., 2) width and height of the region in image pixels, of the crop's aspect ratio.
         input_size: (W, H) of the crop in pixels.
         rotation: degrees by which the content turns clockwise on the screen.

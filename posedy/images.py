@@ -18,14 +18,14 @@ from PIL import Image, ImageOps
 from posedy.files import read_bytes
 
 
-def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]:
-    """Reads a photo; grey photos become RGB, transparency is dropped, 16 bits are scaled to 8 (value // 256).
+def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
+    """Reads a photo; gray photos become RGB, transparency is dropped, 16 bits are scaled to 8 (value // 256).
 
-    A truncated JPEG is filled with grey by the decoder without a word: `check_coco` finds those.
+    A truncated JPEG is filled with gray by the decoder without a word: `check_coco` finds those.
 
     Args:
         path: the file; its name may hold any character.
-        honour_exif: turn the photo as its EXIF orientation says, as viewers do. COCO's annotations refer to the pixels
+        apply_exif: turn the photo as its EXIF orientation says, as viewers do. COCO's annotations refer to the pixels
             as they are stored, so its readers do not.
 
     Returns:
@@ -40,7 +40,7 @@ def read_photo(path: str | Path, honour_exif: bool = False) -> NDArray[np.uint8]
     if not data:
         raise OSError(f"photo {path} is empty (0 bytes): fetch it again")
     _refuse_bombs(data, path)
-    flags = cv2.IMREAD_COLOR_RGB if honour_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR_RGB if apply_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
@@ -64,7 +64,7 @@ def _refuse_bombs(data: bytes, path: Path) -> None:
 
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-"""A path, a PIL image, or a uint8 array in OpenCV's order: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) or (H, W, 1) grey."""
+"""A path, a PIL image, or a uint8 array in OpenCV's order: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) or (H, W, 1) gray."""
 
 
 ChannelOrder = Literal["bgr", "rgb"]
@@ -88,7 +88,7 @@ def to_rgb(image: ImageLike, channels: ChannelOrder = "bgr") -> NDArray[np.uint8
     if channels not in get_args(ChannelOrder):
         raise ValueError(f"channels of an array are 'bgr' (OpenCV) or 'rgb' (PIL, imageio, gradio), got {channels!r}")
     if isinstance(image, str | os.PathLike):
-        return read_photo(os.fspath(image), honour_exif=True)
+        return read_image(os.fspath(image), apply_exif=True)
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if isinstance(image, np.ndarray):
@@ -168,7 +168,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def photo_paths(arguments: Sequence[str]) -> list[Path]:
+def image_paths(arguments: Sequence[str]) -> list[Path]:
     """The photos that arguments mean, each once, in their order.
 
     A file is itself. A folder is the photos directly in it, by suffix and sorted by name. Anything else is a pattern,

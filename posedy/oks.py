@@ -10,7 +10,7 @@ def oks_matrix(keypoints: ArrayLike, areas: ArrayLike, sigmas: ArrayLike) -> NDA
     OKS_ij = 1/K * sum_k exp(-d_ijk^2 / (2 * (2 sigma_k)^2 * (a_i + a_j) / 2)), where d_ijk is the distance of keypoint
     k of pose i to keypoint k of pose j. All K keypoints count, whatever their scores, and the area is the mean of both
     poses' (the protocol of Xiao et al., ECCV 2018, and Sun et al., CVPR 2019). The OKS of a prediction with the truth
-    is another one, over the labelled keypoints and the truth's area: COCOeval computes it.
+    is another one, over the labeled keypoints and the truth's area: COCOeval computes it.
 
     Args:
         keypoints: (P, K, 2) in image pixels.

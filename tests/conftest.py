@@ -58,7 +58,7 @@ def persons(drawn: Path) -> CocoPersons:
 def _sharpen(attention: KernelAttention, x: Tensor) -> None:
     """Rescales the two layers so that for half of the images of x or more the largest weight is over 0.8.
 
-    Half of the hidden units or more are on for some images and off for others, and the logits are centred over the
+    Half of the hidden units or more are on for some images and off for others, and the logits are centered over the
     images, so that no kernel wins for all of them.
     """
     pooled = x.double().mean(dim=(2, 3))

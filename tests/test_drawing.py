@@ -9,7 +9,7 @@ from posedy.drawing import (
     RIGHT,
     caption,
     draw_poses,
-    keypoint_colours,
+    keypoint_colors,
 )
 from posedy.skeleton import COCO17, Skeleton
 
@@ -48,15 +48,15 @@ def test_no_poses_give_an_equal_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "colour"),
+    ("x", "y", "color"),
     [(125, 125, LEFT), (75, 125, RIGHT), (100, 65, MIDDLE), (100, 150, MIDDLE), (150, 150, LEFT), (100, 30, MIDDLE)],
 )
 @pytest.mark.parametrize("level", [0, 255])
-def test_limbs_have_the_colour_of_their_side(x: int, y: int, colour: tuple[int, int, int], level: int) -> None:
+def test_limbs_have_the_color_of_their_side(x: int, y: int, color: tuple[int, int, int], level: int) -> None:
     picture = draw_poses(background(level), POSE, np.ones((1, 4)), LINE)
     # the line may be one pixel wide and anti-aliased across a diagonal
     patch = picture[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
-    assert np.abs(patch - colour).sum(axis=1).min() < 60
+    assert np.abs(patch - color).sum(axis=1).min() < 60
 
 
 def test_a_white_photo_gets_a_dark_outline() -> None:
@@ -140,8 +140,8 @@ def test_what_does_not_fit_is_refused() -> None:
         draw_poses(background(), POSE, np.ones((1, 4)), LINE, boxes=np.zeros((2, 4)))
 
 
-def test_keypoints_have_the_colour_of_their_side() -> None:
-    assert keypoint_colours(LINE) == (LEFT, RIGHT, MIDDLE, MIDDLE)
+def test_keypoints_have_the_color_of_their_side() -> None:
+    assert keypoint_colors(LINE) == (LEFT, RIGHT, MIDDLE, MIDDLE)
 
 
 def test_a_caption_holds_its_words_side_by_side_and_cuts_what_is_too_long() -> None:

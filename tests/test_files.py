@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from posedy.files import check_can_write, read_bytes, replacing, write_bytes_atomically, write_json_atomically
+from posedy.files import atomic_write, check_can_write, read_bytes, write_bytes_atomically, write_json_atomically
 
 
 def test_writes_and_replaces(tmp_path):
@@ -32,7 +32,7 @@ def test_whoever_reads_the_old_file_reads_on_in_it(tmp_path):
 
 def test_temporary_file_is_beside_the_target_with_its_suffix(tmp_path):
     path = tmp_path / "model.safetensors"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".safetensors"
         assert temporary != path
@@ -47,7 +47,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path.write_text("old")
 
     def write_half() -> None:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("ne")
             raise error
 
@@ -62,8 +62,8 @@ def test_kill_leaves_the_old_file(tmp_path):
     path.write_text("old")
     program = (
         "import os, signal, sys\n"
-        "from posedy.files import replacing\n"
-        "with replacing(sys.argv[1]) as temporary:\n"
+        "from posedy.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('ne')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -96,7 +96,7 @@ def test_a_file_has_the_permissions_that_open_gives(tmp_path, umask, mask, expec
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 def test_a_file_has_these_permissions_too_if_a_library_replaces_the_temporary_file(tmp_path, umask):
-    with replacing(tmp_path / "file") as temporary:
+    with atomic_write(tmp_path / "file") as temporary:
         temporary.unlink()
         temporary.touch(mode=0o600)
     assert mode(tmp_path / "file") == 0o644

@@ -41,7 +41,7 @@ def test_image_to_crop_and_back(box, input_size, rotation, flip, scale, data):
 
 
 @given(boxes(), INPUT_SIZES, st.floats(-180, 180))
-def test_centre_of_the_box_is_the_middle_of_the_crop(box, input_size, rotation):
+def test_center_of_the_box_is_the_middle_of_the_crop(box, input_size, rotation):
     matrix = matrix_of(box, input_size, rotation=rotation)
     center = (box[:2] + box[2:]) / 2
     np.testing.assert_allclose(apply_affine(matrix, center[None])[0], np.array(input_size) / 2, atol=1e-6)
@@ -68,8 +68,8 @@ def test_keeps_the_shape_of_things(box, input_size, rotation, flip):
 
 def test_positive_rotation_turns_the_content_clockwise():
     matrix = image_to_crop_matrix([0, 0], [192, 256], (192, 256), rotation=90)
-    right_of_the_centre = apply_affine(matrix, [[10.0, 0.0]])[0]
-    np.testing.assert_allclose(right_of_the_centre, [96, 128 + 10], atol=1e-9)
+    right_of_the_center = apply_affine(matrix, [[10.0, 0.0]])[0]
+    np.testing.assert_allclose(right_of_the_center, [96, 128 + 10], atol=1e-9)
 
 
 def test_many_regions_at_once():
@@ -177,7 +177,7 @@ def test_outside_of_the_image_is_black():
     assert (crop[[0, 0, -1, -1], [0, -1, 0, -1]] == 0).all()
 
 
-def test_a_grey_image_stays_grey():
+def test_a_gray_image_stays_gray():
     assert warp_crop(np.zeros((50, 40), dtype=np.uint8), np.eye(2, 3), (96, 128)).shape == (128, 96)
 
 

@@ -13,13 +13,13 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.app.service import PERSONS, CameraState, Looker
+from posedy.app.service import PERSONS, CameraState, PoseService
 from posedy.drawing import DRAW_THRESHOLD
 
 LARGEST_FILE = "50mb"
 
 
-def make_page(looker: Looker) -> gr.Blocks:
+def make_page(looker: PoseService) -> gr.Blocks:
     """The page, to be launched."""
     with gr.Blocks(title="posedy", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
@@ -90,7 +90,7 @@ def make_page(looker: Looker) -> gr.Blocks:
     return page
 
 
-def serve(looker: Looker, host: str, port: int) -> gr.Blocks:
+def serve(looker: PoseService, host: str, port: int) -> gr.Blocks:
     """Serves the page from a thread of its own, until its `close`.
 
     Args:
@@ -117,7 +117,7 @@ def serve(looker: Looker, host: str, port: int) -> gr.Blocks:
     return page
 
 
-def launch(looker: Looker, host: str, port: int, ready: Callable[[str], None]) -> None:
+def launch(looker: PoseService, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Shows the page until Ctrl-C.
 
     Args:
@@ -137,7 +137,7 @@ def _nothing(words: str) -> tuple[Any, str, Any]:
 
 
 def _download(file: Path | None) -> gr.DownloadButton:
-    """The button that gives a file; grey without one."""
+    """The button that gives a file; gray without one."""
     if file is None:
         return gr.DownloadButton(value=None, interactive=False, variant="secondary")
     return gr.DownloadButton(value=str(file), interactive=True, variant="primary")

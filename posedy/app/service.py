@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from posedy.files import write_json_atomically
 from posedy.images import rgb_to_bgr, to_rgb
 from posedy.inference.boxes import BOX_THRESHOLD
-from posedy.inference.detectors import CleanedDetector, Detector, TorchvisionDetector, WholeImage
+from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, TorchvisionDetector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
@@ -34,7 +34,7 @@ class Seen:
 
 
 @dataclass
-class Looker:
+class PoseService:
     """Holds the networks that were asked for, so that each is loaded once.
 
     Attributes:
@@ -116,7 +116,7 @@ class Looker:
         if persons not in PERSONS:
             raise ValueError(f"persons are found as {' or '.join(map(repr, PERSONS))}, got {persons!r}")
         if persons == WHOLE:
-            return WholeImage()
+            return FullImageDetector()
         with self._lock:
             if self._detector is None:
                 torchvision = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)

@@ -31,15 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [path for path in arguments.checkpoint if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"no checkpoint at {missing[0].absolute()}")
-    from posedy.models.pretrained import list_shipped
+    from posedy.models.pretrained import list_pretrained
 
-    models = [*map(str, arguments.checkpoint), *list_shipped()]
+    models = [*map(str, arguments.checkpoint), *list_pretrained()]
     if not models:
         raise ValueError("there is no network to show: give one with --checkpoint FILE")
     from posedy.app.page import launch
-    from posedy.app.service import Looker
+    from posedy.app.service import PoseService
 
-    looker = Looker(tuple(models), arguments.detector_weights, arguments.device)
+    looker = PoseService(tuple(models), arguments.detector_weights, arguments.device)
     launch(
         looker,
         arguments.host,

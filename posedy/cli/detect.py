@@ -52,16 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     from posedy.data.detections import boxes_to_annotations, boxes_to_results
     from posedy.files import check_can_write, write_json_atomically
-    from posedy.images import photo_paths
+    from posedy.images import image_paths
     from posedy.inference.detect import (
-        detect_photos,
+        detect_images,
         photos_by_themselves,
         photos_of_annotations,
     )
     from posedy.inference.detectors import TorchvisionDetector
 
     check_can_write(arguments.out)
-    paths = photo_paths(arguments.photos)
+    paths = image_paths(arguments.photos)
     for given in (*paths, arguments.annotations, arguments.detector_weights):
         if given is not None and given.resolve() == arguments.out.resolve():
             raise ValueError(f"--out {arguments.out} would take the place of {given}: choose another --out")
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         photos = photos_by_themselves(paths)
     detector = TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
     # a progress bar stands on the same screen
-    detected = detect_photos(photos, detector, warn=lambda line: tqdm.write(line, file=sys.stderr))
+    detected = detect_images(photos, detector, warn=lambda line: tqdm.write(line, file=sys.stderr))
     failed = len(photos) - len(detected)
     if not detected:
         raise ValueError(f"none of the {failed} photos could be looked at, and nothing was written: see above why")

@@ -26,12 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from posedy.codecs import MSRACodec
     from posedy.models.complexity import measure
-    from posedy.models.pretrained import list_shipped
+    from posedy.models.pretrained import list_pretrained
     from posedy.models.registry import create_model, is_beyond_paper, list_models
 
     width, height = arguments.input_size
     MSRACodec((width, height))  # rejects sizes that do not divide by 32
-    pretrained = list_shipped()
+    pretrained = list_pretrained()
     print(f"Networks for crops of {height}x{width} (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
     print(f"\n{'':29}{'#Param':>9}{'MAdds':>9}")
     rows = []

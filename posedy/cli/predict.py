@@ -119,11 +119,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _annotate_photos(arguments: argparse.Namespace, photos: Sequence[str]) -> bool:
     """Whether something could not be done."""
     from posedy.drawing import DRAW_THRESHOLD
-    from posedy.images import photo_paths
-    from posedy.inference.predict import annotate_photos
+    from posedy.images import image_paths
+    from posedy.inference.predict import predict_images
 
-    done = annotate_photos(
-        photo_paths(photos),
+    done = predict_images(
+        image_paths(photos),
         arguments.checkpoint,
         arguments.out,
         boxes=arguments.box,
@@ -143,17 +143,17 @@ def _annotate_photos(arguments: argparse.Namespace, photos: Sequence[str]) -> bo
 def _annotate_videos(arguments: argparse.Namespace, videos: Sequence[Path | int]) -> bool:
     """Whether something could not be done."""
     from posedy.drawing import DRAW_THRESHOLD
-    from posedy.inference.detectors import TorchvisionDetector, WholeImage
+    from posedy.inference.detectors import FullImageDetector, TorchvisionDetector
     from posedy.inference.estimator import PoseEstimator
-    from posedy.inference.predict import annotate_videos
+    from posedy.inference.predict import predict_videos
 
     detector = (
         TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
         if arguments.detect
-        else WholeImage()
+        else FullImageDetector()
     )
     return bool(
-        annotate_videos(
+        predict_videos(
             videos,
             PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip),
             detector,

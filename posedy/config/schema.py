@@ -165,7 +165,7 @@ class AugmentConfig(_Section):
     rotation_max: float = Field(45, ge=0, le=180)
     rotation_probability: float = Field(0.6, ge=0, le=1)
     half_body_probability: float = Field(0.3, ge=0, le=1)
-    """Of showing only the upper or lower body of persons with enough labelled keypoints."""
+    """Of showing only the upper or lower body of persons with enough labeled keypoints."""
     photometric: list[dict[str, Any]] = []
     """More albumentations transforms of the crop: {transform: NAME, and its arguments}."""
 
@@ -191,14 +191,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class TrainConfig(_Section):
-    """The optimisation. Defaults are the paper's."""
+    """The optimization. Defaults are the paper's."""
 
     epochs: int = Field(210, ge=1)
     minutes: float | None = Field(None, gt=0)
     """A limit of the time spent in training steps, whatever `epochs` says: the schedule follows the clock where that is
     ahead of the steps, and the last epoch is cut short. Such a run cannot be repeated to the bit."""
     batch_size: int = Field(128, ge=1)
-    """Persons per step of the optimiser, over all devices together."""
+    """Persons per step of the optimizer, over all devices together."""
     accumulation: int = Field(1, ge=1)
     """Parts that each device's share of a batch is worked through in: the same step in less memory (but batch norm sees
     a part at a time)."""

@@ -20,12 +20,12 @@ from posedy.skeleton import Skeleton
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news when it is imported
 import albumentations as A
 
-_HALF_BODY_MIN_LABELLED = 8
+_HALF_BODY_MIN_LABELED = 8
 _HALF_BODY_MIN_PART = 2
 _HALF_BODY_PADDING = 1.5
 
 
-class CropVariation:
+class RandomCropAffine:
     """How the crop of a person varies in training: half body, scale, rotation and flip.
 
     Args:
@@ -63,12 +63,12 @@ class CropVariation:
         return image_to_crop_matrix(center, size * scale, self.input_size, rotation, flip), flip
 
     def _half_body_box(self, random: np.random.Generator, pose: FloatArray) -> FloatArray | None:
-        """The box around the labelled keypoints of the upper or the lower body; None when there are too few."""
-        keypoints, labelled = pose[:, :2], pose[:, 2] > 0
+        """The box around the labeled keypoints of the upper or the lower body; None when there are too few."""
+        keypoints, labeled = pose[:, :2], pose[:, 2] > 0
         upper, lower = self.skeleton.upper_body, self.skeleton.lower_body
-        if upper is None or lower is None or labelled.sum() <= _HALF_BODY_MIN_LABELLED:
+        if upper is None or lower is None or labeled.sum() <= _HALF_BODY_MIN_LABELED:
             return None
-        parts = [keypoints[list(part)][labelled[list(part)]] for part in (upper, lower)]
+        parts = [keypoints[list(part)][labeled[list(part)]] for part in (upper, lower)]
         parts = [part for part in parts if len(part) > _HALF_BODY_MIN_PART]
         if not parts:
             return None
@@ -80,8 +80,8 @@ class CropVariation:
 class PersonCrop(A.DualTransform):
     """Cuts a person's crop out of a photo in one warp; keypoints follow.
 
-    Reads `image_to_crop` and `flip` (what `CropVariation.draw` returns) beside `image` and `keypoints` (K, 3): x, y and
-    visibility. In a flipped crop left and right keypoints change places.
+    Reads `image_to_crop` and `flip`, as `RandomCropAffine.draw` returns them, `image`, and `keypoints` (K, 3): x, y and
+    visibility. In a flipped crop left and right keypoints are swapped.
 
     Args:
         input_size: (W, H) of the crop.
@@ -113,7 +113,7 @@ class PersonCrop(A.DualTransform):
 def training_transform(
     input_size: tuple[int, int], flip_permutation: Sequence[int], photometric: Sequence[Mapping[str, Any]]
 ) -> A.Compose:
-    """The augmentation of training: one warp, then what changes colours.
+    """The augmentation of training: one warp, then what changes colors.
 
     Call it with `image`, `image_to_crop`, `flip` and `keypoints` (K, 3). Its random state is its own:
     `set_random_seed` before each sample makes a sample repeatable.

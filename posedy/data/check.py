@@ -17,7 +17,7 @@ from posedy.skeleton import Skeleton
 
 # COCO's own boxes end a fraction of a pixel over the border.
 _BOX_TOLERANCE = 1.0
-# A labelled keypoint may lie a little outside; further out than this part of the longer side it is a slip.
+# A labeled keypoint may lie a little outside; further out than this part of the longer side it is a slip.
 _KEYPOINT_TOLERANCE = 0.1
 
 
@@ -97,7 +97,7 @@ def examine(
     with_persons[table.image_index[usable]] = True
     if images is not None:
         check_images(image_table, with_persons, annotations, images, decode, image_check, log)
-    summary = summarise(annotations, len(image_table.ids), int(usable.sum()), int(with_persons.sum()), left_out)
+    summary = summarize(annotations, len(image_table.ids), int(usable.sum()), int(with_persons.sum()), left_out)
     return Examination(table, skeleton, usable, left_out, _report(annotations, summary, log))
 
 
@@ -107,7 +107,7 @@ def _report(annotations: Path, summary: str | None, log: FindingLog) -> CheckRep
     return CheckReport(annotations, summary, tuple(findings))
 
 
-def summarise(
+def summarize(
     annotations: Path, num_images: int, num_persons: int, num_person_images: int, left_out: dict[str, int]
 ) -> str:
     """One line that says what a file gives and what of it is left out."""
@@ -173,7 +173,7 @@ def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: FindingLog)
         "visibility flag other than 0, 1, 2",
         np.argwhere(~np.isin(flags, (0, 1, 2)) & table.is_valid[:, None]),
         table.describe_keypoint,
-        "v is 0 for not labelled, 1 for labelled but hidden, 2 for visible.",
+        "v is 0 for not labeled, 1 for labeled but hidden, 2 for visible.",
     )
     log.add(
         "warning",
@@ -187,7 +187,7 @@ def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: FindingLog)
     outside = ((points < -slack) | (points > sizes[:, None] + slack)).any(axis=-1)
     log.add(
         "warning",
-        "labelled keypoint far outside its image",
+        "labeled keypoint far outside its image",
         np.argwhere(outside & (flags > 0) & (usable & (sizes > 0).all(axis=1))[:, None]),
         lambda where: f"{table.describe_keypoint(where)}, image {_by(sizes[where[0]])}",
         "Look at the annotation: is it of this photo, at this size?",
@@ -195,7 +195,7 @@ def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: FindingLog)
 
 
 def _check_boxes(table: AnnotationTable, usable: BoolArray, log: FindingLog) -> None:
-    """Boxes and areas of the persons that are used; crowds and unlabelled persons need neither."""
+    """Boxes and areas of the persons that are used; crowds and unlabeled persons need neither."""
 
     def name_box(i: int) -> str:
         return f"{table.describe(i)}: bbox {short(table.boxes[i].tolist())}"
@@ -232,7 +232,7 @@ def _check_boxes(table: AnnotationTable, usable: BoolArray, log: FindingLog) -> 
     )
     log.add(
         "error",
-        "area not above 0 on a labelled person",
+        "area not above 0 on a labeled person",
         np.flatnonzero(usable & ~((table.areas > 0) & np.isfinite(table.areas))),
         lambda i: f"{table.describe(i)}: area {table.areas[i]:g}",
         "OKS divides by it: write the area of the person's mask, or of the box where there is no mask.",

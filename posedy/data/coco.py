@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from posedy.config import SkeletonConfig
 from posedy.data.categories import read_category, with_overrides
-from posedy.data.check import examine, summarise
+from posedy.data.check import examine, summarize
 from posedy.data.coco_file import (
     AnnotationSource,
     AnnotationTable,
@@ -30,7 +30,7 @@ from posedy.skeleton import Skeleton
 
 @dataclass(frozen=True, eq=False)
 class CocoPersons:
-    """The persons of a COCO keypoint file that can be trained and tested on: not a crowd, some keypoint labelled.
+    """The persons of a COCO keypoint file that can be trained and tested on: not a crowd, some keypoint labeled.
 
     All that grows with the file is arrays, so worker processes share its memory.
 
@@ -46,7 +46,7 @@ class CocoPersons:
         image_index: (P,) index of the image among the I.
         boxes: (P, 4) xyxy in image pixels.
         keypoints: (P, K, 2) in image pixels.
-        visibility: (P, K) 0 not labelled, 1 labelled but hidden, 2 visible.
+        visibility: (P, K) 0 not labeled, 1 labeled but hidden, 2 visible.
         left_out: how many annotations are not among the P, by reason.
         warnings: what to look at in the file.
     """
@@ -89,7 +89,7 @@ class CocoPersons:
     def summary(self) -> str:
         """One line: images, persons, what was left out and why."""
         num_images = len(np.unique(self.image_index))
-        return summarise(self.annotations, len(self.image_ids), len(self), num_images, self.left_out)
+        return summarize(self.annotations, len(self.image_ids), len(self), num_images, self.left_out)
 
 
 def read_coco(
@@ -171,7 +171,7 @@ class GroundTruth:
         return len(self.category["keypoints"])
 
     @property
-    def labelled(self) -> list[dict[str, Any]]:
+    def labeled(self) -> list[dict[str, Any]]:
         """The persons that count: no crowds, at least one labeled keypoint."""
         return [person for person in self.annotations if person["num_keypoints"] > 0 and not person["iscrowd"]]
 

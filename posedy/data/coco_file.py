@@ -250,7 +250,7 @@ class AnnotationTable:
         faulty = ~self.is_valid | (self.image_index < 0)
         crowd = ~faulty & self.crowd
         unlabeled = ~faulty & ~crowd & (self.num_labeled == 0)
-        left_out = {"crowd": int(crowd.sum()), "no labelled keypoints": int(unlabeled.sum())}
+        left_out = {"crowd": int(crowd.sum()), "no labeled keypoints": int(unlabeled.sum())}
         for reason, count in (("of other categories", self.other_category), ("with errors", int(faulty.sum()))):
             if count:
                 left_out[reason] = count
@@ -323,7 +323,7 @@ def log_invalid_values(
         "id": "Every annotation needs an integer id.",
         "image_id": "Write the id of the annotation's image.",
         "keypoints": f"The category has {count} keypoints: write {3 * count} numbers (x, y, v each), 0, 0, 0 for a "
-        "keypoint that is not labelled.",
+        "keypoint that is not labeled.",
         "bbox": "A box is four finite numbers: x, y, width, height in pixels.",
         "area": "OKS needs the area of the person's mask in square pixels, or of the box without one.",
         "iscrowd": "Write 0 for a person, 1 for a crowd; COCO's evaluation asks for it.",
@@ -345,7 +345,7 @@ def log_invalid_values(
         "keypoint at NaN, infinity or beyond any photo",
         np.argwhere(~finite & (required & ~table.invalid["keypoints"])[:, None]),
         table.describe_keypoint,
-        "Write image pixels, and 0, 0, 0 for a keypoint that is not labelled.",
+        "Write image pixels, and 0, 0, 0 for a keypoint that is not labeled.",
     )
 
 

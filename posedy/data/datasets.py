@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from posedy.config import AugmentConfig
-from posedy.data.augment import CropVariation, training_transform
+from posedy.data.augment import RandomCropAffine, training_transform
 from posedy.data.coco import CocoPersons
 from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, warp_crop
-from posedy.images import read_photo
+from posedy.images import read_image
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """One sample of an epoch: who, and whether it counts or only fills a batch up to the size of other ranks'."""
 
     epoch: int
@@ -27,7 +27,7 @@ class Draw(NamedTuple):
 
 
 class _LastPhoto:
-    """Reads photos and keeps the last one, for neighbours that are on the same."""
+    """Reads photos and keeps the last one, for neighbors that are on the same."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
@@ -35,16 +35,16 @@ class _LastPhoto:
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         if self._photo is None or self._path != path:
-            self._path, self._photo = path, read_photo(path)
+            self._path, self._photo = path, read_image(path)
         return self._photo
 
 
-class TrainingCrops(Dataset[dict[str, Any]]):
+class TopDownTrainDataset(Dataset[dict[str, Any]]):
     """Randomly varied crops of the persons of one or more COCO files.
 
     A sample depends on (seed, epoch, index) alone, whichever process makes it, and costs one decoding of the photo and
-    one warp; persons of one photo that follow one another share the decoding. Indexed by `Draw`. Gives `crop`
-    (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labelled` (K,) bool (none if the draw does not
+    one warp; persons of one photo that follow one another share the decoding. Indexed by `SampleIndex`. Gives `crop`
+    (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labeled` (K,) bool (none if the draw does not
     count) and `annotation_id`.
 
     Args:
@@ -77,7 +77,7 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         self.seed = seed
         self.input_size = input_size
         self.skeleton = sets[0].skeleton
-        self.variation = CropVariation(input_size, self.skeleton, augment)
+        self.variation = RandomCropAffine(input_size, self.skeleton, augment)
         self.transform = training_transform(input_size, self.skeleton.flip_permutation, augment.photometric)
         self._is_random = len(augment.photometric) > 0
         # what does not depend on the epoch, for all persons at once
@@ -97,10 +97,10 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         """Changes with any person, box or keypoint, and not with the place of the files."""
         return "+".join(persons.fingerprint for persons in self.sets)
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+    def __getitem__(self, draw: SampleIndex) -> dict[str, Any]:
         return self.__getitems__([draw])[0]
 
-    def __getitems__(self, draws: Sequence[Draw]) -> list[dict[str, Any]]:
+    def __getitems__(self, draws: Sequence[SampleIndex]) -> list[dict[str, Any]]:
         """The samples of a batch; torch's loader asks for all at once."""
         # All matrices first: after a photo has been decoded, Python's own data are out of the processor's cache.
         seeds = [np.random.SeedSequence((self.seed, *draw[:2])).generate_state(1)[0] for draw in draws]
@@ -120,7 +120,7 @@ class TrainingCrops(Dataset[dict[str, Any]]):
                 {
                     "crop": sample["image"],
                     "keypoints": sample["keypoints"][:, :2].astype(np.float32),
-                    "labelled": (sample["keypoints"][:, 2] > 0) & draw.counts,
+                    "labeled": (sample["keypoints"][:, 2] > 0) & draw.counts,
                     "annotation_id": self.annotation_ids[draw.person],
                 }
             )
@@ -132,10 +132,10 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         return persons.image_path(int(persons.image_index[index - (int(self.ends[which - 1]) if which else 0)]))
 
 
-class BoxCrops(Dataset[dict[str, Any]]):
+class TopDownEvalDataset(Dataset[dict[str, Any]]):
     """Crops of given boxes, unvaried: `crop` (H, W, 3) uint8 RGB and `index`.
 
-    Boxes are read image by image, so that a photo is decoded once for neighbouring boxes of the same process.
+    Boxes are read image by image, so that a photo is decoded once for neighboring boxes of the same process.
 
     Args:
         persons: the COCO file, for its photos.

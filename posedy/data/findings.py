@@ -149,7 +149,7 @@ def short(value: Any) -> str:
 
 
 def name_reasons(left_out: Mapping[str, int]) -> str:
-    """The counts of what is left out as text: "27 crowd, 468 no labelled keypoints", or "nothing"."""
+    """The counts of what is left out as text: "27 crowd, 468 no labeled keypoints", or "nothing"."""
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count) or "nothing"
 
 

@@ -16,7 +16,7 @@ from posedy.data.coco_file import ImageTable
 from posedy.data.findings import FindingLog
 from posedy.data.tables import BoolArray
 from posedy.files import write_json_atomically
-from posedy.images import read_photo
+from posedy.images import read_image
 
 ImageCheck = Literal["always", "once", "never"]
 """Whether images are opened to check them; "once" does not open images again whose last check found nothing."""
@@ -32,7 +32,7 @@ Trouble = Literal["missing photo", "unreadable photo", "truncated photo", "photo
 _ADVICE: dict[Trouble, str] = {
     "missing photo": "Fetch the photo, or give the folder that the file names count from.",
     "unreadable photo": "Fetch the photo again, or convert it to JPEG or PNG.",
-    "truncated photo": "Its lower part would be grey in training: fetch the photo again.",
+    "truncated photo": "Its lower part would be gray in training: fetch the photo again.",
     "photo of another size": "Annotations count in pixels of the recorded size, as stored (EXIF rotation is ignored): "
     "fetch the original photo or repair the record.",
 }
@@ -163,7 +163,7 @@ def _photo_trouble(images: ImageTable, index: int, folder: Path, decode: bool) -
                 return trouble("truncated photo", f"{path} ends early, after {path.stat().st_size} bytes")
             if decode:
                 photo.load()
-                read_photo(path)
+                read_image(path)
     except FileNotFoundError:
         return trouble("missing photo", str(path))
     except UnidentifiedImageError:

@@ -8,12 +8,12 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from posedy.data.datasets import Draw, TrainingCrops, set_up_worker
+from posedy.data.datasets import SampleIndex, TopDownTrainDataset, set_up_worker
 
 Batch = dict[str, Tensor]
 
 
-class EpochOrder:
+class EpochBatchSampler:
     """Who comes when in an epoch: a function of (seed, epoch) alone.
 
     A batch has `batch_size` persons over all ranks, the last one what is left; every rank gets equally many of each
@@ -42,25 +42,25 @@ class EpochOrder:
         """How many persons the batch of a step has over all ranks."""
         return min(self.batch_size, self.size - step * self.batch_size)
 
-    def batches(self, epoch: int, start: int = 0) -> list[list[Draw]]:
+    def batches(self, epoch: int, start: int = 0) -> list[list[SampleIndex]]:
         """This rank's part of the batches of an epoch from the batch `start` on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
         batches = []
         for step in range(start, len(self)):
             persons = order[step * self.batch_size : (step + 1) * self.batch_size]
-            draws = [Draw(epoch, int(index)) for index in persons]
-            draws += [Draw(epoch, int(order[0]), counts=False)] * (-len(draws) % self.world_size)
+            draws = [SampleIndex(epoch, int(index)) for index in persons]
+            draws += [SampleIndex(epoch, int(order[0]), counts=False)] * (-len(draws) % self.world_size)
             batches.append(draws[self.rank :: self.world_size])
         return batches
 
 
-class _Tasks(Sampler[list[Draw]]):
+class _Tasks(Sampler[list[SampleIndex]]):
     """What workers are asked for, set anew where needed: a DataLoader with lasting workers keeps its sampler."""
 
     def __init__(self) -> None:
-        self.tasks: Iterable[list[Draw]] = ()
+        self.tasks: Iterable[list[SampleIndex]] = ()
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         return iter(self.tasks)
 
 
@@ -76,7 +76,9 @@ class CropLoader:
         pin_memory: whether batches lie in memory that a GPU copies from by itself.
     """
 
-    def __init__(self, crops: TrainingCrops, order: EpochOrder, workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self, crops: TopDownTrainDataset, order: EpochBatchSampler, workers: int = 0, pin_memory: bool = False
+    ) -> None:
         self.order = order
         self._tasks = _Tasks()
         self._loader: DataLoader[Any] = DataLoader(
@@ -95,7 +97,7 @@ class CropLoader:
         return len(self.order)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from the batch `start` on, as `TrainingCrops` makes them, stacked."""
+        """The batches of an epoch from the batch `start` on, as `TopDownTrainDataset` makes them, stacked."""
         if self._next != (epoch, start):
             self._tasks.tasks = self._from(epoch, start)
             self._stream = iter(self._loader)
@@ -104,7 +106,7 @@ class CropLoader:
             self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
             yield batch
 
-    def _from(self, epoch: int, start: int) -> Iterator[list[Draw]]:
+    def _from(self, epoch: int, start: int) -> Iterator[list[SampleIndex]]:
         """All batches from one on, epoch after epoch without end."""
         yield from self.order.batches(epoch, start)
         for later in count(epoch + 1):

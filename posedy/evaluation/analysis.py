@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import Backend, evaluate_keypoints, match_results
-from posedy.evaluation.errors import ERROR_CLASSES, ErrorAnalysis, analyse_errors
-from posedy.evaluation.matching import LOOSE, MatchedPersons, mean_of_labelled
+from posedy.evaluation.errors import ERROR_CLASSES, ErrorAnalysis, analyze_errors
+from posedy.evaluation.matching import LOOSE, MatchedPersons, mean_of_labeled
 from posedy.geometry import box_iou, xywh_to_xyxy
 
 PCK_FRACTIONS = (0.05, 0.1, 0.2)
@@ -43,26 +43,26 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class KeypointNumbers:
-    """The numbers of each of K keypoints over the persons for whom it is labelled; NaN if nobody is.
+    """The numbers of each of K keypoints over the persons for whom it is labeled; NaN if nobody is.
 
     Attributes:
-        labelled: (K,) how many.
+        labeled: (K,) how many.
         similarity: (K,) mean similarity with the truth (a keypoint's part in OKS); 0 where the person was not found.
         pck: fraction of the box -> (K,) the share nearer to the truth than that (PCK, Yang and Ramanan, 2013).
     """
 
-    labelled: NDArray[np.int64]
+    labeled: NDArray[np.int64]
     similarity: NDArray[np.float64]
     pck: dict[float, NDArray[np.float64]]
 
 
 def keypoint_numbers(persons: MatchedPersons) -> KeypointNumbers:
     """How well each keypoint was found; persons without a pose count as missed."""
-    labelled = persons.labelled
-    counts = labelled.sum(axis=0)
+    labeled = persons.labeled
+    counts = labeled.sum(axis=0)
 
     def mean(values: NDArray) -> NDArray[np.float64]:
-        sums = (values * labelled).sum(axis=0)
+        sums = (values * labeled).sum(axis=0)
         return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
     distances = np.linalg.norm(persons.predicted - persons.truth, axis=-1)
@@ -78,7 +78,7 @@ def break_down(
     sigmas: Sequence[float] | None = None,
     backend: Backend = "pycocotools",
 ) -> dict[str, dict[str, Part]]:
-    """AP, AR and OKS for parts of the persons: {"size": {"medium": ...}, "labelled keypoints": ..., "neighbours": ...}.
+    """AP, AR and OKS for parts of the persons: {"size": {"medium": ...}, "labeled keypoints": ..., "neighbors": ...}.
 
     Args:
         truth: the annotation file.
@@ -87,7 +87,7 @@ def break_down(
         sigmas: (K,) of OKS; by default the category's.
         backend: what computes AP and AR.
     """
-    counts = persons.labelled.sum(axis=1)
+    counts = persons.labeled.sum(axis=1)
     few, many = persons.skeleton.num_keypoints // 3, 2 * persons.skeleton.num_keypoints // 3
     overlap, nearest = _overlaps(truth), _nearest(persons, results)
     groups = {
@@ -96,19 +96,19 @@ def break_down(
             "medium": (persons.areas >= _MEDIUM) & (persons.areas < _LARGE),
             "large (from 96x96)": persons.areas >= _LARGE,
         },
-        "labelled keypoints": {
+        "labeled keypoints": {
             _span(1, few): counts <= few,
             _span(few + 1, many): (counts > few) & (counts <= many),
             _span(many + 1, persons.skeleton.num_keypoints): counts > many,
         },
-        "neighbours (IoU of boxes)": {
+        "neighbors (IoU of boxes)": {
             "none": overlap == 0,
             "under 0.1": (overlap > 0) & (overlap < 0.1),
             "0.1 to 0.3": (overlap >= 0.1) & (overlap < 0.3),
             "over 0.3": overlap >= 0.3,
         },
     }
-    groups["labelled keypoints"].pop("", None)  # of one or two keypoints there are no thirds
+    groups["labeled keypoints"].pop("", None)  # of one or two keypoints there are no thirds
     return {
         title: {
             name: _part(truth, results, persons, nearest, chosen, sigmas, backend) for name, chosen in group.items()
@@ -135,7 +135,7 @@ def _part(
 ) -> Part:
     if not chosen.any():
         return Part(0, np.nan, np.nan, np.nan)
-    others = {person["id"] for person, taken in zip(truth.labelled, chosen, strict=True) if not taken}
+    others = {person["id"] for person, taken in zip(truth.labeled, chosen, strict=True) if not taken}
     annotations = tuple(person | ({"iscrowd": 1} if person["id"] in others else {}) for person in truth.annotations)
     of_these = [result for result, person in zip(results, nearest, strict=True) if person >= 0 and chosen[person]]
     metrics = evaluate_keypoints(replace(truth, annotations=annotations), of_these, sigmas=sigmas, backend=backend)
@@ -154,14 +154,14 @@ def _nearest(persons: MatchedPersons, results: list[dict[str, Any]]) -> NDArray[
             continue
         points = np.reshape(result["keypoints"], (-1, 3))[:, :2]
         similarity = persons.similarity_to(points, persons.truth[of_image], persons.areas[of_image])
-        oks = mean_of_labelled(similarity, persons.labelled[of_image])
+        oks = mean_of_labeled(similarity, persons.labeled[of_image])
         if oks.max() >= LOOSE:
             nearest[index] = of_image[int(oks.argmax())]
     return nearest
 
 
 def _overlaps(truth: GroundTruth) -> NDArray[np.float64]:
-    """The largest IoU (P,) of each labelled person's box with another annotated person's, labelled or not."""
+    """The largest IoU (P,) of each labeled person's box with another annotated person's, labeled or not."""
     of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for person in truth.annotations:
         of_image[person["image_id"]].append(person)
@@ -171,7 +171,7 @@ def _overlaps(truth: GroundTruth) -> NDArray[np.float64]:
         iou = box_iou(boxes, boxes)
         np.fill_diagonal(iou, 0)
         largest |= {person["id"]: overlap for person, overlap in zip(people, iou.max(axis=1), strict=True)}
-    return np.array([largest[person["id"]] for person in truth.labelled], dtype=np.float64)
+    return np.array([largest[person["id"]] for person in truth.labeled], dtype=np.float64)
 
 
 _BINS = 10
@@ -257,7 +257,7 @@ def measure_details(
     backend: Backend = "pycocotools",
 ) -> Details:
     """Measures all of them; arguments and errors are those of `evaluate_keypoints`."""
-    errors = analyse_errors(truth, results, sigmas, backend)
+    errors = analyze_errors(truth, results, sigmas, backend)
     return Details(
         errors,
         keypoint_numbers(errors.persons),
@@ -273,7 +273,7 @@ def details_to_json(details: Details) -> dict[str, Any]:
     return {
         "keypoints": {
             name: {
-                "labelled": int(keypoints.labelled[index]),
+                "labeled": int(keypoints.labeled[index]),
                 "similarity": _number(keypoints.similarity[index]),
                 **{f"PCK@{fraction:g}": _number(keypoints.pck[fraction][index]) for fraction in PCK_FRACTIONS},
                 **dict(zip(ERROR_CLASSES, counts[index].tolist(), strict=True)),
@@ -299,7 +299,7 @@ def details_to_json(details: Details) -> dict[str, Any]:
 def format_details(details: Details) -> str:
     """Three tables for a terminal."""
     record = details_to_json(details)
-    head = ["labelled", "similarity", *(f"PCK@{fraction:g}" for fraction in PCK_FRACTIONS), *ERROR_CLASSES]
+    head = ["labeled", "similarity", *(f"PCK@{fraction:g}" for fraction in PCK_FRACTIONS), *ERROR_CLASSES]
     lines = [" " * 16 + "".join(f"{word:>11}" for word in head)]
     for name, numbers in record["keypoints"].items():
         lines.append(f"{name:>16}" + "".join(f"{_shown(numbers[word]):>11}" for word in head))

@@ -52,7 +52,7 @@ def evaluate_keypoints(
     Raises:
         OSError: if the annotation file cannot be read.
         ValueError: if truth or results are malformed or do not belong together, or if no counted image has a
-            labelled person, where AP is undefined; or if the backend is not installed.
+            labeled person, where AP is undefined; or if the backend is not installed.
     """
     if backend == "hotcoco":
         stats = _stats_of_hotcoco(_checked(annotations, results, images, sigmas))
@@ -173,9 +173,9 @@ def _checked(
     sigma_array = np.asarray(sigmas, dtype=np.float64)
     if sigma_array.shape != (truth.num_keypoints,) or not (np.isfinite(sigma_array) & (sigma_array > 0)).all():
         raise ValueError(f"{truth.num_keypoints} keypoints need as many positive sigmas, got {list(sigmas)}")
-    if {person["image_id"] for person in truth.labelled}.isdisjoint(counted):
+    if {person["image_id"] for person in truth.labeled}.isdisjoint(counted):
         raise ValueError(
-            f"{truth.source}: AP is undefined because no annotation of the {len(counted)} counted images has labelled "
+            f"{truth.source}: AP is undefined because no annotation of the {len(counted)} counted images has labeled "
             f"keypoints (num_keypoints > 0 and iscrowd 0)"
         )
     return _Task(truth, results, counted, sigma_array)

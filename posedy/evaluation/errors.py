@@ -1,7 +1,7 @@
 """What is wrong with predicted keypoints, and what it costs, as Ronchi and Perona define it (ICCV 2017).
 
 With ks(x, t) the similarity of a predicted keypoint x with a true one t (see `MatchedPersons.similarity_to`), each
-labelled keypoint of a matched person goes to the truth that it is most similar to: its own, that of the other side of
+labeled keypoint of a matched person goes to the truth that it is most similar to: its own, that of the other side of
 the same person, or that of this keypoint or its other side of another person in the photo. With ks there, it is
 
     miss       if ks < 0.5, whosever it is
@@ -37,7 +37,7 @@ class ErrorAnalysis:
 
     Attributes:
         persons: the truth's persons with their poses.
-        classes: (P, K) index into `ERROR_CLASSES`, -1 where the keypoint is not labelled or the person not found.
+        classes: (P, K) index into `ERROR_CLASSES`, -1 where the keypoint is not labeled or the person not found.
         ap: of the results as they are.
         ap_without: AP with all errors of a class mended, for each class but "good", and for "all" of them.
     """
@@ -71,11 +71,11 @@ def _classify(persons: MatchedPersons) -> tuple[NDArray[np.int64], NDArray[np.fl
     other_side = list(persons.skeleton.flip_permutation)
     _, image_of = np.unique(persons.image_ids, return_inverse=True)
     for members in np.split(np.argsort(image_of, kind="stable"), np.cumsum(np.bincount(image_of))[:-1]):
-        truth, labelled, areas = persons.truth[members], persons.labelled[members], persons.areas[members]
+        truth, labeled, areas = persons.truth[members], persons.labeled[members], persons.areas[members]
         for place, person in enumerate(members):
             points = persons.predicted[person]
-            same = np.where(labelled, persons.similarity_to(points, truth, areas), 0)
-            mirrored = np.where(labelled[:, other_side], persons.similarity_to(points, truth[:, other_side], areas), 0)
+            same = np.where(labeled, persons.similarity_to(points, truth, areas), 0)
+            mirrored = np.where(labeled[:, other_side], persons.similarity_to(points, truth[:, other_side], areas), 0)
             inverted[person] = mirrored[place]
             swapped[person] = np.delete(np.maximum(same, mirrored), place, axis=0).max(axis=0, initial=0)
     of_each = np.stack([own, inverted, swapped])
@@ -84,11 +84,11 @@ def _classify(persons: MatchedPersons) -> tuple[NDArray[np.int64], NDArray[np.fl
     classes = names[of_each.argmax(axis=0)]
     classes[(of_each.argmax(axis=0) == 0) & (highest >= GOOD)] = ERROR_CLASSES.index("good")
     classes[highest < NEAR] = ERROR_CLASSES.index("miss")
-    classes[~(persons.labelled & persons.found[:, None])] = -1
+    classes[~(persons.labeled & persons.found[:, None])] = -1
     return classes, highest
 
 
-def analyse_errors(
+def analyze_errors(
     annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     sigmas: Sequence[float] | None = None,

@@ -16,7 +16,7 @@ from posedy.codecs import Coding, make_codec
 from posedy.config import Config, EvalConfig
 from posedy.data.coco import CocoPersons, GroundTruth
 from posedy.data.coco_results import to_coco_results
-from posedy.data.datasets import BoxCrops, set_up_worker
+from posedy.data.datasets import TopDownEvalDataset, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.geometry import FloatArray
@@ -48,7 +48,7 @@ class BoxPoses:
 
 def predict_crops(
     model: Model,
-    crops: BoxCrops,
+    crops: TopDownEvalDataset,
     config: EvalConfig,
     *,
     workers: int = 0,
@@ -69,7 +69,7 @@ def predict_crops(
         Indices (M,) of the crops, keypoints (M, K, 2) in image pixels and their scores (M, K).
     """
     skeleton = crops.persons.skeleton
-    # Whole batches of the whole, so that the last digits do not depend on the number of parts; neighbours, which share
+    # Whole batches of the whole, so that the last digits do not depend on the number of parts; neighbors, which share
     # their photo.
     batches = np.array_split(np.arange(-(-len(crops) // config.batch_size)), part[1])[part[0]]
     indices = np.flatnonzero(np.isin(np.arange(len(crops)) // config.batch_size, batches))
@@ -161,7 +161,7 @@ class EvalProtocol:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class EvalResult:
     """What a test found: COCO's ten numbers with their protocol, the results they are of, and a pose for each box."""
 
     metrics: dict[str, float]
@@ -180,7 +180,7 @@ def evaluate_model(
     truth: GroundTruth | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = False,
-) -> Outcome:
+) -> EvalResult:
     """Evaluates a model on a COCO set.
 
     Args:
@@ -198,7 +198,7 @@ def evaluate_model(
     else:
         image_index, box_array, scores = boxes.image_index, boxes.boxes, boxes.scores
     codec = model.codec
-    crops = BoxCrops(persons, image_index, box_array, codec.input_size, config.padding)
+    crops = TopDownEvalDataset(persons, image_index, box_array, codec.input_size, config.padding)
     part = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
     found = predict_crops(model, crops, config, workers=workers, part=part, progress=progress)
     found_by_all = gather_object([found]) if part[1] > 1 else [found]
@@ -226,7 +226,7 @@ def evaluate_model(
         coding=codec.coding,
         flip_shift=codec.flip_shift,
     )
-    return Outcome(metrics, protocol, results, poses)
+    return EvalResult(metrics, protocol, results, poses)
 
 
 def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:

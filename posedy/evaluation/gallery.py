@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from posedy.drawing import WHITE, caption, draw_poses
 from posedy.evaluation.matching import MatchedPersons
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region, warp_crop, xywh_to_xyxy
-from posedy.images import read_photo
+from posedy.images import read_image
 
 _PERSONS_OF_A_ROW = 6
 _TILE = (144, 192)
-_GREY = 96
+_GRAY = 96
 
 
 def shown_persons(persons: MatchedPersons) -> dict[str, NDArray[np.int64]]:
@@ -40,7 +40,7 @@ def best_median_worst(
         persons: with the poses that they were matched with.
         photo_of: the photo of an image id.
         on_missing: called with the image id and the error of each photo that cannot be read, once for each person on
-            it, whose poses then are on grey; without it the error is raised.
+            it, whose poses then are on gray; without it the error is raised.
 
     Raises:
         OSError: if a photo cannot be read.
@@ -53,7 +53,7 @@ def best_median_worst(
             words, image_id = f"{name} {persons.oks[person]:.2f}", persons.image_ids[person]
             photo: NDArray[np.uint8] | None = None
             try:
-                photo = read_photo(photo_of(image_id))
+                photo = read_image(photo_of(image_id))
             except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
                 if on_missing is None:
                     raise
@@ -66,12 +66,12 @@ def best_median_worst(
 
 def _pair(persons: MatchedPersons, person: int, photo: NDArray[np.uint8] | None, words: str) -> NDArray[np.uint8]:
     box = xywh_to_xyxy(persons.boxes[person])
-    if not (box[2:] > box[:2]).all():  # what is labelled says where the person is
-        points = persons.truth[person, persons.labelled[person]]
+    if not (box[2:] > box[:2]).all():  # what is labeled says where the person is
+        points = persons.truth[person, persons.labeled[person]]
         box = np.concatenate([points.min(axis=0) - 1, points.max(axis=0) + 1])
     image_to_tile = image_to_crop_matrix(*padded_region(box, _TILE[0] / _TILE[1]), _TILE)
-    grey = np.full((_TILE[1], _TILE[0], 3), _GREY, dtype=np.uint8)
-    tile = warp_crop(photo, image_to_tile, _TILE) if photo is not None else grey
+    gray = np.full((_TILE[1], _TILE[0], 3), _GRAY, dtype=np.uint8)
+    tile = warp_crop(photo, image_to_tile, _TILE) if photo is not None else gray
     tiles = []
     for keypoints, scores in (
         (persons.truth[person], persons.visibility[person]),

@@ -18,14 +18,14 @@ LOOSE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class MatchedPersons:
-    """The P labelled persons of the truth in its order, and the pose that was predicted for each.
+    """The P labeled persons of the truth in its order, and the pose that was predicted for each.
 
     Attributes:
         skeleton: the meaning of the K keypoints.
         sigmas: (K,) of OKS.
         image_ids: (P,).
         truth: (P, K, 2) in image pixels.
-        visibility: (P, K) 0 not labelled, 1 labelled but hidden, 2 visible.
+        visibility: (P, K) 0 not labeled, 1 labeled but hidden, 2 visible.
         areas: (P,) of the persons in square pixels.
         boxes: (P, 4) xywh.
         results: (P,) index of the pose among the results, -1 if none was matched.
@@ -33,7 +33,7 @@ class MatchedPersons:
         keypoint_scores: (P, K), 0 if none.
         scores: (P,) of the poses, NaN if none.
         counted: (R,) whether each result counts: of the category, among an image's 20 best, and not matched with what
-            COCO ignores (crowds, persons without labelled keypoints).
+            COCO ignores (crowds, persons without labeled keypoints).
     """
 
     skeleton: Skeleton
@@ -50,7 +50,7 @@ class MatchedPersons:
     counted: NDArray[np.bool_]
 
     @property
-    def labelled(self) -> NDArray[np.bool_]:
+    def labeled(self) -> NDArray[np.bool_]:
         """(P, K)."""
         return self.visibility > 0
 
@@ -66,8 +66,8 @@ class MatchedPersons:
 
     @property
     def oks(self) -> NDArray[np.float64]:
-        """(P,) the mean similarity of labelled keypoints, 0 where the person was not found."""
-        return mean_of_labelled(self.similarity, self.labelled)
+        """(P,) the mean similarity of labeled keypoints, 0 where the person was not found."""
+        return mean_of_labeled(self.similarity, self.labeled)
 
     def similarity_to(self, points: ArrayLike, truth: ArrayLike, areas: ArrayLike) -> NDArray[np.float64]:
         """The similarity of keypoints (..., K, 2) with others: exp(-d^2 / (2 (2 sigma_k)^2 area)), as in COCO's OKS."""
@@ -76,9 +76,9 @@ class MatchedPersons:
         return np.exp(-squared / scale / 2)
 
 
-def mean_of_labelled(similarity: NDArray[np.float64], labelled: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """OKS (P,) from the similarity of keypoints (P, K) over those that are labelled (P, K), 0 where none is."""
-    return np.asarray((similarity * labelled).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1))
+def mean_of_labeled(similarity: NDArray[np.float64], labeled: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """OKS (P,) from the similarity of keypoints (P, K) over those that are labeled (P, K), 0 where none is."""
+    return np.asarray((similarity * labeled).sum(axis=1) / np.maximum(labeled.sum(axis=1), 1))
 
 
 def match_persons(
@@ -87,7 +87,7 @@ def match_persons(
     sigmas: Sequence[float] | None = None,
     oks_threshold: float = LOOSE,
 ) -> MatchedPersons:
-    """Gives each labelled person the pose that COCOeval matches it with at one threshold.
+    """Gives each labeled person the pose that COCOeval matches it with at one threshold.
 
     From the highest score down, each of an image's 20 best poses takes the person left that it is most similar to.
 
@@ -108,7 +108,7 @@ def match_persons(
             matched_with |= dict(zip(matched["gtIds"], matched["gtMatches"][0], strict=True))
             for result_id, ignored in zip(matched["dtIds"], matched["dtIgnore"][0], strict=True):
                 counted[of_category[result_id - 1]] = not ignored
-    people = truth.labelled
+    people = truth.labeled
     K = truth.num_keypoints
     keypoints = np.array([person["keypoints"] for person in people], dtype=np.float64).reshape(-1, K, 3)
     indices = np.array([_index(matched_with.get(person["id"], 0), of_category) for person in people], dtype=np.int64)

@@ -13,7 +13,7 @@ from posedy.data.coco_results import write_results
 from posedy.data.detections import Detections, read_detections
 from posedy.data.image_check import ImageCheck
 from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
-from posedy.evaluation.evaluator import Outcome, evaluate_model, load_tested_model
+from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_tested_model
 from posedy.evaluation.gallery import best_median_worst
 from posedy.evaluation.matching import match_persons
 from posedy.files import write_bytes_atomically, write_json_atomically
@@ -111,7 +111,7 @@ def run_test(
     boxes: Detections | None,
     config: Config,
     truth: GroundTruth | None = None,
-) -> Outcome:
+) -> EvalResult:
     """Evaluates a model as a configuration says, with a progress bar.
 
     Args:

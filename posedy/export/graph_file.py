@@ -28,7 +28,7 @@ class GraphInfo:
         version: of posedy.
         batch: "free" or 1.
         runtime: that the form of the graph was chosen for.
-        decodes: whether uint8 crops go in and keypoints come out; else normalised crops and heatmaps.
+        decodes: whether uint8 crops go in and keypoints come out; else normalized crops and heatmaps.
         flip: whether a graph that decodes averages with the mirrored crop.
         half: whether weights are stored in float16.
         temperature: of the network's attention; None for static networks and the sigmoid. It is in the weights too.

@@ -25,7 +25,7 @@ from posedy.codecs import HeatmapCodec
 from posedy.export.graph_file import METADATA_KEY, GraphInfo
 from posedy.export.onnx_layers import Batch, exportable
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require
-from posedy.files import replacing
+from posedy.files import atomic_write
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet, normalize_crops, predict_heatmaps
 from posedy.models.pretrained import network_record
@@ -82,7 +82,7 @@ def export_onnx(
 
     It has one input and one or two outputs:
 
-        images (N, C, H, W) float32, ImageNet-normalised RGB -> heatmaps (N, K, H / 4, W / 4)
+        images (N, C, H, W) float32, ImageNet-normalized RGB -> heatmaps (N, K, H / 4, W / 4)
         crops (N, H, W, 3) uint8 RGB -> keypoints (N, K, 2) in crop pixels and scores (N, K), with decoding inside
 
     Args:
@@ -123,14 +123,14 @@ def export_onnx(
         half=half,
         temperature=min(temperatures(net), default=None),
     )
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         _write(_exportable(reference, batch), temporary, info)
         runner = make_runner(temporary.read_bytes(), batch, runtime)
         return _checked(runner, reference, info)
 
 
 class _Heatmaps(nn.Module):
-    """Normalised crops -> heatmaps."""
+    """Normalized crops -> heatmaps."""
 
     inputs, outputs = ("images",), ("heatmaps",)
 
@@ -282,7 +282,7 @@ def trace(
             output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},) if free_batch else None,
             external_data=False,
-            optimize=False,  # runtimes optimise what they load; it would double the time
+            optimize=False,  # runtimes optimize what they load; it would double the time
             verbose=False,
         )
 
@@ -332,7 +332,7 @@ def halve_weights(model: Any) -> None:
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *nodes])
-    # types that the exporter noted of what are no longer initialisers are still true of the casts' outputs
+    # types that the exporter noted of what are no longer initializers are still true of the casts' outputs
     kept = [value for value in graph.value_info if value.name not in halved]
     del graph.value_info[:]
     graph.value_info.extend(kept)

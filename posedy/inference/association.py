@@ -16,9 +16,9 @@ _STEADY = 1.0  # seconds for which a person who is not seen is thought to keep t
 _HIDES = 0.3  # IoU from which a pose may hide who has vanished there
 _OF_POSES = 0.7  # what the poses count for, beside the boxes
 _SURE = 0.02  # of the square of the size: how much motion must speak for an exchange
-_SURE_OF_COLOURS = 15.0  # in L*a*b*: a difference from which colours say more than motion
-_COLOUR_MEMORY = 2.0  # seconds over which a person's colours are averaged
-_ALONE = 0.2  # IoU with another's box up to which a person's colours are their own
+_SURE_OF_COLORS = 15.0  # in L*a*b*: a difference from which colors say more than motion
+_COLOR_MEMORY = 2.0  # seconds over which a person's colors are averaged
+_ALONE = 0.2  # IoU with another's box up to which a person's colors are their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +48,18 @@ class _Motion:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """The poses of a time: keypoints (P, K, 2), boxes (P, 4) and colours (P, L, 3)."""
+    """The poses of a time: keypoints (P, K, 2), boxes (P, 4) and colors (P, L, 3)."""
 
     keypoints: NDArray[np.float64]
     boxes: NDArray[np.float64]
-    colours: NDArray[np.float64]
+    colors: NDArray[np.float64]
     time: float
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
     def is_alone(self, pose: int) -> bool:
-        """Whether a pose's colours are its own."""
+        """Whether a pose's colors are its own."""
         others = np.delete(self.boxes, pose, axis=0)
         return box_iou(self.boxes[pose, None], others).max(initial=0) <= _ALONE
 
@@ -68,25 +68,25 @@ class _Frame:
 class _Person:
     """`motion` ends with the last pose; `free` ends with the last one that hid nobody.
 
-    `colours` (L, 3) are those of the limbs, NaN where they were never seen.
+    `colors` (L, 3) are those of the limbs, NaN where they were never seen.
     """
 
     id: int
     box: NDArray[np.float64]
     motion: _Motion
     free: _Motion
-    colours: NDArray[np.float64]
+    colors: NDArray[np.float64]
     unseen: bool = False  # in the last frame
     behind: "_Person | None" = None  # who seems to hide this one
 
-    def take_colours(self, colours: NDArray[np.float64], dt: float) -> None:
-        """Averages the colours with those seen a time after the last pose."""
-        old = np.where(np.isnan(self.colours), colours, self.colours)
-        new = np.where(np.isnan(colours), old, colours)
-        self.colours = new + np.exp(-dt / _COLOUR_MEMORY) * (old - new)
+    def take_colors(self, colors: NDArray[np.float64], dt: float) -> None:
+        """Averages the colors with those seen a time after the last pose."""
+        old = np.where(np.isnan(self.colors), colors, self.colors)
+        new = np.where(np.isnan(colors), old, colors)
+        self.colors = new + np.exp(-dt / _COLOR_MEMORY) * (old - new)
 
 
-class Identities:
+class TrackAssociator:
     """Gives the poses of successive frames ids that stay with persons.
 
     Each person known is moved on at the velocity of the last half second; then persons and poses are joined so that the
@@ -99,9 +99,9 @@ class Identities:
     that joins nobody is a new person. Ids count from 1 and are never given twice.
 
     Where two persons meet, one pose is often all that is found of them, and it may follow either. So when they part,
-    what counts is how each looked and moved before they met. The one pose gets the id of the other where their colours
-    fit it better, by 15 in L*a*b*, and when they part they exchange ids if their colours then fit better, by 15 over
-    both. Where colours do not differ so much, motion tells within a second: with d the way from the one to the other,
+    what counts is how each looked and moved before they met. The one pose gets the id of the other where their colors
+    fit it better, by 15 in L*a*b*, and when they part they exchange ids if their colors then fit better, by 15 over
+    both. Where colors do not differ so much, motion tells within a second: with d the way from the one to the other,
     they exchange ids if
 
         d(expected) . d(found) < -c size^2
@@ -120,24 +120,24 @@ class Identities:
         self._persons: list[_Person] = []
         self._next = 1
 
-    def __call__(self, keypoints: NDArray, boxes: NDArray, colours: NDArray, time: float) -> NDArray[np.int64]:
+    def __call__(self, keypoints: NDArray, boxes: NDArray, colors: NDArray, time: float) -> NDArray[np.int64]:
         """The ids (P,) of the poses of a frame.
 
         Args:
             keypoints: (P, K, 2) in image pixels.
             boxes: (P, 4) xyxy.
-            colours: (P, L, 3) of `limb_colours`.
+            colors: (P, L, 3) of `limb_colors`.
             time: in seconds.
         """
         self._persons = [
             person for person in self._persons if not person.unseen or time - person.motion.time <= self._patience
         ]
-        frame = _Frame(keypoints.astype(np.float64), boxes.astype(np.float64), colours, time)
+        frame = _Frame(keypoints.astype(np.float64), boxes.astype(np.float64), colors, time)
         found = self._slipped(self._parted(self._joined(frame), frame), frame)
         for pose in range(len(frame)):
             if pose not in found:
                 motion = _Motion(time, frame.keypoints[pose], np.zeros(2))
-                found[pose] = _Person(self._next, frame.boxes[pose], motion, motion, frame.colours[pose])
+                found[pose] = _Person(self._next, frame.boxes[pose], motion, motion, frame.colors[pose])
                 self._next += 1
                 self._persons.append(found[pose])
         self._remember(found, frame)
@@ -171,9 +171,9 @@ class Identities:
             if front is None or id(front) not in poses:
                 continue
             pose = poses[id(front)]
-            colours = frame.colours[pose]
-            change = colour_difference(front.colours, colours) - colour_difference(back.colours, colours)
-            if change >= _SURE_OF_COLOURS:
+            colors = frame.colors[pose]
+            change = color_difference(front.colors, colors) - color_difference(back.colors, colors)
+            if change >= _SURE_OF_COLORS:
                 found[pose] = back
                 poses[id(back)] = poses.pop(id(front))
         return found
@@ -194,7 +194,7 @@ class Identities:
                 person.motion = person.motion.then(frame.keypoints[pose], time)
             else:
                 if frame.is_alone(pose):
-                    person.take_colours(frame.colours[pose], time - person.motion.time)
+                    person.take_colors(frame.colors[pose], time - person.motion.time)
                 person.motion = person.free = person.free.then(frame.keypoints[pose], time)
             person.box, person.unseen, person.behind = frame.boxes[pose], False, None
 
@@ -212,18 +212,18 @@ class Identities:
         hidden = np.array([person.unseen for person in self._persons])
         gone = np.array([time - person.motion.time for person in self._persons])
         reach = (places[:, 2:] - places[:, :2]).max(axis=1) * (0.5 + gone)
-        way = np.linalg.norm(_centres(places)[:, None] - _centres(boxes), axis=-1) / reach[:, None]
+        way = np.linalg.norm(_centers(places)[:, None] - _centers(boxes), axis=-1) / reach[:, None]
         can_be = hidden[:, None] & (way < 1)
         return np.where(can_be, np.maximum(similarity, self._least + 0.01 * (1 - way)), similarity)
 
 
 def _are_exchanged(back: _Person, front: _Person, at_back: int, at_front: int, frame: _Frame) -> bool:
     """Whether two persons who met, and have got these poses, rather have each other's."""
-    kept = colour_difference(back.colours, frame.colours[at_back])
-    kept += colour_difference(front.colours, frame.colours[at_front])
-    crossed = colour_difference(back.colours, frame.colours[at_front])
-    crossed += colour_difference(front.colours, frame.colours[at_back])
-    if abs(crossed - kept) >= _SURE_OF_COLOURS:
+    kept = color_difference(back.colors, frame.colors[at_back])
+    kept += color_difference(front.colors, frame.colors[at_front])
+    crossed = color_difference(back.colors, frame.colors[at_front])
+    crossed += color_difference(front.colors, frame.colors[at_back])
+    if abs(crossed - kept) >= _SURE_OF_COLORS:
         return crossed < kept
     if frame.time - min(back.motion.time, front.free.time) > _STEADY:
         return False
@@ -233,26 +233,26 @@ def _are_exchanged(back: _Person, front: _Person, at_back: int, at_front: int, f
     return bool(expected @ apart < -_SURE * size**2)
 
 
-def _centres(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
 _ALONG = (0.25, 0.5, 0.75)  # of a limb: its ends are joints, which others' limbs cross
 
 
-def limb_colours(
+def limb_colors(
     image_bgr: NDArray[np.uint8], keypoints: NDArray, sure: NDArray[np.bool_], limbs: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The mean colour along each limb of each person, in CIE L*a*b*.
+    """The mean color along each limb of each person, in CIE L*a*b*.
 
     Args:
         image_bgr: (H, W, 3).
         keypoints: (P, K, 2) in image pixels.
-        sure: (P, K); a limb has no colour where one of its ends is not sure.
+        sure: (P, K); a limb has no color where one of its ends is not sure.
         limbs: (L, 2) indices of keypoints.
 
     Returns:
-        (P, L, 3), NaN for limbs without a colour or with a point outside of the image.
+        (P, L, 3), NaN for limbs without a color or with a point outside of the image.
     """
     height, width = image_bgr.shape[:2]
     begin, end = keypoints[:, limbs[:, 0]], keypoints[:, limbs[:, 1]]
@@ -262,13 +262,13 @@ def limb_colours(
     pixels = image_bgr[points[..., 1], points[..., 0]].astype(np.float32) / 255
     if not pixels.size:
         return np.zeros((*begin.shape[:2], 3))
-    colours = np.reshape(cv2.cvtColor(pixels.reshape(1, -1, 3), cv2.COLOR_BGR2LAB), pixels.shape).mean(axis=0)
+    colors = np.reshape(cv2.cvtColor(pixels.reshape(1, -1, 3), cv2.COLOR_BGR2LAB), pixels.shape).mean(axis=0)
     known = inside & np.all(sure[:, limbs], axis=-1)
-    return np.where(known[..., None], colours, np.nan)
+    return np.where(known[..., None], colors, np.nan)
 
 
-def colour_difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The mean distance in L*a*b* of two persons' limbs (L, 3) whose colours are known; 0 if there are none."""
+def color_difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The mean distance in L*a*b* of two persons' limbs (L, 3) whose colors are known; 0 if there are none."""
     distances = np.linalg.norm(one - other, axis=-1)
     known = ~np.isnan(distances)
     return float(distances[known].mean()) if known.any() else 0.0

@@ -19,7 +19,7 @@ BoxesAndScores = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
-class PhotoBoxes:
+class BoxesByName:
     """The boxes of a file.
 
     Attributes:
@@ -60,7 +60,7 @@ def name_of(photo: Path, names: Container[str]) -> str | None:
     return next((end for end in ends if end in names), None)
 
 
-def boxes_from_file(path: str | Path, annotations: str | Path | None = None, threshold: float = 0.0) -> PhotoBoxes:
+def boxes_from_file(path: str | Path, annotations: str | Path | None = None, threshold: float = 0.0) -> BoxesByName:
     """Reads person boxes.
 
     Args:
@@ -84,7 +84,7 @@ def boxes_from_file(path: str | Path, annotations: str | Path | None = None, thr
     order = np.argsort(found.image_index, kind="stable")
     ends = np.cumsum(np.bincount(found.image_index, minlength=len(names)))[:-1]
     of_image = np.split(order, ends) if names else []
-    return PhotoBoxes(
+    return BoxesByName(
         path=path,
         by_name={name: (found.boxes[rows], found.scores[rows]) for name, rows in zip(names, of_image, strict=True)},
         sizes={

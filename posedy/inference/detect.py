@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posedy.data.detections import ImageBoxes, read_named_images
-from posedy.images import read_photo, rgb_to_bgr
+from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import name_of
 
 if TYPE_CHECKING:  # heavy
@@ -74,7 +74,7 @@ def photos_of_annotations(paths: Sequence[Path], annotations: Path) -> tuple[lis
     return list(photos.values()), category
 
 
-def detect_photos(photos: Sequence[Photo], detector: "Detector", warn: Callable[[str], None]) -> list[ImageBoxes]:
+def detect_images(photos: Sequence[Photo], detector: "Detector", warn: Callable[[str], None]) -> list[ImageBoxes]:
     """The boxes of photos; one that cannot be read, or has another size than recorded, is left out.
 
     Args:
@@ -97,7 +97,7 @@ def detect_photos(photos: Sequence[Photo], detector: "Detector", warn: Callable[
 
 
 def _detect(photo: Photo, detector: "CleanedDetector") -> "ImageBoxes":
-    image = rgb_to_bgr(read_photo(photo.path, honour_exif=photo.upright))
+    image = rgb_to_bgr(read_image(photo.path, apply_exif=photo.upright))
     height, width = image.shape[:2]
     if photo.recorded not in (None, (width, height)):
         raise ValueError(

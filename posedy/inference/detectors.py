@@ -91,7 +91,7 @@ def _read_state(path: Path) -> Any:
         raise ValueError(f"{path} is not a file of torch's with tensors only") from error
 
 
-class WholeImage:
+class FullImageDetector:
     """Takes the whole image for one person, with a score of 1."""
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -146,7 +146,7 @@ class CleanedDetector:
         return boxes, scores
 
 
-_NAMED: dict[str, Callable[[], Detector]] = {"whole": WholeImage, "torchvision": TorchvisionDetector}
+_NAMED: dict[str, Callable[[], Detector]] = {"whole": FullImageDetector, "torchvision": TorchvisionDetector}
 
 
 def as_detector(detector: str | Detector) -> Detector:

@@ -34,7 +34,7 @@ class PoseEstimator:
     Several threads may share one: a call changes nothing but the count of dropped boxes.
 
     Args:
-        model: the name of a shipped model (see `list_shipped`), a checkpoint (.pt), .safetensors or exported .onnx
+        model: the name of a shipped model (see `list_pretrained`), a checkpoint (.pt), .safetensors or exported .onnx
             file, or a network. A network is copied: the one given stays on its device and in its mode.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
         detector: finds the persons of images that come without boxes: "torchvision" is a small Faster R-CNN, whose
@@ -81,8 +81,8 @@ class PoseEstimator:
         """The poses of an image, one for each box, in the order of the boxes.
 
         Args:
-            image: a path, a PIL image, or a uint8 array in OpenCV's BGR order, (H, W, 3), (H, W, 4) or grey. The EXIF
-                orientation of paths and PIL images is honoured. It is not changed.
+            image: a path, a PIL image, or a uint8 array in OpenCV's BGR order, (H, W, 3), (H, W, 4) or gray. The EXIF
+                orientation of paths and PIL images is honored. It is not changed.
             boxes: (P, 4) xyxy of the persons in image pixels; they may reach beyond the image. Zero boxes give zero
                 poses; without boxes the detector is asked.
             box_scores: (P,) how sure the boxes are, 1 if not given.

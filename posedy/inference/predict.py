@@ -16,14 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from posedy.data.findings import name_reasons
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import check_can_write, write_bytes_atomically, write_json_atomically
-from posedy.images import read_photo, rgb_to_bgr
+from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import boxes_from_file
 from posedy.inference.boxes import BOX_THRESHOLD, checked_boxes
-from posedy.inference.detectors import CleanedDetector, Detector, TorchvisionDetector, WholeImage
+from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, TorchvisionDetector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
-from posedy.inference.video_pipeline import Show, VideoOutcome, run_video
+from posedy.inference.video_pipeline import Show, VideoResult, run_video
 from posedy.models.pose_net import PoseNet
 
 KEYPOINTS_FILE = "keypoints.json"
@@ -35,14 +35,14 @@ BoxSource = Callable[[Path, NDArray[np.uint8]], tuple[ArrayLike, ArrayLike | Non
 
 
 @dataclass(frozen=True)
-class Annotated:
+class PredictionReport:
     """What was done: the records in keypoints.json, and why a photo could not be done."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[Path, str] = field(default_factory=dict)
 
 
-def annotate_photos(
+def predict_images(
     photos: Sequence[Path],
     model: str | Path | PoseNet,
     out: str | Path,
@@ -58,7 +58,7 @@ def annotate_photos(
     threshold: float = DRAW_THRESHOLD,
     box_threshold: float = BOX_THRESHOLD,
     report: Callable[[str], None] = print,
-) -> Annotated:
+) -> PredictionReport:
     """Writes `out`/NAME.jpg for each photo, and `out`/keypoints.json for all of them.
 
     Persons come from exactly one of `boxes`, `boxes_file`, `whole` and `detect`. A photo that cannot be done is
@@ -90,7 +90,7 @@ def annotate_photos(
     if whole and detect:
         raise ValueError(f"give one way only? The ways are {_WAYS}")
     check_can_write(Path(out) / KEYPOINTS_FILE)
-    detector: Detector | None = WholeImage() if whole else None
+    detector: Detector | None = FullImageDetector() if whole else None
     if detect:
         detector = TorchvisionDetector(detector_weights, device, box_threshold)
     source = _box_source(photos, boxes, boxes_file, annotations, detector, box_threshold, report)
@@ -101,7 +101,7 @@ def annotate_photos(
             raise ValueError(f"the drawing {target} would take the place of a photo: choose another --out")
     estimator = PoseEstimator(model, device=device, flip=flip)
     report(f"{estimator.skeleton.num_keypoints} keypoints on {estimator.device}, flip {'on' if flip else 'off'}")
-    done = Annotated()
+    done = PredictionReport()
     for photo, target in zip(photos, targets, strict=True):
         try:
             record, line = _annotate(photo, target, estimator, source, threshold, show_boxes=not whole)
@@ -199,7 +199,7 @@ def _annotate(
     """Does one photo: its record, and a line to report."""
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
-        image = rgb_to_bgr(read_photo(photo, honour_exif=True))
+        image = rgb_to_bgr(read_image(photo, apply_exif=True))
     with _timed(seconds, "boxes"):
         boxes, box_scores = source(photo, image)
     with _timed(seconds, "keypoints"):
@@ -240,7 +240,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 _KEYS_TO_END = (27, ord("q"))
 
 
-def annotate_videos(
+def predict_videos(
     sources: Sequence[Path | int],
     estimator: PoseEstimator,
     detector: Detector,
@@ -303,7 +303,7 @@ def annotate_videos(
     return failures
 
 
-def _told(source: Path | int, outcome: VideoOutcome, video: Path, lines: Path) -> str:
+def _told(source: Path | int, outcome: VideoResult, video: Path, lines: Path) -> str:
     frames = max(outcome.frames, 1)
     stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in outcome.stages.items())
     damaged = f", {outcome.damaged} damaged ones left out" if outcome.damaged else ""

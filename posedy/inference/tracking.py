@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.geometry import box_iou
-from posedy.inference.association import Identities, limb_colours
+from posedy.inference.association import TrackAssociator, limb_colors
 from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold
 from posedy.inference.detectors import CleanedDetector, Detector
 from posedy.inference.estimator import PoseEstimator
@@ -100,7 +100,7 @@ class PoseTracker:
         self._threshold, self._box_threshold = threshold, checked_box_threshold(box_threshold)
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
-        self._identities = Identities(self._sigmas)
+        self._identities = TrackAssociator(self._sigmas)
         self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None
         self._frame = 0
         nowhere = np.zeros((0, 4), np.float32)
@@ -125,8 +125,8 @@ class PoseTracker:
         poses, places = _chosen(poses, kept), places.chosen(kept)
         self._places = self._next_places(poses, places, image_bgr.shape)
         self._person_is_lost |= len(self._places.boxes) < len(poses)
-        colours = limb_colours(image_bgr, poses.keypoints, poses.scores > self._threshold, self._limbs)
-        ids = self._identities(poses.keypoints, poses.boxes, colours, time)
+        colors = limb_colors(image_bgr, poses.keypoints, poses.scores > self._threshold, self._limbs)
+        ids = self._identities(poses.keypoints, poses.boxes, colors, time)
         return TrackedPoses(self._smoothed(poses, ids, time), ids)
 
     def _needs_detection(self) -> bool:

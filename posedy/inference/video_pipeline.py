@@ -26,7 +26,7 @@ Show = Callable[[NDArray[np.uint8]], bool]
 
 
 @dataclass
-class VideoOutcome:
+class VideoResult:
     """What came of a video.
 
     Attributes:
@@ -60,7 +60,7 @@ def run_video(
     threshold: float = DRAW_THRESHOLD,
     show: Show | None = None,
     found: Callable[[Frame, TrackedPoses], None] | None = None,
-) -> VideoOutcome:
+) -> VideoResult:
     """Finds and draws the poses of all frames; whatever ends it, what was done is in the files.
 
     Args:
@@ -76,7 +76,7 @@ def run_video(
         OSError: if a file cannot be written.
         ValueError: if no frame can be read.
     """
-    outcome = VideoOutcome()
+    outcome = VideoResult()
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.callback(source.close)
@@ -120,7 +120,7 @@ class _Sink:
         keypoints: KeypointLines | None,
         threshold: float,
         shown: bool,
-        outcome: VideoOutcome,
+        outcome: VideoResult,
     ) -> None:
         self.recording, self.keypoints, self.threshold, self.shown = recording, keypoints, threshold, shown
         self.outcome = outcome
@@ -162,7 +162,7 @@ class _Sink:
 class _Clock:
     """Adds the time of a block to a stage."""
 
-    def __init__(self, outcome: VideoOutcome, stage: str) -> None:
+    def __init__(self, outcome: VideoResult, stage: str) -> None:
         self.outcome, self.stage = outcome, stage
 
     def __enter__(self) -> None:
@@ -172,7 +172,7 @@ class _Clock:
         self.outcome.stages[self.stage] += time.perf_counter() - self.began
 
 
-def _timed(source: FrameSource, outcome: VideoOutcome) -> Iterator[Frame]:
+def _timed(source: FrameSource, outcome: VideoResult) -> Iterator[Frame]:
     iterator = iter(source)
     while True:
         with _Clock(outcome, "read"):

@@ -292,10 +292,10 @@ def classifier(in_channels: int, num_classes: int, hidden_channels: int | None =
     return nn.Sequential(*layers, nn.Linear(hidden_channels or in_channels, num_classes))
 
 
-def initialise(module: nn.Module) -> None:
-    """Initialises the convolutions of a network for training from scratch.
+def initialize(module: nn.Module) -> None:
+    """Initializes the convolutions of a network for training from scratch.
 
-    He's normal initialisation over the fan in, each of a dynamic layer's K kernels on its own fan; attention layers
+    He's normal initialization over the fan in, each of a dynamic layer's K kernels on its own fan; attention layers
     and batch norms keep torch's defaults. Residual blocks start as the identity (the last norm's scale is 0; Goyal et
     al., 2017), which leaves the plateau at the mean pose sooner.
     """

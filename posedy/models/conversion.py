@@ -153,7 +153,7 @@ def _spread(kernel: Tensor, num_kernels: int, noise: float) -> Tensor:
     """K kernels around one, which is their mean."""
     deviations = torch.randn(num_kernels, *kernel.shape).to(kernel)
     deviations -= deviations.mean(dim=0)
-    # centred deviations of K kernels have (K - 1) / K of the variance
+    # centered deviations of K kernels have (K - 1) / K of the variance
     scale = noise * math.sqrt(num_kernels / max(num_kernels - 1, 1))
     filters = kernel.flatten(1) if kernel.ndim > 1 else kernel[:, None]
     size = filters.square().mean(dim=1).sqrt().reshape(-1, *[1] * (kernel.ndim - 1))

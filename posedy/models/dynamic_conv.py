@@ -134,7 +134,7 @@ class DynamicConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises each kernel on its own fan, as `nn.Conv2d` does its one."""
+        """Initializes each kernel on its own fan, as `nn.Conv2d` does its one."""
         for kernel in self.weight:
             nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
         if self.bias is not None:

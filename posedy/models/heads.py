@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
-from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, initialise, static_conv
+from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, initialize, static_conv
 from posedy.models.ops import BilinearUpsample
 
 # Table 9: hidden channels (None: those of the input) and output channels of the bnecks after each upsampling
@@ -78,7 +78,7 @@ class BneckHead(nn.Module):
                 channels = out_channels
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
-        initialise(self.stages)
+        initialize(self.stages)
         self.heatmap = _heatmap_conv(channels, num_keypoints)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class FPNHead(nn.Module):
         self.hidden = nn.Sequential(
             conv(channels, channels, 3, groups=channels), conv(channels, _FPN_HIDDEN, 1, bias=True), nn.ReLU()
         )
-        initialise(self)
+        initialize(self)
         self.heatmap = _heatmap_conv(_FPN_HIDDEN, num_keypoints)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:

@@ -107,9 +107,9 @@ class PoseNet(nn.Module):
         return self.options.get("in_channels", 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Crops (N, C, H, W), RGB ImageNet-normalised float -> heatmaps (N, K, H / 4, W / 4).
+        """Crops (N, C, H, W), RGB ImageNet-normalized float -> heatmaps (N, K, H / 4, W / 4).
 
-        A grey-scale network (C = 1) sees the luma of RGB crops, or grey crops as they are.
+        A gray-scale network (C = 1) sees the luma of RGB crops, or gray crops as they are.
 
         Raises:
             ValueError: if H or W is not divisible by 32 or the channels are not the network's.
@@ -128,7 +128,7 @@ class PoseNet(nn.Module):
         return self.output(self.head(self.backbone(x)))
 
     def match_channels(self, x: Tensor) -> Tensor:
-        """Crops (N, 3, H, W) as a grey-scale network sees them, (N, 1, H, W); others as they are."""
+        """Crops (N, 3, H, W) as a gray-scale network sees them, (N, 1, H, W); others as they are."""
         if self.in_channels == 1 and x.shape[1] == 3:
             return (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
         return x

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posedy.files import replacing
+from posedy.files import atomic_write
 from posedy.models.pose_net import PoseNet
 from posedy.models.registry import create_model, is_dynamic
 from posedy.skeleton import Skeleton
@@ -77,7 +77,7 @@ def save_weights(net: PoseNet, path: str | Path, half: bool = False) -> None:
             if tensors[name].abs().max() > torch.finfo(torch.float16).max:
                 raise ValueError(f"{name} has values that float16 does not hold: write {path} without half")
             tensors[name] = tensors[name].half()
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={_SAFETENSORS_KEY: json.dumps(network_record(net))})
 
 
@@ -85,7 +85,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> PoseNet:
     """Builds the network that a checkpoint (.pt) or a .safetensors file holds, in evaluation mode, on the CPU.
 
     Args:
-        path: of the file, or the name of a shipped network, see `list_shipped`.
+        path: of the file, or the name of a shipped network, see `list_pretrained`.
 
     Raises:
         OSError: if the file is missing.
@@ -190,7 +190,7 @@ DEFAULT = "dy_mobilenetv2_050-dy_bneck"
 """The network that is used where none is named."""
 
 
-def list_shipped() -> list[str]:
+def list_pretrained() -> list[str]:
     """The names of the shipped networks, sorted."""
     return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
 
@@ -208,7 +208,7 @@ def find_weights(model: str | os.PathLike[str]) -> Path:
         return path
     from posedy.models.registry import list_models  # imports torch, which a command's --help does without
 
-    shipped = list_shipped()
+    shipped = list_pretrained()
     if path.name in shipped:
         return FOLDER / f"{path.name}.safetensors"
     hint = (

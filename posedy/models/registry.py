@@ -157,7 +157,7 @@ def create_model(
         input_size: (width, height) of the crops; kept with the network for those who use it.
         skeleton: the meaning of the keypoints; COCO's when there are 17.
         options: of the architecture, `list_options(name)` has those of a network:
-            in_channels: 3; 1 makes a grey-scale network, which takes RGB crops too.
+            in_channels: 3; 1 makes a gray-scale network, which takes RGB crops too.
             attention: "softmax", the paper's, or "sigmoid", CondConv's (section 4.3), which has no temperature.
             dynamic_layers: which of "expand", "depthwise" and "project", C1 to C3 of Table 5, are dynamic in a bneck.
             depth: multiplier of the number of blocks (MobileNetV2, Figure 6).

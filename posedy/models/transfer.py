@@ -213,7 +213,7 @@ _ORIGINS = (
 )
 
 
-def start_from(net: PoseNet, path: str | Path) -> str:
+def load_pretrained(net: PoseNet, path: str | Path) -> str:
     """Fills a network with the weights of a file, whole or not at all.
 
     The file, or the shipped network of that name, holds either a network of posedy's (.pt, .safetensors), the same as

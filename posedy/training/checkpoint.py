@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from posedy.config import DELETED_KEYS, Config, TrainConfig
-from posedy.files import replacing
+from posedy.files import atomic_write
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import network_state, read_checkpoint
 from posedy.models.registry import is_dynamic
@@ -38,7 +38,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OSError: if it cannot be written, such as on a full disk.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             torch.save(dict(state), temporary)
         except RuntimeError as error:  # which is how torch tells of a full disk
@@ -95,7 +95,7 @@ class RunState:
         return f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
 
     def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
-        """Fills a freshly built network, its optimiser and its average, and lets go of the copies."""
+        """Fills a freshly built network, its optimizer and its average, and lets go of the copies."""
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
         # of the configuration, which may have been changed, not of the run so far
         configured = [{key: group[key] for key in ("weight_decay", "lr_factor")} for group in optimizer.param_groups]

@@ -2,7 +2,7 @@
 
 Python takes longer to launch the kernels of a step of these networks than a large GPU takes to run them. A graph holds
 addresses, not values: what differs from step to step lies in tensors that stay where they are, and whatever would come
-from the host (normalised crops, targets, the learning rate) is brought there before.
+from the host (normalized crops, targets, the learning rate) is brought there before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ _WARM_UP = 3
 class GraphedStep(TrainingStep):
     """A `TrainingStep` of one process on a CUDA GPU that is recorded once and then replayed.
 
-    Each call is one step of the optimiser, also the first ones, which are not replayed yet. A batch of another size, as
+    Each call is one step of the optimizer, also the first ones, which are not replayed yet. A batch of another size, as
     the last one of an epoch may be, makes an ordinary step.
     """
 
@@ -69,13 +69,13 @@ class GraphedStep(TrainingStep):
 
     def _change_weights(self) -> Tensor:
         """The step on `_inputs` at `_rate`, which leaves no gradients; returns the loss."""
-        images, targets, weights, normaliser = self._inputs
+        images, targets, weights, normalizer = self._inputs
         is_mixed = self.config.precision == "bf16"
         # As torch asks for: a weight that was cast before the recording would stay what it was then.
         autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed, cache_enabled=False)
         with self.without_autocast(), autocast:
             heatmaps = self.net(images)
-        loss = heatmap_loss(heatmaps, targets, weights, self.config.loss, normaliser)
+        loss = heatmap_loss(heatmaps, targets, weights, self.config.loss, normalizer)
         loss.backward()
         if self.config.clip_gradients is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_gradients, foreach=True)
@@ -132,7 +132,7 @@ class RecordedFunction:
 
 @contextmanager
 def _rate_from_device(groups: Sequence[dict[str, Any]], rate: Tensor) -> Iterator[None]:
-    """Lets an optimiser read its rate from the GPU; afterwards its groups are plain again, as checkpoints keep them."""
+    """Lets an optimizer read its rate from the GPU; afterward its groups are plain again, as checkpoints keep them."""
     plain = [{key: group[key] for key in ("lr", "capturable")} for group in groups]
     for group in groups:
         group.update(lr=rate * group["lr_factor"], capturable=True)

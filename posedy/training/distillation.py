@@ -16,7 +16,7 @@ class Teacher:
         target <- (1 - a) * target + a * heatmap
 
     It sees the very crops that the student sees, however they vary (Beyer et al., CVPR 2022). Keypoints that are not
-    labelled stay without a weight in the loss.
+    labeled stay without a weight in the loss.
 
     Args:
         net: the network, of which a copy with folded norms is put on the processes' device.

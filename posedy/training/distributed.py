@@ -20,7 +20,7 @@ from posedy.system import computes_bf16
 _GLOO_TRANSPORT = re.compile(r"\[\S*gloo/transport/\S+:\d+\] ")
 
 
-class LostProcessError(ConnectionError):
+class WorkerLostError(ConnectionError):
     """Another process of the training has ended; why, it has said itself."""
 
 
@@ -49,7 +49,7 @@ class Processes:
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
-        with self.all_or_none():
+        with self.fail_together():
             if config.batch_size % self.count:
                 raise ValueError(f"train.batch_size={config.batch_size} does not divide by the {self.count} processes")
             if config.sync_batch_norm and self.device.type != "cuda":
@@ -59,7 +59,7 @@ class Processes:
                 raise ValueError(f"train.cuda_graph=true needs a CUDA GPU and one process, {where}: set it to false")
             if config.precision == "fp16" and self.device.type == "cpu":
                 raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use auto, bf16 or fp32")
-        with self.all_or_none():
+        with self.fail_together():
             if not self.same(self.precision):
                 raise ValueError(
                     "train.precision=auto comes to bf16 on some of the devices and to fp32 on others: use fp32"
@@ -71,7 +71,7 @@ class Processes:
             tqdm.write(text)
 
     @contextmanager
-    def all_or_none(self) -> Iterator[None]:
+    def fail_together(self) -> Iterator[None]:
         """A block that fails in all processes if it fails in one.
 
         Rank 0 reports the error. Any other process ends silently after an OSError or a ValueError, which are about the
@@ -80,7 +80,7 @@ class Processes:
         Raises:
             Exception: what was raised in this process.
             ValueError: with the number and the message of another process that raised an OSError or a ValueError.
-            LostProcessError: with the same of a process that raised an error of another type, or if one has ended.
+            WorkerLostError: with the same of a process that raised an error of another type, or if one has ended.
         """
         if self.count == 1:
             yield
@@ -103,20 +103,20 @@ class Processes:
         if error is not None:
             raise error
         rank, message, is_about_input = failed[0]
-        raise (ValueError if is_about_input else LostProcessError)(f"process {rank}: {message}")
+        raise (ValueError if is_about_input else WorkerLostError)(f"process {rank}: {message}")
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """A block that needs the others.
 
         Raises:
-            LostProcessError: if one of them has ended.
+            WorkerLostError: if one of them has ended.
         """
         try:
             yield
         except RuntimeError as error:
             if self.count > 1 and _is_lost_connection(error):
-                raise LostProcessError("another process of this training has ended; its message tells why") from error
+                raise WorkerLostError("another process of this training has ended; its message tells why") from error
             raise
 
     def sum(self, values: Tensor) -> Tensor:

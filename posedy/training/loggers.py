@@ -115,7 +115,7 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-_AP_COLOURS = {"AP": "tab:blue", "AP50": "tab:cyan", "AP75": "tab:purple"}
+_AP_COLORS = {"AP": "tab:blue", "AP50": "tab:cyan", "AP75": "tab:purple"}
 # epochs up to which each is a dot of its own
 _DOTS = 60
 
@@ -124,7 +124,7 @@ def draw_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Draws loss, AP, learning rate and speed over the epochs.
 
     Speed is persons per second and, if the rows have a column `data_share` (from 0 to 1), the share of the time that
-    was spent waiting for data. What is empty or not finite is left out, and its neighbours are joined.
+    was spent waiting for data. What is empty or not finite is left out, and its neighbors are joined.
 
     Args:
         rows: of metrics.csv, as `read_csv` gives them; none give empty panels.
@@ -146,7 +146,7 @@ def draw_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     for axes in (loss, ap, rate, speed):
         axes.grid(alpha=0.3)
         if not axes.lines:
-            axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="grey")
+            axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="gray")
             axes.set_yticks([])
     known = epochs[np.isfinite(epochs)]
     first, last = (known.min(), known.max()) if len(known) else (1, 1)
@@ -176,19 +176,19 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> NDArray[np.float64]
     return values
 
 
-def _draw(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, colour: str) -> None:
+def _draw(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, color: str) -> None:
     """Draws a curve through what is finite; nothing if nothing is."""
     shown = np.isfinite(epochs) & np.isfinite(values)
     if shown.any():
         style = ".-" if shown.sum() <= _DOTS else "-"
-        axes.plot(epochs[shown], values[shown], style, color=colour, label=label)
+        axes.plot(epochs[shown], values[shown], style, color=color, label=label)
 
 
 def _draw_logarithmic(
-    axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, colour: str
+    axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, color: str
 ) -> None:
     axes.set_title(label)
-    _draw(axes, epochs, np.where(values > 0, values, math.nan), label, colour)
+    _draw(axes, epochs, np.where(values > 0, values, math.nan), label, color)
     if axes.lines:
         axes.set_yscale("log")
 
@@ -202,9 +202,9 @@ def _from_zero(axes: Axes, room: float) -> None:
 def _draw_ap(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
     """AP, AP50 and AP75, with a star at the best AP: the first of equal ones, which is the one that best.pt keeps."""
     axes.set_title("AP on the val set")
-    columns = {name: _column(rows, name) for name in _AP_COLOURS}
+    columns = {name: _column(rows, name) for name in _AP_COLORS}
     for name, values in columns.items():
-        _draw(axes, epochs, values, name, _AP_COLOURS[name])
+        _draw(axes, epochs, values, name, _AP_COLORS[name])
     if axes.lines:
         # room above for the legend
         _from_zero(axes, room=0.2)
@@ -226,6 +226,6 @@ def _draw_speed(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[
     share = 100 * _column(rows, "data_share")
     if np.isfinite(share).any():
         waiting = axes.twinx()
-        _draw(waiting, epochs, share, "waiting for data", "tab:grey")
+        _draw(waiting, epochs, share, "waiting for data", "tab:gray")
         waiting.set_ylim(0, 100)
-        waiting.set_ylabel("% of the time waiting for data", color="tab:grey")
+        waiting.set_ylabel("% of the time waiting for data", color="tab:gray")

@@ -1,4 +1,4 @@
-"""What training minimises: the distance of heatmaps to their targets, in float32."""
+"""What training minimizes: the distance of heatmaps to their targets, in float32."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from posedy.config import Loss
 _SMALLEST_PROBABILITY = 1e-30
 
 
-def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, kind: Loss, normaliser: Tensor) -> Tensor:
+def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, kind: Loss, normalizer: Tensor) -> Tensor:
     """The loss of a batch or of a part of it, a scalar: a sum divided by what belongs to the whole batch.
 
     Args:
@@ -19,16 +19,16 @@ def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, kind: Loss,
         targets: (N, K, h, w) of the codec.
         weights: (N, K), 1 for keypoints that count.
         kind: "mse", "cross_entropy" or "binary_cross_entropy".
-        normaliser: `loss_normaliser` of the whole batch.
+        normalizer: `loss_normalizer` of the whole batch.
     """
     with torch.autocast(heatmaps.device.type, enabled=False):
-        return _LOSSES[kind](heatmaps.float(), targets, weights) / normaliser
+        return _LOSSES[kind](heatmaps.float(), targets, weights) / normalizer
 
 
-def loss_normaliser(weights: Tensor, targets: Tensor, persons: int, kind: Loss) -> Tensor:
+def loss_normalizer(weights: Tensor, targets: Tensor, persons: int, kind: Loss) -> Tensor:
     """What the sum over a batch is divided by, a scalar on the device.
 
-    For "mse" all cells of all keypoints of `persons`, labelled or not, which is known for the batch of all processes;
+    For "mse" all cells of all keypoints of `persons`, labeled or not, which is known for the batch of all processes;
     for the others the number of keypoints of these weights (N, K) that count, to be added up over processes.
     """
     if kind == "mse":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posedy.config import Config
-from posedy.data.datasets import BoxCrops
+from posedy.data.datasets import TopDownEvalDataset
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import predict_crops
 from posedy.files import write_json_atomically
@@ -45,7 +45,7 @@ def train(
     if dry_run:
         with tempfile.TemporaryDirectory() as empty:
             trainer = Trainer(config, out or Path(empty), accept_changes=accept_changes)
-            rehearsal = rehearse(trainer)
+            rehearsal = dry_run_report(trainer)
         trainer.say(str(rehearsal))
         numbers = asdict(rehearsal) | {"epoch_seconds": rehearsal.epoch_seconds, "seconds": rehearsal.seconds}
     else:
@@ -59,7 +59,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRunReport:
     """What a dry run measured.
 
     Attributes:
@@ -112,10 +112,10 @@ class Rehearsal:
         )
 
 
-def rehearse(trainer: Trainer) -> Rehearsal:
+def dry_run_report(trainer: Trainer) -> DryRunReport:
     """Makes two steps (five with a CUDA graph) and one batch of the evaluation of a training that has been built.
 
-    The network of the trainer is changed by the steps: it is not to be used afterwards. Waiting for the first batch is
+    The network of the trainer is changed by the steps: it is not to be used afterward. Waiting for the first batch is
     not counted, since workers are started once.
 
     Raises:
@@ -134,7 +134,9 @@ def rehearse(trainer: Trainer) -> Rehearsal:
     batches.close()
     val, net = trainer.data.val, trainer.evaluated_net
     first = slice(0, config.eval.batch_size)
-    crops = BoxCrops(val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.eval.padding)
+    crops = TopDownEvalDataset(
+        val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.eval.padding
+    )
     began = time.perf_counter()
     with trainer.training_step.without_autocast():
         predict_crops(TorchModel(net.eval(), trainer.processes.device), crops, config.eval)
@@ -142,7 +144,7 @@ def rehearse(trainer: Trainer) -> Rehearsal:
     epochs = config.train.epochs - state.epoch
     if config.train.minutes is not None:
         epochs = min(epochs, math.ceil(60 * config.train.minutes / (seconds * steps)))
-    return Rehearsal(
+    return DryRunReport(
         batch_size=config.train.batch_size,
         step_seconds=seconds,
         epoch_steps=steps,

@@ -7,13 +7,13 @@ from pathlib import Path
 from posedy.config import Config, KeypointSet
 from posedy.data.coco import CocoPersons, GroundTruth, read_coco
 from posedy.data.coco_file import CocoFile
-from posedy.data.datasets import TrainingCrops
+from posedy.data.datasets import TopDownTrainDataset
 from posedy.data.image_check import ImageCheck
-from posedy.data.loaders import EpochOrder
+from posedy.data.loaders import EpochBatchSampler
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.pose_net import PoseNet
 from posedy.models.registry import create_model
-from posedy.models.transfer import start_from
+from posedy.models.transfer import load_pretrained
 from posedy.skeleton import Skeleton
 
 Say = Callable[[str], None]
@@ -29,7 +29,7 @@ class TrainingData:
         truth: the same for COCOeval.
     """
 
-    crops: TrainingCrops
+    crops: TopDownTrainDataset
     val: CocoPersons
     truth: GroundTruth
 
@@ -60,7 +60,7 @@ def read_training_data(config: Config, say: Say, is_main: bool = True) -> Traini
         return persons
 
     sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
-    crops = TrainingCrops(sets, config.model.input_size, config.augment, config.eval.padding, config.train.seed)
+    crops = TopDownTrainDataset(sets, config.model.input_size, config.augment, config.eval.padding, config.train.seed)
     val_file = CocoFile.read(config.data.val_set.annotations)
     val = read(config.data.val_set, val_file)
     if val.skeleton.keypoints != crops.skeleton.keypoints:
@@ -69,17 +69,17 @@ def read_training_data(config: Config, say: Say, is_main: bool = True) -> Traini
             f"{list(val.skeleton.keypoints)} and {list(crops.skeleton.keypoints)}"
         )
     truth = GroundTruth.from_coco(val_file, config.data.skeleton)
-    if not truth.labelled:
+    if not truth.labeled:
         raise ValueError(f"{val.annotations}: AP is undefined, num_keypoints is 0 for every person")
     if crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
         say("half body is off: neither the training set's category nor data.skeleton names an 'upper_body'")
     return TrainingData(crops, val, truth)
 
 
-def make_order(config: Config, crops: TrainingCrops, rank: int, world_size: int) -> EpochOrder:
+def make_order(config: Config, crops: TopDownTrainDataset, rank: int, world_size: int) -> EpochBatchSampler:
     """Who comes when, for one of several processes."""
     train = config.train
-    return EpochOrder(len(crops), train.batch_size, train.seed, rank, world_size)
+    return EpochBatchSampler(len(crops), train.batch_size, train.seed, rank, world_size)
 
 
 def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | None) -> PoseNet:
@@ -104,7 +104,7 @@ def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | 
     if net.in_channels not in (1, 3):
         raise ValueError(f"model.options: crops of photos have 3 channels, got in_channels={net.in_channels} (3 or 1)")
     if weights is not None:
-        say(f"starting from {start_from(net, weights)}")
+        say(f"starting from {load_pretrained(net, weights)}")
         _compare_temperatures(net, config, say)
     return net
 

@@ -13,7 +13,7 @@ from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.training.distillation import Teacher
 from posedy.training.distributed import Processes
-from posedy.training.losses import heatmap_loss, loss_normaliser
+from posedy.training.losses import heatmap_loss, loss_normalizer
 from posedy.training.optim import WeightAverage
 
 
@@ -88,7 +88,7 @@ class TrainingStep:
         accelerator = self.processes.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
-        crops, targets, weights, normaliser = self.prepare(batch, persons)
+        crops, targets, weights, normalizer = self.prepare(batch, persons)
         loss = torch.zeros((), device=self.processes.device)
         size = -(-len(crops) // self.config.accumulation)
         parts = list(zip(crops.split(size), targets.split(size), weights.split(size), strict=True))
@@ -96,7 +96,7 @@ class TrainingStep:
             is_last = index == len(parts) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.wrapped_net):
                 heatmaps = self.wrapped_net(normalize_crops(part))
-                part_loss = heatmap_loss(heatmaps, part_targets, part_weights, self.config.loss, normaliser)
+                part_loss = heatmap_loss(heatmaps, part_targets, part_weights, self.config.loss, normalizer)
                 # gradients are averaged over processes, the loss is a sum over them
                 accelerator.backward(part_loss * self.processes.count)
             loss = loss + part_loss.detach()
@@ -109,14 +109,14 @@ class TrainingStep:
         return loss
 
     def prepare(self, batch: Batch, persons: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The crops of a batch, its targets, their weights and the loss's normaliser, on the device."""
+        """The crops of a batch, its targets, their weights and the loss's normalizer, on the device."""
         device = self.processes.device
         crops = batch["crop"].to(device, non_blocking=True)
         keypoints = batch["keypoints"].to(device, non_blocking=True)
-        targets, weights = self.codec.encode(keypoints, batch["labelled"].to(device, non_blocking=True))
-        normaliser = loss_normaliser(weights, targets, persons, self.config.loss)
+        targets, weights = self.codec.encode(keypoints, batch["labeled"].to(device, non_blocking=True))
+        normalizer = loss_normalizer(weights, targets, persons, self.config.loss)
         if self.config.loss != "mse":
-            normaliser = self.processes.sum(normaliser)
+            normalizer = self.processes.sum(normalizer)
         if self.teacher is not None:
             targets = self.teacher.mix(crops, targets)
-        return crops, targets, weights, normaliser.clamp_min(1)
+        return crops, targets, weights, normalizer.clamp_min(1)

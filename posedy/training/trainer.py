@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from posedy.config import Config
-from posedy.data.datasets import Draw
+from posedy.data.datasets import SampleIndex
 from posedy.data.loaders import Batch, CropLoader
 from posedy.evaluation.coco_eval import format_metrics
 from posedy.evaluation.evaluator import evaluate_model
@@ -68,7 +68,7 @@ class Trainer:
         self.progress = progress and self.processes.is_main
         self.workers = config.train.workers if config.train.workers is not None else default_workers()
         self.state = RunState()
-        with self.processes.all_or_none():
+        with self.processes.fail_together():
             self.data = read_training_data(config, self.say, self.processes.is_main)
             order = make_order(config, self.data.crops, self.processes.rank, self.processes.count)
             pin_memory = self.processes.device.type == "cuda"
@@ -89,7 +89,7 @@ class Trainer:
                 if self.state.changes:
                     self.say("\n".join(["going on with changes:", *self.state.changes]))
                 self.say(f"going on from {run / LAST} after {self.state.place()} of {config.train.epochs} epochs")
-        with self.processes.all_or_none():
+        with self.processes.fail_together():
             if not self.processes.same((self.state.epoch, self.state.step)):
                 raise ValueError(
                     f"not every process finds the same {run / LAST}: several machines need a shared folder"
@@ -123,7 +123,7 @@ class Trainer:
         Raises:
             TrainingInterruptedError: after Ctrl-C; training goes on from there with the same command.
             NonFiniteLossError: if the loss is not a number any more.
-            LostProcessError: if another process of the training has ended.
+            WorkerLostError: if another process of the training has ended.
         """
         state, epochs = self.state, self.config.train.epochs
         last = epochs if stop_after_epochs is None else min(epochs, state.epoch + stop_after_epochs)
@@ -223,7 +223,7 @@ class Trainer:
         state.loss_sum, state.seconds = 0.0, 0.0
 
     def _train_step(self, batch: Batch, persons: int, rate: float) -> None:
-        """One step of the optimiser; the loss of the step before is looked at meanwhile."""
+        """One step of the optimizer; the loss of the step before is looked at meanwhile."""
         loss = self.processes.sum(self.training_step(batch, persons, rate))
         self._check_loss()
         self._pending = loss, batch["annotation_id"]
@@ -296,18 +296,18 @@ class Trainer:
     def _draw_batch(self, log: RunLog) -> None:
         """Draws the same few training crops each time, with their targets and what the network makes of them."""
         crops, net = self.data.crops, self.evaluated_net
-        draws = [Draw(0, index * len(crops) // _PICTURED) for index in range(_PICTURED)]
+        draws = [SampleIndex(0, index * len(crops) // _PICTURED) for index in range(_PICTURED)]
         batch = default_collate(crops.__getitems__(draws))
         was_training = net.training
         with self.training_step.without_autocast():
             heatmaps = net.eval()(normalize_crops(batch["crop"].to(self.processes.device))).float().cpu()
         net.train(was_training)
-        targets, _ = self.codec.encode(batch["keypoints"], batch["labelled"])
+        targets, _ = self.codec.encode(batch["keypoints"], batch["labeled"])
         found, scores = self.codec.decode(heatmaps.nan_to_num())
         picture = batch_picture(
             batch["crop"].numpy(),
             batch["keypoints"].numpy(),
-            batch["labelled"].numpy(),
+            batch["labeled"].numpy(),
             targets.numpy(),
             heatmaps.numpy(),
             found.numpy(),

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.codecs import STRIDE
-from posedy.drawing import LEFT, RIGHT, WHITE, caption, draw_poses, keypoint_colours
+from posedy.drawing import LEFT, RIGHT, WHITE, caption, draw_poses, keypoint_colors
 from posedy.geometry import FloatArray, apply_affine
 from posedy.skeleton import Skeleton
 
@@ -19,7 +19,7 @@ _DIMMED = 0.4
 def batch_picture(
     crops: NDArray[np.uint8],
     keypoints: NDArray[np.floating],
-    labelled: NDArray[np.bool_],
+    labeled: NDArray[np.bool_],
     targets: NDArray[np.floating],
     heatmaps: NDArray[np.floating],
     found: NDArray[np.floating],
@@ -29,15 +29,15 @@ def batch_picture(
 ) -> NDArray[np.uint8]:
     """Draws the first samples of a batch, a column for each.
 
-    From above: the crop with its labelled keypoints, the targets, the heatmaps with their highest value below, and the
-    keypoints that were found. Heat has the colour of its keypoint's side: the highest keypoint's in each pixel.
+    From above: the crop with its labeled keypoints, the targets, the heatmaps with their highest value below, and the
+    keypoints that were found. Heat has the color of its keypoint's side: the highest keypoint's in each pixel.
     Heatmaps are scaled by the sample's highest value, so look at the number: noise of 0.01 is as bright as a peak of 1.
     Values that are not finite are shown as 0 and named.
 
     Args:
         crops: (N, H, W, 3) uint8 RGB as the network sees them.
         keypoints: (N, K, 2) in crop pixels.
-        labelled: (N, K).
+        labeled: (N, K).
         targets: (N, K, h, w) with values from 0 to 1.
         heatmaps: (N, K, h, w) of any values.
         found: (N, K, 2) decoded keypoints in crop pixels.
@@ -51,13 +51,13 @@ def batch_picture(
     Raises:
         ValueError: if there is no sample to show or a shape does not fit.
     """
-    _check_shapes(crops, keypoints, labelled, targets, heatmaps, found, scores, skeleton)
+    _check_shapes(crops, keypoints, labeled, targets, heatmaps, found, scores, skeleton)
     count = min(most, len(crops))
     if count < 1:
         raise ValueError(f"a picture shows one sample or more, got {len(crops)} of which {most} may be shown")
     factor = -(-_TILE_HEIGHT // crops.shape[1])
     crop_to_tile = _enlarging(1, factor)
-    colours = np.array(keypoint_colours(skeleton), dtype=np.float32)
+    colors = np.array(keypoint_colors(skeleton), dtype=np.float32)
 
     def with_pose(tile: NDArray[np.uint8], points: NDArray, point_scores: NDArray) -> NDArray[np.uint8]:
         return draw_poses(tile, apply_affine(crop_to_tile, points)[None], point_scores[None], skeleton)
@@ -67,9 +67,9 @@ def batch_picture(
         tile = crops[n].repeat(factor, axis=0).repeat(factor, axis=1)
         heat, peak = _scaled(heatmaps[n])
         rows = [
-            with_pose(tile, keypoints[n], labelled[n]),
-            _with_heat(tile, np.clip(_finite(targets[n]), 0, 1), colours, factor),
-            np.vstack([_with_heat(tile, heat, colours, factor), caption(tile.shape[1], (peak, WHITE))]),
+            with_pose(tile, keypoints[n], labeled[n]),
+            _with_heat(tile, np.clip(_finite(targets[n]), 0, 1), colors, factor),
+            np.vstack([_with_heat(tile, heat, colors, factor), caption(tile.shape[1], (peak, WHITE))]),
             with_pose(tile, found[n], scores[n]),
         ]
         rows = [np.pad(row, ((0, _GAP), (0, _GAP), (0, 0))) for row in rows]
@@ -83,7 +83,7 @@ def batch_picture(
 def _check_shapes(
     crops: NDArray,
     keypoints: NDArray,
-    labelled: NDArray,
+    labeled: NDArray,
     targets: NDArray,
     heatmaps: NDArray,
     found: NDArray,
@@ -97,7 +97,7 @@ def _check_shapes(
     maps = (N, K, H // STRIDE, W // STRIDE)
     for name, array, shape in (
         ("keypoints", keypoints, (N, K, 2)),
-        ("labelled", labelled, (N, K)),
+        ("labeled", labeled, (N, K)),
         ("targets", targets, maps),
         ("heatmaps", heatmaps, maps),
         ("found", found, (N, K, 2)),
@@ -110,7 +110,7 @@ def _check_shapes(
 def _enlarging(step: int, factor: int) -> FloatArray:
     """The map (2, 3) to pixels of an enlarged crop from points that are `step` crop pixels apart.
 
-    A crop pixel becomes a square of factor x factor pixels, whose centre is (factor - 1) / 2 from its first.
+    A crop pixel becomes a square of factor x factor pixels, whose center is (factor - 1) / 2 from its first.
     """
     shift = (factor - 1) / 2
     return np.array([[step * factor, 0, shift], [0, step * factor, shift]], dtype=np.float64)
@@ -130,7 +130,7 @@ def _scaled(heatmaps: NDArray[np.floating]) -> tuple[NDArray[np.float32], str]:
 
 
 def _with_heat(
-    tile: NDArray[np.uint8], heat: NDArray[np.float32], colours: NDArray[np.float32], factor: int
+    tile: NDArray[np.uint8], heat: NDArray[np.float32], colors: NDArray[np.float32], factor: int
 ) -> NDArray[np.uint8]:
     """Heat (K, h, w) from 0 to 1 over the dimmed tile."""
     height, width = tile.shape[:2]
@@ -142,5 +142,5 @@ def _with_heat(
         ]
     )
     opacity = large.max(axis=0)[..., None]
-    blended = (1 - opacity) * _DIMMED * tile + opacity * colours[large.argmax(axis=0)]
+    blended = (1 - opacity) * _DIMMED * tile + opacity * colors[large.argmax(axis=0)]
     return np.round(blended).astype(np.uint8)

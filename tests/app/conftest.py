@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from posedy.app.service import Looker
+from posedy.app.service import PoseService
 from posedy.models.pretrained import save_weights
 from posedy.models.registry import create_model
 from posedy.skeleton import COCO17
@@ -28,6 +28,6 @@ def address(model: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = serve(Looker((model,), device="cpu"), "127.0.0.1", port)
+    page = serve(PoseService((model,), device="cpu"), "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     page.close()

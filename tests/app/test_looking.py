@@ -5,13 +5,13 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.service import EVERYONE, WHOLE, Looker
+from posedy.app.service import EVERYONE, WHOLE, PoseService
 from posedy.inference.estimator import PoseEstimator
 
 
 @pytest.fixture
-def looker(model: str) -> Looker:
-    return Looker((model,), device="cpu")
+def looker(model: str) -> PoseService:
+    return PoseService((model,), device="cpu")
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def photo(tmp_path: Path) -> str:
     return str(tmp_path / "photo.png")
 
 
-def test_a_photo_is_what_the_estimator_sees(looker: Looker, model: str, photo: str) -> None:
+def test_a_photo_is_what_the_estimator_sees(looker: PoseService, model: str, photo: str) -> None:
     seen = looker.photo(photo, model, WHOLE, 0.2)
     (record,) = json.loads(seen.keypoints.read_text())
     expected = PoseEstimator(model, "cpu")(photo, [[0, 0, 100, 120]])
@@ -32,7 +32,7 @@ def test_a_photo_is_what_the_estimator_sees(looker: Looker, model: str, photo: s
     assert seen.words.startswith("1 person in")
 
 
-def test_networks_and_detector_are_loaded_once(looker: Looker, model: str, photo: str, monkeypatch) -> None:
+def test_networks_and_detector_are_loaded_once(looker: PoseService, model: str, photo: str, monkeypatch) -> None:
     made = []
 
     class Two:
@@ -49,7 +49,7 @@ def test_networks_and_detector_are_loaded_once(looker: Looker, model: str, photo
     assert len(looker._estimators) == 1
 
 
-def test_bad_boxes_of_the_detector_are_dropped(looker: Looker, model: str, photo: str, monkeypatch) -> None:
+def test_bad_boxes_of_the_detector_are_dropped(looker: PoseService, model: str, photo: str, monkeypatch) -> None:
     class Flawed:
         def __init__(self, *given: object) -> None:
             pass
@@ -64,7 +64,7 @@ def test_bad_boxes_of_the_detector_are_dropped(looker: Looker, model: str, photo
     assert all(each.words.startswith("1 person in") for each in seen)
 
 
-def test_a_video_is_drawn(looker: Looker, model: str, tmp_path: Path) -> None:
+def test_a_video_is_drawn(looker: PoseService, model: str, tmp_path: Path) -> None:
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 96))
     for _ in range(4):
         writer.write(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
@@ -76,7 +76,7 @@ def test_a_video_is_drawn(looker: Looker, model: str, tmp_path: Path) -> None:
     assert len(seen.keypoints.read_text().splitlines()) == 4
 
 
-def test_pictures_of_a_camera_are_followed(looker: Looker, model: str) -> None:
+def test_pictures_of_a_camera_are_followed(looker: PoseService, model: str) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
     drawn, first = looker.camera(picture, model, WHOLE, 0.2, None)
     assert drawn.shape == picture.shape
@@ -86,7 +86,7 @@ def test_pictures_of_a_camera_are_followed(looker: Looker, model: str) -> None:
     assert looker.camera(picture, model, WHOLE, 0.2, first)[1] is not first
 
 
-def test_what_is_no_picture_is_refused(looker: Looker, model: str, photo: str, tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused(looker: PoseService, model: str, photo: str, tmp_path: Path) -> None:
     text = tmp_path / "notes.jpg"
     text.write_text("no picture")
     with pytest.raises((OSError, ValueError), match="notes"):

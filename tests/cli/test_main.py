@@ -97,7 +97,7 @@ def test_eval_gives_intervals(drawn: Path, tmp_path: Path, capsys: pytest.Captur
     interval = written["intervals"]["AP"]
     assert interval["low"] < written["AP"] < interval["high"]
     assert main([*command, "--details"]) == 0
-    assert json.loads(numbers.read_text())["keypoints"]["nose"]["labelled"] > 0
+    assert json.loads(numbers.read_text())["keypoints"]["nose"]["labeled"] > 0
     with pytest.raises(SystemExit):
         main([*command, "--details", "--images", "detected"])
     assert f"95 %: AP {interval['low']:.3f} to {interval['high']:.3f}, AP50" in capsys.readouterr().out

@@ -23,7 +23,7 @@ class CocoFolder(NamedTuple):
 
 
 def person(annotation_id: int, image_id: int, **changes: Any) -> dict[str, Any]:
-    """A person with five labelled keypoints in a 64 x 48 photo."""
+    """A person with five labeled keypoints in a 64 x 48 photo."""
     keypoints = np.zeros((17, 3))
     keypoints[:5] = [[20, 10, 2], [22, 9, 2], [18, 9, 1], [24, 11, 2], [16, 11, 1]]
     record = {
@@ -42,7 +42,7 @@ def person(annotation_id: int, image_id: int, **changes: Any) -> dict[str, Any]:
 
 def coco_content() -> dict[str, Any]:
     """Four images and five annotations: three usable persons, a crowd, one without keypoints; image 40 has nobody."""
-    unlabelled = {"keypoints": [0] * 51, "num_keypoints": 0}
+    unlabeled = {"keypoints": [0] * 51, "num_keypoints": 0}
     names = {10: "a.jpg", 20: "sub/b.jpg", 30: "ünï ✓.jpg", 40: "empty.jpg"}
     return {
         "info": {"description": "drawn"},
@@ -51,8 +51,8 @@ def coco_content() -> dict[str, Any]:
             person(1, 10),
             person(2, 10, bbox=[0, 0, 64, 48], area_source="estimated"),
             person(3, 20),
-            person(4, 20, iscrowd=1, segmentation={"size": [48, 64], "counts": [1, 2]}, **unlabelled),
-            person(5, 30, **unlabelled),
+            person(4, 20, iscrowd=1, segmentation={"size": [48, 64], "counts": [1, 2]}, **unlabeled),
+            person(5, 30, **unlabeled),
         ],
         "categories": [COCO17.to_coco_category()],
     }

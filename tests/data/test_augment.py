@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from posedy.codecs import MSRACodec
 from posedy.config import AugmentConfig
-from posedy.data.augment import CropVariation, training_transform
+from posedy.data.augment import RandomCropAffine, training_transform
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region
 from posedy.skeleton import COCO17, Skeleton
 
@@ -33,7 +33,7 @@ def augmented(
     """A sample varied as in training: `image`, `keypoints` (K, 2) and `visibility` (K,) of the crop."""
     pose = np.column_stack([sample["keypoints"], sample["visibility"]])
     center, size = padded_region(sample["box"], SIZE[0] / SIZE[1], 1.25)
-    matrix, flip = CropVariation(SIZE, skeleton, config).draw(np.random.default_rng(seed), center, size, pose)
+    matrix, flip = RandomCropAffine(SIZE, skeleton, config).draw(np.random.default_rng(seed), center, size, pose)
     transform = training_transform(SIZE, skeleton.flip_permutation, config.photometric)
     transform.set_random_seed(seed)
     out = transform(image=sample["image"], image_to_crop=matrix, flip=flip, keypoints=pose)
@@ -67,9 +67,9 @@ def test_a_flipped_left_wrist_is_where_the_mirrored_right_wrist_was() -> None:
     assert flipped["keypoints"][left] == pytest.approx([SIZE[0] - 1 - x, y], abs=1e-3)
     # in the targets: within the cell that rounding and the coding's 0.75 cell can make
     codec = MSRACodec(SIZE)
-    labelled = torch.ones(1, 17)
-    before, _ = codec.encode(torch.tensor(plain["keypoints"], dtype=torch.float32)[None], labelled)
-    after, _ = codec.encode(torch.tensor(flipped["keypoints"], dtype=torch.float32)[None], labelled)
+    labeled = torch.ones(1, 17)
+    before, _ = codec.encode(torch.tensor(plain["keypoints"], dtype=torch.float32)[None], labeled)
+    after, _ = codec.encode(torch.tensor(flipped["keypoints"], dtype=torch.float32)[None], labeled)
     for one, other in enumerate(COCO17.flip_permutation):
         mirrored = before[0, other].flip(-1)
         (row, column), (row_after, column_after) = (divmod(int(m.argmax()), 48) for m in (mirrored, after[0, one]))
@@ -172,7 +172,7 @@ def test_photometric_transforms_change_pixels_only() -> None:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"transform": "ColourJitter"}, "'ColourJitter' is not a transform of albumentations.*'ColorJitter'"),
+        ({"transform": "ColorJitter"}, "'ColorJitter' is not a transform of albumentations.*'ColorJitter'"),
         ({"transform": "HorizontalFlip"}, "'HorizontalFlip' moves pixels"),
         ({"transform": "ColorJitter", "brightnes": 0.1}, "'brightnes'.*'brightness'"),
         ({"transform": "ColorJitter", "brightness": "much"}, "ColorJitter does not take"),

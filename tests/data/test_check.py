@@ -11,7 +11,7 @@ from PIL import Image
 from posedy.data.check import check_coco
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.findings import CocoFileError
-from posedy.images import read_photo
+from posedy.images import read_image
 
 
 def change(part, index, **values):
@@ -130,7 +130,7 @@ SPOILED = {
     "far keypoint": (
         keypoint(2, 0, 120),
         "warning",
-        "labelled keypoint far outside its image",
+        "labeled keypoint far outside its image",
         1,
         ["annotation 3 of sub/b.jpg: nose x 120, y 10, v 2, image 64 x 48"],
     ),
@@ -217,12 +217,12 @@ SPOILED = {
         ["image 10: no file_name"],
     ),
     "surrogate": (image(0, file_name="\ud800"), "error", "image without a valid file_name", 1, ["image 10"]),
-    "all crowd or unlabelled": (
+    "all crowd or unlabeled": (
         keep("annotations", 3, 4),
         "error",
         "no usable person",
         1,
-        ["0 of 2 annotations kept because of: 1 crowd, 1 no labelled keypoints"],
+        ["0 of 2 annotations kept because of: 1 crowd, 1 no labeled keypoints"],
     ),
     "other category": (
         change("categories", 0, id=9),
@@ -283,7 +283,7 @@ def test_valid_file_has_no_findings(coco_folder):
     assert report.ok
     assert report.findings == ()
     assert report.summary == (
-        "persons.json: 4 images, 3 persons with keypoints on 2 of them; left out: 1 crowd, 1 no labelled keypoints"
+        "persons.json: 4 images, 3 persons with keypoints on 2 of them; left out: 1 crowd, 1 no labeled keypoints"
     )
 
 
@@ -299,7 +299,7 @@ def test_valid_file_has_no_findings(coco_folder):
         image(0, width=64.0),
         repeat("categories", 0, id=3, name="chair", keypoints=[]),
     ],
-    ids=["crowd", "unlabelled", "fractions over", "a little outside", "extra keys", "other", "float width", "chair"],
+    ids=["crowd", "unlabeled", "fractions over", "a little outside", "extra keys", "other", "float width", "chair"],
 )
 def test_harmless_oddities_are_no_findings(coco_folder, spoil):
     spoil(coco_folder.content)
@@ -384,7 +384,7 @@ def test_formats_are_accepted_that_training_reads(coco_folder, kind):
     Image.new("RGB", (64, 48)).save(path, format=kind)
     report = check_coco(coco_folder.annotations, coco_folder.images)
     try:
-        read_photo(path)
+        read_image(path)
     except OSError:
         assert finding(report, "unreadable photo").count == 1
     else:

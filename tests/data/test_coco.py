@@ -23,9 +23,9 @@ def test_persons_of_a_small_file(coco_folder):
     assert persons.boxes.tolist() == [[10.5, 5.25, 30.5, 35.25], [0, 0, 64, 48], [10.5, 5.25, 30.5, 35.25]]
     assert persons.keypoints[0, :3].tolist() == [[20, 10], [22, 9], [18, 9]]
     assert persons.visibility[0].tolist() == [2, 2, 1, 2, 1] + [0] * 12
-    assert persons.left_out == {"crowd": 1, "no labelled keypoints": 1}
+    assert persons.left_out == {"crowd": 1, "no labeled keypoints": 1}
     assert persons.summary() == (
-        "persons.json: 4 images, 3 persons with keypoints on 2 of them; left out: 1 crowd, 1 no labelled keypoints"
+        "persons.json: 4 images, 3 persons with keypoints on 2 of them; left out: 1 crowd, 1 no labeled keypoints"
     )
 
 
@@ -73,7 +73,7 @@ def test_other_skeletons_and_category_ids(coco_folder):
     assert persons.skeleton.keypoints == ("tip", "root")
     assert persons.category_id == 7
     assert persons.keypoints.tolist() == [[[1, 2], [3, 4]]] * 2
-    assert persons.left_out == {"crowd": 0, "no labelled keypoints": 0, "of other categories": 3}
+    assert persons.left_out == {"crowd": 0, "no labeled keypoints": 0, "of other categories": 3}
     assert "3 of other categories" in persons.summary()
 
 

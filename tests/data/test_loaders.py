@@ -7,23 +7,23 @@ import torch
 
 from posedy.config import AugmentConfig
 from posedy.data.coco import read_coco
-from posedy.data.datasets import TrainingCrops
-from posedy.data.loaders import CropLoader, EpochOrder
+from posedy.data.datasets import TopDownTrainDataset
+from posedy.data.loaders import CropLoader, EpochBatchSampler
 from tools.lab.synthetic import draw_dataset
 
 PERSONS = 101
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> TrainingCrops:
+def crops(tmp_path_factory: pytest.TempPathFactory) -> TopDownTrainDataset:
     root = tmp_path_factory.mktemp("drawn") / "set"
     draw_dataset(root, 14, 2, seed=1, processes=1)
     persons = read_coco(root / "annotations/person_keypoints_train2017.json", root / "train2017")
-    return TrainingCrops([persons], (32, 64), AugmentConfig(), 1.25, seed=4)
+    return TopDownTrainDataset([persons], (32, 64), AugmentConfig(), 1.25, seed=4)
 
 
-def order(rank: int = 0, world_size: int = 1, batch_size: int = 12) -> EpochOrder:
-    return EpochOrder(PERSONS, batch_size, 7, rank, world_size)
+def order(rank: int = 0, world_size: int = 1, batch_size: int = 12) -> EpochBatchSampler:
+    return EpochBatchSampler(PERSONS, batch_size, 7, rank, world_size)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -55,8 +55,8 @@ def test_ranks_together_see_the_batches_of_one_process(world_size: int) -> None:
         assert {draw for share in shares for draw in share if draw.counts} == set(batch)
 
 
-def test_a_loader_gives_the_samples_of_its_order(crops: TrainingCrops) -> None:
-    order = EpochOrder(len(crops), 5, 0)
+def test_a_loader_gives_the_samples_of_its_order(crops: TopDownTrainDataset) -> None:
+    order = EpochBatchSampler(len(crops), 5, 0)
     loaders = [CropLoader(crops, order, workers) for workers in (0, 2)]
     for epoch, start in ((0, 0), (1, 2), (0, 0)):
         expected = order.batches(epoch)[start:]
@@ -70,8 +70,8 @@ def test_a_loader_gives_the_samples_of_its_order(crops: TrainingCrops) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_epoch_that_was_left_early_leaves_nothing_to_the_next(crops: TrainingCrops, workers: int) -> None:
-    order = EpochOrder(len(crops), 5, 0)
+def test_an_epoch_that_was_left_early_leaves_nothing_to_the_next(crops: TopDownTrainDataset, workers: int) -> None:
+    order = EpochBatchSampler(len(crops), 5, 0)
     loader = CropLoader(crops, order, workers)
     list(loader.epoch(0))
     begun = loader.epoch(1)

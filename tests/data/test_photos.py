@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posedy.images import read_photo
+from posedy.images import read_image
 
 
 @pytest.fixture
 def pixels():
-    """A smooth colourful picture, so that JPEG keeps it close."""
+    """A smooth colorful picture, so that JPEG keeps it close."""
     y, x = np.mgrid[0:24, 0:32]
     return np.stack([x * 7, y * 9, 200 - x * 3 - y], axis=-1).astype(np.uint8)
 
@@ -15,7 +15,7 @@ def pixels():
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "ünï ✓ 写真.png", "no_suffix"])
 def test_lossless_photos_come_back_as_rgb(tmp_path, pixels, name):
     Image.fromarray(pixels).save(tmp_path / name, format=None if "." in name else "PNG")
-    photo = read_photo(tmp_path / name)
+    photo = read_image(tmp_path / name)
     assert photo.dtype == np.uint8
     np.testing.assert_array_equal(photo, pixels)
     assert photo.flags.c_contiguous
@@ -25,26 +25,26 @@ def test_lossless_photos_come_back_as_rgb(tmp_path, pixels, name):
 def test_lossy_photos_equal_what_pillow_decodes(tmp_path, pixels, name):
     Image.fromarray(pixels).save(tmp_path / name, quality=95)
     expected = np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int)
-    assert np.abs(read_photo(str(tmp_path / name)) - expected).max() <= 3
+    assert np.abs(read_image(str(tmp_path / name)) - expected).max() <= 3
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1"])
 def test_other_modes_become_rgb(tmp_path, pixels, mode):
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_photo(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
 
 
 def test_transparency_is_dropped_not_blended(tmp_path, pixels):
     Image.fromarray(np.dstack([pixels, np.zeros((24, 32), np.uint8)])).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_photo(tmp_path / "a.png"), pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
     values = np.linspace(0, 65535, 24 * 32).astype(np.uint16).reshape(24, 32)
     Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-    photo = read_photo(tmp_path / f"a.{suffix}")
+    photo = read_image(tmp_path / f"a.{suffix}")
     np.testing.assert_array_equal(photo, np.repeat((values // 256).astype(np.uint8)[..., None], 3, axis=-1))
 
 
@@ -53,8 +53,8 @@ def test_exif_orientation_is_ignored_unless_asked(tmp_path, pixels):
         exif = Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
-        assert np.abs(read_photo(tmp_path / "a.jpg").astype(int) - pixels).max() < 12
-        upright = read_photo(tmp_path / "a.jpg", honour_exif=True)
+        assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - pixels).max() < 12
+        upright = read_image(tmp_path / "a.jpg", apply_exif=True)
         assert np.abs(upright.astype(int) - np.rot90(pixels, turned)).max() < 12
 
 
@@ -62,11 +62,11 @@ def test_exif_orientation_is_ignored_unless_asked(tmp_path, pixels):
 def test_broken_files_are_named(tmp_path, data):
     (tmp_path / "broken.jpg").write_bytes(data)
     with pytest.raises(OSError, match=r"broken\.jpg"):
-        read_photo(tmp_path / "broken.jpg")
+        read_image(tmp_path / "broken.jpg")
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
-        read_photo(tmp_path / "missing.jpg")
+        read_image(tmp_path / "missing.jpg")
     with pytest.raises(OSError, match=tmp_path.name):
-        read_photo(tmp_path)
+        read_image(tmp_path)

@@ -10,7 +10,7 @@ from tools.lab.baselines import median_pose_results, mirrored_truth_results, tru
 BASELINES = [truth_results, median_pose_results, lambda annotations: mirrored_truth_results(annotations, COCO17)]
 
 
-def labelled_persons(annotations):
+def labeled_persons(annotations):
     return [person for person in annotations["annotations"] if person["num_keypoints"] and not person["iscrowd"]]
 
 
@@ -19,11 +19,11 @@ def triplets(record):
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_every_labelled_person_is_predicted_once_within_its_box(annotations, baseline):
+def test_every_labeled_person_is_predicted_once_within_its_box(annotations, baseline):
     before = copy.deepcopy(annotations)
     results = baseline(annotations)
     assert annotations == before
-    for result, person in zip(results, labelled_persons(annotations), strict=True):
+    for result, person in zip(results, labeled_persons(annotations), strict=True):
         assert (result["image_id"], result["category_id"], result["score"]) == (person["image_id"], 1, 1)
         x, y, width, height = person["bbox"]
         # The made coordinates are rounded to a tenth of a pixel.
@@ -36,11 +36,11 @@ def test_the_truth_scores_one(annotations):
     assert list(metrics.values()) == [1.0] * 10
 
 
-def test_the_truth_keeps_labelled_keypoints_and_marks_the_others(annotations):
-    for result, person in zip(truth_results(annotations), labelled_persons(annotations), strict=True):
-        labelled = triplets(person)[:, 2] > 0
-        np.testing.assert_array_equal(triplets(result)[labelled, :2], triplets(person)[labelled, :2])
-        np.testing.assert_array_equal(triplets(result)[:, 2], labelled)
+def test_the_truth_keeps_labeled_keypoints_and_marks_the_others(annotations):
+    for result, person in zip(truth_results(annotations), labeled_persons(annotations), strict=True):
+        labeled = triplets(person)[:, 2] > 0
+        np.testing.assert_array_equal(triplets(result)[labeled, :2], triplets(person)[labeled, :2])
+        np.testing.assert_array_equal(triplets(result)[:, 2], labeled)
 
 
 def test_mirrored_truth_exchanges_left_and_right(annotations):
@@ -67,8 +67,8 @@ def test_persons_of_one_pose_are_found_by_their_median(annotations):
     assert evaluate_keypoints(annotations, median_pose_results(annotations))["AP"] == 1
 
 
-def test_the_median_is_over_labelled_keypoints_in_box_coordinates(annotations):
-    persons = labelled_persons(annotations)
+def test_the_median_is_over_labeled_keypoints_in_box_coordinates(annotations):
+    persons = labeled_persons(annotations)
     places = [
         (triplets(person)[3, :2] - person["bbox"][:2]) / person["bbox"][2:]
         for person in persons
@@ -81,13 +81,13 @@ def test_the_median_is_over_labelled_keypoints_in_box_coordinates(annotations):
 def test_a_keypoint_without_labels_lies_in_the_middle(annotations):
     for person in annotations["annotations"]:
         person["keypoints"][:3] = [0, 0, 0]
-    for result, person in zip(median_pose_results(annotations), labelled_persons(annotations), strict=True):
+    for result, person in zip(median_pose_results(annotations), labeled_persons(annotations), strict=True):
         x, y, width, height = person["bbox"]
         np.testing.assert_allclose(triplets(result)[0, :2], [x + width / 2, y + height / 2])
 
 
 def test_a_box_without_width_does_not_enter_the_median(annotations):
-    flat = labelled_persons(annotations)[0]
+    flat = labeled_persons(annotations)[0]
     flat["bbox"][2] = 0
     with_flat = median_pose_results(annotations)
     assert (triplets(with_flat[0])[:, 0] == flat["bbox"][0]).all()
@@ -105,5 +105,5 @@ def test_truth_without_labels_is_refused(annotations, baseline):
     annotations["annotations"] = [
         person for person in annotations["annotations"] if person["iscrowd"] or not person["num_keypoints"]
     ]
-    with pytest.raises(ValueError, match="no annotation has labelled keypoints"):
+    with pytest.raises(ValueError, match="no annotation has labeled keypoints"):
         baseline(annotations)

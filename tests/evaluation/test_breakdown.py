@@ -33,7 +33,7 @@ def test_sizes_are_coco_s(annotations, noised_results):
 
 def test_poses_of_others_and_of_nobody_cost_a_part_nothing(annotations):
     """Large persons are found to the pixel; the rest is far off, with higher scores."""
-    people = GroundTruth.from_coco(annotations).labelled
+    people = GroundTruth.from_coco(annotations).labeled
     results = truth_results(annotations)
     for result, person in zip(results, people, strict=True):
         result["score"] = 0.5
@@ -57,8 +57,8 @@ def test_thirds_of_few_keypoints_have_sensible_names(annotations, K, names):
     results = truth_results(annotations)
     sigmas = [0.05] * K
     parts = break_down(truth, results, match_persons(truth, results, sigmas), sigmas)
-    assert list(parts["labelled keypoints"]) == names
-    assert sum(part.persons for part in parts["labelled keypoints"].values()) == len(truth.labelled)
+    assert list(parts["labeled keypoints"]) == names
+    assert sum(part.persons for part in parts["labeled keypoints"].values()) == len(truth.labeled)
 
 
 def test_mean_oks_of_parts_is_that_of_all(annotations, noised_results):
@@ -69,16 +69,16 @@ def test_mean_oks_of_parts_is_that_of_all(annotations, noised_results):
         assert np.average(means, weights=sizes) == pytest.approx(persons.oks.mean())
 
 
-def test_neighbours_are_found_among_all_annotated_persons(annotations):
+def test_neighbors_are_found_among_all_annotated_persons(annotations):
     for index, person in enumerate(annotations["annotations"]):
         person["bbox"] = [1000.0 * index, 0.0, 100.0, 100.0]
-    labelled, crowd = (
+    labeled, crowd = (
         next(person for person in annotations["annotations"] if person["iscrowd"] == crowd and person["num_keypoints"])
         for crowd in (0, 1)
     )
-    crowd["image_id"], crowd["bbox"] = labelled["image_id"], [labelled["bbox"][0] + 50, 0.0, 100.0, 100.0]  # IoU 1/3
+    crowd["image_id"], crowd["bbox"] = labeled["image_id"], [labeled["bbox"][0] + 50, 0.0, 100.0, 100.0]  # IoU 1/3
     _, parts = numbers(annotations, truth_results(annotations))
-    found = {name: part.persons for name, part in parts["neighbours (IoU of boxes)"].items()}
+    found = {name: part.persons for name, part in parts["neighbors (IoU of boxes)"].items()}
     assert found["over 0.3"] == 1
     assert found["under 0.1"] == found["0.1 to 0.3"] == 0
 
@@ -88,7 +88,7 @@ def test_pck_and_similarity_by_hand(annotations, noised_results):
     found = keypoint_numbers(persons)
     for keypoint in (0, 9):
         near, similar = [], []
-        for index in np.flatnonzero(persons.labelled[:, keypoint]):
+        for index in np.flatnonzero(persons.labeled[:, keypoint]):
             if persons.results[index] < 0:
                 near.append(False)
                 similar.append(0.0)
@@ -97,19 +97,19 @@ def test_pck_and_similarity_by_hand(annotations, noised_results):
             near.append(distance <= 0.1 * max(persons.boxes[index][2:]))
             spread = 2 * persons.sigmas[keypoint]
             similar.append(math.exp(-(distance**2) / (2 * spread**2 * persons.areas[index])))
-        assert found.labelled[keypoint] == len(near)
+        assert found.labeled[keypoint] == len(near)
         assert found.pck[0.1][keypoint] == pytest.approx(np.mean(near))
         assert found.similarity[keypoint] == pytest.approx(np.mean(similar))
 
 
-def test_keypoints_labelled_nowhere_have_no_numbers(annotations):
+def test_keypoints_labeled_nowhere_have_no_numbers(annotations):
     for person in annotations["annotations"]:
         triplets = np.reshape(person["keypoints"], (17, 3))
         triplets[3] = 0
         person["keypoints"] = triplets.reshape(-1).tolist()
         person["num_keypoints"] = int((triplets[:, 2] > 0).sum())
     found = keypoint_numbers(match_persons(annotations, truth_results(annotations)))
-    assert found.labelled[3] == 0
+    assert found.labeled[3] == 0
     assert math.isnan(found.similarity[3])
     assert math.isnan(found.pck[0.2][3])
     assert found.similarity[0] == found.pck[0.05][0] == pytest.approx(1)

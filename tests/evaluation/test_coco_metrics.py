@@ -188,7 +188,7 @@ def test_truth_without_labels_leaves_ap_undefined(annotations, noised_results):
         evaluate_keypoints(annotations, noised_results, [120])
     for person in annotations["annotations"]:
         person["num_keypoints"] = 0
-    with pytest.raises(ValueError, match="undefined because no annotation of the 12 counted images has labelled"):
+    with pytest.raises(ValueError, match="undefined because no annotation of the 12 counted images has labeled"):
         evaluate_keypoints(annotations, noised_results)
 
 

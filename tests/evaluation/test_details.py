@@ -22,7 +22,7 @@ def test_json_holds_all_in_plain_types(details, annotations, noised_results):
     assert record["parts"]["size"]["medium"]["ar"] == pytest.approx(metrics["ARm"])
     assert record["errors"]["AP_costs"]["miss"] == details.errors.costs["miss"]
     wrist = record["keypoints"]["left_wrist"]
-    assert wrist["good"] + wrist["jitter"] + wrist["inversion"] + wrist["swap"] + wrist["miss"] <= wrist["labelled"]
+    assert wrist["good"] + wrist["jitter"] + wrist["inversion"] + wrist["swap"] + wrist["miss"] <= wrist["labeled"]
     assert 0 <= wrist["PCK@0.05"] <= wrist["PCK@0.1"] <= wrist["PCK@0.2"] <= 1
 
 

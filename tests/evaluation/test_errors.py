@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.errors import ERROR_CLASSES, analyse_errors, classify_keypoints
+from posedy.evaluation.errors import ERROR_CLASSES, analyze_errors, classify_keypoints
 from posedy.evaluation.matching import match_persons
 from posedy.skeleton import COCO17
 from tools.lab.baselines import mirrored_truth_results, truth_results
@@ -102,18 +102,18 @@ def test_errors_are_mended_as_far_as_they_go(two_persons, similarity, name, befo
     triplets[:, 1] -= np.where(np.arange(17) < 4, distances, 0)  # only the highest, where no other truth is near
     triplets[4:, 0] -= distances[4:]
     results[0]["keypoints"] = triplets.reshape(-1).tolist()
-    for person in two_persons["annotations"]:  # what is likelier another one is not labelled
-        labelled = np.reshape(person["keypoints"], (17, 3))
-        labelled[4:, 2] = 0
-        person |= {"keypoints": labelled.reshape(-1).tolist(), "num_keypoints": 4}
-    analysis = analyse_errors(two_persons, results)
+    for person in two_persons["annotations"]:  # what is likelier another one is not labeled
+        labeled = np.reshape(person["keypoints"], (17, 3))
+        labeled[4:, 2] = 0
+        person |= {"keypoints": labeled.reshape(-1).tolist(), "num_keypoints": 4}
+    analysis = analyze_errors(two_persons, results)
     assert analysis.counts.sum(axis=0).tolist() == [4 * (name == each) for each in ERROR_CLASSES]
     assert analysis.ap == pytest.approx(before, abs=1e-6)
     assert analysis.ap_without[name] == analysis.ap_without["all"] == pytest.approx(after, abs=1e-6)
 
 
 def test_a_swap_keeps_its_similarity_at_its_own_place(two_persons):
-    """A wrist with ks 0.2 to its own truth, 0.72 to the other person's; of the first the nose alone is labelled too."""
+    """A wrist with ks 0.2 to its own truth, 0.72 to the other person's; of the first the nose alone is labeled too."""
     first, second = two_persons["annotations"]
     own = standing(20)[LEFT_WRIST]
     place = own + np.array([0, distance_of(0.2, LEFT_WRIST)])
@@ -122,14 +122,14 @@ def test_a_swap_keeps_its_similarity_at_its_own_place(two_persons):
     triplets = np.column_stack([standing(220), np.full(17, 2)])
     triplets[LEFT_WRIST, :2] = place + np.array([0, distance_of(0.72, LEFT_WRIST)])
     second["keypoints"] = triplets.reshape(-1).tolist()
-    analysis = analyse_errors(two_persons, moved(two_persons, LEFT_WRIST, place))
+    analysis = analyze_errors(two_persons, moved(two_persons, LEFT_WRIST, place))
     assert ERROR_CLASSES[analysis.classes[0, LEFT_WRIST]] == "swap"
     nearer = moved(two_persons, LEFT_WRIST, own + np.array([0, distance_of(0.72, LEFT_WRIST)]))
     assert analysis.ap_without["swap"] == evaluate_keypoints(two_persons, nearer)["AP"]
     assert analysis.costs["swap"] > 0.1
 
 
-def test_unlabelled_keypoints_are_neither_judged_nor_taken_for_others(two_persons):
+def test_unlabeled_keypoints_are_neither_judged_nor_taken_for_others(two_persons):
     triplets = np.reshape(two_persons["annotations"][0]["keypoints"], (17, 3))
     place = triplets[RIGHT_WRIST, :2].copy()
     triplets[RIGHT_WRIST] = 0
@@ -141,7 +141,7 @@ def test_unlabelled_keypoints_are_neither_judged_nor_taken_for_others(two_person
 
 def test_exchanged_sides_are_inversions_and_cost_what_they_cost(two_persons):
     results = mirrored_truth_results(two_persons, COCO17)
-    analysis = analyse_errors(two_persons, results)
+    analysis = analyze_errors(two_persons, results)
     counts = dict(zip(ERROR_CLASSES, analysis.counts.sum(axis=0).tolist(), strict=True))
     # 8 pairs, two of which are near enough to each other here to be jitter at worst
     assert counts["inversion"] + counts["jitter"] + counts["good"] == 34
@@ -155,11 +155,11 @@ def test_exchanged_sides_are_inversions_and_cost_what_they_cost(two_persons):
 
 def test_each_class_costs_something_where_all_are_mixed(annotations, noised_results):
     before = copy.deepcopy(noised_results)
-    analysis = analyse_errors(annotations, noised_results)
+    analysis = analyze_errors(annotations, noised_results)
     assert noised_results == before
     assert analysis.costs["miss"] > 0
     assert analysis.costs["jitter"] > 0
     assert all(cost >= -0.02 for cost in analysis.costs.values())
     assert analysis.costs["all"] >= max(analysis.costs.values()) - 0.02
     judged = (analysis.classes >= 0).sum()
-    assert judged == analysis.counts.sum() == (analysis.persons.labelled & analysis.persons.found[:, None]).sum()
+    assert judged == analysis.counts.sum() == (analysis.persons.labeled & analysis.persons.found[:, None]).sum()

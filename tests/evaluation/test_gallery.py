@@ -53,7 +53,7 @@ def test_rows_are_of_the_best_the_median_and_the_worst(persons: CocoPersons) -> 
     assert rows["median"].min() <= np.median(in_order) <= rows["median"].max()
 
 
-def test_poses_of_a_missing_photo_are_on_grey(persons: CocoPersons, tmp_path: Path) -> None:
+def test_poses_of_a_missing_photo_are_on_gray(persons: CocoPersons, tmp_path: Path) -> None:
     matched = match_persons(persons.annotations, truth_results(persons.annotations))
     shown = np.concatenate(list(shown_persons(matched).values()))
     gone, unnamed = np.unique(matched.image_ids[shown])[:2].tolist()

@@ -21,11 +21,11 @@ def test_the_truth_is_a_checked_copy(annotations):
     assert annotations == before
 
 
-def test_only_labelled_persons_that_are_no_crowd_count(annotations):
+def test_only_labeled_persons_that_are_no_crowd_count(annotations):
     truth = GroundTruth.from_coco(annotations)
     kinds = {(person["num_keypoints"] > 0, person["iscrowd"]) for person in truth.annotations}
     assert kinds == {(True, 0), (False, 0), (True, 1), (False, 1)}
-    assert {(person["num_keypoints"] > 0, person["iscrowd"]) for person in truth.labelled} == {(True, 0)}
+    assert {(person["num_keypoints"] > 0, person["iscrowd"]) for person in truth.labeled} == {(True, 0)}
 
 
 def test_a_file_and_its_content_are_the_same_truth(annotations, tmp_path):
@@ -153,7 +153,7 @@ def test_a_file_is_read_once_for_persons_and_ground_truth(drawn, monkeypatch):
     monkeypatch.undo()
     assert persons.fingerprint == read_coco(path).fingerprint
     assert truth == GroundTruth.from_coco(path)
-    assert len(truth.labelled) == len(persons)
+    assert len(truth.labeled) == len(persons)
 
 
 def test_content_in_memory_may_hold_arrays(annotations):
@@ -171,4 +171,4 @@ def test_content_in_memory_may_hold_arrays(annotations):
 def test_whole_numbers_written_with_a_point_are_counts(annotations):
     for person in annotations["annotations"]:
         person["num_keypoints"] = float(person["num_keypoints"])
-    assert GroundTruth.from_coco(annotations).labelled
+    assert GroundTruth.from_coco(annotations).labeled

@@ -14,17 +14,17 @@ def test_the_truth_is_matched_with_itself(annotations):
     assert persons.results.tolist() == list(range(len(results)))
     np.testing.assert_allclose(persons.oks, 1)
     assert persons.found.all()
-    assert persons.labelled.sum() == sum(
-        person["num_keypoints"] for person in GroundTruth.from_coco(annotations).labelled
+    assert persons.labeled.sum() == sum(
+        person["num_keypoints"] for person in GroundTruth.from_coco(annotations).labeled
     )
 
 
 def test_oks_is_coco_s(annotations, noised_results):
     """Each found person's OKS by the formula, keypoint by keypoint."""
     persons = match_persons(annotations, noised_results)
-    labelled = GroundTruth.from_coco(annotations).labelled
-    assert 0 < persons.found.sum() < len(labelled)
-    for index, person in enumerate(labelled):
+    labeled = GroundTruth.from_coco(annotations).labeled
+    assert 0 < persons.found.sum() < len(labeled)
+    for index, person in enumerate(labeled):
         if not persons.found[index]:
             assert persons.oks[index] == 0
             continue

@@ -12,7 +12,7 @@ from torch import Tensor
 from posedy.codecs import Coding, MSRACodec, make_codec
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.datasets import BoxCrops
+from posedy.data.datasets import TopDownEvalDataset
 from posedy.data.detections import read_detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.evaluator import BoxPoses, EvalProtocol, evaluate_model, poses_to_results, predict_crops
@@ -32,7 +32,7 @@ def true_poses(persons: CocoPersons) -> BoxPoses:
 
 
 def crop_areas(persons: CocoPersons) -> np.ndarray:
-    return BoxCrops(persons, persons.image_index, persons.boxes, SIZE, 1.25).sizes.prod(axis=-1)
+    return TopDownEvalDataset(persons, persons.image_index, persons.boxes, SIZE, 1.25).sizes.prod(axis=-1)
 
 
 class Oracle(Model):
@@ -41,7 +41,7 @@ class Oracle(Model):
     For the flipped crop it encodes the flipped keypoints, so that a wrong inverse map or missing flip pairs show.
     """
 
-    def __init__(self, persons: CocoPersons, crops: BoxCrops) -> None:
+    def __init__(self, persons: CocoPersons, crops: TopDownEvalDataset) -> None:
         super().__init__(
             name="oracle",
             options={},
@@ -71,14 +71,14 @@ class Oracle(Model):
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_network_that_knows_the_truth_scores_the_codings_ceiling(persons: CocoPersons, flip: bool) -> None:
     config = EvalConfig(flip=flip, batch_size=7)
-    crops = BoxCrops(persons, persons.image_index, persons.boxes, SIZE, config.padding)
+    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, SIZE, config.padding)
     oracle = Oracle(persons, crops)
     outcome = evaluate_model(oracle, persons, None, config)
     assert oracle.done == len(persons)
     assert outcome.metrics["AP"] > 0.93
     assert outcome.metrics["AP50"] > 0.99
-    labelled = persons.visibility > 0
-    distance = np.abs(outcome.poses.keypoints - persons.keypoints)[labelled] / (crops.sizes[:, 0] / SIZE[0]).max()
+    labeled = persons.visibility > 0
+    distance = np.abs(outcome.poses.keypoints - persons.keypoints)[labeled] / (crops.sizes[:, 0] / SIZE[0]).max()
     # half a cell of rounding, and a quarter where the mirror pulls
     assert distance.max() <= 4 * (0.5 + 0.25) + 1e-6
 
@@ -140,7 +140,7 @@ def make_model() -> TorchModel:
 
 def test_batches_workers_and_parts_do_not_matter(persons: CocoPersons) -> None:
     model = make_model()
-    crops = BoxCrops(persons, persons.image_index, persons.boxes, model.input_size, 1.25)
+    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, model.input_size, 1.25)
     _, keypoints, scores = predict_crops(model, crops, EvalConfig(batch_size=64))
     _, one_by_one, _ = predict_crops(model, crops, EvalConfig(batch_size=1))
     assert np.isclose(keypoints, one_by_one, atol=1e-2).mean() > 0.99  # near ties of the argmax may fall otherwise
@@ -206,8 +206,8 @@ def test_the_ceiling_of_a_coding_on_real_persons(
     centers, sizes = padded_region(persons.boxes, size[0] / size[1])
     image_to_crop = image_to_crop_matrix(centers, sizes, size)
     in_crop = torch.from_numpy(apply_affine(image_to_crop, persons.keypoints))
-    labelled = torch.from_numpy(persons.visibility > 0)
-    found, scores = codec.decode(codec.encode(in_crop, labelled)[0])
+    labeled = torch.from_numpy(persons.visibility > 0)
+    found, scores = codec.decode(codec.encode(in_crop, labeled)[0])
     in_image = apply_affine(invert_affine(image_to_crop), found.numpy())
     poses = BoxPoses(persons.image_index, persons.boxes, np.ones(len(persons), np.float32), in_image, scores.numpy())
     results = poses_to_results(persons, poses, sizes.prod(axis=-1), EvalConfig(nms=None))

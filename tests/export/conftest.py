@@ -23,7 +23,7 @@ NAME = "dy_resnet10-dy_fpn"  # 1x1, 3x3 and depthwise layers, few of them
 
 
 def images(count: int) -> Tensor:
-    """(count, 3, 64, 64) that differ in colour and texture, so that attention does."""
+    """(count, 3, 64, 64) that differ in color and texture, so that attention does."""
     generator = torch.Generator().manual_seed(count)
     coarse = torch.randn(count, 3, 4, 4, generator=generator) + torch.randn(count, 3, 1, 1, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=SIZE[::-1], mode="bicubic")

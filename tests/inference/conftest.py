@@ -12,7 +12,7 @@ from posedy.models.registry import create_model
 from posedy.skeleton import Skeleton
 
 DOTS = Skeleton(("red", "green", "blue"), (), ((0, 1), (1, 2)), (0.05,) * 3)
-DOT_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+DOT_COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -25,14 +25,14 @@ def one_thread() -> Iterator[None]:
 
 
 class DotHead(nn.Module):
-    """A heatmap for each of the three colours, high where the crop has that colour."""
+    """A heatmap for each of the three colors, high where the crop has that color."""
 
     def forward(self, x: Tensor) -> Tensor:
         rgb = (
             x * x.new_tensor([0.229, 0.224, 0.225])[:, None, None] + x.new_tensor([0.485, 0.456, 0.406])[:, None, None]
         )
-        colours = x.new_tensor(DOT_COLOURS)[None, :, :, None, None] / 255
-        likeness = torch.exp(-4 * ((rgb[:, None] - colours) ** 2).sum(dim=2))
+        colors = x.new_tensor(DOT_COLORS)[None, :, :, None, None] / 255
+        likeness = torch.exp(-4 * ((rgb[:, None] - colors) ** 2).sum(dim=2))
         distance = torch.arange(-8, 9, device=x.device, dtype=torch.float32)
         profile = torch.exp(-(distance**2) / (2 * 4.0**2))
         kernel = (profile[:, None] * profile / profile.sum() ** 2)[None, None].expand(3, 1, 17, 17)
@@ -42,7 +42,7 @@ class DotHead(nn.Module):
 
 @pytest.fixture
 def dot_net() -> PoseNet:
-    """A network that finds the centres of a red, a green and a blue dot, as a trained network finds keypoints."""
+    """A network that finds the centers of a red, a green and a blue dot, as a trained network finds keypoints."""
     options = {"num_keypoints": 3, "output": "linear"}
     return PoseNet(nn.Identity(), DotHead(), name="dots", skeleton=DOTS, input_size=(96, 128), options=options)
 

@@ -66,7 +66,7 @@ def test_boxes_beside_the_image_are_named(box: list[float]) -> None:
     check_boxes_meet_image(checked_boxes([]), 200, 150)
 
 
-def test_boxes_in_fractions_are_recognised() -> None:
+def test_boxes_in_fractions_are_recognized() -> None:
     with pytest.raises(ValueError, match="in pixels, not in fractions"):
         check_boxes_meet_image(checked_boxes([[0.1, 0.2, 0.5, 0.9]]), 200, 150)
 

@@ -12,7 +12,7 @@ from posedy.data.coco import read_coco
 from posedy.data.detections import read_detections
 from posedy.data.findings import CocoFileError
 from posedy.inference.box_files import boxes_from_file
-from posedy.inference.predict import annotate_photos
+from posedy.inference.predict import predict_images
 from posedy.models.pose_net import PoseNet
 from tools.lab.synthetic import draw_dataset
 
@@ -152,7 +152,7 @@ def test_photos_without_annotations_are_seen_upright_as_the_demo_sees_them(
     content = json.loads((tmp_path / "b.json").read_text())
     assert content["annotations"][0]["bbox"] == [25, 50, 50, 100]
     assert (content["images"][0]["width"], content["images"][0]["height"]) == (100, 200)
-    done = annotate_photos([turned], net, tmp_path / "out", boxes_file=tmp_path / "b.json", device="cpu")
+    done = predict_images([turned], net, tmp_path / "out", boxes_file=tmp_path / "b.json", device="cpu")
     assert done.records[0]["persons"][0]["box_xyxy"] == [25, 50, 75, 150]
 
 
@@ -168,7 +168,7 @@ def test_boxes_for_annotations_count_in_stored_pixels_and_the_demo_says_so(
     assert record["bbox"] == [50, 25, 100, 50]
     for annotations in (None, known):
         boxes = {"boxes_file": tmp_path / "b.json", "annotations": annotations}
-        done = annotate_photos([turned], net, tmp_path / "out", device="cpu", **boxes)
+        done = predict_images([turned], net, tmp_path / "out", device="cpu", **boxes)
         assert "count in 200 x 100 as stored, before the turn" in done.failures[turned]
 
 

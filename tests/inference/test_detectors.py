@@ -11,7 +11,7 @@ from torchvision.models.detection import (
     fasterrcnn_mobilenet_v3_large_320_fpn,
 )
 
-from posedy.inference.detectors import CleanedDetector, TorchvisionDetector, WholeImage, as_detector
+from posedy.inference.detectors import CleanedDetector, FullImageDetector, TorchvisionDetector, as_detector
 
 
 def test_whole_image_is_one_person() -> None:
@@ -21,11 +21,11 @@ def test_whole_image_is_one_person() -> None:
 
 
 def test_an_object_with_detect_is_itself() -> None:
-    detector = WholeImage()
+    detector = FullImageDetector()
     assert as_detector(detector) is detector
 
 
-@pytest.mark.parametrize("detector", [3, object(), WholeImage, lambda image: ([], [])])
+@pytest.mark.parametrize("detector", [3, object(), FullImageDetector, lambda image: ([], [])])
 def test_other_objects_are_refused(detector: object) -> None:
     with pytest.raises(TypeError, match=r"'whole'.*detect\(image_bgr\)"):
         as_detector(detector)  # type: ignore[arg-type]

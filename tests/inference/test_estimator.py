@@ -14,7 +14,7 @@ from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import network_state, save_weights
 from posedy.models.registry import create_model
 
-from .conftest import DOT_COLOURS
+from .conftest import DOT_COLORS
 
 BOXES = np.array([[20, 10, 90, 140], [60.5, 5, 190, 120], [-30, -20, 60, 80], [150, 100, 260, 230]], dtype=np.float32)
 
@@ -40,9 +40,9 @@ def test_finds_dots_where_they_are(dot_net: PoseNet, flip: bool, scale: float) -
     boxes = np.array([[20, 30, 140, 190], [200, 60, 390, 240]]) * scale
     truth = np.stack([rng.uniform(box[:2] + 10 * scale, box[2:] - 10 * scale, (3, 2)) for box in boxes])
     for person in truth:
-        for (x, y), colour in zip(person, DOT_COLOURS, strict=True):
+        for (x, y), color in zip(person, DOT_COLORS, strict=True):
             center = (round(x * 16), round(y * 16))
-            cv2.circle(image, center, round(7 * scale * 16), colour[::-1], cv2.FILLED, cv2.LINE_AA, 4)
+            cv2.circle(image, center, round(7 * scale * 16), color[::-1], cv2.FILLED, cv2.LINE_AA, 4)
     poses = PoseEstimator(dot_net, device="cpu", flip=flip)(image, boxes)
     # a cell of the larger crop is 190 * 1.25 / 24 pixels; decoding is good to a quarter of it, the flip shift another
     cell = 190 * 1.25 * scale / 24
@@ -61,7 +61,7 @@ def test_path_pil_and_array_give_the_same(estimator: PoseEstimator, photo: np.nd
         np.testing.assert_array_equal(others.scores, poses.scores)
 
 
-def test_colours_matter(estimator: PoseEstimator, photo: np.ndarray) -> None:
+def test_colors_matter(estimator: PoseEstimator, photo: np.ndarray) -> None:
     assert (estimator(photo, BOXES).scores != estimator(photo[..., ::-1], BOXES).scores).any()
 
 
@@ -71,9 +71,9 @@ def test_poses_remember_the_channel_order(estimator: PoseEstimator, photo: np.nd
     np.testing.assert_array_equal(estimator(photo, BOXES, channels="rgb").draw(photo), drawn[..., ::-1])
 
 
-def test_grey_equals_three_grey_channels(estimator: PoseEstimator, photo: np.ndarray) -> None:
-    grey = photo[..., 1]
-    assert_same_poses(estimator(grey, BOXES), estimator(np.stack([grey] * 3, axis=-1), BOXES))
+def test_gray_equals_three_gray_channels(estimator: PoseEstimator, photo: np.ndarray) -> None:
+    gray = photo[..., 1]
+    assert_same_poses(estimator(gray, BOXES), estimator(np.stack([gray] * 3, axis=-1), BOXES))
 
 
 def test_padding_the_photo_shifts_the_keypoints(estimator: PoseEstimator, photo: np.ndarray) -> None:

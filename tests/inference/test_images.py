@@ -18,10 +18,10 @@ def test_path_pil_and_array_are_one(photo: np.ndarray, tmp_path: Path) -> None:
         np.testing.assert_array_equal(to_rgb(image), photo)
 
 
-def test_grey_is_three_equal_channels(photo: np.ndarray) -> None:
-    grey = photo[..., 0]
-    expected = np.stack([grey] * 3, axis=-1)
-    for image in (grey, grey[..., None], expected, Image.fromarray(grey)):
+def test_gray_is_three_equal_channels(photo: np.ndarray) -> None:
+    gray = photo[..., 0]
+    expected = np.stack([gray] * 3, axis=-1)
+    for image in (gray, gray[..., None], expected, Image.fromarray(gray)):
         np.testing.assert_array_equal(to_rgb(image), expected)
 
 
@@ -50,7 +50,7 @@ def test_other_modes_of_pil_become_rgb(mode: str, photo: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_honoured_alike_for_paths_and_pil(orientation: int, photo: np.ndarray, tmp_path: Path) -> None:
+def test_orientation_is_honored_alike_for_paths_and_pil(orientation: int, photo: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[ORIENTATION] = orientation

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from posedy.images import photo_paths
+from posedy.images import image_paths
 
 
 @pytest.fixture
@@ -15,21 +15,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_the_photos_in_it_sorted(folder: Path) -> None:
-    assert photo_paths([str(folder)]) == [folder / "[1].jpg", folder / "a.png", folder / "b.JPG"]
+    assert image_paths([str(folder)]) == [folder / "[1].jpg", folder / "a.png", folder / "b.JPG"]
 
 
 def test_patterns_files_and_order(folder: Path) -> None:
-    assert photo_paths([f"{folder}/*.png"]) == [folder / "a.png"]
-    assert photo_paths([f"{folder}/**/*"]) == sorted(
+    assert image_paths([f"{folder}/*.png"]) == [folder / "a.png"]
+    assert image_paths([f"{folder}/**/*"]) == sorted(
         [folder / "[1].jpg", folder / "a.png", folder / "b.JPG", folder / "sub" / "c.jpeg"]
     )
     # a file is taken as it is, whatever its suffix or the brackets in its name
     files = [folder / "notes.txt", folder / "[1].jpg"]
-    assert photo_paths([str(file) for file in files]) == files
+    assert image_paths([str(file) for file in files]) == files
 
 
 def test_each_photo_comes_once(folder: Path) -> None:
-    assert photo_paths([str(folder / "b.JPG"), f"{folder}/sub/../b.JPG", str(folder)]) == [
+    assert image_paths([str(folder / "b.JPG"), f"{folder}/sub/../b.JPG", str(folder)]) == [
         folder / "b.JPG",
         folder / "[1].jpg",
         folder / "a.png",
@@ -39,14 +39,14 @@ def test_each_photo_comes_once(folder: Path) -> None:
 def test_arguments_without_photos_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty has no photo directly in it \(looked for \.jpg"):
-        photo_paths([str(folder), str(tmp_path / "empty")])
+        image_paths([str(folder), str(tmp_path / "empty")])
     with pytest.raises(ValueError, match=r"no photo matches .*\*\.bmp"):
-        photo_paths([f"{folder}/*.bmp"])
+        image_paths([f"{folder}/*.bmp"])
     with pytest.raises(ValueError, match=r"no photo or folder at .*absent\.jpg"):
-        photo_paths([str(tmp_path / "absent.jpg")])
+        image_paths([str(tmp_path / "absent.jpg")])
 
 
 def test_an_empty_word_is_not_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match=r"a word for photos is empty: .* '\.' is the current folder"):
-        photo_paths(["a.png", ""])
+        image_paths(["a.png", ""])

@@ -9,7 +9,7 @@ import torch
 from posedy.codecs import Coding
 from posedy.config import EvalConfig
 from posedy.data.coco import read_coco
-from posedy.data.datasets import BoxCrops
+from posedy.data.datasets import TopDownEvalDataset
 from posedy.evaluation.evaluator import predict_crops
 from posedy.inference.estimator import PoseEstimator
 from posedy.models.registry import create_model
@@ -25,7 +25,7 @@ def test_estimator_and_tester_agree(tmp_path: Path, coding: Coding, sigma: float
     torch.manual_seed(0)
     net = create_model("dy_mobilenetv2_035-bneck", coding=coding, sigma=sigma, input_size=(64, 96)).eval()
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
-    crops = BoxCrops(persons, persons.image_index, persons.boxes, net.input_size, 1.25)
+    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, net.input_size, 1.25)
     _, tested, tested_scores = predict_crops(load_model(net, "cpu"), crops, EvalConfig(batch_size=1))
     estimator = PoseEstimator(net, device="cpu", batch_size=1)
     for index in np.unique(persons.image_index):

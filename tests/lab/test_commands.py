@@ -64,7 +64,7 @@ def test_a_synthetic_set_is_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
     report, out = tmp_path / "report.json", tmp_path / "people"
     synthetic([str(out), "--train", "1", "--val", "8", "--seed", "5", "--json", str(report)])
     printed = capsys.readouterr().out
-    for words in ("back views", "with a neighbour", "occluded keypoints", "AP of the median pose", "left and right"):
+    for words in ("back views", "with a neighbor", "occluded keypoints", "AP of the median pose", "left and right"):
         assert words in printed
     assert json.loads(report.read_text())["val"]["photos"] == 8
     assert (out / "annotations/person_keypoints_val2017.json").is_file()

@@ -28,7 +28,7 @@ def test_a_network_learns_five_keypoints_from_a_configuration_alone(drawn: Path,
     assert set(persons.skeleton.flip_pairs) == {(1, 2), (3, 4)}
     assert any("sigmas" in str(warning) for warning in persons.warnings)
     whole = read_coco(files[0])
-    assert len(persons) + persons.left_out["no labelled keypoints"] >= len(whole)
+    assert len(persons) + persons.left_out["no labeled keypoints"] >= len(whole)
     config = Path(__file__).parents[2] / "configs/drawn/five_keypoints.yaml"
     train = ["train", str(config), "train.epochs=1", "model.input_size=[32,64]", "train.workers=0"]
     for split in ("train", "val"):

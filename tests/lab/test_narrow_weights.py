@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from posedy.models.registry import create_model
-from posedy.models.transfer import start_from
+from posedy.models.transfer import load_pretrained
 from tools.lab.narrowing import main
 
 pytestmark = pytest.mark.slow
@@ -24,6 +24,6 @@ def test_the_file_starts_static_and_dynamic_networks(tmp_path: Path, capsys: pyt
     main([str(wide), *names, "--out", str(out)])
     assert "of the last layer's variance on 4 photos is lost" in capsys.readouterr().out
     for name in ("mobilenetv2_035-bneck", "dy_mobilenetv2_035-bneck"):
-        assert "all 312 tensors of the backbone" in start_from(create_model(name), out)
+        assert "all 312 tensors of the backbone" in load_pretrained(create_model(name), out)
     with pytest.raises(ValueError, match="the narrow network"):
         main([str(wide), "--wide", "mobilenetv2_050", "--backbone", "mobilenetv2_075", *names[4:], "--out", str(out)])

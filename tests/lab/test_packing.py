@@ -9,15 +9,15 @@ import pytest
 
 from posedy.data.check import check_coco
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.datasets import BoxCrops
+from posedy.data.datasets import TopDownEvalDataset
 from posedy.geometry import apply_affine
 from tools.lab.packing import pack_persons
 
 INPUT_SIZE = (96, 128)
 
 
-def crops_of(persons: CocoPersons) -> BoxCrops:
-    return BoxCrops(persons, persons.image_index, persons.boxes, INPUT_SIZE, 1.25)
+def crops_of(persons: CocoPersons) -> TopDownEvalDataset:
+    return TopDownEvalDataset(persons, persons.image_index, persons.boxes, INPUT_SIZE, 1.25)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def test_crops_show_the_same_pixels_and_keypoints(persons: CocoPersons, packed: 
     differences = []
     for index, person in enumerate(persons.annotation_ids):
         other = place[int(person)]
-        labelled = persons.visibility[index] > 0
-        one = apply_affine(from_photo.image_to_crop(index), persons.keypoints[index][labelled])
-        two = apply_affine(from_packed.image_to_crop(other), packed.keypoints[other][labelled])
+        labeled = persons.visibility[index] > 0
+        one = apply_affine(from_photo.image_to_crop(index), persons.keypoints[index][labeled])
+        two = apply_affine(from_packed.image_to_crop(other), packed.keypoints[other][labeled])
         np.testing.assert_allclose(one, two, atol=0.3)  # sizes are rounded to pixels
         # blurred, since the packed one has been made smaller by the mean of pixels
         blurred = [cv2.GaussianBlur(c[k]["crop"], (9, 9), 3) for c, k in ((from_photo, index), (from_packed, other))]
@@ -77,7 +77,7 @@ def test_an_interrupted_packing_leaves_no_annotations(
     def broken(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("tools.lab.packing.read_photo", broken)
+    monkeypatch.setattr("tools.lab.packing.read_image", broken)
     with pytest.raises(OSError, match="disk full"):
         pack_persons(persons, tmp_path, input_size=INPUT_SIZE)
     assert not (tmp_path / "annotations.json").exists()

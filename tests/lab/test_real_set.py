@@ -39,8 +39,8 @@ def test_a_box_that_ends_at_the_neck_is_enlarged_toward_the_head(angle: float) -
     points = np.zeros((17, 3))
     for index, x, y in ((5, -10, -20), (6, 10, -20), (11, -8, 20), (12, 8, 20)):
         points[index] = [*(rotation @ [x, y] + 100), 2]
-    labelled = points[points[:, 2] > 0, :2]
-    low, high = labelled.min(axis=0), labelled.max(axis=0)
+    labeled = points[points[:, 2] > 0, :2]
+    low, high = labeled.min(axis=0), labeled.max(axis=0)
     record = {"image_id": 1, "keypoints": points.ravel().tolist(), "bbox": [*low, *(high - low)]}
     content = {"images": [{"id": 1, "width": 200, "height": 200}], "annotations": [record]}
     x, y, width, height = with_heads(content)["annotations"][0]["bbox"]

@@ -9,7 +9,7 @@ from posedy.config import ConfigError
 from posedy.models.registry import create_model
 from posedy.training.interrupt import TrainingInterruptedError
 from posedy.training.trainer import Trainer
-from tools.lab.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarise
+from tools.lab.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarize
 
 REPOSITORY = Path(__file__).parents[2]
 QUICK = """
@@ -117,7 +117,7 @@ def result(row: str, seed: int, ap: float) -> RunResult:
 def test_gain_is_taken_seed_by_seed() -> None:
     values = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.15, ("b", 1): 0.37}
     results = [result(row, seed, ap) for (row, seed), ap in values.items()]
-    first, second = summarise(results)["rows"]
+    first, second = summarize(results)["rows"]
     assert first["gain"]["values"] == [0, 0]
     assert second["gain"]["mean"] == pytest.approx(0.06)
     assert second["gain"]["std"] == pytest.approx(statistics.stdev([0.05, 0.07]))
@@ -150,7 +150,7 @@ def test_every_shipped_sweep_builds(path: Path) -> None:
 def test_numbers_of_two_protocols_are_not_compared() -> None:
     other = RunResult("b", 0, 4, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
     with pytest.raises(ValueError, match=r"b, seed 0, was measured with .*flip=off.*one protocol"):
-        summarise([result("a", 0, 0.1), other])
+        summarize([result("a", 0, 0.1), other])
 
 
 def test_the_table_keeps_finished_runs_while_going_on(tmp_path: Path, drawn: Path, monkeypatch) -> None:

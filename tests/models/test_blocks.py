@@ -7,7 +7,7 @@ from posedy.models.blocks import (
     DynamicConvFactory,
     InvertedResidual,
     conv_norm_act,
-    initialise,
+    initialize,
     static_conv,
 )
 from posedy.models.dynamic_conv import DynamicConv2d
@@ -79,13 +79,13 @@ def test_inverted_residual_is_its_equation(conv, channels, hidden, out_channels,
 
 
 @pytest.mark.parametrize("shape", [(64, 96, 1, 1), (64, 32, 3, 1), (256, 256, 3, 256)], ids=["1x1", "3x3", "depthwise"])
-def test_initialise_treats_each_kernel_as_a_plain_convolution(shape):
+def test_initialize_treats_each_kernel_as_a_plain_convolution(shape):
     torch.manual_seed(0)
     in_channels, out_channels, kernel_size, groups = shape
     static = static_conv(in_channels, out_channels, kernel_size, groups=groups)
     dynamic = DynamicConvFactory()(in_channels, out_channels, kernel_size, groups=groups)
     before = {name: tensor.clone() for name, tensor in dynamic.state_dict().items() if "attention" in name}
-    initialise(nn.ModuleList([static, dynamic]))
+    initialize(nn.ModuleList([static, dynamic]))
     for kernel in dynamic.weight:
         torch.testing.assert_close(kernel.std(), static.weight.std(), rtol=0.1, atol=0)
     assert (torch.corrcoef(dynamic.weight.detach().flatten(1)) - torch.eye(4)).abs().max() < 0.1
@@ -93,8 +93,8 @@ def test_initialise_treats_each_kernel_as_a_plain_convolution(shape):
         assert torch.equal(dynamic.state_dict()[name], tensor)
 
 
-def test_initialise_sets_biases_to_zero():
+def test_initialize_sets_biases_to_zero():
     layers = nn.ModuleList([nn.Conv2d(3, 4, 1), DynamicConv2d(3, 4, 1)])
-    initialise(layers)
+    initialize(layers)
     for layer in layers:
         assert not layer.bias.any()

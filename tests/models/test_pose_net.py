@@ -124,11 +124,11 @@ def test_sharp_attention_tells_images_apart(perturb):
         assert (attention - attention[:1]).abs().max() > 0.3
 
 
-def test_grey_network_sees_the_luma_of_colour_crops():
+def test_gray_network_sees_the_luma_of_color_crops():
     net = create_model("mobilenetv2_035-bneck", in_channels=1).eval().double()
     x = torch.randn(2, 3, 64, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    grey = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
-    torch.testing.assert_close(net(x), net(grey), rtol=0, atol=1e-12)
+    gray = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
+    torch.testing.assert_close(net(x), net(gray), rtol=0, atol=1e-12)
 
 
 def test_refuses_other_channels():

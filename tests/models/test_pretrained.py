@@ -5,7 +5,7 @@ import pytest
 from posedy.config import load_config
 from posedy.models import pretrained as shipped
 from posedy.models.dynamic_conv import temperatures
-from posedy.models.pretrained import find_weights, list_shipped, load_checkpoint, save_weights
+from posedy.models.pretrained import find_weights, list_pretrained, load_checkpoint, save_weights
 from posedy.models.registry import create_model
 from posedy.training.optim import temperature
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names_are_those_of_the_files(folder: Path) -> None:
-    assert list_shipped() == ["small"]
+    assert list_pretrained() == ["small"]
     assert find_weights("small") == folder / "small.safetensors"
     assert load_checkpoint("small").input_size == (32, 64)
 
@@ -39,7 +39,7 @@ def test_unknown_names_are_refused_with_those_that_there_are(folder: Path) -> No
         find_weights("resnet18-bneck")
 
 
-@pytest.mark.parametrize("name", list_shipped())
+@pytest.mark.parametrize("name", list_pretrained())
 def test_each_shipped_network_is_small_has_a_card_and_runs(name: str) -> None:
     assert find_weights(name).stat().st_size < 20e6
     assert find_weights(name).with_suffix(".md").is_file()

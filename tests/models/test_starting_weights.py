@@ -9,7 +9,7 @@ import torch
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import network_state, save_weights
 from posedy.models.registry import create_model
-from posedy.models.transfer import start_from
+from posedy.models.transfer import load_pretrained
 from posedy.skeleton import Skeleton
 
 X = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
@@ -47,12 +47,12 @@ def test_the_same_network(made, name, suffix, tmp_path):
     path = made(name)
     net = create_model(name, 3, kernels(name), skeleton=HAND)
     if suffix == ".safetensors":
-        start_from(net, path)
+        load_pretrained(net, path)
         path = tmp_path / "model.safetensors"
         save_weights(net, path)
         net = create_model(name, 3, kernels(name), skeleton=HAND)
     tensors = tensors_of(made(name))
-    assert start_from(net, str(path)) == f"{path}: {name}, {len(tensors)} tensors copied"
+    assert load_pretrained(net, str(path)) == f"{path}: {name}, {len(tensors)} tensors copied"
     for key, tensor in net.state_dict().items():
         assert torch.equal(tensor, tensors[key])
 
@@ -65,7 +65,7 @@ def test_the_static_twin_with_noise_of_torchs_generator(made):
     for seed in (0, 0, 1):
         net = copy.deepcopy(fresh)
         torch.manual_seed(seed)
-        report = start_from(net, path)
+        report = load_pretrained(net, path)
         nets.append(net.state_dict())
     assert "mobilenetv2_035-bneck, " in report
     assert "61 static kernels made dynamic (their attention is fresh)" in report
@@ -77,7 +77,7 @@ def test_the_static_twin_with_noise_of_torchs_generator(made):
 
 def test_the_dynamic_twin(made):
     net = create_model("mobilenetv2_035-bneck", 3, skeleton=HAND)
-    assert "50 dynamic kernels made static" in start_from(net, made("dy_mobilenetv2_035-bneck"))
+    assert "50 dynamic kernels made static" in load_pretrained(net, made("dy_mobilenetv2_035-bneck"))
     tensors = tensors_of(made("dy_mobilenetv2_035-bneck"))
     name = "backbone.blocks.2.project.0.weight"
     torch.testing.assert_close(net.state_dict()[name], tensors[name].mean(dim=0))
@@ -99,7 +99,7 @@ def test_the_dynamic_twin(made):
 def test_the_layer_of_other_heatmaps_stays_fresh(made, name, options, words):
     net = create_model(f"dy_{name}", num_kernels=2, **options)
     fresh = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    report = start_from(net, made(name))
+    report = load_pretrained(net, made(name))
     tensors = tensors_of(made(name))
     layer = {f"head.{'9' if 'deconv' in name else 'heatmap'}.{leaf}" for leaf in ("weight", "bias")}
     assert layer <= tensors.keys()
@@ -129,21 +129,21 @@ def test_other_networks_are_refused(made, file, target, problem):
     net = create_model(target, 3, 4, skeleton=HAND)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     with pytest.raises(ValueError, match=f"^{re.escape(str(made(file)))} cannot start {target}: .*{problem}"):
-        start_from(net, made(file))
+        load_pretrained(net, made(file))
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
 
 
 def test_files_that_cannot_be_read(tmp_path):
     net = create_model("mobilenetv2_035-bneck", 3)
     with pytest.raises(FileNotFoundError, match=r"no weights at .*missing\.pt"):
-        start_from(net, tmp_path / "missing.pt")
+        load_pretrained(net, tmp_path / "missing.pt")
     for name in ("file.pt", "file.safetensors", "file.pth"):
         (tmp_path / name).write_bytes(b"no weights")
         with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
-            start_from(net, tmp_path / name)
+            load_pretrained(net, tmp_path / name)
     torch.save({"state_dict": {"a": X}}, tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"foreign\.pth cannot start mobilenetv2_035-bneck: its tensors \(a, "):
-        start_from(net, tmp_path / "foreign.pth")
+        load_pretrained(net, tmp_path / "foreign.pth")
 
 
 def test_broken_numbers_are_refused(tmp_path: Path) -> None:
@@ -151,4 +151,4 @@ def test_broken_numbers_are_refused(tmp_path: Path) -> None:
     net.backbone.stem[0].weight.data[0] = float("nan")
     save_weights(net, tmp_path / "broken.safetensors")
     with pytest.raises(ValueError, match=r"backbone\.stem\.0\.weight holds numbers that are not finite"):
-        start_from(create_model("mobilenetv2_035-bneck", input_size=(32, 64)), tmp_path / "broken.safetensors")
+        load_pretrained(create_model("mobilenetv2_035-bneck", input_size=(32, 64)), tmp_path / "broken.safetensors")

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from posedy.models.pose_net import PoseNet
 from posedy.models.registry import create_model
-from posedy.models.transfer import load_backbone, start_from, to_torchvision
+from posedy.models.transfer import load_backbone, load_pretrained, to_torchvision
 
 X = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0)).double()
 # names and shapes of timm's mobilenetv2_035 (1.0.31) in the order of its layers, which is torchvision's too
 TIMM_NAMES = Path(__file__).parent / "timm_mobilenetv2_035.txt"
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -60,7 +60,7 @@ def model() -> Callable[[str], nn.Module]:
 
     def model(name: str) -> nn.Module:
         if name not in made:
-            made[name] = randomised(MODELS[name]())
+            made[name] = randomized(MODELS[name]())
         return made[name]
 
     return model
@@ -94,7 +94,7 @@ def test_files_of_torchvision(model, name, suffix, tmp_path):
     (save_file if suffix == ".safetensors" else torch.save)(theirs, path)
     net = make(f"{name}-deconv")
     head = unchanged(net.head)
-    report = start_from(net, path)
+    report = load_pretrained(net, path)
     assert_same_maps(net, maps_of(model(name)))
     assert head()
     classifier = "fc.weight, fc.bias" if name == "resnet18" else "classifier.1.weight, classifier.1.bias"
@@ -179,7 +179,7 @@ def test_names_of_timm_in_any_order(model, form):
 )
 def test_models_of_timm(name):
     timm = pytest.importorskip("timm")
-    theirs = randomised(timm.create_model(name))
+    theirs = randomized(timm.create_model(name))
     net = make(f"{name}-deconv")
     load_backbone(theirs.state_dict(), net)
     with torch.no_grad():

@@ -160,7 +160,7 @@ def test_a_training_may_have_diverged(truth, results, tmp_path):
 @pytest.mark.parametrize("name", [5, "nul\0", "absent.jpg"])
 def test_a_missing_photo_costs_its_picture_only(truth, results, tmp_path, name):
     record = json.loads(Path(truth.source).read_text())
-    shown = truth.labelled[0]["image_id"]
+    shown = truth.labeled[0]["image_id"]
     next(image for image in record["images"] if image["id"] == shown)["file_name"] = name
     (tmp_path / "one.json").write_text(json.dumps(record))
     with pytest.warns(UserWarning, match=r"1 of 8 photos cannot be read.* give --images"):

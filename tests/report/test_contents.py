@@ -15,7 +15,7 @@ def test_all_numbers_are_of_the_same_results(truth, noised):
     assert contents.intervals["AP"].low <= contents.metrics["AP"] <= contents.intervals["AP"].high
     assert contents.num_images == 8
     assert contents.num_results == contents.pose_calibration.count.sum() == len(results)
-    assert contents.keypoint_calibration.count.sum() == contents.details.keypoints.labelled.sum()  # everybody was found
+    assert contents.keypoint_calibration.count.sum() == contents.details.keypoints.labeled.sum()  # everybody was found
     assert contents.persons is None
 
 

@@ -51,7 +51,7 @@ def test_the_page_is_whole_and_needs_nothing_else(truth, noised):
     for words in (
         "left wrist",
         "inversion",
-        "neighbours (IoU of boxes)",
+        "neighbors (IoU of boxes)",
         f"{contents.details.errors.costs['miss']:+.3f}",
     ):
         assert words in parsed.words

@@ -132,8 +132,8 @@ def test_the_share_of_waiting_is_drawn_in_percent_where_the_column_is(drawn_curv
     assert (half != without).any()
 
     def height(picture: np.ndarray) -> float:
-        grey = (np.abs(picture[SPEED].astype(int) - 127) < 3).all(axis=-1)
-        return float(np.median(np.nonzero(grey)[0]))
+        gray = (np.abs(picture[SPEED].astype(int) - 127) < 3).all(axis=-1)
+        return float(np.median(np.nonzero(gray)[0]))
 
     # the axis goes from 0 to 100 over a bit more than 300 pixels
     assert 100 < height(half) - height(most) < 160

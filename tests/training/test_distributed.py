@@ -161,14 +161,14 @@ def test_a_failing_process_ends_all_with_its_message(experiment: Experiment, tmp
     path.write_text(config.to_yaml())
     spoil = """
 import os
-from posedy.data.datasets import TrainingCrops
+from posedy.data.datasets import TopDownTrainDataset
 from posedy.files import read_bytes
-original = TrainingCrops.__getitems__
+original = TopDownTrainDataset.__getitems__
 def failing(self, draws):
     if os.environ["RANK"] == "1" and draws[0].epoch == 2:
         read_bytes("absent/7.jpg")
     return original(self, draws)
-TrainingCrops.__getitems__ = failing
+TopDownTrainDataset.__getitems__ = failing
 """
     script.write_text(spoil + TRAIN)
     done = launch(script, path, "--out", run)
@@ -208,7 +208,7 @@ def say(name, raised):
 for name, error in errors.items():
     for rank in range(2):
         try:
-            with processes.all_or_none():
+            with processes.fail_together():
                 if processes.rank == rank:
                     raise error
         except BaseException as raised:
@@ -216,7 +216,7 @@ for name, error in errors.items():
 if processes.rank == 1:
     time.sleep(2)
     os._exit(0)
-for block in (processes.together, processes.all_or_none):
+for block in (processes.together, processes.fail_together):
     try:
         with block():
             processes.sum(torch.ones(1))
@@ -239,13 +239,13 @@ def test_any_error_of_one_process_ends_all_and_a_lost_process_is_told(tmp_path: 
             expected += ["file of 1 in 0: ValueError: process 1: no x", "file of 1 in 1: SystemExit: 1"]
         else:
             expected += [
-                f"{name} of 1 in 0: LostProcessError: process 1: {kind}: {message}",
+                f"{name} of 1 in 0: WorkerLostError: process 1: {kind}: {message}",
                 f"{name} of 1 in 1: {kind}: {message}",
             ]
         for line in expected:
             assert line in done.stdout, done.stdout + done.stderr
-    assert "together in 0: LostProcessError" in done.stdout
-    assert "all_or_none in 0: LostProcessError" in done.stdout
+    assert "together in 0: WorkerLostError" in done.stdout
+    assert "fail_together in 0: WorkerLostError" in done.stdout
 
 
 @pytest.mark.slow

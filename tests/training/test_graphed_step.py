@@ -39,7 +39,7 @@ def batch(size: int, seed: int) -> dict[str, Tensor]:
     return {
         "crop": torch.randint(0, 256, (size, 64, 32, 3), generator=generator, dtype=torch.uint8),
         "keypoints": torch.rand(size, 17, 2, generator=generator) * torch.tensor([32.0, 64.0]),
-        "labelled": torch.rand(size, 17, generator=generator) < 0.7,
+        "labeled": torch.rand(size, 17, generator=generator) < 0.7,
     }
 
 

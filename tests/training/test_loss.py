@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from posedy.config import Loss
-from posedy.training.losses import heatmap_loss, loss_normaliser
+from posedy.training.losses import heatmap_loss, loss_normalizer
 
 KINDS: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 
@@ -21,8 +21,8 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def whole_loss(heatmaps: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, kind: Loss) -> torch.Tensor:
     """The loss of a batch that nothing shares."""
-    normaliser = loss_normaliser(weights, targets, len(heatmaps), kind).clamp_min(1)
-    return heatmap_loss(heatmaps, targets, weights, kind, normaliser)
+    normalizer = loss_normalizer(weights, targets, len(heatmaps), kind).clamp_min(1)
+    return heatmap_loss(heatmaps, targets, weights, kind, normalizer)
 
 
 def test_mean_squared_error_is_half_the_mean_over_all_cells() -> None:
@@ -74,7 +74,7 @@ def test_keypoints_of_weight_0_have_no_influence_and_no_gradient() -> None:
         assert whole_loss(changed, targets, weights, kind) == loss
 
 
-def test_a_batch_without_labelled_keypoints_gives_0() -> None:
+def test_a_batch_without_labeled_keypoints_gives_0() -> None:
     heatmaps, targets, _ = batch()
     for kind in KINDS:
         assert whole_loss(heatmaps, torch.zeros_like(targets), torch.zeros(2, 3), kind) == 0
@@ -102,7 +102,7 @@ def test_the_gradient_of_cross_entropy_survives_a_confident_mistake() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_of_a_batch_add_up_to_the_whole(kind: Loss) -> None:
     heatmaps, targets, weights = batch()
-    normaliser = loss_normaliser(weights, targets, 2, kind)
+    normalizer = loss_normalizer(weights, targets, 2, kind)
     halves = zip(heatmaps.split(1), targets.split(1), weights.split(1), strict=True)
-    parts = [heatmap_loss(*half, kind, normaliser) for half in halves]
+    parts = [heatmap_loss(*half, kind, normalizer) for half in halves]
     assert torch.isclose(sum(parts, torch.zeros(())), whole_loss(heatmaps, targets, weights, kind))

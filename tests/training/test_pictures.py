@@ -24,18 +24,18 @@ SIZES = [(32, 64), (64, 96), (192, 256)]
 
 
 def batch(count: int = 3, size: tuple[int, int] = (64, 96), level: int = 90) -> dict[str, Any]:
-    """Grey crops of persons who look at the camera, and perfect predictions."""
+    """Gray crops of persons who look at the camera, and perfect predictions."""
     width, height = size
     pose = np.array([[0.5, 0.25], [0.75, 0.5], [0.25, 0.5]], dtype=np.float32) * [width, height]
     keypoints = np.stack([pose + np.array([0, n * height / 16]) for n in range(count)]).astype(np.float32)
-    labelled = np.ones((count, 3), dtype=bool)
+    labeled = np.ones((count, 3), dtype=bool)
     codec = MSRACodec(size)
-    targets, _ = codec.encode(torch.from_numpy(keypoints), torch.from_numpy(labelled))
+    targets, _ = codec.encode(torch.from_numpy(keypoints), torch.from_numpy(labeled))
     found, scores = codec.decode(targets)
     return {
         "crops": np.full((count, height, width, 3), level, dtype=np.uint8),
         "keypoints": keypoints,
-        "labelled": labelled,
+        "labeled": labeled,
         "targets": targets.numpy(),
         "heatmaps": targets.numpy().copy(),
         "found": found.numpy(),
@@ -63,9 +63,9 @@ def peak_number(picture: np.ndarray, of: dict[str, Any], column: int) -> np.ndar
     return picture[top : top + CAPTION_HEIGHT, left : left + width]
 
 
-def place(shown: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """The mean (x, y) of the pixels nearly of a colour."""
-    rows, columns = np.nonzero(np.abs(shown - colour).sum(axis=-1) < NEAR)
+def place(shown: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """The mean (x, y) of the pixels nearly of a color."""
+    rows, columns = np.nonzero(np.abs(shown - color).sum(axis=-1) < NEAR)
     assert len(rows) > 0
     return np.array([columns.mean(), rows.mean()])
 
@@ -90,7 +90,7 @@ def test_only_the_first_samples_are_shown() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("row", range(4))
-def test_every_row_shows_each_keypoint_at_its_place_in_the_colour_of_its_side(size: tuple[int, int], row: int) -> None:
+def test_every_row_shows_each_keypoint_at_its_place_in_the_color_of_its_side(size: tuple[int, int], row: int) -> None:
     given = batch(2, size)
     picture = batch_picture(**given)
     scale = factor(given)
@@ -98,16 +98,16 @@ def test_every_row_shows_each_keypoint_at_its_place_in_the_colour_of_its_side(si
     reach = 2 * scale + 1
     for column, pose in enumerate(given["keypoints"]):
         shown = tile(picture, given, row, column)
-        for (x, y), colour in zip(pose, (MIDDLE, LEFT, RIGHT), strict=True):
+        for (x, y), color in zip(pose, (MIDDLE, LEFT, RIGHT), strict=True):
             center_x, center_y = (round(scale * value + (scale - 1) / 2) for value in (x, y))
             around = shown[center_y - reach : center_y + reach + 1, center_x - reach : center_x + reach + 1]
-            assert np.abs(around - colour).sum(axis=-1).min() < NEAR
+            assert np.abs(around - color).sum(axis=-1).min() < NEAR
             if row in (TARGET, HEATMAP):
-                assert np.abs(place(shown, colour) - [center_x, center_y]).max() <= reach
+                assert np.abs(place(shown, color) - [center_x, center_y]).max() <= reach
 
 
 @pytest.mark.parametrize("row", range(4))
-def test_exchanged_labels_exchange_the_colours(row: int) -> None:
+def test_exchanged_labels_exchange_the_colors(row: int) -> None:
     given = batch(2)
     exchanged = [0, 2, 1]
     swapped = given | {
@@ -125,9 +125,9 @@ def test_heat_lies_on_the_dimmed_crop() -> None:
     assert shown.max() > 200
 
 
-def test_an_unlabelled_keypoint_is_in_the_prediction_alone() -> None:
+def test_an_unlabeled_keypoint_is_in_the_prediction_alone() -> None:
     given = batch(1)
-    given["labelled"][0, 1] = False
+    given["labeled"][0, 1] = False
     given["targets"][0, 1] = 0
     picture = batch_picture(**given)
     for row in range(4):
@@ -182,7 +182,7 @@ def test_what_is_given_stays_as_it_is() -> None:
     [
         ("crops", np.zeros((2, 96, 64, 3), dtype=np.float32)),
         ("keypoints", np.zeros((2, 4, 2))),
-        ("labelled", np.ones((1, 3), dtype=bool)),
+        ("labeled", np.ones((1, 3), dtype=bool)),
         ("targets", np.zeros((2, 3, 24, 15))),
         ("heatmaps", np.zeros((2, 3, 16, 24))),
         ("found", np.zeros((2, 3, 3))),

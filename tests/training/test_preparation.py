@@ -56,7 +56,7 @@ def test_each_annotation_file_is_read_once(drawn: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("posedy.data.coco_file.load_json", lambda path: (read.append(path), load_json(path))[1])
     data = read_training_data(load_config(None, [f"data.root={drawn}"]), print)
     assert [path.name for path in read] == ["person_keypoints_train2017.json", "person_keypoints_val2017.json"]
-    assert len(data.truth.labelled) == len(data.val)
+    assert len(data.truth.labeled) == len(data.val)
 
 
 def test_a_static_start_has_no_temperature_to_keep(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from posedy.config import TrainConfig
-from posedy.training.distributed import LostProcessError, Processes
+from posedy.training.distributed import Processes, WorkerLostError
 
 
 def test_alone_everything_is_its_own() -> None:
@@ -19,9 +19,9 @@ def test_alone_everything_is_its_own() -> None:
 
 def test_an_error_in_a_common_block_comes_through() -> None:
     processes = Processes(TrainConfig())
-    with pytest.raises(FileNotFoundError, match="no such file"), processes.all_or_none():
+    with pytest.raises(FileNotFoundError, match="no such file"), processes.fail_together():
         raise FileNotFoundError("no such file")
-    with processes.all_or_none():
+    with processes.fail_together():
         pass
 
 
@@ -29,7 +29,7 @@ def test_alone_a_runtime_error_is_not_blamed_on_others() -> None:
     processes = Processes(TrainConfig())
     with pytest.raises(RuntimeError, match="Connection reset") as caught, processes.together():
         raise RuntimeError("Connection reset by peer")
-    assert not isinstance(caught.value, LostProcessError)
+    assert not isinstance(caught.value, WorkerLostError)
 
 
 GLOO = "[/build/third_party/gloo/gloo/transport/tcp/"
@@ -52,7 +52,7 @@ GLOO = "[/build/third_party/gloo/gloo/transport/tcp/"
 def test_only_errors_of_torch_distributed_are_blamed_on_others(error: RuntimeError, is_lost: bool) -> None:
     processes = Processes(TrainConfig())
     processes.count = 2
-    with pytest.raises(LostProcessError if is_lost else RuntimeError) as caught, processes.together():
+    with pytest.raises(WorkerLostError if is_lost else RuntimeError) as caught, processes.together():
         raise error
     assert (caught.value.__cause__ if is_lost else caught.value) is error
 

@@ -16,12 +16,12 @@ CODEC = MSRACodec((32, 64))
 
 def batch(size: int = 6) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    labelled = torch.rand(size, 17, generator=generator) < 0.7
-    labelled[0] = False
+    labeled = torch.rand(size, 17, generator=generator) < 0.7
+    labeled[0] = False
     return {
         "crop": torch.randint(0, 256, (size, 64, 32, 3), generator=generator, dtype=torch.uint8),
         "keypoints": torch.rand(size, 17, 2, generator=generator) * torch.tensor([32.0, 64.0]),
-        "labelled": labelled,
+        "labeled": labeled,
     }
 
 

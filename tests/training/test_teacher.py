@@ -58,7 +58,7 @@ def test_there_is_nothing_to_learn_from_oneself(seed: int, monkeypatch: pytest.M
         norms.append(float(torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None]).norm()))
 
     monkeypatch.setattr(step.optimizer, "step", note)
-    batch = {"crop": crops(), "keypoints": torch.full((4, 17, 2), 16.0), "labelled": torch.ones(4, 17).bool()}
+    batch = {"crop": crops(), "keypoints": torch.full((4, 17, 2), 16.0), "labeled": torch.ones(4, 17).bool()}
     step(batch, 4, 1e-3)
     assert (norms[0] < 1e-4) == (seed == 0), norms
 

@@ -22,7 +22,7 @@ def difficulty(drawn: DrawnStatistics, annotations: Path) -> dict[str, float]:
         "photos": drawn.photos,
         "persons": drawn.persons,
         "back views": drawn.back_view_fraction,
-        "with a neighbour (IoU > 0.1)": drawn.neighbour_fraction,
+        "with a neighbor (IoU > 0.1)": drawn.neighbor_fraction,
         "occluded keypoints": drawn.occluded_fraction,
         "AP of the median pose": median["AP"],
         "AP of left and right exchanged": mirrored["AP"],

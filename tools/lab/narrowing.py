@@ -32,14 +32,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from posedy.files import replacing
+from posedy.files import atomic_write
 from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
-from posedy.images import photo_paths, read_photo
+from posedy.images import image_paths, read_image
 from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.blocks import InvertedResidual
 from posedy.models.pose_net import normalize_crops
 from posedy.models.registry import create_model
-from posedy.models.transfer import start_from, to_torchvision
+from posedy.models.transfer import load_pretrained, to_torchvision
 from tools.lab.entry import run_and_exit
 
 _POSITIONS = 50_000  # of a map that take part in a fit
@@ -54,7 +54,7 @@ def narrow(wide: MobileNetV2, slim: MobileNetV2, images: Tensor) -> float:
     Args:
         wide: trained; stays as it is but for the mode.
         slim: to fill.
-        images: normalised photos (N, 3, H, W) of the kind that the network is for, a few hundred. Maps of all of them
+        images: normalized photos (N, 3, H, W) of the kind that the network is for, a few hundred. Maps of all of them
             are in memory at once: about 10 GB for 224 of 192x160.
 
     Returns:
@@ -90,7 +90,7 @@ def narrow(wide: MobileNetV2, slim: MobileNetV2, images: Tensor) -> float:
         depthwise.weight.copy_(_parts(wide_block.depthwise)[0].weight[kept])
         slim_hidden = slim_block.expand(x)
         _set_norm(norm, _sample(depthwise(slim_hidden)), _before_activation(wide_block.depthwise, hidden)[kept])
-        target = P @ _centred(_sample(maps[index + 1]))
+        target = P @ _centered(_sample(maps[index + 1]))
         if slim_block.is_residual:
             target = target - _sample(x)
         _fit(slim_block.project, slim_block.depthwise(slim_hidden), target)
@@ -120,7 +120,7 @@ def _sample(x: Tensor) -> Tensor:
     return values[:, torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_POSITIONS]]
 
 
-def _centred(values: Tensor) -> Tensor:
+def _centered(values: Tensor) -> Tensor:
     """Channels (C, M) less the mean of each."""
     return values - values.mean(dim=1, keepdim=True)
 
@@ -179,7 +179,7 @@ def _directions(wide: MobileNetV2, slim: MobileNetV2, maps: list[Tensor]) -> lis
 
 def _cut(hidden: Tensor, readers: Tensor, count: int) -> Tensor:
     """The indices of `count` channels of (C, M) from which readers (R, C) of all of them are best explained."""
-    x = _centred(hidden).double()
+    x = _centered(hidden).double()
     gram = x @ x.T
     cross = gram @ readers.double().T
     gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
@@ -196,14 +196,14 @@ def _fit(layer: nn.Module, x: Tensor, target: Tensor) -> float:
     """Fits a 1x1 convolution and its norm to make a target (R, M) of a map; returns the share of variance lost."""
     conv, norm = _parts(layer)
     inputs = _sample(x)
-    centred, wanted = _centred(inputs).double(), _centred(target).double()
-    gram = centred @ centred.T
+    centered, wanted = _centered(inputs).double(), _centered(target).double()
+    gram = centered @ centered.T
     ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    kernel = torch.linalg.solve(gram + ridge, centred @ wanted.T).T
+    kernel = torch.linalg.solve(gram + ridge, centered @ wanted.T).T
     conv.weight.copy_(kernel[:, :, None, None])
     made = kernel.float() @ inputs
-    _set_norm(norm, made, _centred(made) + target.mean(dim=1, keepdim=True))
-    return float((kernel @ centred - wanted).square().sum() / wanted.square().sum())
+    _set_norm(norm, made, _centered(made) + target.mean(dim=1, keepdim=True))
+    return float((kernel @ centered - wanted).square().sum() / wanted.square().sum())
 
 
 def _set_norm(norm: nn.BatchNorm2d, incoming: Tensor, outgoing: Tensor) -> None:
@@ -221,11 +221,11 @@ _MIDDLE = 0.75  # of a photo, so that crops have little border
 
 
 def read_crops(photos: list[Path], input_size: tuple[int, int]) -> torch.Tensor:
-    """The middle of each photo, normalised (N, 3, H, W)."""
+    """The middle of each photo, normalized (N, 3, H, W)."""
     width, height = input_size
     crops = []
     for photo in photos:
-        image = read_photo(photo)
+        image = read_image(photo)
         box = [0, 0, image.shape[1], image.shape[0]]
         matrix = image_to_crop_matrix(*padded_region(box, width / height, _MIDDLE), input_size)
         crops.append(warp_crop(image, matrix, input_size))
@@ -246,12 +246,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
         raise ValueError(f"--count is at least 1, got {arguments.count}")
-    photos = photo_paths([str(arguments.photos)])
+    photos = image_paths([str(arguments.photos)])
     chosen = photos[:: max(1, len(photos) // arguments.count)][: arguments.count]
     wide, slim = (create_model(f"{name}-bneck").eval() for name in (arguments.wide, arguments.backbone))
-    print(start_from(wide, arguments.weights))
+    print(load_pretrained(wide, arguments.weights))
     lost = narrow(wide.backbone, slim.backbone, read_crops(chosen, _SIZE))
-    with replacing(arguments.out) as temporary:
+    with atomic_write(arguments.out) as temporary:
         save_file(to_torchvision(slim.backbone), temporary)
     print(f"wrote {arguments.out}: {lost:.1%} of the last layer's variance on {len(chosen)} photos is lost")
 

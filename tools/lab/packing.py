@@ -2,7 +2,7 @@
 
 Training decodes a whole photo for each person, which is most of a sample's time. A packed set holds only what the
 crops of a person can show, no finer than they show it; it is a COCO tree like any other, to train on and not to test on
-(neighbours are cut apart).
+(neighbors are cut apart).
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from posedy.data.coco import CocoPersons
 from posedy.files import write_json_atomically
 from posedy.geometry import FloatArray, padded_region, xyxy_to_xywh
-from posedy.images import read_photo
+from posedy.images import read_image
 
 
 def pack_persons(
@@ -71,7 +71,7 @@ def pack_persons(
     ):
         if photo is None or persons.image_index[index] != photo_index:
             photo_index = int(persons.image_index[index])
-            photo = read_photo(persons.image_path(photo_index))
+            photo = read_image(persons.image_path(photo_index))
         half = room * longer[index] / 2
         picture, offset, scale = _cut(photo, centers[index] - half, centers[index] + half, float(scales[index]))
         person_id = int(persons.annotation_ids[index])

@@ -83,7 +83,7 @@ FAULTS = (
     Fault("export", "parameter.data.div_(attention.temperature)", "parameter.data.mul_(1)", _EXPORT),
     Fault("data", "keypoints[self.flip_permutation] if flip", "keypoints if flip", _DATA),
     Fault("data", "flip = random.random() < config.flip", "flip = random.random() > config.flip", _DATA),
-    Fault("data", "labelled.sum() <= _HALF_BODY_MIN_LABELLED", "labelled.sum() < _HALF_BODY_MIN_LABELLED", _DATA),
+    Fault("data", "labeled.sum() <= _HALF_BODY_MIN_LABELED", "labeled.sum() < _HALF_BODY_MIN_LABELED", _DATA),
     Fault("data", "np.random.default_rng((self.seed, epoch)).permutation(self.size)", "np.arange(self.size)", _DATA),
     Fault("data", "draws[self.rank :: self.world_size]", "draws[:: self.world_size]", _DATA),
     Fault("data", "(corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)", "(corners[:, 2:] <= 0)", _DATA),

@@ -119,7 +119,7 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
         The content of sweep.json.
 
     Raises:
-        OSError, ValueError, ArithmeticError: as `Trainer` and `summarise` do.
+        OSError, ValueError, ArithmeticError: as `Trainer` and `summarize` do.
     """
     runs = {(name, seed): out / f"{_slug(name)}-seed{seed}" for seed in sweep.seeds for name in sweep.rows}
     for (name, seed), run in runs.items():
@@ -140,17 +140,17 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
             results = [done for done in finished if done.epochs == sweep.rows[done.row].train.epochs]
             table = format_sweep(results)
             write_bytes_atomically(out / "table.md", f"{table}\n".encode())
-            write_json_atomically(out / "sweep.json", summarise(results), indent=2)
+            write_json_atomically(out / "sweep.json", summarize(results), indent=2)
             trainer.say(f"\n{table}")
     PartialState().wait_for_everyone()
-    return summarise([_read_result(run) for run in runs.values()])
+    return summarize([_read_result(run) for run in runs.values()])
 
 
 def _read_result(run: Path) -> RunResult:
     return RunResult(**json.loads((run / _RESULT).read_text(encoding="utf-8")))
 
 
-def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
+def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
     """Per row AP and AP50, their mean and standard deviation over the seeds, and the gain on the first row.
 
     The gain is taken seed by seed, so that what a seed does to all rows does not count.
@@ -186,7 +186,7 @@ def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
 
 def format_sweep(results: Sequence[RunResult]) -> str:
     """The table in Markdown, under a line that names its protocol."""
-    summary = summarise(results)
+    summary = summarize(results)
     lines = [
         f"After the last epoch, mean ± standard deviation over the seeds; {summary['protocol']}",
         "",

@@ -85,8 +85,8 @@ def gather(
         details=details,
         pose_calibration=calibrate(*_poses(persons, results)),
         keypoint_calibration=calibrate(
-            persons.keypoint_scores[persons.found][persons.labelled[persons.found]],
-            persons.similarity[persons.found][persons.labelled[persons.found]],
+            persons.keypoint_scores[persons.found][persons.labeled[persons.found]],
+            persons.similarity[persons.found][persons.labeled[persons.found]],
         ),
         persons=picture,
         missing_photos=missing_photos,
@@ -120,4 +120,4 @@ def _picture(persons: MatchedPersons, photo_of: Callable[[Any], Path]) -> tuple[
     first = next(iter(errors.values()))
     if len(errors) == wanted:
         return None, f"No pictures: none of {wanted} photos can be read. The first: {first}"
-    return picture, f"{len(errors)} of {wanted} photos cannot be read, their persons are on grey. The first: {first}"
+    return picture, f"{len(errors)} of {wanted} photos cannot be read, their persons are on gray. The first: {first}"

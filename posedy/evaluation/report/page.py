@@ -12,7 +12,7 @@ from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.evaluation.errors import ERROR_CLASSES
 from posedy.evaluation.report.contents import ReportContents
 from posedy.evaluation.report.plots import (
-    ERROR_COLOURS,
+    ERROR_COLORS,
     plot_calibration,
     plot_errors,
     plot_precision_recall,
@@ -64,7 +64,7 @@ def render(contents: ReportContents) -> str:
             f"<title>{html.escape(contents.title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{html.escape(contents.title)}: AP {_number(contents.metrics['AP'])}</h1>",
             f"<p>{contents.num_results} poses on {contents.num_images} images, "
-            f"{len(contents.details.errors.persons.oks)} labelled persons.</p>",
+            f"{len(contents.details.errors.persons.oks)} labeled persons.</p>",
             '<div class="columns">',
             _section("Numbers", "95 % intervals by bootstrap over images.", _metrics(contents)),
             _section("Protocol", "", _table(None, contents.protocol, "protocol")),
@@ -135,7 +135,7 @@ def _errors(contents: ReportContents) -> str:
     counts = contents.details.errors.counts.sum(axis=0)
     rows = []
     for name, count in zip(ERROR_CLASSES, counts, strict=True):
-        title, share = f"{swatch(ERROR_COLOURS[name])}{name}", f"{count / max(counts.sum(), 1):.1%}"
+        title, share = f"{swatch(ERROR_COLORS[name])}{name}", f"{count / max(counts.sum(), 1):.1%}"
         cost = contents.details.errors.costs.get(name)
         rows.append((title, share, "" if cost is None else f"{cost:+.3f}", _CLASS_WORDS[name]))
     rows.append(("all errors", "", f"{contents.details.errors.costs['all']:+.3f}", ""))
@@ -151,13 +151,13 @@ def _keypoints(contents: ReportContents) -> str:
         rows.append(
             [
                 name.replace("_", " "),
-                str(numbers.labelled[index]),
+                str(numbers.labeled[index]),
                 _number(float(numbers.similarity[index])),
                 *(_number(float(numbers.pck[fraction][index])) for fraction in PCK_FRACTIONS),
                 *(f"{share:.1%}" for share in shares),
             ]
         )
-    head = ["", "labelled", "similarity", *(f"PCK {fraction:g}" for fraction in PCK_FRACTIONS), *ERROR_CLASSES]
+    head = ["", "labeled", "similarity", *(f"PCK {fraction:g}" for fraction in PCK_FRACTIONS), *ERROR_CLASSES]
     return _table(head, rows)
 
 

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from posedy.evaluation.analysis import Calibration, PrecisionRecall
 from posedy.evaluation.errors import ERROR_CLASSES, ErrorAnalysis
 
-ERROR_COLOURS = {"good": "#4c956c", "jitter": "#f2c14e", "inversion": "#8e6c8a", "swap": "#3d7ea6", "miss": "#c8553d"}
+ERROR_COLORS = {"good": "#4c956c", "jitter": "#f2c14e", "inversion": "#8e6c8a", "swap": "#3d7ea6", "miss": "#c8553d"}
 
 
-def swatch(colour: str) -> str:
-    """A small square of a colour, as HTML."""
-    return f'<span class="swatch" style="background:{colour}"></span>'
+def swatch(color: str) -> str:
+    """A small square of a color, as HTML."""
+    return f'<span class="swatch" style="background:{color}"></span>'
 
 
 def plot_precision_recall(curves: PrecisionRecall) -> str:
@@ -46,23 +46,23 @@ def plot_errors(errors: ErrorAnalysis) -> str:
     figure, axes = _figure(4.4, 0.5 + 0.2 * len(names))
     left = np.zeros(len(names))
     for index, name in enumerate(ERROR_CLASSES):
-        axes.barh(range(len(names)), shares[:, index], left=left, color=ERROR_COLOURS[name], height=0.8)
+        axes.barh(range(len(names)), shares[:, index], left=left, color=ERROR_COLORS[name], height=0.8)
         left += shares[:, index]
     # a name may hold dollars, which would make it a formula
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], parse_math=False)
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     axes.grid(visible=False)
-    return _svg(figure, "errors") + _legend((ERROR_COLOURS[name], name) for name in ERROR_CLASSES)
+    return _svg(figure, "errors") + _legend((ERROR_COLORS[name], name) for name in ERROR_CLASSES)
 
 
 def plot_calibration(named: Mapping[str, Calibration]) -> str:
     """Mean outcome over mean score; what is calibrated lies on the diagonal."""
     figure, axes = _figure(4.4, 3.2)
-    axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
     legend = []
-    for (name, calibration), colour in zip(named.items(), ("#3d7ea6", "#c8553d"), strict=False):
-        axes.plot(calibration.score, calibration.outcome, "o-", color=colour, markersize=4)
-        legend.append((colour, f"{name}, mean distance {calibration.error:.2f}"))
+    for (name, calibration), color in zip(named.items(), ("#3d7ea6", "#c8553d"), strict=False):
+        axes.plot(calibration.score, calibration.outcome, "o-", color=color, markersize=4)
+        legend.append((color, f"{name}, mean distance {calibration.error:.2f}"))
     axes.set(xlabel="score", ylabel="OKS, similarity", ylim=(0, 1))
     return _svg(figure, "calibration") + _legend(legend)
 
@@ -88,8 +88,8 @@ def _number(text: str | None) -> float:
 
 
 def _legend(items: Iterable[tuple[str, str]]) -> str:
-    """Words beside their colours."""
-    entries = "".join(f"<span>{swatch(colour)}{html.escape(words)}</span>" for colour, words in items)
+    """Words beside their colors."""
+    entries = "".join(f"<span>{swatch(color)}{html.escape(words)}</span>" for color, words in items)
     return f'<div class="legend">{entries}</div>'
 
 

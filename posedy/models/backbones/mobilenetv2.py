@@ -12,7 +12,7 @@ from posedy.models.blocks import (
     Padding,
     classifier,
     conv_norm_act,
-    initialise,
+    initialize,
     maps_after,
     static_conv,
 )
@@ -109,7 +109,7 @@ class MobileNetV2(Backbone):
         self.feature_channels = (taps[0][1], taps[1][1], taps[2][1], last_channels)
         self.last = conv_norm_act(static_conv(channels, last_channels, 1), last_channels, nn.ReLU6())
         self.classifier = nn.Identity() if num_classes is None else classifier(last_channels, num_classes)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """(N, in_channels, H, W) -> the maps after blocks 2, 5 and 9 (at depth 1) and after the last layer.

@@ -12,7 +12,7 @@ from posedy.models.blocks import (
     SqueezeExcitation,
     classifier,
     conv_norm_act,
-    initialise,
+    initialize,
     maps_after,
     static_conv,
 )
@@ -90,7 +90,7 @@ class MobileNetV3Small(Backbone):
         self.classifier = (
             nn.Identity() if num_classes is None else classifier(_LAST_CHANNELS, num_classes, _CLASSIFIER_CHANNELS)
         )
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """(N, in_channels, H, W) -> the maps after bnecks 0, 3 and 7 (16, 40 and 48 channels), and the last (576)."""

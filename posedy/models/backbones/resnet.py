@@ -11,7 +11,7 @@ from posedy.models.blocks import (
     ResidualBlock,
     classifier,
     conv_norm_act,
-    initialise,
+    initialize,
     maps_after,
     static_conv,
 )
@@ -86,7 +86,7 @@ class ResNet(Backbone):
         self.blocks = nn.Sequential(*layers)
         self.feature_channels = _STAGE_CHANNELS
         self.classifier = nn.Identity() if num_classes is None else classifier(channels, num_classes)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """(N, in_channels, H, W) -> the maps of the four stages, of 64, 128, 256 and 512 channels."""

@@ -30,13 +30,13 @@ _PROGRAMS = 1056  # that keep a GPU busy: eight for each of the 132 multiprocess
 
 
 @triton.jit
-def _normalise(x, coefficients, c):
+def _normalize(x, coefficients, c):
     """The z of x, and x - mu, in channel c."""
     mean = tl.load(coefficients + c * 4)
     scale = tl.load(coefficients + c * 4 + 2)
     shift = tl.load(coefficients + c * 4 + 3)
-    centred = x - mean
-    return centred * scale + shift, centred
+    centered = x - mean
+    return centered * scale + shift, centered
 
 
 @triton.jit
@@ -117,7 +117,7 @@ def _apply(x, y, coefficients, C, HW, ACTIVATION: tl.constexpr, BLOCK: tl.conste
     inside = offset < HW
     at = plane.to(tl.int64) * HW + offset
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    z, _ = _normalise(value, coefficients, plane % C)
+    z, _ = _normalize(value, coefficients, plane % C)
     tl.store(y + at, _activate(z, ACTIVATION).to(y.dtype.element_ty), mask=inside)
 
 
@@ -135,10 +135,10 @@ def _sum_gradients(x, g, coefficients, sums, N, C, HW, S, ACTIVATION: tl.constex
             inside = start + offset < HW
             value = tl.load(x + plane + start + offset, mask=inside, other=0.0).to(tl.float32)
             gradient = tl.load(g + plane + start + offset, mask=inside, other=0.0).to(tl.float32)
-            z, centred = _normalise(value, coefficients, c)
+            z, centered = _normalize(value, coefficients, c)
             d = _activation_gradient(gradient, z, ACTIVATION)
             first += d
-            second += d * centred
+            second += d * centered
     tl.store(sums + (c * S + s) * 2, tl.sum(first))
     tl.store(sums + (c * S + s) * 2 + 1, tl.sum(second))
 
@@ -147,12 +147,12 @@ def _sum_gradients(x, g, coefficients, sums, N, C, HW, S, ACTIVATION: tl.constex
 def _finish_gradients(sums, coefficients, grad_weight, grad_bias, line, S, M):
     """Makes dL/dw and dL/db of a channel, and the line of dL/dx = w r d + line[0] (x - mu) + line[1]."""
     c = tl.program_id(0)
-    sum_d, sum_d_centred = _load_sums(sums, c, S)
+    sum_d, sum_d_centered = _load_sums(sums, c, S)
     rstd = tl.load(coefficients + c * 4 + 1)
     scale = tl.load(coefficients + c * 4 + 2)
     tl.store(grad_bias + c, sum_d)
-    tl.store(grad_weight + c, sum_d_centred * rstd)
-    tl.store(line + c * 2, -scale * rstd * rstd * sum_d_centred / M)
+    tl.store(grad_weight + c, sum_d_centered * rstd)
+    tl.store(line + c * 2, -scale * rstd * rstd * sum_d_centered / M)
     tl.store(line + c * 2 + 1, -scale * sum_d / M)
 
 
@@ -166,12 +166,12 @@ def _apply_gradients(x, g, grad_x, coefficients, line, C, HW, ACTIVATION: tl.con
     at = plane.to(tl.int64) * HW + offset
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     gradient = tl.load(g + at, mask=inside, other=0.0).to(tl.float32)
-    z, centred = _normalise(value, coefficients, c)
+    z, centered = _normalize(value, coefficients, c)
     d = _activation_gradient(gradient, z, ACTIVATION)
     scale = tl.load(coefficients + c * 4 + 2)
     slope = tl.load(line + c * 2)
     level = tl.load(line + c * 2 + 1)
-    tl.store(grad_x + at, (d * scale + centred * slope + level).to(grad_x.dtype.element_ty), mask=inside)
+    tl.store(grad_x + at, (d * scale + centered * slope + level).to(grad_x.dtype.element_ty), mask=inside)
 
 
 class _BatchNormAct(torch.autograd.Function):

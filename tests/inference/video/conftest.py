@@ -1,4 +1,4 @@
-"""Made videos of persons of three coloured dots, which `dot_net` sees, and a detector that knows where they are."""
+"""Made videos of persons of three colored dots, which `dot_net` sees, and a detector that knows where they are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +22,9 @@ def dots(left: float, top: float) -> np.ndarray:
 def draw(places: list[Place]) -> np.ndarray:
     image = np.zeros((SIZE[1], SIZE[0], 3), dtype=np.uint8)
     for place in places:
-        for point, colour in zip(dots(*place), ((0, 0, 255), (0, 255, 0), (255, 0, 0)), strict=True):
+        for point, color in zip(dots(*place), ((0, 0, 255), (0, 255, 0), (255, 0, 0)), strict=True):
             x, y = (round(16 * float(value)) for value in point)
-            cv2.circle(image, (x, y), 4 * 16, colour, cv2.FILLED, cv2.LINE_AA, 4)
+            cv2.circle(image, (x, y), 4 * 16, color, cv2.FILLED, cv2.LINE_AA, 4)
     return image
 
 
@@ -37,8 +37,8 @@ class Known:
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.asked += 1
         red = (image[..., 2] > 150) & (image[..., 0] < 90) & (image[..., 1] < 90)
-        _, _, _, centres = cv2.connectedComponentsWithStats(red.astype(np.uint8))
-        corners = centres[1:] - np.array([14, 16])
+        _, _, _, centers = cv2.connectedComponentsWithStats(red.astype(np.uint8))
+        corners = centers[1:] - np.array([14, 16])
         boxes = np.concatenate([corners, corners + np.array([48, 64])], axis=1)
         return boxes.astype(np.float32), np.ones(len(corners))
 
@@ -52,7 +52,7 @@ def detector() -> Known:
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[[list[list[Place]]], Path]:
-    """`make_video(places of each frame)`: an AVI file of pictures without loss of colour worth speaking of."""
+    """`make_video(places of each frame)`: an AVI file of pictures without loss of color worth speaking of."""
 
     def make(places: list[list[Place]], name: str = "made.avi") -> Path:
         path = tmp_path / name

@@ -6,7 +6,7 @@ import pytest
 
 from posedy.cli.main import main
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.predict import annotate_videos
+from posedy.inference.predict import predict_videos
 from posedy.models.pretrained import save_weights
 
 
@@ -15,7 +15,7 @@ def test_the_others_are_done_where_one_cannot_be(dot_net, detector, make_video, 
     good = make_video([[(20 + 2.0 * step, 30.0)] for step in range(6)])
     told: list[str] = []
     sources = [tmp_path / "absent.mp4", good]
-    assert annotate_videos(sources, estimator, detector, tmp_path / "out", report=told.append) == sources[:1]
+    assert predict_videos(sources, estimator, detector, tmp_path / "out", report=told.append) == sources[:1]
     assert "NOT DONE: no video at" in told[0]
     assert "6 frames in" in told[1]
     assert (tmp_path / "out/made.mp4").stat().st_size > 1000
@@ -26,7 +26,7 @@ def test_a_video_is_never_written_over(dot_net, detector, make_video, tmp_path) 
     video = make_video([[(20.0, 30.0)]] * 3).rename(tmp_path / "mine.mp4")
     told: list[str] = []
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
-    assert annotate_videos([video], estimator, detector, tmp_path, report=told.append) == [video]
+    assert predict_videos([video], estimator, detector, tmp_path, report=told.append) == [video]
     assert "take the place of a video" in told[0]
 
 
@@ -36,7 +36,7 @@ def test_videos_of_one_name_have_drawings_of_their_own(dot_net, detector, make_v
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         videos.append(make_video([[(20.0, 30.0)]] * 3).rename(tmp_path / folder / "x.avi"))
-    assert annotate_videos(videos, estimator, detector, tmp_path / "out", report=lambda line: None) == []
+    assert predict_videos(videos, estimator, detector, tmp_path / "out", report=lambda line: None) == []
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["x-2.jsonl", "x-2.mp4", "x.jsonl", "x.mp4"]
 
@@ -48,7 +48,7 @@ def test_where_no_window_can_be_it_says_so_and_goes_on(dot_net, detector, make_v
     told: list[str] = []
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
     video = make_video([[(20.0, 30.0)]] * 3)
-    assert annotate_videos([video], estimator, detector, tmp_path / "out", show=True, report=told.append) == []
+    assert predict_videos([video], estimator, detector, tmp_path / "out", show=True, report=told.append) == []
     assert "no window can be opened here" in told[0]
 
 

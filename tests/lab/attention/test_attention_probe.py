@@ -262,7 +262,7 @@ def test_shuffles_depend_on_the_seed_alone(net, aggregation):
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_hooks_are_gone_afterwards_whatever_happens(net, aggregation):
+def test_hooks_are_gone_afterward_whatever_happens(net, aggregation):
     layers = attention_layers(net)
     with replaced_attention(layers, aggregation), recorded_attention(layers):
         assert hooks(net) == len(layers) * (1 + (aggregation != "attention"))

@@ -12,7 +12,7 @@ import torch
 from posedy.config import Config, EvalConfig, load_config
 from posedy.data.coco import CocoPersons
 from posedy.evaluation.coco_eval import METRIC_NAMES
-from posedy.evaluation.evaluator import Outcome, evaluate_model
+from posedy.evaluation.evaluator import EvalResult, evaluate_model
 from posedy.evaluation.testing import measure_checkpoint
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import save_weights
@@ -41,11 +41,11 @@ def configuration(drawn: Path, *overrides: str) -> Config:
 class Evaluation:
     """Counts how often it is called and notes what the hooks on the network make of its layers' attention."""
 
-    def __init__(self, net: PoseNet, layers: Sequence[AttentionLayer], outcome: Outcome) -> None:
+    def __init__(self, net: PoseNet, layers: Sequence[AttentionLayer], outcome: EvalResult) -> None:
         self.net, self.layers, self.outcome = net, layers, outcome
         self.flat: list[set[str]] = []
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> EvalResult:
         seen: dict[str, bool] = {}
         handles = [
             layer.attention.register_forward_hook(
@@ -62,11 +62,11 @@ class Evaluation:
         self.flat.append({group for group, flat in seen.items() if flat})
         count = len(self.flat)
         metrics = dict.fromkeys(METRIC_NAMES, count / 100)
-        return Outcome(metrics, self.outcome.protocol, [], self.outcome.poses)
+        return EvalResult(metrics, self.outcome.protocol, [], self.outcome.poses)
 
 
 @pytest.fixture(scope="module")
-def outcome(persons: CocoPersons) -> Outcome:
+def outcome(persons: CocoPersons) -> EvalResult:
     torch.manual_seed(0)
     net = create_model(NAME, input_size=SIZE).eval()
     return evaluate_model(TorchModel(net), persons, None, EvalConfig())
@@ -74,7 +74,7 @@ def outcome(persons: CocoPersons) -> Outcome:
 
 @pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", NAME, "mobilenetv2_035-dy_bneck"])
 def test_every_row_is_measured_once_and_with_what_it_says(
-    name: str, outcome: Outcome, capsys: pytest.CaptureFixture[str]
+    name: str, outcome: EvalResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = create_model(name, input_size=SIZE).eval()
     layers = inspected_layers(net)

@@ -8,7 +8,7 @@ import pytest
 from posedy.codecs import MSRACodec
 from posedy.config import AugmentConfig, load_config
 from posedy.data.coco import CocoPersons
-from posedy.data.datasets import Draw, TrainingCrops
+from posedy.data.datasets import SampleIndex, TopDownTrainDataset
 from posedy.models.pose_net import normalize_crops
 from tools.lab.benchmarks.data import benchmark_data, choose_persons, format_data_benchmark
 from tools.lab.benchmarks.usual_way import UsualCrops
@@ -23,13 +23,13 @@ def test_the_usual_way_makes_the_same_samples(persons: CocoPersons, flip: int) -
 
     codec = MSRACodec((96, 128))
     augment = STILL.model_copy(update={"flip": float(flip)})
-    ours = TrainingCrops([persons], codec.input_size, augment, 1.25, 0)
+    ours = TopDownTrainDataset([persons], codec.input_size, augment, 1.25, 0)
     usual = UsualCrops(persons, codec, augment, 1.25, 0)
     for index in range(len(persons)):
-        one, other = ours[Draw(0, index)], usual[Draw(0, index)]
+        one, other = ours[SampleIndex(0, index)], usual[SampleIndex(0, index)]
         crop = normalize_crops(torch.from_numpy(one["crop"])[None])[0]
-        keypoints, labelled = torch.from_numpy(one["keypoints"])[None], torch.from_numpy(one["labelled"])[None]
-        targets, weights = codec.encode(keypoints, labelled)
+        keypoints, labeled = torch.from_numpy(one["keypoints"])[None], torch.from_numpy(one["labeled"])[None]
+        targets, weights = codec.encode(keypoints, labeled)
         if flip == 0:
             assert (crop - other["image"]).abs().max() < 1e-5
             assert np.abs(targets[0].numpy() - other["target"]).max() < 1e-6

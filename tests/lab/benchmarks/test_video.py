@@ -28,9 +28,9 @@ class Truthful:
 
     def __call__(self, image, boxes, scores) -> Poses:
         frame = next(frame for frame in self.film if frame.image is image or np.array_equal(frame.image, image))
-        centres = (np.asarray(boxes)[:, :2] + np.asarray(boxes)[:, 2:]) / 2
+        centers = (np.asarray(boxes)[:, :2] + np.asarray(boxes)[:, 2:]) / 2
         middles = (frame.boxes[:, :2] + frame.boxes[:, 2:]) / 2
-        nearest = np.linalg.norm(centres[:, None] - middles, axis=-1).argmin(axis=1) if len(boxes) else np.zeros(0, int)
+        nearest = np.linalg.norm(centers[:, None] - middles, axis=-1).argmin(axis=1) if len(boxes) else np.zeros(0, int)
         keypoints = frame.keypoints[nearest] + self.rng.normal(0, self.noise, (len(boxes), 17, 2))
         sure = np.full(keypoints.shape[:2], 0.9)
         return Poses(keypoints.astype(np.float32), sure, np.asarray(boxes), np.asarray(scores), COCO17)

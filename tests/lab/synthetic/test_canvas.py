@@ -6,7 +6,7 @@ import pytest
 from tools.lab.synthetic.canvas import Canvas, shade
 
 
-def test_a_disc_is_centred_on_its_image_pixel() -> None:
+def test_a_disc_is_centered_on_its_image_pixel() -> None:
     canvas = Canvas(np.zeros((40, 60, 3), np.uint8))
     canvas.disc(np.array([30.0, 17.0]), 8.0, (255, 255, 255), label=3)
     picture = canvas.picture()[..., 0].astype(float)
@@ -18,7 +18,7 @@ def test_a_disc_is_centred_on_its_image_pixel() -> None:
     assert canvas.label_at(np.array([45.0, 17.0])) == 0
 
 
-def test_labels_cover_the_same_pixels_as_colours() -> None:
+def test_labels_cover_the_same_pixels_as_colors() -> None:
     canvas = Canvas(np.zeros((50, 50, 3), np.uint8))
     canvas.limb(np.array([8.0, 9.0]), np.array([41.0, 37.0]), (6, 4), (200, 150, 100), label=7, outline=0.7)
     np.testing.assert_array_equal(canvas.labels == 7, canvas.pixels.any(axis=-1))
@@ -32,7 +32,7 @@ def test_outside_of_the_picture_is_no_person() -> None:
     assert canvas.label_at(np.array([0.0, 30.0])) == 0
 
 
-def test_a_shade_stays_a_colour() -> None:
+def test_a_shade_stays_a_color() -> None:
     assert shade((100, 200, 250), 1.5) == (150, 255, 255)
 
 

@@ -35,7 +35,7 @@ def test_everything_is_seen_from_the_front(canvas: Canvas) -> None:
     assert set(flags_of(canvas, person).values()) == {2}
 
 
-def test_a_face_turned_away_is_not_labelled(canvas: Canvas) -> None:
+def test_a_face_turned_away_is_not_labeled(canvas: Canvas) -> None:
     person = figure(180)
     paint_person(canvas, person)
     flags = flags_of(canvas, person)
@@ -73,7 +73,7 @@ def test_another_person_and_objects_hide(canvas: Canvas) -> None:
     assert flags["left_knee"] == flags["right_ankle"] == flags_of(canvas, before)["left_ankle"] == 1
 
 
-def test_outside_of_the_picture_is_not_labelled(canvas: Canvas) -> None:
+def test_outside_of_the_picture_is_not_labeled(canvas: Canvas) -> None:
     person = figure(0, x=5)
     paint_person(canvas, person)
     flags = flags_of(canvas, person)

@@ -26,9 +26,9 @@ def test_boxes_and_keypoints_lie_inside_and_belong_together(photos: list[Photo])
             flags = keypoints[:, 2]
             assert record["num_keypoints"] == np.count_nonzero(flags)
             assert (keypoints[flags == 0] == 0).all()
-            labelled, seen = keypoints[flags > 0, :2], keypoints[flags == 2, :2]
-            assert (labelled >= 0).all()
-            assert (labelled <= [width - 1, height - 1]).all()
+            labeled, seen = keypoints[flags > 0, :2], keypoints[flags == 2, :2]
+            assert (labeled >= 0).all()
+            assert (labeled <= [width - 1, height - 1]).all()
             assert (seen >= np.array([x, y]) - 2).all()
             assert (seen <= np.array([x + w, y + h]) + 2).all()
 

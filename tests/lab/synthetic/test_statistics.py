@@ -25,23 +25,23 @@ def test_counts_of_a_photo() -> None:
     assert counts == DrawnStatistics(
         photos=1,
         persons=3,
-        unlabelled=1,
+        unlabeled=1,
         crowds=1,
         back_views=1,
-        with_neighbour=2,
-        labelled_keypoints=6,
+        with_neighbor=2,
+        labeled_keypoints=6,
         occluded_keypoints=2,
     )
     assert (counts + counts).persons == 6
     assert counts.back_view_fraction == pytest.approx(1 / 3)
-    assert counts.neighbour_fraction == pytest.approx(2 / 3)
+    assert counts.neighbor_fraction == pytest.approx(2 / 3)
     assert counts.occluded_fraction == pytest.approx(1 / 3)
 
 
 def test_a_photo_without_people_counts_as_a_photo() -> None:
     counts = DrawnStatistics.of_photo(Photo(np.zeros((9, 9, 3), np.uint8)))
     assert counts == DrawnStatistics(photos=1)
-    assert counts.neighbour_fraction == counts.occluded_fraction == 0
+    assert counts.neighbor_fraction == counts.occluded_fraction == 0
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
@@ -50,5 +50,5 @@ def test_drawn_people_are_as_hard_as_promised(seed: int) -> None:
     counts = sum((DrawnStatistics.of_photo(photo) for photo in photos), DrawnStatistics())
     assert counts.photos == 64
     assert 0.3 <= counts.back_view_fraction <= 0.7
-    assert counts.neighbour_fraction >= 0.3
+    assert counts.neighbor_fraction >= 0.3
     assert 0.1 <= counts.occluded_fraction <= 0.4

@@ -54,7 +54,7 @@ def test_pycocotools_reads_it(drawn: tuple[Path, dict[str, DrawnStatistics]], sp
         assert y - 1 <= ys.min() <= ys.max() <= y + h
     persons = [record for record in records if record["num_keypoints"]]
     assert len(persons) == statistics[split].persons
-    assert statistics[split].unlabelled == len(records) - len(crowds) - len(persons)
+    assert statistics[split].unlabeled == len(records) - len(crowds) - len(persons)
 
 
 def test_detections_load_as_results(drawn: tuple[Path, dict[str, DrawnStatistics]]) -> None:

@@ -131,7 +131,7 @@ class AttentionStatistics:
     Attributes:
         layer: the layer's name.
         group: its group, see `AttentionLayer`.
-        entropy: mean over images of -sum_k pi_k ln pi_k / ln K, of weights normalised to sum to one: 1 is flat, 0 is
+        entropy: mean over images of -sum_k pi_k ln pi_k / ln K, of weights normalized to sum to one: 1 is flat, 0 is
             one kernel alone.
         entropy_p10: 10th percentile over images of the same.
         entropy_p90: its 90th percentile.

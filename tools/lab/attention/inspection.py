@@ -11,7 +11,7 @@ from typing import Any
 
 from posedy.config import Config
 from posedy.evaluation.coco_eval import metrics_to_json
-from posedy.evaluation.evaluator import EvalProtocol, Outcome, load_configured_network
+from posedy.evaluation.evaluator import EvalProtocol, EvalResult, load_configured_network
 from posedy.evaluation.testing import read_val_set, run_test
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.models.pose_net import PoseNet
@@ -134,7 +134,7 @@ def inspected_layers(net: PoseNet) -> list[AttentionLayer]:
     return layers
 
 
-def inspect_layers(layers: Sequence[AttentionLayer], evaluate: Callable[[], Outcome]) -> Inspection:
+def inspect_layers(layers: Sequence[AttentionLayer], evaluate: Callable[[], EvalResult]) -> Inspection:
     """Measures a network with each replacement of its attention; prints Tables 3 and 4 as soon as they are known.
 
     Args:

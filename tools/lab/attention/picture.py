@@ -30,7 +30,7 @@ def attention_picture(layers: Sequence[AttentionStatistics], title: str) -> byte
     low, high = ([getattr(layer, name) for layer in layers] for name in ("entropy_p10", "entropy_p90"))
     entropy.fill_between(places, low, high, color="tab:blue", alpha=0.3, label="10th to 90th percentile of images")
     entropy.plot(places, [layer.entropy for layer in layers], "o-", color="tab:blue", markersize=3, label="mean")
-    entropy.set_ylabel("normalised entropy\n(1 flat, 0 one kernel)")
+    entropy.set_ylabel("normalized entropy\n(1 flat, 0 one kernel)")
     # a network that is flat everywhere should look flat
     bottom = min(*low, 0.98)
     entropy.set_ylim(bottom - 0.05 * (1 - bottom), 1 + 0.05 * (1 - bottom))
@@ -58,7 +58,7 @@ def attention_picture(layers: Sequence[AttentionStatistics], title: str) -> byte
 
 
 def _shade_groups(layers: Sequence[AttentionStatistics], panels: Sequence[Axes]) -> None:
-    """Every other run of layers of one group on grey, its name at the top."""
+    """Every other run of layers of one group on gray, its name at the top."""
     panels[0].annotate("stride", (-0.005, 1.01), xycoords="axes fraction", ha="right", fontsize=9)
     begin = 0
     for index, (group, members) in enumerate(groupby(layer.group for layer in layers)):

@@ -72,14 +72,14 @@ def verdict(aggregations: Mapping[Aggregation, Metrics], layers: Sequence[Attent
     entropy = mean_entropy(layers)
     if entropy > _NEARLY_UNIFORM:
         sentences.append(
-            f"Attention is nearly uniform (mean normalised entropy {entropy:.4f}; 1 is flat): attention that is "
+            f"Attention is nearly uniform (mean normalized entropy {entropy:.4f}; 1 is flat): attention that is "
             "sharpened so little explains small gaps."
         )
     return "\n".join(sentences)
 
 
 def mean_entropy(layers: Sequence[AttentionStatistics]) -> float:
-    """The normalised entropy of attention, averaged over images and layers."""
+    """The normalized entropy of attention, averaged over images and layers."""
     return sum(layer.entropy for layer in layers) / len(layers)
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from posedy.codecs import MSRACodec
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.datasets import Draw, TrainingCrops
+from posedy.data.datasets import SampleIndex, TopDownTrainDataset
 from tools.lab.benchmarks.ratios import ratio
 from tools.lab.benchmarks.usual_way import UsualCrops
 
@@ -22,7 +22,7 @@ PERSONS_PER_PHOTO = 2.6
 _BATCH = 32
 _LARGEST_SURPLUS = 3.0
 
-Way = Callable[[Sequence[Draw]], Any]
+Way = Callable[[Sequence[SampleIndex]], Any]
 
 
 def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
@@ -45,12 +45,12 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
     """
     train = read_coco(config.data.train_set.annotations, config.data.train_set.images)
     codec = MSRACodec(config.model.input_size, config.model.sigma)
-    crops = TrainingCrops([train], codec.input_size, config.augment, config.eval.padding, config.train.seed)
+    crops = TopDownTrainDataset([train], codec.input_size, config.augment, config.eval.padding, config.train.seed)
     usual = UsualCrops(train, codec, config.augment, config.eval.padding, config.train.seed)
     by_photo = choose_persons(train, persons, np.random.default_rng(config.train.seed))
     mixed = [by_photo[index] for index in np.random.default_rng(1).permutation(len(by_photo))]
     floor = _Floor(train, crops, by_photo)
-    ways: dict[str, tuple[Way, Sequence[Draw]]] = {
+    ways: dict[str, tuple[Way, Sequence[SampleIndex]]] = {
         "floor": (floor, mixed),
         "posedy": (lambda draws: default_collate(crops.__getitems__(draws)), mixed),
         "usual": (lambda draws: default_collate([usual[draw] for draw in draws]), mixed),
@@ -83,7 +83,7 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def choose_persons(train: CocoPersons, persons: int, random: np.random.Generator) -> list[Draw]:
+def choose_persons(train: CocoPersons, persons: int, random: np.random.Generator) -> list[SampleIndex]:
     """About so many persons of random photos, photo by photo, such that a photo has 2.6 of them.
 
     A photo is passed over when it would bring the sum more than a few persons away from 2.6 a photo.
@@ -92,7 +92,7 @@ def choose_persons(train: CocoPersons, persons: int, random: np.random.Generator
     of_photo = np.argsort(train.image_index, kind="stable")
     counts = np.bincount(train.image_index, minlength=len(train.image_ids))
     begins = np.cumsum(counts) - counts
-    draws: list[Draw] = []
+    draws: list[SampleIndex] = []
     photos = 0
     for photo in order:
         if len(draws) >= persons:
@@ -101,14 +101,14 @@ def choose_persons(train: CocoPersons, persons: int, random: np.random.Generator
         if counts[photo] == 0 or abs(surplus) > _LARGEST_SURPLUS:
             continue
         photos += 1
-        draws += [Draw(0, int(index)) for index in of_photo[begins[photo] : begins[photo] + counts[photo]]]
+        draws += [SampleIndex(0, int(index)) for index in of_photo[begins[photo] : begins[photo] + counts[photo]]]
     return draws
 
 
 class _Floor:
     """Decode and warp alone, with matrices like those of training that are there already."""
 
-    def __init__(self, train: CocoPersons, crops: TrainingCrops, draws: Sequence[Draw]) -> None:
+    def __init__(self, train: CocoPersons, crops: TopDownTrainDataset, draws: Sequence[SampleIndex]) -> None:
         self.train = train
         self.input_size = crops.input_size
         random = np.random.default_rng(crops.seed)
@@ -117,7 +117,7 @@ class _Floor:
             for _, index, _ in draws
         }
 
-    def __call__(self, draws: Sequence[Draw]) -> None:
+    def __call__(self, draws: Sequence[SampleIndex]) -> None:
         for draw in draws:
             path = self.train.image_path(int(self.train.image_index[draw.person]))
             data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
@@ -126,7 +126,7 @@ class _Floor:
             cv2.warpAffine(photo, self.matrices[draw.person], self.input_size, flags=cv2.INTER_LINEAR)
 
 
-def _time(way: Way, draws: Sequence[Draw]) -> float:
+def _time(way: Way, draws: Sequence[SampleIndex]) -> float:
     """Seconds that a way takes for all draws, in batches."""
     began = time.perf_counter()
     for begin in range(0, len(draws), _BATCH):

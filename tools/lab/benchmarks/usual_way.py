@@ -1,6 +1,6 @@
 """Training samples as most pose code makes them: the baseline that the feeding of posedy is timed against.
 
-The photo is decoded and converted whole, mirrored as a copy, the crop becomes normalised floats in the worker, and
+The photo is decoded and converted whole, mirrored as a copy, the crop becomes normalized floats in the worker, and
 targets are drawn there keypoint by keypoint (the way of Sun et al., CVPR 2019, and its many descendants).
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from posedy.codecs import STRIDE, HeatmapCodec
 from posedy.config import AugmentConfig
 from posedy.data.coco import CocoPersons
-from posedy.data.datasets import Draw
+from posedy.data.datasets import SampleIndex
 from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,7 +25,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class UsualCrops:
     """Samples of a training set with flip, scale and rotation, made the usual way; half body is left out.
 
-    Gives `image` (3, H, W) float32 normalised, `target` (K, h, w) and `weight` (K, 1).
+    Gives `image` (3, H, W) float32 normalized, `target` (K, h, w) and `weight` (K, 1).
 
     Args:
         persons: the training set.
@@ -47,7 +47,7 @@ class UsualCrops:
     def __len__(self) -> int:
         return len(self.persons)
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+    def __getitem__(self, draw: SampleIndex) -> dict[str, Any]:
         persons, augment, random = self.persons, self.augment, self.random
         path = persons.image_path(int(persons.image_index[draw.person]))
         image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -76,7 +76,7 @@ class UsualCrops:
             if visible[index] > 0:
                 keypoints[index] = matrix @ np.array([*keypoints[index], 1.0])
         target, weight = self._target(keypoints, visible)
-        return {"image": _to_normalised_tensor(crop), "target": target, "weight": weight}
+        return {"image": _to_normalized_tensor(crop), "target": target, "weight": weight}
 
     def _target(self, keypoints: FloatArray, visible: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         width, height = self.codec.heatmap_size
@@ -99,7 +99,7 @@ class UsualCrops:
         return target, weight
 
 
-def _to_normalised_tensor(crop: NDArray) -> Tensor:
+def _to_normalized_tensor(crop: NDArray) -> Tensor:
     """What torchvision's ToTensor and Normalize do."""
     tensor = torch.from_numpy(crop).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
     mean, std = torch.tensor(_MEAN)[:, None, None], torch.tensor(_STD)[:, None, None]

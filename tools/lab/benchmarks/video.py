@@ -14,7 +14,7 @@ from posedy.geometry import box_iou
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker, TrackedPoses
 from posedy.inference.video_io import FrameSource, VideoRecording
-from posedy.inference.video_pipeline import VideoOutcome, run_video
+from posedy.inference.video_pipeline import VideoResult, run_video
 from tools.lab.benchmarks.ratios import ratio
 from tools.lab.synthetic.film import FilmFrame, draw_film
 
@@ -154,7 +154,7 @@ class _InStep:
         return self._tracker(image_bgr, time)
 
 
-def _run(video: Path, folder: Path, estimator: PoseEstimator, film: Sequence[FilmFrame]) -> VideoOutcome:
+def _run(video: Path, folder: Path, estimator: PoseEstimator, film: Sequence[FilmFrame]) -> VideoResult:
     detector = _SimulatedDetector(film)
     tracker = _InStep(PoseTracker(estimator, detector), detector)
     return run_video(FrameSource(video), tracker, folder / "drawn.mp4", folder / "drawn.jsonl")

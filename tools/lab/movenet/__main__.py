@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.datasets import BoxCrops, set_up_worker
+from posedy.data.datasets import TopDownEvalDataset, set_up_worker
 from posedy.evaluation.evaluator import BoxPoses, poses_to_results
 from posedy.export.fuse import fuse
 from posedy.files import check_can_write, write_json_atomically
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region, warp_crop
-from posedy.images import read_photo
+from posedy.images import read_image
 from posedy.models.pose_net import HeatmapOutput, normalize_crops
 from posedy.models.pretrained import save_weights
 from tools.lab.entry import run_and_exit
@@ -81,7 +81,7 @@ def run_start(arguments: argparse.Namespace) -> None:
     """Writes starting weights, calibrated on crops of a set."""
     check_can_write(arguments.out)
     persons = read_coco(arguments.annotations, arguments.images)
-    crops = BoxCrops(persons, persons.image_index, persons.boxes, (192, 256), _PADDING)
+    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, (192, 256), _PADDING)
     chosen = _evenly(len(crops), _CALIBRATION_CROPS)
     images = normalize_crops(torch.from_numpy(np.stack([crops[index]["crop"] for index in chosen])))
     net = start_network(load_movenet(arguments.model), arguments.output, images)
@@ -131,7 +131,7 @@ def run_verify(arguments: argparse.Namespace) -> None:
     size = INPUT_SIZES[movenet.variant]
     crops = []
     for path in arguments.images:
-        image = read_photo(path)
+        image = read_image(path)
         box = [0, 0, image.shape[1], image.shape[0]]
         crops.append(warp_crop(image, image_to_crop_matrix(*padded_region(box, 1.0, 1.0), (size, size)), (size, size)))
     with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +159,7 @@ def predict_persons(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Keypoints (P, K, 2) in image pixels and scores (P, K) of persons in square crops around their boxes."""
     size = INPUT_SIZES[movenet.variant]
-    crops = BoxCrops(persons, persons.image_index, persons.boxes, (size, size), _PADDING)
+    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, (size, size), _PADDING)
     movenet = fuse(movenet)
     subset = Subset(crops, range(len(crops)) if chosen is None else list(chosen))
     loader: DataLoader[Any] = DataLoader(subset, _BATCH, worker_init_fn=set_up_worker)

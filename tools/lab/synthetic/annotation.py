@@ -51,7 +51,7 @@ def annotation_record(
         canvas: the finished picture.
         labels: of its parts on the canvas.
         points: (K, 2) keypoints in image pixels.
-        flags: (K,) 2 seen, 1 covered, 0 not labelled.
+        flags: (K,) 2 seen, 1 covered, 0 not labeled.
     """
     _, area, box = visible(canvas, labels)
     if area < MIN_AREA:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.lab.synthetic.canvas import Canvas, Colour, shade
+from tools.lab.synthetic.canvas import Canvas, Color, shade
 from tools.lab.synthetic.outfit import hsv
 
 Generator = np.random.Generator
@@ -33,46 +33,46 @@ def draw_distractor(rng: Generator, canvas: Canvas) -> None:
     width, height = canvas.size
     foot = np.array([rng.uniform(0, width), height * rng.uniform(0.6, 1.0)])
     size = height * rng.uniform(0.2, 0.6)
-    colour, other = _pale(rng), hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.9))
+    color, other = _pale(rng), hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.3, 0.9))
     top = foot - [size * rng.uniform(-0.05, 0.05), size]
     stem = size * rng.uniform(0.015, 0.045)
     kind = rng.choice(["lamp", "tree", "sign", "fence"])
     if kind == "fence":
         for step in range(int(rng.integers(3, 7))):
             post = foot + np.array([step * size * 0.14, 0])
-            canvas.limb(post, post - [0, size * 0.35], (stem, stem), colour, outline=0.4)
+            canvas.limb(post, post - [0, size * 0.35], (stem, stem), color, outline=0.4)
         return
-    canvas.limb(foot, top, (stem, stem * 0.8), colour, outline=0.4)
+    canvas.limb(foot, top, (stem, stem * 0.8), color, outline=0.4)
     if kind == "lamp":
         canvas.disc(top, size * 0.07, other, outline=0.5)
     elif kind == "tree":
         for branch in rng.uniform(-1, 1, (3, 2)) * [0.2, 0.12] * size:
             fork = top + np.array([0, size * 0.3])
-            canvas.limb(fork, top + branch, (stem * 0.7, stem * 0.5), colour, outline=0.4)
+            canvas.limb(fork, top + branch, (stem * 0.7, stem * 0.5), color, outline=0.4)
             canvas.disc(top + branch, size * rng.uniform(0.07, 0.13), hsv(0.33, 0.45, rng.uniform(0.3, 0.6)))
     else:
         board = np.array([[-0.12, -0.08], [0.12, -0.08], [0.12, 0.08], [-0.12, 0.08]]) * size
         canvas.polygon(top + board, other, outline=0.5)
 
 
-def draw_seat(canvas: Canvas, box: NDArray[np.floating], colour: Colour) -> None:
+def draw_seat(canvas: Canvas, box: NDArray[np.floating], color: Color) -> None:
     """A block to sit on that fills a box (4,) xyxy in image pixels."""
     x1, y1, x2, y2 = box
     lip = (y2 - y1) * 0.12
-    canvas.polygon(_corners(x1, y1, x2, y2), shade(colour, 0.8), outline=0.6)
-    canvas.polygon(_corners(x1, y1 - lip, x2, y1 + lip), colour, outline=0.6)
+    canvas.polygon(_corners(x1, y1, x2, y2), shade(color, 0.8), outline=0.6)
+    canvas.polygon(_corners(x1, y1 - lip, x2, y1 + lip), color, outline=0.6)
 
 
 def draw_cover(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> None:
     """An object that hides a part of what is in a box (4,) xyxy: a crate, a table, a bush or a pole."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
-    colour = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.85))
+    color = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.85))
     kind = rng.choice(["crate", "table", "bush", "pole"])
     if kind == "pole":
         x, radius = rng.uniform(x1 + 0.15 * width, x2 - 0.15 * width), height * rng.uniform(0.02, 0.05)
         top, foot = np.array([x, y1 - height * rng.uniform(0, 0.5)]), np.array([x, y2 + 3])
-        canvas.limb(foot, top, (radius, radius), colour, outline=0.6)
+        canvas.limb(foot, top, (radius, radius), color, outline=0.6)
         return
     # Of the lower part of the person, or of a side.
     top = y2 - height * rng.uniform(0.15, 0.42)
@@ -88,17 +88,17 @@ def draw_cover(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> Non
         slab = (bottom - top) * 0.25
         leg = max(1.5, (right - left) * 0.03)
         for x in (left + 2 * leg, right - 2 * leg):
-            canvas.polygon(_corners(x - leg, top, x + leg, bottom), shade(colour, 0.75), outline=0.5)
-        canvas.polygon(_corners(left, top, right, top + slab), colour, outline=0.6)
+            canvas.polygon(_corners(x - leg, top, x + leg, bottom), shade(color, 0.75), outline=0.5)
+        canvas.polygon(_corners(left, top, right, top + slab), color, outline=0.6)
     else:
-        canvas.polygon(_corners(left, top, right, bottom), colour, outline=0.7)
+        canvas.polygon(_corners(left, top, right, bottom), color, outline=0.7)
         for share in (0.33, 0.66):
             y = top + share * (bottom - top)
-            canvas.polygon(_corners(left, y, right, y + 1), shade(colour, 0.7))
+            canvas.polygon(_corners(left, y, right, y + 1), shade(color, 0.7))
 
 
 def degrade(rng: Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Light, contrast and colour cast of a cheap camera, a little blur and noise."""
+    """Light, contrast and color cast of a cheap camera, a little blur and noise."""
     if rng.random() < 0.3:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.9)), np.uint8)
     gains = rng.uniform(0.8, 1.12) * rng.uniform(0.94, 1.06, 3)
@@ -111,11 +111,11 @@ def _corners(x1: float, y1: float, x2: float, y2: float) -> NDArray[np.floating]
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
 
-def _pale(rng: Generator) -> Colour:
+def _pale(rng: Generator) -> Color:
     return hsv(rng.random(), rng.uniform(0.02, 0.3), rng.uniform(0.3, 0.92))
 
 
-def _gradient(top: Colour, bottom: Colour, rows: int) -> NDArray[np.floating]:
+def _gradient(top: Color, bottom: Color, rows: int) -> NDArray[np.floating]:
     share = np.linspace(0, 1, rows)[:, None, None]
     return (1 - share) * np.array(top) + share * np.array(bottom)
 
@@ -130,28 +130,26 @@ def _add_stripes(rng: Generator, area: NDArray[np.float32]) -> None:
 
 
 def _cloud(rng: Generator, width: int, height: int, cells: int, strength: float) -> NDArray[np.float32]:
-    """Smooth random light with a little colour, `cells` patches across."""
+    """Smooth random light with a little color, `cells` patches across."""
     light = rng.standard_normal((cells, cells, 1), dtype=np.float32)
-    colour = rng.standard_normal((cells, cells, 3), dtype=np.float32)
-    coarse = (light + np.float32(0.35) * colour) * np.float32(strength)
+    color = rng.standard_normal((cells, cells, 3), dtype=np.float32)
+    coarse = (light + np.float32(0.35) * color) * np.float32(strength)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _add_shape(rng: Generator, background: NDArray[np.uint8]) -> None:
     """A pale window, picture, ball or beam, in place."""
     height, width = background.shape[:2]
-    colour = _pale(rng)
+    color = _pale(rng)
     x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
     w, h = (int(side) for side in rng.integers(8, 90, 2))
     kind = rng.integers(4)
     if kind == 0:
-        cv2.rectangle(background, (x, y), (x + w, y + h), colour, -1)
-        cv2.rectangle(background, (x, y), (x + w, y + h), shade(colour, 0.7), 2, cv2.LINE_AA)
+        cv2.rectangle(background, (x, y), (x + w, y + h), color, -1)
+        cv2.rectangle(background, (x, y), (x + w, y + h), shade(color, 0.7), 2, cv2.LINE_AA)
     elif kind == 1:
-        cv2.circle(background, (x, y), w // 2, colour, -1, cv2.LINE_AA)
+        cv2.circle(background, (x, y), w // 2, color, -1, cv2.LINE_AA)
     elif kind == 2:
-        cv2.line(background, (x, y), (x + 2 * w - 90, y + 2 * h - 90), colour, int(rng.integers(1, 8)), cv2.LINE_AA)
+        cv2.line(background, (x, y), (x + 2 * w - 90, y + 2 * h - 90), color, int(rng.integers(1, 8)), cv2.LINE_AA)
     else:
-        cv2.fillConvexPoly(
-            background, np.array([[x, y], [x + w, y + h // 3], [x + w // 3, y + h]]), colour, cv2.LINE_AA
-        )
+        cv2.fillConvexPoly(background, np.array([[x, y], [x + w, y + h // 3], [x + w // 3, y + h]]), color, cv2.LINE_AA)

@@ -17,7 +17,7 @@ WAIST, SHOULDER, NECK = 0.11, 0.175, 0.195  # heights: the waist above the pelvi
 UPPER_ARM, FOREARM, HAND = 0.17, 0.145, 0.045
 THIGH, SHIN, HEEL, TOE = 0.245, 0.235, 0.028, 0.095
 HEAD_AXES = np.array([0.056, 0.076, 0.068])  # half the width, height and depth of the head
-FACE = np.array(  # nose, left and right eye, left and right ear, relative to the centre of the head
+FACE = np.array(  # nose, left and right eye, left and right ear, relative to the center of the head
     [[0, -0.012, 0.074], [0.024, 0.014, 0.057], [-0.024, 0.014, 0.057], [0.06, -0.002, -0.004], [-0.06, -0.002, -0.004]]
 )
 
@@ -108,7 +108,7 @@ class Body:
         toes: (2, 3).
         waist: (3,).
         neck: (3,) where the neck leaves the trunk.
-        head: (3,) centre of the head.
+        head: (3,) center of the head.
         pelvis_frame: (3, 3), columns are the pelvis's left, up and forward directions.
         chest_frame: (3, 3) likewise.
         head_frame: (3, 3) likewise.

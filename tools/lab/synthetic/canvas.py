@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tools.lab.synthetic.body import FloatArray
 
-Colour = tuple[float, float, float]  # blue, green, red, 0 to 255
+Color = tuple[float, float, float]  # blue, green, red, 0 to 255
 
 ZOOM = 2  # the canvas has twice the pixels of the picture in x and y; shrinking it smooths the edges
 _FRACTION_BITS = 4
@@ -14,9 +14,9 @@ _NO_PERSON = 0
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 16, endpoint=False)) for f in (np.cos, np.sin)], axis=-1)
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (factor below 1) or lighter."""
-    blue, green, red = (min(255.0, channel * factor) for channel in colour)
+def shade(color: Color, factor: float) -> Color:
+    """The color made darker (factor below 1) or lighter."""
+    blue, green, red = (min(255.0, channel * factor) for channel in color)
     return blue, green, red
 
 
@@ -28,7 +28,7 @@ def capsule(start: FloatArray, end: FloatArray, radii: tuple[float, float]) -> F
 class Canvas:
     """Pixels and labels that the same strokes fill.
 
-    All points are image pixels of the final picture; integers are pixel centres.
+    All points are image pixels of the final picture; integers are pixel centers.
 
     Attributes:
         pixels: (2H, 2W, 3) uint8 BGR.
@@ -46,42 +46,42 @@ class Canvas:
         """Image pixels (..., 2) as pixels of the canvas."""
         return np.asarray(points, dtype=np.float64) * ZOOM + (ZOOM - 1) / 2
 
-    def polygon(self, points: FloatArray, colour: Colour, label: int = _NO_PERSON, outline: float = 0.0) -> None:
+    def polygon(self, points: FloatArray, color: Color, label: int = _NO_PERSON, outline: float = 0.0) -> None:
         """Fills a polygon (N, 2); an outline darkens its edge, `outline` image pixels wide on each side."""
         fixed = np.rint(self.zoomed(points) * 2**_FRACTION_BITS).astype(np.int32)[None]
         if outline > 0:
             thickness = max(1, round(2 * outline * ZOOM))
-            edge = shade(colour, 0.45)
+            edge = shade(color, 0.45)
             cv2.polylines(self.pixels, fixed, True, edge, thickness, cv2.LINE_8, _FRACTION_BITS)
             cv2.polylines(self.labels, fixed, True, label, thickness, cv2.LINE_8, _FRACTION_BITS)
-        cv2.fillPoly(self.pixels, fixed, colour, cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillPoly(self.pixels, fixed, color, cv2.LINE_8, _FRACTION_BITS)
         cv2.fillPoly(self.labels, fixed, label, cv2.LINE_8, _FRACTION_BITS)
 
-    def hull(self, points: FloatArray, colour: Colour, label: int = _NO_PERSON, outline: float = 0.0) -> None:
+    def hull(self, points: FloatArray, color: Color, label: int = _NO_PERSON, outline: float = 0.0) -> None:
         """Fills the convex hull of points (N, 2)."""
         corners = np.asarray(cv2.convexHull(np.asarray(points, np.float32)), np.float64)
-        self.polygon(corners[:, 0], colour, label, outline)
+        self.polygon(corners[:, 0], color, label, outline)
 
     def disc(
-        self, center: FloatArray, radius: float, colour: Colour, label: int = _NO_PERSON, outline: float = 0.0
+        self, center: FloatArray, radius: float, color: Color, label: int = _NO_PERSON, outline: float = 0.0
     ) -> None:
         """Fills a disc."""
-        self.polygon(center + radius * _CIRCLE, colour, label, outline)
+        self.polygon(center + radius * _CIRCLE, color, label, outline)
 
     def limb(
         self,
         start: FloatArray,
         end: FloatArray,
         radii: tuple[float, float],
-        colour: Colour,
+        color: Color,
         label: int = _NO_PERSON,
         outline: float = 0.0,
     ) -> None:
         """Fills a round-ended limb between two points, with a lighter stripe along it."""
-        self.hull(capsule(start, end, radii), colour, label, outline)
+        self.hull(capsule(start, end, radii), color, label, outline)
         light = np.array([-0.3, -0.2])
         stripe = (start + radii[0] * (light + 0.45 * _CIRCLE), end + radii[1] * (light + 0.45 * _CIRCLE))
-        self.hull(np.concatenate(stripe), shade(colour, 1.12), label)
+        self.hull(np.concatenate(stripe), shade(color, 1.12), label)
 
     def within(self, points: FloatArray, label: int) -> NDArray[np.bool_]:
         """The pixels (2H, 2W) in the convex hull of points (N, 2) where a label is seen; for markings on a part."""

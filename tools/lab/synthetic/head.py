@@ -20,17 +20,17 @@ def face_turns(person: Person) -> FloatArray:
 
 
 def paint_head(canvas: Canvas, person: Person) -> None:
-    """Paints skull, ears and face; all of it is labelled as head."""
+    """Paints skull, ears and face; all of it is labeled as head."""
     body, outfit, label = person.body, person.outfit, person.label + Part.HEAD
     size = person.scale * body.build.head
     nose, *eyes, left_ear, right_ear = person.project(body.keypoints[:5])
     turns = face_turns(person)
-    nose_colour = shade(outfit.skin, 0.75)
+    nose_color = shade(outfit.skin, 0.75)
     for ear, turn in ((left_ear, turns[3]), (right_ear, turns[4])):
         if turn <= 0.3:
             canvas.disc(ear, 0.018 * size, outfit.skin, label, person.outline)
     if turns[0] <= 0:
-        canvas.disc(nose, 0.013 * size, nose_colour, label)
+        canvas.disc(nose, 0.013 * size, nose_color, label)
     _paint_skull(canvas, person)
     for ear, turn in ((left_ear, turns[3]), (right_ear, turns[4])):
         if turn > 0.3:
@@ -43,7 +43,7 @@ def paint_head(canvas: Canvas, person: Person) -> None:
         lips = body.head + body.build.head * _LIP_CORNERS @ body.head_frame.T
         canvas.polygon(person.project(lips), (60.0, 50.0, 170.0), label)
     if turns[0] > 0:
-        canvas.disc(nose, 0.013 * size, nose_colour, label)
+        canvas.disc(nose, 0.013 * size, nose_color, label)
 
 
 def paint_long_hair(canvas: Canvas, person: Person) -> None:
@@ -80,10 +80,10 @@ def _paint_skull(canvas: Canvas, person: Person) -> None:
     depth_squared = 1 - (least**2).sum(axis=-1)
     depth = np.sqrt(np.maximum(depth_squared, 0))[..., None]
     is_hair = (least + depth * toward) @ _HAIR_AXIS > outfit.hairline
-    colours = np.where(is_hair[..., None], outfit.hair, outfit.skin) * (0.84 + 0.22 * depth)
+    colors = np.where(is_hair[..., None], outfit.hair, outfit.skin) * (0.84 + 0.22 * depth)
     around = depth_squared > 1 - rim**2
     skull = depth_squared >= 0
     pixels, labels = canvas.pixels[y1:y2, x1:x2], canvas.labels[y1:y2, x1:x2]
     pixels[around] = shade(outfit.skin, 0.35)
     labels[around] = person.label + Part.HEAD
-    pixels[skull] = np.minimum(colours[skull], 255).astype(np.uint8)
+    pixels[skull] = np.minimum(colors[skull], 255).astype(np.uint8)

@@ -1,20 +1,20 @@
-"""What a person wears: colours and cuts."""
+"""What a person wears: colors and cuts."""
 
 import colorsys
 from dataclasses import dataclass
 
 import numpy as np
 
-from tools.lab.synthetic.canvas import Colour, shade
+from tools.lab.synthetic.canvas import Color, shade
 
 
 @dataclass(frozen=True)
 class Outfit:
-    """Colours and cuts; the two sleeves, trouser legs and shoes are coloured independently of each other.
+    """Colors and cuts; the two sleeves, trouser legs and shoes are colored independently of each other.
 
     Attributes:
         skin: of face, hands and bare limbs.
-        hair: colour.
+        hair: color.
         hairline: how much of the head is hair: -0.1 full, 0.5 nearly bald.
         long_hair: whether hair falls on the shoulders.
         shirt: of the trunk.
@@ -28,23 +28,23 @@ class Outfit:
         shoes: left and right.
     """
 
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hairline: float
     long_hair: bool
-    shirt: Colour
-    trim: Colour
+    shirt: Color
+    trim: Color
     front: str
-    seat: Colour
-    sleeves: tuple[Colour, Colour]
+    seat: Color
+    sleeves: tuple[Color, Color]
     long_sleeves: bool
-    trousers: tuple[Colour, Colour]
+    trousers: tuple[Color, Color]
     long_trousers: bool
-    shoes: tuple[Colour, Colour]
+    shoes: tuple[Color, Color]
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """A colour from hue, saturation and value, each 0 to 1."""
+def hsv(hue: float, saturation: float, value: float) -> Color:
+    """A color from hue, saturation and value, each 0 to 1."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return 255 * blue, 255 * green, 255 * red
 
@@ -52,7 +52,7 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
 def sample_outfit(rng: np.random.Generator) -> Outfit:
     """Clothes, skin and hair of a random person."""
 
-    def cloth() -> Colour:
+    def cloth() -> Color:
         return hsv(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 0.95))
 
     lightness = rng.random()

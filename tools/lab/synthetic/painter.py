@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tools.lab.synthetic.annotation import inside
 from tools.lab.synthetic.body import SIDES, FloatArray
-from tools.lab.synthetic.canvas import Canvas, Colour, shade
+from tools.lab.synthetic.canvas import Canvas, Color, shade
 from tools.lab.synthetic.head import SEEN_ABOVE, face_turns, paint_head, paint_long_hair
 from tools.lab.synthetic.person import Part, Person
 
@@ -107,13 +107,13 @@ def _limb(
     start: FloatArray,
     end: FloatArray,
     radii: tuple[float, float],
-    colour: Colour,
+    color: Color,
     lift: float,
 ) -> Stroke:
     girth = person.scale * person.body.build.girth
     (x1y1, x2y2), widths = person.project(np.stack([start, end])), (radii[0] * girth, radii[1] * girth)
     depth = float((start + end)[2] / 2) + lift
-    return depth, lambda: canvas.limb(x1y1, x2y2, widths, colour, person.label + part, person.outline)
+    return depth, lambda: canvas.limb(x1y1, x2y2, widths, color, person.label + part, person.outline)
 
 
 def _ring(person: Person, center: FloatArray, frame: FloatArray, width: float, depth: float) -> FloatArray:
@@ -173,5 +173,5 @@ def _paint_shirt_front(canvas: Canvas, person: Person, label: int) -> None:
 def _paint_neck(canvas: Canvas, person: Person) -> None:
     start, end = person.project(np.stack([person.body.neck, person.body.head]))
     radius = 0.03 * person.scale * person.body.build.girth
-    colour = shade(person.outfit.skin, 0.9)
-    canvas.limb(start, end, (radius, radius), colour, person.label + Part.NECK, person.outline)
+    color = shade(person.outfit.skin, 0.9)
+    canvas.limb(start, end, (radius, radius), color, person.label + Part.NECK, person.outline)

@@ -10,7 +10,7 @@ from tools.lab.synthetic.outfit import Outfit
 
 
 class Part(IntEnum):
-    """What a labelled pixel of a person shows; the right limb's number follows the left's."""
+    """What a labeled pixel of a person shows; the right limb's number follows the left's."""
 
     TRUNK = 0
     PELVIS = 1

@@ -106,15 +106,15 @@ def _paint_with_seat(rng: Generator, canvas: Canvas, person: Person) -> None:
     if person.body.family != "sitting":
         paint_person(canvas, person)
         return
-    colour = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.8))
+    color = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.8))
     half, drop = 0.14 * person.scale, 0.06 * person.scale
     x, y = person.origin
     seat = np.array([x - half, y + drop, x + half, max(_box(person)[3], y + 3 * drop)])
     if person.body.from_behind:
         paint_person(canvas, person)
-        draw_seat(canvas, seat, colour)
+        draw_seat(canvas, seat, color)
     else:
-        draw_seat(canvas, seat, colour)
+        draw_seat(canvas, seat, color)
         paint_person(canvas, person)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from posedy.geometry import box_iou, xywh_to_xyxy
 from tools.lab.synthetic.annotation import Photo
 
-NEIGHBOUR_IOU = 0.1
+NEIGHBOR_IOU = 0.1
 
 
 @dataclass(frozen=True)
@@ -16,22 +16,22 @@ class DrawnStatistics:
 
     Attributes:
         photos: number of photos.
-        persons: annotations that are no crowd and have a labelled keypoint.
-        unlabelled: annotations that are no crowd and have none.
+        persons: annotations that are no crowd and have a labeled keypoint.
+        unlabeled: annotations that are no crowd and have none.
         crowds: annotations of groups.
         back_views: persons whose chest faces away from the viewer.
-        with_neighbour: persons whose box overlaps another person's with an IoU above 0.1.
-        labelled_keypoints: keypoints with v > 0.
+        with_neighbor: persons whose box overlaps another person's with an IoU above 0.1.
+        labeled_keypoints: keypoints with v > 0.
         occluded_keypoints: keypoints with v = 1.
     """
 
     photos: int = 0
     persons: int = 0
-    unlabelled: int = 0
+    unlabeled: int = 0
     crowds: int = 0
     back_views: int = 0
-    with_neighbour: int = 0
-    labelled_keypoints: int = 0
+    with_neighbor: int = 0
+    labeled_keypoints: int = 0
     occluded_keypoints: int = 0
 
     def __add__(self, other: "DrawnStatistics") -> "DrawnStatistics":
@@ -43,14 +43,14 @@ class DrawnStatistics:
         return self.back_views / max(self.persons, 1)
 
     @property
-    def neighbour_fraction(self) -> float:
-        """Of the persons, those with a neighbour's box over theirs."""
-        return self.with_neighbour / max(self.persons, 1)
+    def neighbor_fraction(self) -> float:
+        """Of the persons, those with a neighbor's box over theirs."""
+        return self.with_neighbor / max(self.persons, 1)
 
     @property
     def occluded_fraction(self) -> float:
-        """Of the labelled keypoints, those that are covered."""
-        return self.occluded_keypoints / max(self.labelled_keypoints, 1)
+        """Of the labeled keypoints, those that are covered."""
+        return self.occluded_keypoints / max(self.labeled_keypoints, 1)
 
     @classmethod
     def of_photo(cls, photo: Photo) -> "DrawnStatistics":
@@ -64,10 +64,10 @@ class DrawnStatistics:
         return cls(
             photos=1,
             persons=len(persons),
-            unlabelled=len(photo.annotations) - len(persons) - crowds,
+            unlabeled=len(photo.annotations) - len(persons) - crowds,
             crowds=crowds,
             back_views=sum(behind for behind, keep in zip(photo.from_behind, is_person, strict=True) if keep),
-            with_neighbour=int((overlaps > NEIGHBOUR_IOU).any(axis=1).sum()) if len(boxes) else 0,
-            labelled_keypoints=int(np.count_nonzero(flags > 0)),
+            with_neighbor=int((overlaps > NEIGHBOR_IOU).any(axis=1).sum()) if len(boxes) else 0,
+            labeled_keypoints=int(np.count_nonzero(flags > 0)),
             occluded_keypoints=int(np.count_nonzero(flags == 1)),
         )
