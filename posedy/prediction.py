@@ -12,19 +12,19 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from posedy.codecs import HeatmapCodec
+from posedy.codecs import Codec, Outputs
 from posedy.export.fuse import fuse
 from posedy.export.graph_file import GraphInfo, load_graph
-from posedy.export.runtimes import GraphRunner, Runtime
+from posedy.export.runtimes import GraphRunner
 from posedy.geometry import FloatArray, apply_affine, invert_affine
-from posedy.models.pose_net import PoseNet, predict_heatmaps
+from posedy.models.pose_net import PoseNet, predict_outputs
 from posedy.models.pretrained import load_checkpoint
 from posedy.skeleton import Skeleton
 from posedy.system import choose_device
@@ -36,10 +36,10 @@ class Model(ABC):
     Args:
         name: the network's name in `list_models`.
         options: the options that the network was created with.
-        skeleton: the meaning of the K keypoints; None if unknown.
+        skeleton: the skeleton of the K keypoints; None if unknown.
         num_keypoints: the number K of keypoints.
-        codec: of the heatmaps; it has the size of the crops.
-        device: the device that computes.
+        codec: the codec of the heatmaps, with the size of the crops.
+        device: the device of the model.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Model(ABC):
         options: Mapping[str, Any],
         skeleton: Skeleton | None,
         num_keypoints: int,
-        codec: HeatmapCodec,
+        codec: Codec,
         device: torch.device,
     ) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Model(ABC):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) of the crops."""
+        """The size (width, height) of the crops."""
         return self.codec.input_size
 
     @abstractmethod
@@ -73,21 +73,39 @@ class Model(ABC):
             flip_permutation: K indices for the flip test, `Skeleton.flip_permutation`; None is no flip test.
 
         Returns:
-            `heatmaps` (N, K, h, w) float32, or, of a graph that decodes, `keypoints` (N, K, 2) in crop pixels and
-            `scores` (N, K).
+            The codec's outputs, for heatmap codecs `heatmaps` (N, K, h, w) float32; of a graph that decodes,
+            `keypoints` (N, K, 2) in crop pixels and `scores` (N, K).
         """
 
-    def decode(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def decode(self, outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Decodes the outputs of a call.
 
         Returns:
             Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32.
 
         Raises:
-            ValueError: if heatmaps contain NaN.
+            TypeError: if the codec does not return two tensors.
+            ValueError: if they have another shape, or a coordinate or a score is NaN.
         """
-        keypoints, scores = self.codec.decode(outputs["heatmaps"])
-        return keypoints.cpu().numpy(), scores.cpu().numpy()
+        decoded: object = self.codec.decode(outputs)
+        if not (isinstance(decoded, tuple | list) and len(decoded) == 2):
+            raise TypeError(
+                f"expected decode of codec {self.codec.name!r} to return (keypoints, scores), got "
+                f"{type(decoded).__name__}"
+            )
+        keypoints, scores = decoded
+        if not (isinstance(keypoints, Tensor) and isinstance(scores, Tensor)):
+            raise TypeError(
+                f"expected decode of codec {self.codec.name!r} to return tensors, got {type(keypoints).__name__} and "
+                f"{type(scores).__name__}"
+            )
+        shape = (len(next(iter(outputs.values()))), self.num_keypoints)
+        if keypoints.shape != (*shape, 2) or scores.shape != shape:
+            raise ValueError(
+                f"expected decode of codec {self.codec.name!r} to return keypoints {(*shape, 2)} and scores {shape}, "
+                f"got {tuple(keypoints.shape)} and {tuple(scores.shape)}"
+            )
+        return _checked(keypoints.detach(), scores.detach())
 
     def check_flip(self, flip: bool) -> None:
         """Checks that the model can predict with its own skeleton's flip test, or without it.
@@ -97,15 +115,15 @@ class Model(ABC):
         """
         if flip and self.skeleton is None:
             raise ValueError(
-                "the network does not say which of its keypoints are left and right: flip=True needs a skeleton "
-                "(create_model(..., skeleton=...)); flip=False does without"
+                "the network has no skeleton with left and right keypoints, which flip=True requires: use "
+                "create_model(..., skeleton=...), or flip=False"
             )
 
     def with_input_size(self, input_size: tuple[int, int]) -> "Model":
         """Returns the same model for crops of another size, (width, height).
 
         Raises:
-            ValueError: if the size is not divisible by 32, or the model takes one size only.
+            ValueError: if the size is not divisible by 32, or the model supports only another size.
         """
         model = copy.copy(self)
         model.codec = dataclasses.replace(self.codec, input_size=input_size)
@@ -133,9 +151,9 @@ class TorchModel(Model):
 
     @torch.inference_mode()
     def __call__(self, crops: NDArray[np.uint8], flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Predicts `heatmaps` (N, K, h, w) of crops, see `Model`."""
+        """Predicts the outputs of crops, see `Model`."""
         batch = torch.from_numpy(crops).to(self.device)
-        return {"heatmaps": predict_heatmaps(self._net, batch, self.codec, flip_permutation)}
+        return predict_outputs(self._net, batch, self.codec, flip_permutation)
 
 
 class GraphModel(Model):
@@ -160,7 +178,7 @@ class GraphModel(Model):
         self._runner = runner
 
     def __call__(self, crops: NDArray[np.uint8], flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Predicts `heatmaps`, or `keypoints` and `scores`, of crops, see `Model`.
+        """Predicts the outputs of crops, or their `keypoints` and `scores`, see `Model`.
 
         Raises:
             ValueError: if the graph decodes, and its flip test is not the requested one.
@@ -169,23 +187,20 @@ class GraphModel(Model):
             self.check_flip(flip_permutation is not None)
             keypoints, scores = self._runner(crops)
             return {"keypoints": torch.from_numpy(keypoints), "scores": torch.from_numpy(scores)}
-        return {"heatmaps": predict_heatmaps(self._heatmaps, torch.from_numpy(crops), self.codec, flip_permutation)}
+        return predict_outputs(self._run, torch.from_numpy(crops), self.codec, flip_permutation)
 
-    def _heatmaps(self, images: Tensor) -> Tensor:
-        """Heatmaps (N, K, h, w) of normalized crops (N, 3, H, W), on the CPU."""
-        (heatmaps,) = self._runner(images.numpy())
-        return torch.from_numpy(heatmaps)
+    def _run(self, images: Tensor) -> list[Tensor]:
+        """Returns the graph's outputs for normalized crops (N, 3, H, W), on the CPU."""
+        return [torch.from_numpy(output) for output in self._runner(images.numpy())]
 
-    def decode(self, outputs: Mapping[str, Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def decode(self, outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Decodes the outputs of a call, see `Model`; a graph that decodes has done so already."""
         if not self.info.decodes:
             return super().decode(outputs)
-        if outputs["scores"].isnan().any():
-            raise ValueError("heatmaps contain NaN: the network's weights or its input are broken")
-        return outputs["keypoints"].numpy(), outputs["scores"].numpy()
+        return _checked(outputs["keypoints"], outputs["scores"])
 
     def check_flip(self, flip: bool) -> None:
-        """Checks that the graph can predict with or without the flip test: one that decodes has it inside, or not.
+        """Checks that the graph can predict with or without the flip test, which is fixed in a graph that decodes.
 
         Raises:
             ValueError: if it cannot.
@@ -195,30 +210,35 @@ class GraphModel(Model):
         elif flip != self.info.flip:
             inside, wanted = ("averages", "flip=True") if self.info.flip else ("does not average", "flip=False")
             raise ValueError(
-                f"the graph decodes inside and {inside} with the flipped crop: use it with {wanted}, or export it again"
+                f"the graph decodes keypoints and {inside} with the flipped crop: use {wanted}, or export it again"
             )
 
     def with_input_size(self, input_size: tuple[int, int]) -> "Model":
-        """Returns the model; a graph takes crops of one size only.
+        """Returns the model; a graph supports crops of one size only.
 
         Raises:
             ValueError: if the size is another.
         """
         if input_size != self.input_size:
-            raise ValueError(f"the graph takes crops of {self.input_size} only, got input_size={input_size}")
+            raise ValueError(f"the graph supports only crops of {self.input_size}, got input_size={input_size}")
         return self
 
 
+RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
+"""The runtime: PyTorch, ONNX Runtime or OpenVINO; "auto" is the one that an .onnx file was exported for, and PyTorch
+for networks."""
+
+
 def load_model(
-    model: str | os.PathLike[str] | PoseNet, device: str = "auto", runtime: Runtime | None = None, fused: bool = True
+    model: str | os.PathLike[str] | PoseNet, device: str = "auto", runtime: RuntimeChoice = "auto", fused: bool = True
 ) -> Model:
     """Loads a model for inference.
 
     Args:
         model: a network, which is copied; a checkpoint (.pt), .safetensors or exported .onnx file; or the name of a
-            shipped model.
+            pretrained network.
         device: see `choose_device`, and for .onnx files `graph_device`.
-        runtime: of an .onnx file; None is the one that it was exported for.
+        runtime: the runtime; .onnx files do not run in PyTorch, and networks run in PyTorch only.
         fused: whether a PyTorch network is fused on the CPU (`posedy.export.fuse`): faster, and equal up to rounding.
 
     Raises:
@@ -227,16 +247,33 @@ def load_model(
         ValueError: if the file contains no network, the device is absent, or an argument does not fit the model.
     """
     if not isinstance(model, PoseNet | str | os.PathLike):
-        raise TypeError(f"a model is a path, the name of a shipped model, or a PoseNet, got {type(model).__name__}")
+        raise TypeError(
+            f"a model is a path, the name of a pretrained network, or a PoseNet, got {type(model).__name__}"
+        )
+    if runtime not in get_args(RuntimeChoice):
+        raise ValueError(f"runtime must be one of {list(get_args(RuntimeChoice))}, got {runtime!r}")
     if not isinstance(model, PoseNet) and Path(model).suffix == ".onnx":
-        return GraphModel(*load_graph(model, device, runtime))
-    if runtime is not None:
+        if runtime == "torch":
+            raise ValueError(f"{model} runs in onnxruntime or openvino, got runtime='torch'")
+        return GraphModel(*load_graph(model, device, None if runtime == "auto" else runtime))
+    if runtime not in ("auto", "torch"):
         raise ValueError(f"runtime={runtime!r} is for .onnx files: posedy export writes them")
     chosen = choose_device(device)
     net = copy.deepcopy(model) if isinstance(model, PoseNet) else load_checkpoint(model)
     # fused networks were not measured on GPUs
     net = fuse(net) if fused and chosen.type == "cpu" else net.eval()
     return TorchModel(net.to(chosen), chosen)
+
+
+def _checked(keypoints: Tensor, scores: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns decoded keypoints as arrays.
+
+    Raises:
+        ValueError: if a coordinate or a score is NaN.
+    """
+    if scores.isnan().any() or keypoints.isnan().any():
+        raise ValueError("the network's outputs contain NaN: its weights or its input are broken")
+    return keypoints.cpu().numpy(), scores.cpu().numpy()
 
 
 def predict_keypoints(

@@ -1,4 +1,4 @@
-"""One interface for networks in PyTorch and exported graphs."""
+"""The common interface of networks in PyTorch and of exported graphs."""
 
 import json
 from collections.abc import Callable
@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from posedy.codecs import make_codec
+from posedy.codecs import create_codec
 from posedy.export.graph_file import GraphInfo
 from posedy.geometry import apply_affine, image_to_crop_matrix, invert_affine, padded_region
-from posedy.models.pose_net import PoseNet, predict_heatmaps
-from posedy.models.pretrained import network_record, save_weights
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
+from posedy.models.network_file import network_record, save_weights
+from posedy.models.pose_net import PoseNet, predict_outputs
 from posedy.prediction import GraphModel, Model, TorchModel, load_model, predict_keypoints
 from posedy.skeleton import COCO17
 
 SIZE = (64, 96)
-CODEC = make_codec("paper", SIZE)
+CODEC = create_codec("msra", SIZE)
 BOXES = np.array([[10, 20, 60, 90], [5, 5, 100, 50]], dtype=np.float32)
 MATRICES = image_to_crop_matrix(*padded_region(BOXES, SIZE[0] / SIZE[1]), SIZE)
 
@@ -46,15 +46,15 @@ def make_info(net: PoseNet, decodes: bool, flip: bool = False) -> GraphInfo:
 
 
 def graph_of(net: PoseNet, decodes: bool = False, flip: bool = False) -> GraphModel:
-    """A graph whose runtime is PyTorch."""
+    """Returns a graph that runs in PyTorch."""
 
     @torch.inference_mode()
     def run(batch: np.ndarray) -> list[np.ndarray]:
         if not decodes:
             return [net(torch.from_numpy(batch)).numpy()]
         permutation = COCO17.flip_permutation if flip else None
-        heatmaps = predict_heatmaps(net, torch.from_numpy(batch), net.codec, permutation)
-        return [output.numpy() for output in net.codec.decode(heatmaps)]
+        outputs = predict_outputs(net, torch.from_numpy(batch), net.codec, permutation)
+        return [output.numpy() for output in net.codec.decode(outputs)]
 
     return GraphModel(run, make_info(net, decodes, flip), torch.device("cpu"))
 
@@ -67,7 +67,7 @@ KINDS: dict[str, Callable[[PoseNet], Model]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_model_is_described_by_its_network(net: PoseNet, kind: str) -> None:
+def test_every_kind_of_model_has_the_attributes_of_its_network(net: PoseNet, kind: str) -> None:
     model = KINDS[kind](net)
     assert (model.name, dict(model.options), model.skeleton) == (net.name, net.options, net.skeleton)
     assert (model.num_keypoints, model.input_size, model.codec) == (17, SIZE, net.codec)
@@ -75,9 +75,10 @@ def test_every_kind_of_model_is_described_by_its_network(net: PoseNet, kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_every_kind_of_model_predicts_the_same_keypoints(net: PoseNet, kind: str) -> None:
-    heatmaps = predict_heatmaps(net, torch.from_numpy(crops()), CODEC, COCO17.flip_permutation)
-    in_crop, expected_scores = CODEC.decode(heatmaps.detach())
+    outputs = predict_outputs(net, torch.from_numpy(crops()), CODEC, COCO17.flip_permutation)
+    in_crop, expected_scores = CODEC.decode(outputs)
     keypoints, scores = predict_keypoints(KINDS[kind](net), crops(), MATRICES, COCO17.flip_permutation)
     np.testing.assert_array_equal(scores, expected_scores.numpy())
     np.testing.assert_array_equal(keypoints, apply_affine(invert_affine(MATRICES), in_crop.numpy()))
@@ -87,24 +88,24 @@ def test_every_kind_of_model_predicts_the_same_keypoints(net: PoseNet, kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_predictions_keep_no_gradients(net: PoseNet, kind: str) -> None:
+def test_predictions_do_not_require_gradients(net: PoseNet, kind: str) -> None:
     outputs = KINDS[kind](net)(crops(), COCO17.flip_permutation)
     assert not any(output.requires_grad for output in outputs.values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_heatmaps_are_float32_whatever_the_network_computes_in(net: PoseNet, dtype: torch.dtype) -> None:
-    class Half(PoseNet):
+def test_heatmaps_are_float32_for_any_dtype_of_the_network(net: PoseNet, dtype: torch.dtype) -> None:
+    class CastNet(PoseNet):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).to(dtype)
 
-    half = Half(
+    converted = CastNet(
         net.backbone, net.head, name=net.name, skeleton=net.skeleton, input_size=SIZE, options=net.options
     ).eval()
-    assert TorchModel(half)(crops())["heatmaps"].dtype == torch.float32
+    assert TorchModel(converted)(crops())["heatmaps"].dtype == torch.float32
 
 
-def test_no_crops_give_no_keypoints(net: PoseNet) -> None:
+def test_zero_crops_give_zero_keypoints(net: PoseNet) -> None:
     def run(batch: np.ndarray) -> list[np.ndarray]:
         return [np.zeros((len(batch), 17, 24, 16), np.float32)]
 
@@ -114,13 +115,13 @@ def test_no_crops_give_no_keypoints(net: PoseNet) -> None:
     assert scores.shape == (0, 17)
 
 
-def test_a_decoding_graph_takes_its_own_flip_test_only(net: PoseNet) -> None:
-    for flip, wanted in ((True, "flip=True"), (False, "flip=False")):
+def test_a_decoding_graph_rejects_the_other_flip_test(net: PoseNet) -> None:
+    for flip, message in ((True, "flip=True"), (False, "flip=False")):
         model = graph_of(net, decodes=True, flip=flip)
         model.check_flip(flip)
-        with pytest.raises(ValueError, match=wanted):
+        with pytest.raises(ValueError, match=message):
             model.check_flip(not flip)
-        with pytest.raises(ValueError, match=wanted):
+        with pytest.raises(ValueError, match=message):
             model(crops(), None if flip else COCO17.flip_permutation)
 
 
@@ -131,12 +132,12 @@ def test_the_flip_test_needs_a_skeleton(kind: str) -> None:
     model.check_flip(False)
     with pytest.raises(ValueError, match="skeleton"):
         model.check_flip(True)
-    # one that is known from elsewhere, such as the annotation file's
+    # the permutation may come from elsewhere, such as an annotation file
     assert model(crops(), [1, 0, 3, 2, 4])["heatmaps"].shape == (2, 5, 24, 16)
 
 
 @pytest.mark.parametrize("decodes", [False, True])
-def test_nan_is_an_error(net: PoseNet, decodes: bool) -> None:
+def test_nan_in_the_outputs_is_rejected(net: PoseNet, decodes: bool) -> None:
     def run(batch: np.ndarray) -> list[np.ndarray]:
         nan = np.float32("nan")
         if decodes:
@@ -148,7 +149,18 @@ def test_nan_is_an_error(net: PoseNet, decodes: bool) -> None:
         predict_keypoints(model, crops(), MATRICES)
 
 
-def test_networks_take_other_sizes_and_graphs_do_not(net: PoseNet) -> None:
+def test_nan_in_the_outputs_of_a_network_is_rejected() -> None:
+    net = make_net()
+    with torch.no_grad():
+        net.head.heatmap.bias[3] = float("nan")
+    for codec in ("msra", "unbiased"):
+        net.options["codec"] = codec
+        model = TorchModel(net)
+        with pytest.raises(ValueError, match="NaN"):
+            model.decode(model(crops()))
+
+
+def test_networks_accept_other_sizes_and_graphs_reject_them(net: PoseNet) -> None:
     model = TorchModel(net)
     larger = model.with_input_size((96, 128))
     assert (larger.input_size, model.input_size) == ((96, 128), SIZE)
@@ -159,7 +171,7 @@ def test_networks_take_other_sizes_and_graphs_do_not(net: PoseNet) -> None:
         graph.with_input_size((96, 128))
 
 
-def test_loading_fuses_a_copy(net: PoseNet, tmp_path: Path) -> None:
+def test_load_model_fuses_a_copy(net: PoseNet, tmp_path: Path) -> None:
     save_weights(net, tmp_path / "net.safetensors")
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     expected = TorchModel(net)(crops())["heatmaps"]

@@ -1,36 +1,44 @@
-"""The base class of heatmap codecs: sizes, sigma, encoding, decoding, and merging the heatmaps of flipped crops."""
+"""The base class of codecs, and their registry.
 
+A codec defines the meaning of a network's outputs: it encodes keypoints as training targets, decodes outputs to
+keypoints, and merges the outputs of a crop with those of the flipped crop. No other module interprets outputs.
+"""
+
+import difflib
+import inspect
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
-STRIDE = 4
-"""Crop pixels per heatmap pixel."""
+from posedy.registration import register
 
-Coding = Literal["paper", "unbiased"]
-
-
-def default_sigma(heatmap_height: int) -> float:
-    """The default standard deviation of a target in heatmap pixels: 2 at height 64, and in proportion."""
-    return heatmap_height / 32
+Outputs = Mapping[str, Tensor]
+"""Outputs of a network by name, see `Codec.output_names`."""
 
 
 @dataclass(frozen=True)
-class HeatmapCodec(ABC):
-    """Encodes keypoints as target heatmaps and decodes heatmaps to keypoints.
+class Codec(ABC):
+    """Encodes keypoints as targets and decodes the outputs of a network to keypoints.
 
-    One object has the sizes, the sigma and the shift of flipped heatmaps, so that training and inference agree. A
-    subclass defines how keypoints in crop pixels become heatmap pixels (`_to_heatmap`), the inverse (`_to_crop`), and
-    the offset from the highest heatmap pixel to the keypoint (`_offset_from_peak`).
+    To add a codec, write a subclass and register it:
+
+        @posedy.register_codec("regression")
+        class RegressionCodec(posedy.Codec):
+            output_names = ("coordinates",)
+
+    with the methods `encode`, `decode`, `merge_flipped` and `loss`. For heatmaps subclass `HeatmapCodec`
+    (`heatmap.py`), which has them all but three short functions. A codec of posedy itself is imported by
+    `codecs/__init__.py`, too.
+
+    A network returns one tensor for each of `output_names`: the tensor, or a tuple in their order.
 
     Attributes:
         input_size: (W, H) of the crop in pixels, divisible by 32.
-        sigma: standard deviation of a target in heatmap pixels; None is 2 for a crop of 256 pixels in height, and in
-            proportion.
+        sigma: standard deviation of a target, in a unit of the codec; None is the codec's default.
 
     Raises:
         ValueError: if the size is not divisible by 32 or sigma is not positive.
@@ -39,139 +47,135 @@ class HeatmapCodec(ABC):
     input_size: tuple[int, int] = (192, 256)
     sigma: float | None = None
 
-    coding: ClassVar[Coding]
-    """The codec's name in configurations and files."""
-    flip_shift: ClassVar[int]
-    """Heatmap pixels by which the heatmap of a flipped crop is shifted to the right after it is flipped back."""
+    name: ClassVar[str] = ""
+    """The codec's name in configurations and files; `register_codec` sets it."""
+    output_names: ClassVar[tuple[str, ...]] = ("heatmaps",)
+    """The names of the network's outputs."""
+    flip_shift: ClassVar[int] = 0
+    """Heatmap pixels by which heatmaps of a flipped crop are shifted after they are flipped back; part of the
+    protocol."""
 
     def __post_init__(self) -> None:
         if (
             not isinstance(self.input_size, Sequence)
             or len(self.input_size) != 2
-            or any(side <= 0 or side % 32 for side in self.input_size)
+            or any(not isinstance(side, int) or side <= 0 or side % 32 for side in self.input_size)
         ):
             raise ValueError(f"input_size is (width, height), each divisible by 32, got {self.input_size}")
-        if self.sigma is not None and not self.sigma > 0:
-            raise ValueError(f"sigma must be a positive number of heatmap pixels, got {self.sigma}")
+        if self.sigma is None:
+            return
+        is_number = isinstance(self.sigma, int | float) and not isinstance(self.sigma, bool)
+        if not (is_number and math.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"sigma must be a positive number, got {self.sigma!r}")
 
     @property
-    def heatmap_size(self) -> tuple[int, int]:
-        """(w, h) of a heatmap in pixels."""
-        return self.input_size[0] // STRIDE, self.input_size[1] // STRIDE
+    def target_sigma(self) -> float | None:
+        """The standard deviation of a target: sigma, or the codec's default."""
+        return self.sigma
 
-    @property
-    def target_sigma(self) -> float:
-        """Standard deviation of a target in heatmap pixels."""
-        return self.sigma if self.sigma is not None else default_sigma(self.heatmap_size[1])
-
+    @abstractmethod
     def encode(self, keypoints: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
-        """Creates the target heatmaps of keypoints.
-
-            target(c, r) = exp(-((c - mu_x)^2 + (r - mu_y)^2) / (2 sigma^2))
-
-        and 0 beyond 3 sigma of mu, the keypoint in heatmap pixels.
+        """Encodes keypoints as training targets.
 
         Args:
             keypoints: (N, K, 2) in crop pixels.
             labeled: (N, K), true or nonzero where a keypoint is labeled.
 
         Returns:
-            Targets (N, K, h, w) float32, and weights (N, K) float32: 1 for labeled keypoints with at least one pixel of
-            their 3-sigma patch inside the heatmap, else 0 (and an empty target).
+            Targets (N, K, ...) float32, and weights (N, K) float32: 0 for keypoints that the loss ignores.
         """
-        width, height = self.heatmap_size
-        radius = self._radius
-        labeled = labeled.bool()
-        center = self._to_heatmap(torch.where(labeled[..., None], keypoints.float(), 0.0))
-        last = center.new_tensor([width - 1, height - 1])
-        inside = ((center + radius >= 0) & (center - radius <= last)).all(dim=-1)
-        weights = (labeled & inside).float()
 
-        columns, rows = self._profile(width, center[..., 0]), self._profile(height, center[..., 1])
-        return (rows * weights[..., None])[..., :, None] * columns[..., None, :], weights
-
-    def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Finds the keypoints of heatmaps: the highest pixel, and the codec's offset from it.
+    @abstractmethod
+    def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """Decodes outputs to keypoints; with tensor operations only, so that the codec can be exported.
 
         Args:
-            heatmaps: (N, K, h, w).
+            outputs: tensors of N crops by name.
 
         Returns:
-            Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32, the heights of the peaks: about
-            1 for a target.
-
-        Raises:
-            ValueError: if the heatmaps are of another size or contain NaN.
+            Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32.
         """
-        width, height = self.heatmap_size
-        if heatmaps.ndim != 4 or tuple(heatmaps.shape[-2:]) != (height, width):
-            raise ValueError(
-                f"heatmaps of (N, K, {height}, {width}) belong to a crop of {self.input_size[0]}x{self.input_size[1]} "
-                f"pixels, got {tuple(heatmaps.shape)}"
-            )
-        if heatmaps.numel() == 0:
-            flat = heatmaps.float().flatten(2)
-            return flat.new_zeros((*flat.shape[:2], 2)), flat.new_zeros(flat.shape[:2])
-        keypoints, scores = self.decode_unchecked(heatmaps)
-        if scores.isnan().any():
-            raise ValueError("heatmaps contain NaN: the network's weights or its input are broken")
-        return keypoints, scores
 
-    def decode_unchecked(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Decodes like `decode`, without its checks, which depend on values and cannot be exported."""
-        width = self.heatmap_size[0]
-        flat = self._filter(heatmaps.float()).flatten(2)
-        scores, index = flat.max(dim=-1)
-        peak = torch.stack([index % width, index // width], dim=-1)
-        return self._to_crop(peak + self._offset_from_peak(flat, index)), scores
-
-    def merge_flipped(self, heatmaps: Tensor, flipped: Tensor, flip_permutation: Sequence[int]) -> Tensor:
-        """Averages the heatmaps of a crop with those of the flipped crop, which are flipped back and shifted.
+    @abstractmethod
+    def merge_flipped(self, outputs: Outputs, flipped: Outputs, flip_permutation: Sequence[int]) -> dict[str, Tensor]:
+        """Averages the outputs of crops with those of the flipped crops (x' = W - 1 - x).
 
         Args:
-            heatmaps: (N, K, h, w) of the crop.
-            flipped: (N, K, h, w) of the crop flipped in x.
+            outputs: tensors of N crops by name.
+            flipped: tensors of the flipped crops.
             flip_permutation: K indices, `Skeleton.flip_permutation`.
-
-        Returns:
-            (N, K, h, w).
         """
-        back = flipped.flip(-1)[:, list(flip_permutation)]
-        if self.flip_shift:
-            # The column that has nothing to its left keeps its own value.
-            back = torch.cat([back[..., : self.flip_shift], back[..., : -self.flip_shift]], dim=-1)
-        return (heatmaps + back) / 2
 
     @property
-    def _radius(self) -> int:
-        """Distance in heatmap pixels from its center at which a target ends."""
-        return int(3 * self.target_sigma)
+    def has_loss(self) -> bool:
+        """Whether the codec has a loss of its own."""
+        return type(self).loss is not Codec.loss
 
-    def _profile(self, size: int, center: Tensor) -> Tensor:
-        """Targets along one axis of `size` heatmap pixels: (..., size) for centers (...)."""
-        distance = torch.arange(size, device=center.device, dtype=torch.float32) - center[..., None]
-        return torch.exp(-(distance**2) / (2 * self.target_sigma**2)) * (distance.abs() <= self._radius)
-
-    @abstractmethod
-    def _to_heatmap(self, keypoints: Tensor) -> Tensor:
-        """The centers of targets: crop pixels (..., 2) -> heatmap pixels (..., 2)."""
-
-    @abstractmethod
-    def _to_crop(self, points: Tensor) -> Tensor:
-        """Heatmap pixels (..., 2) -> crop pixels (..., 2)."""
-
-    @abstractmethod
-    def _offset_from_peak(self, flat: Tensor, index: Tensor) -> Tensor:
-        """The offset from the highest pixel to the keypoint in heatmap pixels.
+    def loss(self, outputs: Outputs, targets: Tensor, weights: Tensor) -> Tensor | None:
+        """Computes the loss of a batch, a sum over labeled keypoints; None means `train.loss`, for heatmaps.
 
         Args:
-            flat: (N, K, h * w), the filtered heatmaps.
-            index: (N, K) of the highest pixel.
-
-        Returns:
-            (N, K, 2).
+            outputs: tensors of N crops by name.
+            targets: (N, K, ...) of `encode`.
+            weights: (N, K) of `encode`.
         """
+        return None
 
-    def _filter(self, heatmaps: Tensor) -> Tensor:
-        """The heatmaps (N, K, h, w) whose highest pixels are used; by default they are unchanged."""
-        return heatmaps
+
+_CODECS: dict[str, type[Codec]] = {}
+_CodecClass = TypeVar("_CodecClass", bound=type[Codec])
+
+
+def register_codec(name: str) -> Callable[[_CodecClass], _CodecClass]:
+    """Registers a codec: a class decorator.
+
+    Args:
+        name: the codec's name in `create_model(codec=...)`, configurations and files.
+
+    Raises:
+        TypeError: if the class is not a subclass of `Codec` with all its methods and with `output_names`.
+        ValueError: if the name is invalid, or another class has it.
+    """
+    register_class = register(_CODECS, "codec", name, r"[\w-]+")
+
+    def add(codec: _CodecClass) -> _CodecClass:
+        if not isinstance(codec, type) or not issubclass(codec, Codec):
+            raise TypeError(f"expected a subclass of posedy.Codec, got {codec!r}")
+        if inspect.isabstract(codec):
+            missing = ", ".join(sorted(codec.__abstractmethods__))
+            raise TypeError(f"expected a codec with the methods {missing}, {codec.__name__} lacks them")
+        names: object = codec.output_names
+        if not isinstance(names, tuple | list) or not names or not all(isinstance(each, str) for each in names):
+            raise TypeError(
+                f"expected output_names of {codec.__name__} to be a tuple such as ('heatmaps',), got {names!r}"
+            )
+        register_class(codec)
+        codec.name = name
+        return codec
+
+    return add
+
+
+def list_codecs() -> list[str]:
+    """Lists the names of the codecs, sorted."""
+    return sorted(_CODECS)
+
+
+def create_codec(name: str, input_size: tuple[int, int], sigma: float | None = None) -> Codec:
+    """Creates a codec by its name.
+
+    Args:
+        name: one of `list_codecs()`.
+        input_size: (W, H) of the crop in pixels, divisible by 32.
+        sigma: standard deviation of a target in heatmap pixels; None is the codec's default.
+
+    Raises:
+        ValueError: if no codec has the name, or the size or the sigma is invalid.
+    """
+    if name not in _CODECS:
+        nearest = difflib.get_close_matches(str(name), list_codecs(), n=1, cutoff=0)[0]
+        raise ValueError(
+            f"unknown codec {name!r}; the nearest name is {nearest!r}, all are {list_codecs()}. A codec of your own "
+            "must be imported first: imports: [MODULE] in the configuration, --import MODULE on the command line"
+        )
+    return _CODECS[name](input_size, sigma)

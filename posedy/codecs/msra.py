@@ -6,12 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from posedy.codecs.base import STRIDE, Coding, HeatmapCodec
+from posedy.codecs.base import register_codec
+from posedy.codecs.heatmap import STRIDE, HeatmapCodec
 
 
+@register_codec("msra")
 @dataclass(frozen=True)
 class MSRACodec(HeatmapCodec):
-    """The paper's codec, `coding="paper"`: crop = 4 * heatmap in both axes.
+    """The paper's codec, `codec="msra"`: crop = 4 * heatmap in both axes.
 
     Targets are Gaussians around the rounded heatmap pixel,
 
@@ -27,7 +29,6 @@ class MSRACodec(HeatmapCodec):
     remain.
     """
 
-    coding: ClassVar[Coding] = "paper"
     flip_shift: ClassVar[int] = 1
 
     def _to_heatmap(self, keypoints: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class MSRACodec(HeatmapCodec):
 
 
 def _quarter_offset(flat: Tensor, index: Tensor, position: Tensor, size: int, stride: int) -> Tensor:
-    """0.25 * sign(next - previous) along one axis of flattened heatmaps, 0 at the border."""
+    """Computes 0.25 * sign(next - previous) along one axis of flattened heatmaps, 0 at the border."""
     interior = (position > 0) & (position < size - 1)
     after = flat.gather(-1, torch.where(interior, index + stride, index)[..., None])[..., 0]
     before = flat.gather(-1, torch.where(interior, index - stride, index)[..., None])[..., 0]

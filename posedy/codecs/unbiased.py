@@ -1,30 +1,28 @@
 """The unbiased codec: targets that are not rounded, and sub-pixel decoding."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from posedy.codecs.base import Coding, HeatmapCodec
+from posedy.codecs.base import register_codec
+from posedy.codecs.heatmap import HeatmapCodec
 
 _MIN_HEAT = 1e-10  # the logarithm needs positive values
 
 
+@register_codec("unbiased")
 @dataclass(frozen=True)
 class UnbiasedCodec(HeatmapCodec):
-    """The unbiased codec, `coding="unbiased"`: targets are not rounded, and flipping needs no shift.
+    """The unbiased codec, `codec="unbiased"`: targets are not rounded, and flipping needs no shift.
 
-    Crop and heatmap are measured from the center of their first pixel to that of their last (Huang et al., CVPR 2020):
+    Crop and heatmap extend from the center of their first pixel to that of their last (Huang et al., CVPR 2020):
 
         mu = keypoint * (w - 1) / (W - 1)
 
     so that the keypoint W - 1 - x of the flipped crop is at w - 1 - mu of the heatmap. Decoding correlates the heatmap
     with a target and takes the vertex of the logarithm of the result (Zhang et al., CVPR 2020).
     """
-
-    coding: ClassVar[Coding] = "unbiased"
-    flip_shift: ClassVar[int] = 0
 
     @property
     def _radius(self) -> int:
@@ -46,22 +44,22 @@ class UnbiasedCodec(HeatmapCodec):
 
             match(c) = <H, T_c> / (|T_c| |T|)
 
-        with |T_c| of the part inside the heatmap, so that a target matches best at its own center, near the border too.
-        An uncertain network responds a little in several places: the match sums what is within a target, where the
-        single highest pixel is a matter of chance. For a heatmap that is a probability, as from a softmax, it is the
-        expected similarity of c to the keypoint.
+        where |T_c| is the norm of the part of T_c inside the heatmap, so that the match of a target is highest at its
+        center, also near the border. The match sums over the extent of a target, so it is more robust than the single
+        highest pixel if an uncertain network predicts several low maxima. For a heatmap that is a probability
+        distribution, as from a softmax, it is the expected similarity of c to the keypoint.
         """
         columns, rows = (self._normalized_targets(size, heatmaps.device) for size in self.heatmap_size)
         return rows.T @ heatmaps @ columns
 
     def _normalized_targets(self, size: int, device: torch.device) -> Tensor:
-        """(size, size): the targets of all pixels of an axis, in columns, divided by their norms."""
+        """Returns a matrix (size, size) whose columns are the normalized targets at the pixels of an axis."""
         targets = self._profile(size, torch.arange(float(size), device=device)).T
         whole = self._profile(2 * self._radius + 1, torch.tensor(float(self._radius), device=device))
         return targets / (targets.norm(dim=0) * whole.norm())
 
     def _offset_from_peak(self, flat: Tensor, index: Tensor) -> Tensor:
-        """Newton's step to the vertex of the log-heatmap, which for a Gaussian is a paraboloid.
+        """Computes Newton's step to the vertex of the log-heatmap, which for a Gaussian is a paraboloid.
 
             offset = -H^-1 g,    with gradient g and Hessian H by central differences around the peak
 

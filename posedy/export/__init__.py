@@ -1,1 +1,1 @@
-"""Networks for inference: fused, exported to ONNX files, run by other runtimes."""
+"""Networks for inference: fusing, export to ONNX and other runtimes."""

@@ -1,4 +1,4 @@
-"""What an exported ONNX file says about itself: its network, its batch and what comes out of it."""
+"""Reading of exported ONNX files and their metadata."""
 
 import dataclasses
 import json
@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from posedy.codecs import Coding, HeatmapCodec, make_codec
+from posedy.codecs import Codec, create_codec
 from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, graph_device, make_runner, require
 from posedy.files import read_bytes
-from posedy.models.pretrained import recorded_skeleton
+from posedy.models.network_file import recorded_options, recorded_skeleton
 from posedy.skeleton import Skeleton
 
 METADATA_KEY = "posedy"
@@ -21,17 +21,17 @@ METADATA_KEY = "posedy"
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """The metadata of a file, JSON under the key "posedy".
+    """The metadata of an exported file, JSON under the key "posedy".
 
     Attributes:
-        record: the network's, `posedy.models.pretrained.network_record`.
-        version: of posedy.
+        record: record of the network, `posedy.models.network_file.network_record`.
+        version: version of posedy.
         batch: "free" or 1.
-        runtime: that the form of the graph was chosen for.
-        decodes: whether uint8 crops go in and keypoints come out; else normalized crops and heatmaps.
-        flip: whether a graph that decodes averages with the mirrored crop.
+        runtime: runtime that the graph was created for.
+        decodes: whether the graph maps uint8 crops to keypoints; otherwise normalized crops to heatmaps.
+        flip: whether a graph that decodes averages with the flipped crop.
         half: whether weights are stored in float16.
-        temperature: of the network's attention; None for static networks and the sigmoid. It is in the weights too.
+        temperature: temperature of the softmax attention, already folded into the weights; None without one.
     """
 
     record: dict[str, Any]
@@ -45,59 +45,55 @@ class GraphInfo:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) of the crops."""
+        """The size (width, height) of the crops."""
         width, height = self.record["input_size"]
         return int(width), int(height)
 
     @property
-    def coding(self) -> Coding:
-        """How heatmaps are decoded."""
-        return self.record["options"].get("coding", "paper")
-
-    @property
-    def codec(self) -> HeatmapCodec:
-        """The codec of its heatmaps; files without a sigma have the default."""
-        return make_codec(self.coding, self.input_size, self.record["options"].get("sigma"))
+    def codec(self) -> Codec:
+        """The codec of the heatmaps; its sigma is the default if the file has none."""
+        options = recorded_options(self.record)
+        return create_codec(options.get("codec", "msra"), self.input_size, options.get("sigma"))
 
     @property
     def num_keypoints(self) -> int:
-        """The number K of keypoints."""
+        """The number of keypoints K."""
         return int(self.record["options"]["num_keypoints"])
 
     @property
     def skeleton(self) -> Skeleton | None:
-        """The meaning of the keypoints, if it is known."""
+        """The skeleton of the keypoints, if known."""
         return recorded_skeleton(self.record)
 
     def to_json(self) -> str:
-        """The metadata's text."""
+        """Returns the metadata as JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "GraphInfo":
-        """Reads the metadata's text.
+        """Creates the metadata from the JSON of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is not what `to_json` writes.
+            KeyError, TypeError, ValueError: if the JSON is invalid.
         """
         info = cls(**json.loads(text))
-        _ = info.codec  # raises if coding, input size or sigma are invalid
+        _ = info.codec  # raises if codec, input size or sigma are invalid
         skeleton = info.skeleton
         if skeleton is not None and skeleton.num_keypoints != info.num_keypoints:
-            raise ValueError(f"{info.num_keypoints} keypoints, but a skeleton of {skeleton.num_keypoints}")
+            raise ValueError(f"expected a skeleton of {info.num_keypoints} keypoints, got {skeleton.num_keypoints}")
         if info.batch not in ("free", 1):
-            raise ValueError(f"batch is 'free' or 1, got {info.batch!r}")
+            raise ValueError(f"expected batch to be 'free' or 1, got {info.batch!r}")
         if info.runtime not in RUNTIMES:
-            raise ValueError(f"a runtime is one of {list(RUNTIMES)}, got {info.runtime!r}")
+            raise ValueError(f"expected runtime to be one of {list(RUNTIMES)}, got {info.runtime!r}")
         return info
 
 
 def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
-    """The onnx.ModelProto of an exported file and what it says about itself.
+    """Reads an exported file: its onnx.ModelProto and its metadata.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no ONNX file, was not exported by posedy, or onnx is missing.
+        ValueError: if the file is not a complete ONNX file or was not exported by posedy, or onnx is not installed.
     """
     require("onnx")
     import onnx
@@ -108,32 +104,32 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ValueError(f"{path} is not a whole ONNX file: export it again ({_first_line(error)})") from error
+        raise ValueError(f"{path} is not a complete ONNX file: export it again ({_first_line(error)})") from error
     entries = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in entries:
         raise ValueError(
-            f"{path} was not exported by posedy: it does not say which keypoints, input size and coding it has. Write "
-            "one with posedy export NAME|CHECKPOINT --out x.onnx"
+            f"{path} was not exported by posedy: it has no metadata. Export a network "
+            "with posedy export NAME|CHECKPOINT --out x.onnx"
         )
     try:
         return model, GraphInfo.from_json(entries[METADATA_KEY])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} has metadata that this version of posedy does not know: {error}") from error
+        raise ValueError(f"{path} has metadata that this version of posedy does not support: {error}") from error
 
 
 def load_graph(
     path: str | os.PathLike[str], device: str, runtime: Runtime | None = None
 ) -> tuple[GraphRunner, GraphInfo, torch.device]:
-    """What runs an exported file, what the file says about itself, and the device on which it computes.
+    """Loads an exported file: its runner, its metadata and its device.
 
     Args:
         path: NAME.onnx.
-        device: see `graph_device`.
-        runtime: None is the one that the file was exported for.
+        device: name of the device, see `graph_device`.
+        runtime: None is the runtime that the file was exported for.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it was not exported by posedy, or the runtime or the device is absent.
+        ValueError: if the file was not exported by posedy, or the runtime or the device is not available.
     """
     model, info = read_graph(path)
     runtime = info.runtime if runtime is None else runtime

@@ -1,9 +1,7 @@
-"""Networks written as ONNX files, checked against PyTorch before the file is there.
+"""Export of networks to ONNX files, which are verified against PyTorch before they are written.
 
-Weights of an ONNX graph stored in float16.
-
-A Cast to float32 follows each, so that everything is computed in float32: half the size of the file, and any runtime
-takes it.
+With `half`, weights are stored in float16, each followed by a Cast to float32. This halves the file size, computations
+stay in float32, and every runtime supports it.
 """
 
 import copy
@@ -21,51 +19,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posedy.codecs import HeatmapCodec
+from posedy.codecs import Codec
 from posedy.export.graph_file import METADATA_KEY, GraphInfo
-from posedy.export.onnx_layers import Batch, exportable
+from posedy.export.onnx_layers import Batch, prepare_for_export
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require
 from posedy.files import atomic_write
 from posedy.models.dynamic_conv import temperatures
-from posedy.models.pose_net import PoseNet, normalize_crops, predict_heatmaps
-from posedy.models.pretrained import network_record
+from posedy.models.network_file import network_record
+from posedy.models.pose_net import PoseNet, name_outputs, normalize_crops, predict_outputs
 
 TOLERANCE = 1e-4
-"""Largest difference from PyTorch, relative to the largest output."""
+"""Largest allowed difference from PyTorch, relative to the largest output."""
 HALF_TOLERANCE = 2e-2
-"""The same with weights in float16, which are off by up to 5e-4 each."""
+"""Largest allowed difference of a graph with float16 weights, which have relative errors of up to 5e-4."""
 
-# Of near ties rounding may choose either: so many keypoints may move.
-_SAME_KEYPOINTS = 0.95
-_SAME_PIXELS = 0.05
+# rounding may resolve near ties of heatmap pixels differently, so a few keypoints may move
+_MAX_MOVED_FRACTION = 0.05
+_MOVED_PIXELS = 0.05
 
-_LARGEST_CHECKED_BATCH = 5
+_LARGEST_VERIFIED_BATCH = 5
 
 FASTEST_BATCH: dict[Runtime, Batch] = {"onnxruntime": 1, "openvino": 1}
-"""The batch whose graph is the fastest in a runtime, also for several persons.
+"""The fastest batch size of a graph in each runtime, also for several persons.
 
 Measured earlier on a CPU with AVX512: eight crops with the dynamic MobileNetV2 x0.5 backbone on one thread took 39 ms
-by eight calls of the graph of batch 1 in ONNX Runtime and 18 ms in OpenVINO, 54 and 64 ms by one call of the graph of
-any batch.
+in ONNX Runtime and 18 ms in OpenVINO with eight calls of the graph of batch size 1, and 54 and 64 ms with one call of
+the graph of any batch size.
 """
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export tells.
+    """The result of an export.
 
     Attributes:
-        info: the file's metadata.
-        difference: the largest difference from PyTorch relative to the largest output (of the scores, where keypoints
-            come out).
-        tolerance: what it was allowed to be.
-        moved: share of keypoints that are elsewhere; 0 where heatmaps come out.
+        info: metadata of the file.
+        difference: largest difference from PyTorch relative to the largest output (of scores, if the graph decodes).
+        tolerance: largest allowed difference.
+        moved_fraction: fraction of keypoints at other positions than in PyTorch; 0 if the graph outputs heatmaps.
     """
 
     info: GraphInfo
     difference: float
     tolerance: float
-    moved: float
+    moved_fraction: float
 
 
 def export_onnx(
@@ -78,41 +75,43 @@ def export_onnx(
     flip: bool = True,
     half: bool = False,
 ) -> ExportReport:
-    """Writes a network to an ONNX file, whole or not at all, and only if it computes what the network computes.
+    """Exports a network to an ONNX file, which is only written if its output equals the network's.
 
-    It has one input and one or two outputs:
+    The graph has one input and one or two outputs:
 
         images (N, C, H, W) float32, ImageNet-normalized RGB -> heatmaps (N, K, H / 4, W / 4)
-        crops (N, H, W, 3) uint8 RGB -> keypoints (N, K, 2) in crop pixels and scores (N, K), with decoding inside
+        crops (N, H, W, 3) uint8 RGB -> keypoints (N, K, 2) in crop pixels and scores (N, K), with decoding
 
     Args:
         net: the network; it is not changed.
         path: NAME.onnx.
-        batch: "free" for any N, or 1; None is what is fastest in the runtime.
-        runtime: what the file is checked with, and what runs it unless another is asked for. Any runtime can run it.
-        with_decoding: see above.
-        flip: with decoding, whether heatmaps are averaged with those of the mirrored crop.
-        half: store large weights in float16, at half the size; computed with in float32.
+        batch: "free" for any N, or 1; None is the fastest for the runtime.
+        runtime: runtime that verifies the file, and the default for running it; other runtimes can run it too.
+        with_decoding: whether the graph decodes keypoints, see above.
+        flip: with decoding, whether heatmaps are averaged with those of the flipped crop.
+        half: whether large weights are stored in float16, which halves the file size; they are computed in float32.
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if an argument does not fit, a package is missing, or the file differs from the network.
+        ValueError: if an argument is invalid, a package is missing, or the graph's output differs from the network's.
     """
     if Path(path).suffix != ".onnx":
-        raise ValueError(f"ONNX files are written as NAME.onnx, got {path}")
+        raise ValueError(f"expected a file name NAME.onnx, got {path}")
     if runtime not in RUNTIMES:
-        raise ValueError(f"a runtime is one of {list(RUNTIMES)}, got {runtime!r}")
+        raise ValueError(f"expected runtime to be one of {list(RUNTIMES)}, got {runtime!r}")
     batch = FASTEST_BATCH[runtime] if batch is None else batch
     if batch not in ("free", 1):
-        raise ValueError(f"batch is 'free' or 1, got {batch!r}")
+        raise ValueError(f"expected batch to be 'free' or 1, got {batch!r}")
     if with_decoding and net.in_channels not in (1, 3):
         raise ValueError(
-            f"crops of photos have 3 channels, the network takes {net.in_channels}: export without decoding"
+            f"decoding needs a network with 1 or 3 input channels, got {net.in_channels}: use with_decoding=False"
         )
     if with_decoding and flip and net.skeleton is None:
-        raise ValueError("the network does not say which of its keypoints are left and right: flip=False does without")
+        raise ValueError(
+            "the flip test needs a skeleton with left and right keypoints, the network has none: use flip=False"
+        )
     require("onnx", "onnxscript", runtime)
-    reference = _graph_module(copy.deepcopy(net).cpu().float().eval(), with_decoding, flip)
+    reference = _wrap_network(copy.deepcopy(net).cpu().float().eval(), with_decoding, flip)
     info = GraphInfo(
         record=network_record(net),
         version=importlib.metadata.version("posedy"),
@@ -124,109 +123,111 @@ def export_onnx(
         temperature=min(temperatures(net), default=None),
     )
     with atomic_write(path) as temporary:
-        _write(_exportable(reference, batch), temporary, info)
+        _write_graph(_make_export_module(reference, batch), temporary, info)
         runner = make_runner(temporary.read_bytes(), batch, runtime)
-        return _checked(runner, reference, info)
+        return _verify(runner, reference, info)
 
 
-class _Heatmaps(nn.Module):
-    """Normalized crops -> heatmaps."""
+class _Outputs(nn.Module):
+    """A module with normalized crops as input and the network's outputs, such as heatmaps, as outputs."""
 
-    inputs, outputs = ("images",), ("heatmaps",)
+    inputs = ("images",)
 
     def __init__(self, net: PoseNet) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.outputs = net, net.codec.output_names
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> (N, K, h, w)."""
-        return self.net(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Computes the outputs of crops (N, C, H, W) float32, in the order of the codec's names."""
+        return tuple(name_outputs(self.net(images), self.net.codec).values())
 
 
 class _Keypoints(nn.Module):
-    """Crops as they are cut -> keypoints and scores."""
+    """A module with uint8 crops as input and keypoints and scores as output."""
 
     inputs, outputs = ("crops",), ("keypoints", "scores")
 
-    def __init__(self, net: PoseNet, codec: HeatmapCodec, flip: bool) -> None:
+    def __init__(self, net: PoseNet, codec: Codec, flip: bool) -> None:
         super().__init__()
         self.net, self.codec = net, codec
         self.flip_permutation = net.skeleton.flip_permutation if flip and net.skeleton is not None else None
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, H, W, 3) uint8 -> (N, K, 2), (N, K)."""
-        return self.codec.decode_unchecked(predict_heatmaps(self.net, crops, self.codec, self.flip_permutation))
+        """Computes keypoints (N, K, 2) and scores (N, K) of crops (N, H, W, 3) uint8."""
+        return self.codec.decode(predict_outputs(self.net, crops, self.codec, self.flip_permutation))
 
 
-def _graph_module(net: PoseNet, with_decoding: bool, flip: bool) -> _Heatmaps | _Keypoints:
-    return _Keypoints(net, net.codec, flip) if with_decoding else _Heatmaps(net)
+def _wrap_network(net: PoseNet, with_decoding: bool, flip: bool) -> _Outputs | _Keypoints:
+    return _Keypoints(net, net.codec, flip) if with_decoding else _Outputs(net)
 
 
-def _exportable(reference: _Heatmaps | _Keypoints, batch: Batch) -> _Heatmaps | _Keypoints:
-    """A copy whose layers have the forms that are exported."""
+def _make_export_module(reference: _Outputs | _Keypoints, batch: Batch) -> _Outputs | _Keypoints:
+    """Returns a copy whose layers are replaced for export."""
     module = copy.deepcopy(reference)
-    module.net = exportable(module.net, batch)
+    module.net = prepare_for_export(module.net, batch)
     return module.eval().requires_grad_(False)
 
 
-def _write(module: _Heatmaps | _Keypoints, path: Path, info: GraphInfo) -> None:
-    """Traces a module and writes its graph with the metadata."""
+def _write_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> None:
+    """Traces a module and writes its graph and metadata."""
     import onnx
 
-    # A batch of one would be traced as one for good.
+    # tracing with a batch of one would fix the batch size
     example = _random_inputs(module.net, info.decodes, 1 if info.batch == 1 else 2)
     trace(module, example, path, module.inputs, module.outputs, free_batch=info.batch == "free")
     model = onnx.load(path)
     if info.half:
-        halve_weights(model)
+        cast_weights_to_float16(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     model.producer_name, model.producer_version = "posedy", info.version
     onnx.save(model, path)
 
 
-def _checked(runner: GraphRunner, reference: _Heatmaps | _Keypoints, info: GraphInfo) -> ExportReport:
-    """Compares a graph with PyTorch on noise and on soft shapes.
+def _verify(runner: GraphRunner, reference: _Outputs | _Keypoints, info: GraphInfo) -> ExportReport:
+    """Compares the outputs of a graph and of PyTorch for noise and for smooth images.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: if they differ by more than the tolerance.
     """
     tolerance = HALF_TOLERANCE if info.half else TOLERANCE
     difference, moved, keypoints = 0.0, 0, 0
-    for size in (1, _LARGEST_CHECKED_BATCH) if info.batch == "free" else (1, 1):
+    for size in (1, _LARGEST_VERIFIED_BATCH) if info.batch == "free" else (1, 1):
         for inputs in (
             _random_inputs(reference.net, info.decodes, size),
             _smooth_inputs(reference.net, info.decodes, size),
         ):
             with torch.no_grad():
-                wanted = reference(inputs)
-            got = [torch.from_numpy(output) for output in runner(inputs.numpy())]
-            if isinstance(wanted, tuple):
-                distances = (got[0] - wanted[0]).abs().amax(dim=-1)
-                moved += int((distances > _SAME_PIXELS).sum())
+                expected = reference(inputs)
+            outputs = [torch.from_numpy(output) for output in runner(inputs.numpy())]
+            if info.decodes:
+                distances = (outputs[0] - expected[0]).abs().amax(dim=-1)
+                moved += int((distances > _MOVED_PIXELS).sum())
                 keypoints += distances.numel()
-            heat, expected = got[-1], wanted[-1] if isinstance(wanted, tuple) else wanted
-            if heat.shape != expected.shape:
-                raise ValueError(f"the graph gives {tuple(heat.shape)}, the network {tuple(expected.shape)}")
-            # a difference that is NaN counts as the largest
-            ratio = ((heat - expected).abs().max() / expected.abs().max()).item()
-            difference = max(difference, ratio if ratio == ratio else float("inf"))
-    share = moved / keypoints if keypoints else 0.0
+            for output, wanted in list(zip(outputs, expected, strict=True))[1 if info.decodes else 0 :]:
+                if output.shape != wanted.shape:
+                    raise ValueError(
+                        f"expected a graph output of shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
+                    )
+                ratio = ((output - wanted).abs().max() / wanted.abs().max()).item()
+                # NaN counts as infinite
+                difference = max(difference, ratio if ratio == ratio else float("inf"))
+    moved_fraction = moved / keypoints if keypoints else 0.0
     if difference > tolerance:
         raise ValueError(
-            f"the graph's output differs from the network's by {difference:.1e} of the largest output, {tolerance:.0e} "
-            f"is allowed: no file is written{_advice(info)}"
+            f"the graph's output differs from PyTorch's by {difference:.1e} of the largest output "
+            f"(allowed: {tolerance:.0e}), no file was written{_float16_hint(info)}"
         )
-    if share > 1 - _SAME_KEYPOINTS and not info.half:
-        raise ValueError(f"{share:.0%} of the graph's keypoints are elsewhere than the network's: no file is written")
-    return ExportReport(info, difference, tolerance, share)
+    if moved_fraction > _MAX_MOVED_FRACTION and not info.half:
+        raise ValueError(f"{moved_fraction:.0%} of the graph's keypoints differ from PyTorch's, no file was written")
+    return ExportReport(info, difference, tolerance, moved_fraction)
 
 
-def _advice(info: GraphInfo) -> str:
-    return "; leave out half, float16 does not hold these weights well enough" if info.half else ""
+def _float16_hint(info: GraphInfo) -> str:
+    return ": export with half=False, float16 is not precise enough for these weights" if info.half else ""
 
 
 def _random_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
-    """Crops of noise, in uint8 for a graph that decodes."""
+    """Returns crops of noise, in uint8 for a graph that decodes."""
     width, height = net.input_size
     generator = torch.Generator().manual_seed(size)
     if decodes:
@@ -236,14 +237,14 @@ def _random_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
 
 
 def _smooth_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
-    """Crops of soft shapes of all sizes, whose statistics are nearer to images than those of noise."""
+    """Returns crops of smooth structures at several scales, closer to the statistics of images than noise."""
     if net.in_channels not in (1, 3):
         return _random_inputs(net, decodes, size + 100)
     width, height = net.input_size
     generator = torch.Generator().manual_seed(size)
     crops = torch.zeros(size, 3, height, width)
-    for cells in (2, 4, 8, 16):
-        grid = torch.rand(size, 3, cells, cells, generator=generator)
+    for grid_size in (2, 4, 8, 16):
+        grid = torch.rand(size, 3, grid_size, grid_size, generator=generator)
         crops += F.interpolate(grid, (height, width), mode="bicubic", align_corners=False) / 4
     crops = (255 * crops).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     return crops if decodes else normalize_crops(crops)
@@ -261,17 +262,17 @@ def trace(
     *,
     free_batch: bool = False,
 ) -> None:
-    """Writes the graph that a module of one input computes.
+    """Traces a module with one input and writes its graph.
 
     Args:
-        module: in evaluation mode.
-        example: an input; of two or more images if the batch is free.
-        path: the ONNX file.
-        inputs: names.
-        outputs: names.
-        free_batch: whether the graph takes any number of images, or as many as the example has.
+        module: module in evaluation mode.
+        example: an input; two or more images for a free batch.
+        path: path of the ONNX file.
+        inputs: name of the input.
+        outputs: names of the outputs.
+        free_batch: whether the graph supports any number of images or only that of the example.
     """
-    with _quiet(), torch.no_grad():
+    with _silence_exporter(), torch.no_grad():
         torch.onnx.export(
             module,
             (example,),
@@ -282,14 +283,14 @@ def trace(
             output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},) if free_batch else None,
             external_data=False,
-            optimize=False,  # runtimes optimize what they load; it would double the time
+            optimize=False,  # runtimes optimize graphs when they load them; this would double the export time
             verbose=False,
         )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of what concerns its own authors."""
+def _silence_exporter() -> Iterator[None]:
+    """Silences the exporter's warnings, which concern its developers only."""
     loggers: list[Any] = [
         logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.__trace")
     ]
@@ -305,34 +306,34 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-_SMALLEST = 256
-"""Tensors with fewer values stay as they are: biases and constants gain nothing."""
+_MIN_FLOAT16_SIZE = 256
+"""Tensors with fewer values, such as biases and constants, stay in float32."""
 
 
-def halve_weights(model: Any) -> None:
-    """Stores the large float32 tensors of an onnx.ModelProto in float16, in place.
+def cast_weights_to_float16(model: Any) -> None:
+    """Converts the large float32 tensors of an onnx.ModelProto to float16, in place.
 
     Raises:
-        ValueError: if a weight is too large for float16.
+        ValueError: if a weight exceeds the range of float16.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _MIN_FLOAT16_SIZE:
             continue
         values = numpy_helper.to_array(tensor)
         if np.abs(values).max() > np.finfo(np.float16).max:
-            raise ValueError(f"{tensor.name} has values that float16 does not hold: export without half")
+            raise ValueError(f"{tensor.name} exceeds the range of float16: export with half=False")
         name, stored = tensor.name, f"{tensor.name}.half"
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
         casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
-    halved = {cast.output[0] for cast in casts}
+    converted = {cast.output[0] for cast in casts}
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *nodes])
-    # types that the exporter noted of what are no longer initializers are still true of the casts' outputs
-    kept = [value for value in graph.value_info if value.name not in halved]
+    # the exporter's type entries of these initializers now belong to the outputs of the casts
+    kept = [value for value in graph.value_info if value.name not in converted]
     del graph.value_info[:]
     graph.value_info.extend(kept)

@@ -1,7 +1,7 @@
-"""Dynamic convolutions in the forms that become ONNX graphs.
+"""Replacements of dynamic convolutions for the export to ONNX.
 
-All compute what `DynamicConv2d` computes. They differ in the batches that a graph of them takes and in what a runtime
-makes of it: `dynamic_form` chooses.
+All compute the same as `DynamicConv2d`. They differ in the batch sizes that the graph supports and in their speed in a
+runtime; `make_export_layer` chooses one.
 """
 
 import copy
@@ -19,28 +19,28 @@ from posedy.models.ops import conv2d
 Batch = Literal["free", 1]
 
 
-def exportable(net: Net, batch: Batch) -> Net:
-    """A copy of a network, or of a part, that becomes a graph: norms folded, dynamic layers in the form for a batch."""
+def prepare_for_export(net: Net, batch: Batch) -> Net:
+    """Returns a copy of a module for export, with norms folded and dynamic convolutions replaced."""
     net = fold_norms(net)
     for name, layer in list(net.named_modules()):
         if isinstance(layer, DynamicConv2d):
             parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, dynamic_form(layer, batch))
+            setattr(net.get_submodule(parent), child, make_export_layer(layer, batch))
     return net
 
 
-def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
-    """The form in which a dynamic convolution is exported.
+def make_export_layer(conv: DynamicConv2d, batch: Batch) -> nn.Module:
+    """Creates the replacement of a dynamic convolution for export.
 
-    | batch | layer          | form              |
+    | batch | kernel         | replacement       |
     |-------|----------------|-------------------|
     | 1     | all            | `ComputedKernel`  |
     | free  | 1x1            | `MatrixProduct`   |
     | free  | depthwise, kxk | `WeightedOutputs` |
 
-    Time of the dynamic MobileNetV2 x0.5 backbone at batch 1 and 256x192 in times of its static twin's (norms folded,
-    one thread, medians of interleaved calls, onnxruntime 1.32 and openvino 2026.4 on a CPU with AVX2 that other work
-    shared, so roughly; each line from one of two runs), by the forms of 1x1 and of depthwise convolutions:
+    Time of the dynamic MobileNetV2 x0.5 backbone relative to its static counterpart, by the replacements of 1x1 and of
+    depthwise convolutions (batch size 1, 256x192, norms folded, one thread, medians of interleaved calls, onnxruntime
+    1.32 and openvino 2026.4 on a shared CPU with AVX2, so approximate; each line is from one of two runs):
 
     | 1x1                       | depthwise                           | onnxruntime | openvino |
     |---------------------------|-------------------------------------|-------------|----------|
@@ -51,18 +51,18 @@ def dynamic_form(conv: DynamicConv2d, batch: Batch) -> nn.Module:
     | computed kernel           | nine shifted multiply-adds          | 7.4         |          |
     | computed kernel as W^T pi | the same                            | 26          | 2.7      |
 
-    So one graph of batch 1 serves both; `python -m tools.lab.benchmarks latency` times it, on a machine without other
-    work at 2.4 in ONNX Runtime and 1.7 in OpenVINO. In ONNX Runtime half of the time is depthwise convolution, whose
-    computed kernels keep it from its blocked layout. Written in that layout, kernels and all, one layer took half of
-    its time; but the layout differs from CPU to CPU, and so would the file.
+    Therefore both runtimes use the same graph at batch size 1; `python -m tools.lab.benchmarks latency` measures it (on
+    an idle machine 2.4 in ONNX Runtime and 1.7 in OpenVINO). In ONNX Runtime half of the time is depthwise convolution,
+    because computed kernels prevent its blocked layout. A layer written in that layout took half of its time, but the
+    layout depends on the CPU, and so would the file.
     """
     if batch == 1:
         return ComputedKernel(conv)
-    return MatrixProduct(conv) if conv.geometry.is_pointwise(conv.weight) else WeightedOutputs(conv)
+    return MatrixProduct(conv) if conv.conv_params.is_pointwise(conv.weight) else WeightedOutputs(conv)
 
 
 class ExportedAttention(nn.Module):
-    """`KernelAttention` in float32, its temperature folded into the last layer: (N, C, H, W) -> (N, K)."""
+    """`KernelAttention` in float32 with its temperature folded into the last layer: (N, C, H, W) -> (N, K)."""
 
     def __init__(self, attention: KernelAttention) -> None:
         super().__init__()
@@ -72,22 +72,22 @@ class ExportedAttention(nn.Module):
         self.is_softmax = folded.temperature is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attention weights (N, K)."""
+        """Computes the attention weights (N, K)."""
         z = self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3)))))
         return F.softmax(z, dim=-1) if self.is_softmax else F.sigmoid(z)
 
 
-class _Form(nn.Module):
-    """What the forms share: attention and geometry."""
+class _ExportLayer(nn.Module):
+    """Base class of the replacements, with attention and convolution parameters."""
 
     def __init__(self, conv: DynamicConv2d) -> None:
         super().__init__()
         self.attention = ExportedAttention(conv.attention)
-        self.geometry = conv.geometry
+        self.conv_params = conv.conv_params
 
 
-class _Aggregating(_Form):
-    """A form that aggregates kernels and biases."""
+class _AggregatingLayer(_ExportLayer):
+    """Base class of the replacements that aggregate kernels and biases."""
 
     def __init__(self, conv: DynamicConv2d) -> None:
         super().__init__(conv)
@@ -96,27 +96,27 @@ class _Aggregating(_Form):
         self.biases = _constant(conv.bias) if conv.bias is not None else None
 
     def aggregate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The kernels (N, out * in / groups * kh * kw) and the biases (N, out) of images."""
+        """Aggregates the kernels (N, out * in / groups * kh * kw) and biases (N, out) of images."""
         pi = self.attention(x)
         return pi @ self.kernels, pi @ self.biases if self.biases is not None else None
 
 
-class ComputedKernel(_Aggregating):
-    """A convolution whose kernel is an input of its node: one image, (1, C, H, W) -> (1, O, H', W')."""
+class ComputedKernel(_AggregatingLayer):
+    """A convolution node whose kernel is computed in the graph, for one image: (1, C, H, W) -> (1, O, H', W')."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves the image with its kernel."""
         kernel, bias = self.aggregate(x)
         return conv2d(
-            x, kernel.reshape(self.kernel_shape), bias.reshape(-1) if bias is not None else None, self.geometry
+            x, kernel.reshape(self.kernel_shape), bias.reshape(-1) if bias is not None else None, self.conv_params
         )
 
 
-class MatrixProduct(_Aggregating):
+class MatrixProduct(_AggregatingLayer):
     """A 1x1 convolution as a matrix product for each image: (N, C, H, W) -> (N, O, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """W (N, O, C) times the pixels (N, C, H W)."""
+        """Multiplies kernels (N, O, C) by pixels (N, C, H * W)."""
         kernels, biases = self.aggregate(x)
         y = kernels.reshape(-1, *self.kernel_shape[:2]) @ x.flatten(2)
         if biases is not None:
@@ -124,10 +124,10 @@ class MatrixProduct(_Aggregating):
         return y.reshape(-1, self.kernel_shape[0], *x.shape[2:])
 
 
-class WeightedOutputs(_Form):
-    """The sum of K constant convolutions, weighted by attention: (N, C, H, W) -> (N, O, H', W').
+class WeightedOutputs(_ExportLayer):
+    """A sum of K static convolutions weighted by attention: (N, C, H, W) -> (N, O, H', W').
 
-    Any convolution with any batch, at K times the multiply-adds.
+    Supports any convolution and batch size, at K times the multiply-adds.
     """
 
     def __init__(self, conv: DynamicConv2d) -> None:
@@ -136,11 +136,11 @@ class WeightedOutputs(_Form):
         self.biases = nn.ParameterList(_constant(bias) for bias in conv.bias) if conv.bias is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums pi_k (W_k * x + b_k)."""
+        """Computes the sum over k of pi_k (W_k * x + b_k)."""
         weights = self.attention(x)[..., None, None, None].unbind(dim=1)
         biases = self.biases if self.biases is not None else [None] * len(self.kernels)
         outputs = [
-            weight * conv2d(x, kernel, bias, self.geometry)
+            weight * conv2d(x, kernel, bias, self.conv_params)
             for weight, kernel, bias in zip(weights, self.kernels, biases, strict=True)
         ]
         return functools.reduce(torch.add, outputs)

@@ -1,4 +1,4 @@
-"""Exported graphs run by ONNX Runtime or OpenVINO, for the estimator and for checks."""
+"""Execution of exported graphs with ONNX Runtime or OpenVINO."""
 
 import functools
 import importlib.util
@@ -20,29 +20,29 @@ RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 Array = NDArray[Any]
 
 GraphRunner = Callable[[Array], list[Array]]
-"""Runs a graph: takes a batch and returns the arrays of its outputs, whose first axis is the batch.
+"""A function that runs a graph on a batch and returns its outputs, with the batch as first axis.
 
-Several threads may share one.
+It is thread-safe.
 """
 
 
 def make_runner(
     model: bytes, batch: Batch, runtime: Runtime, device: torch.device | str = "cpu", threads: int = 0
 ) -> GraphRunner:
-    """Loads a graph.
+    """Loads a graph into a runtime.
 
     Args:
-        model: the content of an ONNX file.
-        batch: "free" or 1; a graph of batch 1 is called once for each of a batch.
-        runtime: what runs it.
+        model: content of an ONNX file.
+        batch: "free" or 1; a graph of batch size 1 is called once per image of a batch.
+        runtime: one of `RUNTIMES`.
         device: "cpu", or "cuda" with ONNX Runtime's GPU package.
-        threads: that a call may use; 0 leaves it to the runtime.
+        threads: number of threads of a call; 0 is the runtime's default.
 
     Raises:
-        ValueError: if the runtime is unknown or not installed, it has not got the device, or it refuses the graph.
+        ValueError: if the runtime is unknown or not installed, or does not support the device or the graph.
     """
     if runtime not in RUNTIMES:
-        raise ValueError(f"a runtime is one of {list(RUNTIMES)}, got {runtime!r}")
+        raise ValueError(f"expected runtime to be one of {list(RUNTIMES)}, got {runtime!r}")
     require(runtime)
     device = torch.device(device)
     if runtime == "openvino":
@@ -51,16 +51,16 @@ def make_runner(
 
 
 def graph_device(name: str, runtime: str) -> torch.device:
-    """The device of a name; "auto" is CUDA if ONNX Runtime has it, else the CPU.
+    """Returns the device with a given name; "auto" is CUDA if ONNX Runtime supports it, otherwise the CPU.
 
     Raises:
-        ValueError: if there is no such device.
+        ValueError: if the name is unknown.
     """
     if name != "auto":
         try:
             return torch.device(name)
         except RuntimeError:
-            raise ValueError(f"unknown device {name!r}: use auto, cpu or cuda") from None
+            raise ValueError(f"expected device auto, cpu or cuda, got {name!r}") from None
     if runtime == "onnxruntime":
         require("onnxruntime")
         import onnxruntime
@@ -71,110 +71,112 @@ def graph_device(name: str, runtime: str) -> torch.device:
 
 
 class OnnxRuntimeRunner:
-    """A graph in ONNX Runtime; see `make_runner`."""
+    """A graph loaded into ONNX Runtime, see `make_runner`."""
 
     def __init__(self, model: bytes, batch: Batch, device: torch.device, threads: int = 0) -> None:
         import onnxruntime
 
         providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
         if device.type not in providers:
-            raise ValueError(f"ONNX Runtime runs on cpu or cuda here, got device {str(device)!r}")
+            raise ValueError(f"expected device cpu or cuda for ONNX Runtime, got {str(device)!r}")
         provider = providers[device.type]
         if provider not in onnxruntime.get_available_providers():
             raise ValueError(
-                f"device {str(device)!r} needs {provider}, which this onnxruntime lacks (it has "
-                f"{', '.join(onnxruntime.get_available_providers())}): install onnxruntime-gpu, or use device='cpu'"
+                f"device {str(device)!r} needs {provider}, but the installed onnxruntime has only "
+                f"{', '.join(onnxruntime.get_available_providers())}: install onnxruntime-gpu, or use device='cpu'"
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # what is wrong comes as an exception
-        chosen: Any = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider
+        options.log_severity_level = 3  # errors are raised as exceptions
+        provider_options: Any = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=[chosen])
-        except Exception as error:  # its exceptions have no base of their own
-            raise ValueError(f"ONNX Runtime refuses the graph: {error}") from error
-        # It falls back to the CPU without a word where a provider does not start.
+            self._session = onnxruntime.InferenceSession(model, options, providers=[provider_options])
+        except Exception as error:  # its exceptions have no common base class
+            raise ValueError(f"ONNX Runtime cannot load the graph: {error}") from error
+        # ONNX Runtime silently falls back to the CPU if a provider does not start
         check_provider(self._session.get_providers(), provider)
         self._batch = batch
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, batch: Array) -> list[Array]:
-        """The outputs of a batch."""
-        parts = _parts(batch, self._batch)
-        return _joined([self._session.run(None, {self._input: np.ascontiguousarray(part)}) for part in parts])
+        """Runs the graph on a batch and returns its outputs."""
+        inputs = _split_batch(batch, self._batch)
+        return _concatenate([self._session.run(None, {self._input: np.ascontiguousarray(x)}) for x in inputs])
 
 
-def check_provider(providers: Sequence[str], wanted: str) -> None:
-    """Makes sure that a session runs where it was asked to.
+def check_provider(providers: Sequence[str], expected: str) -> None:
+    """Checks that a session uses the requested provider.
 
     Raises:
-        ValueError: if its first provider is another.
+        ValueError: if the first provider is another one.
     """
-    if not providers or providers[0] != wanted:
+    if not providers or providers[0] != expected:
         raise ValueError(
-            f"ONNX Runtime was asked for {wanted} and took {', '.join(providers) or 'none'}: check its set-up"
+            f"expected ONNX Runtime to use {expected}, got {', '.join(providers) or 'none'}: check its installation"
         )
 
 
 class OpenVinoRunner:
-    """A graph in OpenVINO on the CPU; see `make_runner`.
+    """A graph loaded into OpenVINO on the CPU, see `make_runner`.
 
-    A graph of batch 1 takes one image with all threads, and of several two at a time, each with half of the threads: it
-    is compiled for that when they first come.
+    A graph of batch size 1 runs a single image with all threads. Several images run two at a time, each with half of
+    the threads, for which the graph is compiled at the first such call.
     """
 
     def __init__(self, model: bytes, batch: Batch, device: torch.device, threads: int = 0) -> None:
         if device.type != "cpu":
-            raise ValueError(f"OpenVINO runs on the CPU here, got device {str(device)!r}: use device='cpu'")
+            raise ValueError(f"expected device cpu for OpenVINO, got {str(device)!r}")
         self._batch = batch
-        self._alone = _Requests(model, 1, threads)
-        self._make_pair = functools.partial(_Requests, model, 2, threads) if batch == 1 and threads != 1 else None
-        self._pair: _Requests | None = None
+        self._single_pool = _RequestPool(model, 1, threads)
+        self._make_pair_pool = (
+            functools.partial(_RequestPool, model, 2, threads) if batch == 1 and threads != 1 else None
+        )
+        self._pair_pool: _RequestPool | None = None
         self._lock = threading.Lock()
 
     def __call__(self, batch: Array) -> list[Array]:
-        """The outputs of a batch."""
-        parts = _parts(batch, self._batch)
-        outputs: list[list[Array]] = [[] for _ in parts]
-        with self._requests(len(parts)).borrowed(len(parts)) as requests:
-            for start in range(0, len(parts) + len(requests), len(requests)):
+        """Runs the graph on a batch and returns its outputs."""
+        inputs = _split_batch(batch, self._batch)
+        outputs: list[list[Array]] = [[] for _ in inputs]
+        with self._request_pool(len(inputs)).acquire(len(inputs)) as requests:
+            for start in range(0, len(inputs) + len(requests), len(requests)):
                 for offset, request in enumerate(requests):
-                    done, next_ = start - len(requests) + offset, start + offset
-                    if 0 <= done < len(parts):
+                    previous, index = start - len(requests) + offset, start + offset
+                    if 0 <= previous < len(inputs):
                         request.wait()
-                        outputs[done] = [np.array(tensor.data) for tensor in request.output_tensors]
-                    if next_ < len(parts):
-                        request.start_async({0: np.ascontiguousarray(parts[next_])})
-        return _joined(outputs)
+                        outputs[previous] = [np.array(tensor.data) for tensor in request.output_tensors]
+                    if index < len(inputs):
+                        request.start_async({0: np.ascontiguousarray(inputs[index])})
+        return _concatenate(outputs)
 
-    def _requests(self, parts: int) -> "_Requests":
-        if parts == 1 or self._make_pair is None:
-            return self._alone
+    def _request_pool(self, count: int) -> "_RequestPool":
+        if count == 1 or self._make_pair_pool is None:
+            return self._single_pool
         with self._lock:
-            if self._pair is None:
-                self._pair = self._make_pair()
-            return self._pair
+            if self._pair_pool is None:
+                self._pair_pool = self._make_pair_pool()
+            return self._pair_pool
 
 
 @functools.cache
 def _openvino_core() -> Any:
-    """OpenVINO's only core in this process, which lives as long as it does.
+    """Returns the only OpenVINO core of this process, which is never destroyed.
 
-    A core gives the thread that makes it a stack for signal handlers, and the stack from before back when it goes. Of
-    two that go in the order in which they came the second gives back a stack that is no more, and the next signal that
-    Python handles ends the process.
+    A core installs an alternate signal stack for the thread that creates it, and restores the previous one when it is
+    destroyed. If two cores are destroyed in the order of their creation, the second restores a stack that no longer
+    exists, and the next signal that Python handles crashes the process.
     """
     import openvino
 
     return openvino.Core()
 
 
-class _Requests:
-    """A graph compiled for a number of images at a time; requests hold their own memory, so calls borrow them."""
+class _RequestPool:
+    """A graph compiled for a number of concurrent images, with inference requests that calls acquire exclusively."""
 
     def __init__(self, model: bytes, streams: int, threads: int) -> None:
         properties: dict[str, Any] = {
-            # CPUs that have bfloat16 would use it
+            # the default on CPUs with bfloat16 is bfloat16
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": streams,
         }
@@ -184,20 +186,20 @@ class _Requests:
         try:
             compiled = core.compile_model(core.read_model(model), "CPU", properties)
         except RuntimeError as error:
-            raise ValueError(f"OpenVINO refuses the graph: {error}") from error
+            raise ValueError(f"OpenVINO cannot load the graph: {error}") from error
         devices = list(compiled.get_property("EXECUTION_DEVICES"))
         if devices != ["CPU"]:
-            raise ValueError(f"OpenVINO was asked for CPU and took {', '.join(devices)}: check its set-up")
+            raise ValueError(f"expected OpenVINO to use CPU, got {', '.join(devices)}: check its installation")
         self._idle: queue.Queue[Any] = queue.Queue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
 
     @contextmanager
-    def borrowed(self, most: int) -> Iterator[list[Any]]:
-        """One request, waited for, and more of those that are idle."""
+    def acquire(self, max_requests: int) -> Iterator[list[Any]]:
+        """Acquires one request, waiting if necessary, and more if they are idle."""
         requests = [self._idle.get()]
         try:
-            while len(requests) < most:
+            while len(requests) < max_requests:
                 try:
                     requests.append(self._idle.get_nowait())
                 except queue.Empty:
@@ -209,23 +211,23 @@ class _Requests:
                 self._idle.put(request)
 
 
-def _parts(batch: Array, of: Batch) -> list[Array]:
-    """A batch as a graph takes it, whole or one by one."""
-    return [batch] if of == "free" else [batch[index : index + 1] for index in range(len(batch))]
+def _split_batch(batch: Array, graph_batch: Batch) -> list[Array]:
+    """Splits a batch into the inputs of a graph: single images if its batch size is 1."""
+    return [batch] if graph_batch == "free" else [batch[index : index + 1] for index in range(len(batch))]
 
 
-def _joined(outputs: list[list[Array]]) -> list[Array]:
-    """The outputs of parts of a batch as those of the batch."""
+def _concatenate(outputs: list[list[Array]]) -> list[Array]:
+    """Concatenates the outputs of several calls along the batch."""
     if len(outputs) == 1:
         return outputs[0]
-    return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+    return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
 
 
 def require(*packages: str) -> None:
-    """Makes sure that packages are installed.
+    """Checks that packages are installed.
 
     Raises:
-        ValueError: if one is missing; the message says how to install it.
+        ValueError: if a package is missing; the message has the command that installs it.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:

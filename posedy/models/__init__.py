@@ -1,1 +1,1 @@
-"""Networks: dynamic convolution, backbones, heads, and the zoo that names them."""
+"""Networks: dynamic convolution, backbones, heads, and the registry of their names."""

@@ -1,4 +1,4 @@
-"""What the backbones and heads are built of: convolutions, static or dynamic, with norm and activation."""
+"""Building blocks of backbones and heads: static or dynamic convolutions with batch norm and activation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
@@ -9,21 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from posedy.models.dynamic_conv import AttentionKind, DynamicConv2d
-from posedy.models.kernels.availability import takes
-from posedy.models.ops import DepthwiseConv2d, EndPaddedConv2d
+from posedy.models.kernels.availability import can_use_triton
+from posedy.models.ops import AsymmetricPadConv2d, DepthwiseConv2d
 
 BneckLayer = Literal["expand", "depthwise", "project"]
-"""The three convolutions of a bneck, C1, C2 and C3 of the paper's Table 5."""
+"""The three convolutions of a bneck: C1, C2 and C3 in the paper's Table 5."""
 BNECK_LAYERS: tuple[BneckLayer, ...] = get_args(BneckLayer)
 
-
 Padding = Literal["symmetric", "tensorflow"]
-"""Zeros around the input of a k x k convolution: k // 2 on all sides, or TensorFlow's SAME: at stride 2 one less above
-and to the left. The two differ by one input pixel in where a stride-2 layer samples."""
+"""Zero padding of a k x k convolution: k // 2 on all sides, or TensorFlow's SAME, which at stride 2 has one row and
+column less at the top and the left. The sampling positions of a stride-2 layer differ by one input pixel."""
 
 
 class ConvFactory(Protocol):
-    """Makes the convolutions of a network, so that one description serves its static and its dynamic form."""
+    """Protocol of functions that create convolutions, so that one definition has a static and a dynamic form."""
 
     def __call__(
         self,
@@ -36,7 +35,7 @@ class ConvFactory(Protocol):
         bias: bool = False,
         padding: Padding = "symmetric",
     ) -> nn.Module:
-        """A convolution, padded so that the output has H / stride rows; no bias where a batch norm follows."""
+        """Creates a convolution padded to an output of H / stride rows; before a batch norm, `bias` is False."""
 
 
 def static_conv(
@@ -49,16 +48,26 @@ def static_conv(
     bias: bool = False,
     padding: Padding = "symmetric",
 ) -> nn.Module:
-    """A plain convolution, see `ConvFactory`."""
-    pad, pad_end = _paddings(kernel_size, stride, padding)
+    """Creates a static convolution, the `conv` of a backbone or a head without dynamic convolutions.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: size of the square kernel.
+        stride: as in `nn.Conv2d`.
+        groups: as in `nn.Conv2d`.
+        bias: whether it has a bias; False before a batch norm.
+        padding: "symmetric" or "tensorflow", such that the output has H / stride rows.
+    """
+    pad, pad_end = _padding_sizes(kernel_size, stride, padding)
     if groups == in_channels == out_channels and not bias:
         return DepthwiseConv2d(in_channels, kernel_size, stride, pad, pad_end)
-    conv = EndPaddedConv2d if pad_end else nn.Conv2d
-    return conv(in_channels, out_channels, kernel_size, stride, pad, groups=groups, bias=bias)
+    conv_type = AsymmetricPadConv2d if pad_end else nn.Conv2d
+    return conv_type(in_channels, out_channels, kernel_size, stride, pad, groups=groups, bias=bias)
 
 
-def _paddings(kernel_size: int, stride: int, padding: Padding) -> tuple[int, int]:
-    """The padding on all sides, and what is added to it below and to the right."""
+def _padding_sizes(kernel_size: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Returns the padding on all sides and the additional padding at the bottom and the right."""
     if padding == "tensorflow" and stride == 2:
         return kernel_size // 2 - 1, 1
     return kernel_size // 2, 0
@@ -66,12 +75,12 @@ def _paddings(kernel_size: int, stride: int, padding: Padding) -> tuple[int, int
 
 @dataclass(frozen=True)
 class DynamicConvFactory:
-    """Makes dynamic convolutions, see `ConvFactory`.
+    """Creates dynamic convolutions, see `ConvFactory`.
 
     Attributes:
-        num_kernels: K.
+        num_kernels: K, the number of kernels.
         temperature: tau of the attention's softmax.
-        attention: what makes weights of the attention's last layer.
+        attention: "softmax" or "sigmoid", see `KernelAttention`.
     """
 
     num_kernels: int = 4
@@ -89,8 +98,8 @@ class DynamicConvFactory:
         bias: bool = False,
         padding: Padding = "symmetric",
     ) -> nn.Module:
-        """A dynamic convolution of K kernels."""
-        pad, pad_end = _paddings(kernel_size, stride, padding)
+        """Creates a dynamic convolution of K kernels."""
+        pad, pad_end = _padding_sizes(kernel_size, stride, padding)
         return DynamicConv2d(
             in_channels,
             out_channels,
@@ -107,19 +116,19 @@ class DynamicConvFactory:
 
 
 class ConvNormAct(nn.Sequential):
-    """A convolution, its batch norm and maybe an activation; in training on a GPU the last two are one kernel.
+    """A convolution, a batch norm and optionally an activation; training on a GPU fuses the last two into one kernel.
 
-    The norm stays a plain `nn.BatchNorm2d`, which may be frozen or converted: what the kernel is not made for goes
-    through the layers one by one. Where it does their work, hooks of norm and activation are not called.
+    The norm stays an ordinary `nn.BatchNorm2d`, which may be frozen or converted: cases that the kernel does not
+    support run layer by layer. The fused kernel does not call the hooks of norm and activation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H', W')."""
+        """Maps (N, in, H, W) to (N, out, H', W')."""
         conv, *others = self
         y = conv(x)
-        activation = _FUSED.get(tuple(type(layer) for layer in others))
-        if activation is not None and takes(y) and _trains_with_statistics(others[0], y):
-            from posedy.models.kernels.batch_norm import batch_norm_act  # Triton is not everywhere
+        activation = _FUSED_ACTIVATIONS.get(tuple(type(layer) for layer in others))
+        if activation is not None and can_use_triton(y) and _is_standard_training_norm(others[0], y):
+            from posedy.models.kernels.batch_norm import batch_norm_act  # Triton is optional
 
             return batch_norm_act(y, others[0], activation)
         for layer in others:
@@ -127,16 +136,16 @@ class ConvNormAct(nn.Sequential):
         return y
 
 
-# exact types: a subclass, such as torchvision's frozen norms, may compute something else
-_FUSED: dict[tuple[type[nn.Module], ...], Literal["none", "relu", "relu6"]] = {
+# exact types: subclasses, such as torchvision's frozen norms, may compute something else
+_FUSED_ACTIVATIONS: dict[tuple[type[nn.Module], ...], Literal["none", "relu", "relu6"]] = {
     (nn.BatchNorm2d,): "none",
     (nn.BatchNorm2d, nn.ReLU): "relu",
     (nn.BatchNorm2d, nn.ReLU6): "relu6",
 }
 
 
-def _trains_with_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether a norm is a batch norm in training of the usual kind: affine, with a moving average of its statistics."""
+def _is_standard_training_norm(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    """Returns whether a norm is an affine batch norm in training mode with running averages of its statistics."""
     return (
         isinstance(norm, nn.BatchNorm2d)
         and norm.training
@@ -144,22 +153,22 @@ def _trains_with_statistics(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNor
         and norm.momentum is not None
         and norm.affine
         and norm.weight.dtype == torch.float32
-        and x.numel() > x.shape[1]  # torch refuses to norm one value
+        and x.numel() > x.shape[1]  # torch raises an error for a single value
     )
 
 
 def conv_norm_act(conv: nn.Module, out_channels: int, activation: nn.Module | None = None) -> nn.Sequential:
-    """A convolution, its batch norm, and an activation if one is given."""
+    """Creates a convolution followed by its batch norm and, if given, an activation."""
     layers = [conv, nn.BatchNorm2d(out_channels)]
     return ConvNormAct(*layers, activation) if activation is not None else ConvNormAct(*layers)
 
 
 class Backbone(nn.Module, ABC):
-    """What a head is put on: (N, C, H, W) -> (N, out_channels, H / 32, W / 32).
+    """The feature extractor of a network: (N, C, H, W) -> (N, out_channels, H / 32, W / 32).
 
     Attributes:
-        feature_channels: of the maps of `features`, those of strides 4, 8, 16 and 32.
-        classifier: what follows the last map: an identity, or the ImageNet classifier.
+        feature_channels: channels of the feature maps of strides 4, 8, 16 and 32.
+        classifier: applied to the last feature map: an identity or the ImageNet classifier.
     """
 
     feature_channels: tuple[int, int, int, int]
@@ -167,46 +176,46 @@ class Backbone(nn.Module, ABC):
 
     @property
     def out_channels(self) -> int:
-        """Channels of the last map."""
+        """Channels of the last feature map."""
         return self.feature_channels[-1]
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the last maps of strides 4, 8, 16 and 32, (N, C_i, H / stride, W / stride)."""
+        """Extracts the last feature maps (N, C_i, H / s, W / s) of strides s = 4, 8, 16 and 32 from x (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, out_channels, H / 32, W / 32), or logits (N, num_classes)."""
+        """Maps (N, C, H, W) to (N, out_channels, H / 32, W / 32), or to logits (N, num_classes)."""
         return self.classifier(self.features(x)[-1])
 
 
-def maps_after(blocks: nn.Module, x: Tensor, taps: Collection[int]) -> list[Tensor]:
-    """The maps that blocks give after those with the numbers `taps`, and after the last one."""
-    maps = []
+def collect_features(blocks: nn.Module, x: Tensor, out_indices: Collection[int]) -> list[Tensor]:
+    """Runs blocks in sequence and returns the outputs of those at `out_indices` and of the last one."""
+    features = []
     layers = list(blocks.children())
     for index, block in enumerate(layers):
         x = block(x)
-        if index in taps or index == len(layers) - 1:
-            maps.append(x)
-    return maps
+        if index in out_indices or index == len(layers) - 1:
+            features.append(x)
+    return features
 
 
 class ResidualBlock(nn.Module, ABC):
-    """A block that may add its input to its output."""
+    """A block with an optional residual connection from its input to its output."""
 
     @property
     @abstractmethod
-    def residual_norm(self) -> nn.BatchNorm2d | None:
-        """The last norm of the branch that the input is added to; None if nothing is added."""
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The last batch norm of the residual branch; None without a residual connection."""
 
 
 class SqueezeExcitation(nn.Module):
-    """Attention over channels (Hu et al., CVPR 2018), with the hard sigmoid of MobileNetV3.
+    """Squeeze-and-excitation (Hu et al., CVPR 2018) with the hard sigmoid of MobileNetV3.
 
         y = x * hard_sigmoid(FC2(ReLU(FC1(GAP(x)))))
 
     Args:
-        channels: C; FC1 has C // reduction outputs.
-        reduction: of the channels.
+        channels: C, channels of the input.
+        reduction: FC1 has C // reduction outputs.
     """
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
@@ -217,7 +226,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Hardsigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Rescales the channels of (N, C, H, W)."""
         scale = self.gate(self.fc2(self.activation(self.fc1(x.mean(dim=(2, 3))))))
         return x * scale[..., None, None]
 
@@ -225,19 +234,19 @@ class SqueezeExcitation(nn.Module):
 class InvertedResidual(ResidualBlock):
     """The bottleneck residual block (bneck) of MobileNetV2 and V3: 1x1 expansion, depthwise kxk, linear 1x1 projection.
 
-    The input is added when the stride is 1 and the channels stay.
+    The input is added to the output if the stride is 1 and the numbers of channels are equal.
 
     Args:
         in_channels: channels of the input.
-        hidden_channels: channels of the depthwise convolution; no expansion when equal to `in_channels`.
+        hidden_channels: channels of the depthwise convolution; no expansion if equal to `in_channels`.
         out_channels: channels of the output.
-        kernel_size: of the depthwise convolution.
-        stride: of the depthwise convolution.
-        conv: makes the convolutions that `dynamic_layers` names; the others are static.
-        activation: makes the activations.
-        se: squeeze-and-excitation after the depthwise convolution (MobileNetV3).
-        dynamic_layers: see above.
-        padding: of the depthwise convolution.
+        kernel_size: kernel size of the depthwise convolution.
+        stride: stride of the depthwise convolution.
+        conv: creates the convolutions named in `dynamic_layers`; the others are static.
+        activation: creates the activations.
+        se: whether squeeze-and-excitation follows the depthwise convolution (MobileNetV3).
+        dynamic_layers: some of `BNECK_LAYERS`, see `conv`.
+        padding: padding of the depthwise convolution.
     """
 
     def __init__(
@@ -272,32 +281,36 @@ class InvertedResidual(ResidualBlock):
         self.is_residual = stride == 1 and in_channels == out_channels
 
     @property
-    def residual_norm(self) -> nn.BatchNorm2d | None:
-        """The projection's, if the input is added."""
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The batch norm of the projection; None without a residual connection."""
         norm = self.project[-1]
         assert isinstance(norm, nn.BatchNorm2d)
         return norm if self.is_residual else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H / stride, W / stride)."""
+        """Maps (N, in, H, W) to (N, out, H / stride, W / stride)."""
         y = self.project(self.se(self.depthwise(self.expand(x))))
         return x + y if self.is_residual else y
 
 
-def classifier(in_channels: int, num_classes: int, hidden_channels: int | None = None) -> nn.Sequential:
-    """Global average pool and FC, or FC -> h-swish -> FC with hidden channels (MobileNetV3): (N, C, H, W) -> logits."""
+def make_classifier(in_channels: int, num_classes: int, hidden_channels: int | None = None) -> nn.Sequential:
+    """Creates a classifier: (N, C, H, W) -> logits (N, num_classes).
+
+    Global average pooling is followed by a linear layer, or with `hidden_channels` by two with a hard swish between
+    them (MobileNetV3).
+    """
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if hidden_channels is not None:
         layers += [nn.Linear(in_channels, hidden_channels), nn.Hardswish()]
     return nn.Sequential(*layers, nn.Linear(hidden_channels or in_channels, num_classes))
 
 
-def initialize(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """Initializes the convolutions of a network for training from scratch.
 
-    He's normal initialization over the fan in, each of a dynamic layer's K kernels on its own fan; attention layers
-    and batch norms keep torch's defaults. Residual blocks start as the identity (the last norm's scale is 0; Goyal et
-    al., 2017), which leaves the plateau at the mean pose sooner.
+    Uses He's normal initialization over the fan-in, each of the K kernels of a dynamic layer on its own fan. Attention
+    layers and batch norms keep torch's defaults. Residual blocks start as the identity: the scale of their last norm is
+    0 (Goyal et al., 2017), which shortens the initial plateau at the mean pose.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -309,5 +322,5 @@ def initialize(module: nn.Module) -> None:
                 nn.init.kaiming_normal_(kernel, mode="fan_in")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, ResidualBlock) and layer.residual_norm is not None:
-            nn.init.zeros_(layer.residual_norm.weight)
+        elif isinstance(layer, ResidualBlock) and layer.last_norm is not None:
+            nn.init.zeros_(layer.last_norm.weight)

@@ -1,12 +1,13 @@
-"""#Param and multiply-adds (MAdds) of networks, counted in what runs, not in a list of what should.
+"""#Param and multiply-adds (MAdds) of networks, counted from the operations that a forward pass executes.
 
-The convention is the usual one, in units of 1. #Param: all weights, with batch norm's scale and shift and the biases.
-MAdds: convolutions and fully connected layers without their biases; a dynamic convolution adds (paper, section 3.2)
+The convention is the common one, in units of 1. #Param counts all weights, including the scale and shift of batch norms
+and the biases. MAdds counts convolutions and fully connected layers without their biases; a dynamic convolution adds
+(paper, section 3.2)
 
     H W C_in + C_in^2 / 4 + C_in K / 4 + K C_in C_out kh kw / groups (+ K C_out where it has a bias)
 
-for its pool, its attention and the aggregation of its kernels. Batch norm, activations, upsampling, additions, the
-softmax and the pools of squeeze-and-excitation and classifiers are not counted.
+for its pooling, its attention and the aggregation of its kernels. Batch norm, activations, upsampling, additions,
+softmax and the pooling of squeeze-and-excitation and classifiers are not counted.
 """
 
 import copy
@@ -30,11 +31,11 @@ _MEAN = torch.ops.aten.mean
 
 @dataclass(frozen=True)
 class Complexity:
-    """The size and the cost of a network.
+    """The #Param and the MAdds of a network.
 
     Attributes:
-        parameters: #Param, numbers that training changes.
-        madds: MAdds of one image.
+        parameters: #Param, the number of trainable parameters.
+        madds: MAdds for one image.
     """
 
     parameters: int
@@ -49,19 +50,19 @@ class Complexity:
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """A convolution as it ran.
+    """A convolution executed in a forward pass.
 
     Attributes:
-        name: of the module in its network, as in `named_modules`.
+        name: name of the module in its network, as in `named_modules`.
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: (height, width).
         groups: as in `nn.Conv2d`.
         in_size: (height, width) of the input.
         out_size: (height, width) of the output.
-        is_dynamic: whether its kernel is aggregated.
-        weights: of one kernel, without a bias.
-        madds: of the convolution alone, without attention and aggregation.
+        is_dynamic: whether it is a dynamic convolution.
+        weights: number of weights of one kernel, without bias.
+        madds: MAdds of the convolution alone, without attention and aggregation.
     """
 
     name: str
@@ -77,23 +78,23 @@ class ConvLayer:
 
 
 def measure(module: nn.Module, input_shape: Sequence[int]) -> Complexity:
-    """The size of a network and the cost of one image, in evaluation mode.
+    """Counts the parameters of a network and the MAdds of one image in evaluation mode.
 
-    The network may lie on any device, the meta device too; it is not changed, and nothing is computed.
+    The network may be on any device, including the meta device. It is not changed, and no values are computed.
 
     Args:
-        module: takes a batch of images.
+        module: network whose input is a batch of images.
         input_shape: (C, H, W) of an image.
 
     Raises:
         ValueError: if the shape is not three positive numbers.
     """
     with FakeTensorMode():
-        counter = _trace(_weightless_copy(module), input_shape)
+        counter = _count_flops(_weightless_copy(module), input_shape)
     counts = counter.get_flop_counts().get("Global", {})
     flops = sum(count for operation, count in counts.items() if operation is not _MEAN)
     flops += sum(
-        _count(counter, module, name, _MEAN)
+        _module_flops(counter, module, name, _MEAN)
         for name, layer in module.named_modules()
         if isinstance(layer, KernelAttention)
     )
@@ -101,11 +102,11 @@ def measure(module: nn.Module, input_shape: Sequence[int]) -> Complexity:
 
 
 def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLayer]:
-    """The convolutions of a network in the order in which they run; see `measure`."""
+    """Returns the convolutions of a network in execution order; for the arguments see `measure`."""
     sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def record(name: str, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        sizes[name] = _size(inputs[0]), _size(output)
+        sizes[name] = _spatial_size(inputs[0]), _spatial_size(output)
 
     with FakeTensorMode():
         traced = _weightless_copy(module)
@@ -116,7 +117,7 @@ def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLa
         }
         for name, layer in convs.items():
             layer.register_forward_hook(partial(record, name))
-        counter = _trace(traced, input_shape)
+        counter = _count_flops(traced, input_shape)
     return [
         ConvLayer(
             name,
@@ -128,26 +129,26 @@ def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLa
             out_size=out_size,
             is_dynamic=isinstance(convs[name], DynamicConv2d),
             weights=_one_kernel(convs[name]).numel(),
-            madds=_count(counter, module, name, _CONVOLUTION) // _FLOPS_PER_MADD,
+            madds=_module_flops(counter, module, name, _CONVOLUTION) // _FLOPS_PER_MADD,
         )
         for name, (in_size, out_size) in sizes.items()
     ]
 
 
 def _weightless_copy(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose tensors, made under FakeTensorMode, have shapes but no memory.
+    """Returns a copy in evaluation mode, with tensors that have shapes but no memory (FakeTensorMode).
 
-    They are tensors of the CPU, since autocast does not know the meta device, and all are float32: counts do not depend
-    on the precision. One of each shape serves for all, since making them takes a third of the time.
+    They are float32 CPU tensors: autocast does not support the meta device, and counts do not depend on the precision.
+    Tensors of equal shape are shared, since creating them takes a third of the time.
     """
     tensors = [*module.parameters(), *module.buffers()]
-    of_shape = {shape: torch.empty(shape, device="cpu") for shape in {tensor.shape for tensor in tensors}}
-    return copy.deepcopy(module, {id(tensor): of_shape[tensor.shape] for tensor in tensors}).eval()
+    tensor_by_shape = {shape: torch.empty(shape, device="cpu") for shape in {tensor.shape for tensor in tensors}}
+    return copy.deepcopy(module, {id(tensor): tensor_by_shape[tensor.shape] for tensor in tensors}).eval()
 
 
-def _trace(traced: nn.Module, input_shape: Sequence[int]) -> FlopCounterMode:
+def _count_flops(traced: nn.Module, input_shape: Sequence[int]) -> FlopCounterMode:
     if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"input_shape is (C, H, W) of an image, got {tuple(input_shape)}")
+        raise ValueError(f"expected input_shape (C, H, W) with positive numbers, got {tuple(input_shape)}")
     counter = FlopCounterMode(display=False, custom_mapping={_MEAN: _mean_flops})
     with torch.no_grad(), counter:
         traced(torch.empty(1, *input_shape, device="cpu"))
@@ -155,12 +156,12 @@ def _trace(traced: nn.Module, input_shape: Sequence[int]) -> FlopCounterMode:
 
 
 def _mean_flops(in_shape: Sequence[int], *_: Any, **__: Any) -> int:
-    """The pool's H W C_in of section 3.2."""
+    """Counts the H W C_in of the attention's pooling (section 3.2)."""
     return _FLOPS_PER_MADD * math.prod(in_shape)
 
 
-def _count(counter: FlopCounterMode, module: nn.Module, name: str, operation: Any) -> int:
-    """Operations of one kind in a module, by its name in the network; the counter's names start with the class."""
+def _module_flops(counter: FlopCounterMode, module: nn.Module, name: str, operation: Any) -> int:
+    """Returns the FLOPs of one operation in a submodule; the counter's names start with the class of `module`."""
     path = f"{type(module).__name__}.{name}" if name else type(module).__name__
     return counter.get_flop_counts().get(path, {}).get(operation, 0)
 
@@ -171,5 +172,5 @@ def _one_kernel(conv: nn.Module) -> Tensor:
     return weight[0] if isinstance(conv, DynamicConv2d) else weight
 
 
-def _size(map_: Tensor) -> tuple[int, int]:
-    return map_.shape[-2], map_.shape[-1]
+def _spatial_size(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]

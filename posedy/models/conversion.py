@@ -1,76 +1,73 @@
-"""Static networks as dynamic ones and back.
-
-A static kernel W becomes K kernels around it, and K kernels become their mean:
-
-    W_k = W + e_k with sum_k e_k = 0,        W = 1/K sum_k W_k
-
-Either way the two networks compute the same wherever the attention is uniform, which fresh attention at the paper's
-temperature nearly is. Equal kernels would have the same output whatever the attention, so that the attention had no
-gradient: the noise e_k lets the kernels part.
-"""
+"""Conversion of networks to their dynamic or static counterparts; `replacement` converts other modules."""
 
 import math
+import numbers
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from posedy.models.dynamic_conv import DynamicConv2d, check_temperature
+from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
-from posedy.models.registry import DEFAULT_NUM_KERNELS, create_model, is_dynamic, list_models, list_options
+from posedy.models.registry import DEFAULT_NUM_KERNELS, is_dynamic, list_heads, list_options
+from posedy.models.replacement import Select, make_uniform, replace_convs, restore_convs, spread
 
 DEFAULT_NOISE = 0.05
-"""Relative to the root mean square of each filter, since batch norm cancels the size of filters. A network trained on
-drawn people keeps its AP with fresh attention; with attention that picks one kernel AP falls from 45.1 to 44.8, and to
-34.7 with a noise of 0.2."""
+"""Default noise relative to the root mean square of each filter, since batch norm cancels its scale. A network trained
+on synthetic people keeps its AP with uniform attention; if attention selects one kernel, AP falls from 45.1 to 44.8,
+and to 34.7 with a noise of 0.2."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How many tensors of a network came about in which way; what none counts kept its value (fresh attention)."""
+    """Counts of the converted tensors of a network by type of conversion; all others are new attention layers."""
 
     copied: int
-    multiplied: int
+    inflated: int
     averaged: int
 
     def __str__(self) -> str:
-        """In words, for a log."""
+        """Returns the counts as text for a log."""
         parts = [
             (self.copied, "tensors copied"),
-            (self.multiplied, "static kernels made dynamic (their attention is fresh)"),
-            (self.averaged, "dynamic kernels made static (the mean of each)"),
+            (self.inflated, "static kernels made dynamic (with uniform attention)"),
+            (self.averaged, "dynamic kernels made static (their means)"),
         ]
         return ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
 def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float = DEFAULT_NOISE) -> Conversion:
-    """Loads the state dict of a network, or of its static, dynamic or partly dynamic twin, into `net`.
+    """Loads the state dict of a network, or of its static, dynamic or partly dynamic counterpart, into `net`.
 
-    Goes layer by layer: a kernel that is static in `tensors` and dynamic in `net` becomes K kernels around it, and
-    fresh attention stays; one that is dynamic in `tensors` and static in `net` becomes the mean. Everything else is
-    copied. The network is changed whole or not at all.
+    A kernel that is static in `tensors` and dynamic in `net` becomes K kernels with this mean and uniform attention. A
+    kernel that is dynamic in `tensors` and static in `net` becomes its mean. All other tensors are copied. On an error
+    the network is unchanged.
 
-    Batch norms keep their statistics. From dynamic to static these are of the dynamic network under its own attention:
-    the sharper it was, the less they fit the mean kernels, and some training is due before such a network is used.
+    Batch norms keep their statistics. From dynamic to static these belong to the dynamic network under its own
+    attention: the less uniform it was, the less they fit the mean kernels. Then the network needs further training.
 
     Args:
-        tensors: of the other network, with the names of `net`.
+        tensors: state dict of the other network, with the tensor names of `net`.
         net: the network to fill.
-        noise: standard deviation of e_k over the root mean square of each filter (one output channel) of W; drawn from
-            torch's generator.
+        noise: standard deviation of the kernels' deviations relative to the root mean square of each filter (one output
+            channel); drawn from torch's generator.
 
     Raises:
-        ValueError: if the networks differ in more than what is dynamic, in K, or attention is a sigmoid where static
-            and dynamic meet (its weights do not sum to one, and no copies or means stand for the other network).
+        ValueError: if the networks differ in K or in more than which layers are dynamic, or if a static layer
+            corresponds to one with sigmoid attention (its weights do not sum to one, so copies or means do not
+            represent the other network).
     """
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise is a number of at least 0, relative to the kernels ({DEFAULT_NOISE}), got {noise}")
+    _check_noise(noise)
     state = net.state_dict()
     problems = list(_differences(tensors, state))
     if problems:
         more = f" ({len(problems) - 1} more tensors do not fit)" if len(problems) > 1 else ""
         raise ValueError(f"the weights do not fit the network: {problems[0]}{more}")
-    copied = multiplied = averaged = 0
+    copied = inflated = averaged = 0
+    dynamic = {name: layer for name, layer in net.named_modules() if isinstance(layer, DynamicConv2d)}
+    uniform: set[str] = set()
     for name, target in net.state_dict().items():
         given = tensors.get(name)
         if given is None:
@@ -79,105 +76,154 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
             state[name] = given
             copied += 1
         elif given.ndim < target.ndim:
-            state[name] = _spread(given.to(target), len(target), noise)
-            multiplied += 1
+            state[name] = spread(given.to(target), len(target), noise)
+            uniform.add(name.rpartition(".")[0])
+            inflated += 1
         else:
             state[name] = given.to(target).mean(dim=0)
             averaged += 1
     net.load_state_dict(state)
-    return Conversion(copied, multiplied, averaged)
+    for name in uniform:
+        make_uniform(dynamic[name])
+    return Conversion(copied, inflated, averaged)
 
 
 def to_dynamic(
-    net: PoseNet, num_kernels: int = DEFAULT_NUM_KERNELS, noise: float = DEFAULT_NOISE, seed: int = 0
-) -> PoseNet:
-    """The dynamic twin of a network: backbone and head, as far as the head has a dynamic form.
+    module: nn.Module,
+    num_kernels: int = DEFAULT_NUM_KERNELS,
+    temperature: float = 30.0,
+    noise: float = DEFAULT_NOISE,
+    seed: int = 0,
+    select: Select | None = None,
+) -> nn.Module:
+    """Returns a copy of a network with dynamic convolutions, in the manner of `convert_sync_batchnorm`.
 
-    What is dynamic already is copied. The copy is on the device and in the mode of `net`.
+        net = posedy.to_dynamic(torchvision.models.resnet18())
+
+    Each kernel W becomes K kernels W_k = W + e_k with sum_k e_k = 0, and attention starts exactly uniform: outputs
+    equal those of the given network to 1e-5, and attention has a gradient from the first step. The copy is on the
+    device and in the mode of the given network.
+
+    A `PoseNet` becomes its counterpart `dy_BACKBONE-dy_HEAD`. In any other module every `nn.Conv2d` with zero padding
+    becomes dynamic except the first one, 1x1 convolutions of shortcuts (in a submodule downsample, shortcut or skip),
+    those on pooled 1x1 maps (squeeze-and-excitation), and a 1x1 convolution that is the last. Subclasses of
+    `nn.Conv2d`, other padding modes, modules that are used twice or share their weights, and modules with hooks stay
+    static. The logger "posedy" lists them with the reason (INFO).
 
     Args:
-        net: stays as it is.
+        module: the network; it is not changed.
         num_kernels: K.
-        noise: see `convert_weights`; 0 gives the outputs of `net`.
-        seed: of the noise and the fresh attention.
+        temperature: tau of the attention's softmax.
+        noise: standard deviation of e_k relative to the root mean square of each filter; 0 keeps all kernels equal,
+            which leaves the attention without a gradient.
+        seed: seed of the noise and of the attention's first layer.
+        select: `select(name, conv)` tells whether a convolution becomes dynamic, in place of the rules above; not for a
+            `PoseNet`, which has the option `dynamic_layers`.
 
     Raises:
-        ValueError: see `convert_weights`.
+        TypeError: if it is not a module.
+        ValueError: if the network has no dynamic counterpart, an argument is out of range, or the module cannot be run
+            on an image (N, C, 224, 224) and there is no `select`.
     """
-    backbone, head = static_name(net.name).split("-")
-    names = [name for name in (f"dy_{backbone}-dy_{head}", f"dy_{backbone}-{head}") if name in list_models()]
-    return _twin(net, names[0], noise, seed, num_kernels=num_kernels)
+    _check_module(module)
+    _check_noise(noise)
+    check_temperature(temperature)
+    if not isinstance(module, PoseNet):
+        return replace_convs(module, num_kernels, temperature, noise, seed, select)
+    if select is not None:
+        raise ValueError("select is for modules other than a PoseNet: use create_model(..., dynamic_layers=[...])")
+    backbone, head = static_name(module.name).rsplit("-", 1)
+    name = next(name for name in (f"dy_{head}", head) if name in list_heads())
+    return _counterpart(module, f"dy_{backbone}-{name}", noise, seed, temperature, num_kernels=num_kernels)
 
 
-def to_static(net: PoseNet) -> PoseNet:
-    """The static twin of a network, of the mean kernels; see `convert_weights` for what that means.
+def to_static(module: nn.Module) -> nn.Module:
+    """Returns a copy of a network with static convolutions, each with the mean of the K kernels and biases.
 
-    The copy is on the device and in the mode of `net`.
+    It is the inverse of `to_dynamic` to 1e-5. Outputs are equal only where attention is uniform: after training, the
+    static network needs further training. The copy is on the device and in the mode of the given network.
+
+    Args:
+        module: the network; it is not changed.
 
     Raises:
-        ValueError: see `convert_weights`.
+        TypeError: if it is not a module.
+        ValueError: if a layer has sigmoid attention, whose weights do not sum to one.
     """
-    return _twin(net, static_name(net.name), 0, 0)
+    _check_module(module)
+    if not isinstance(module, PoseNet):
+        return restore_convs(module)
+    return _counterpart(module, static_name(module.name), 0, 0, None)
+
+
+def _check_module(module: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"expected a network, an instance of torch.nn.Module, got {module!r:.100}")
+
+
+def _check_noise(noise: float) -> None:
+    if (
+        isinstance(noise, bool)
+        or not isinstance(noise, float | numbers.Real)
+        or not (math.isfinite(noise) and noise >= 0)
+    ):
+        raise ValueError(f"expected noise of at least 0, relative to the kernels ({DEFAULT_NOISE}), got {noise!r}")
 
 
 def static_name(name: str) -> str:
-    """The name of a model without `dy_`: what a network and its twins have in common."""
+    """Returns the name of the static counterpart of a network."""
     return "-".join(part.removeprefix("dy_") for part in name.split("-"))
 
 
 def static_shape(name: str, state: Mapping[str, Tensor]) -> torch.Size:
-    """The shape of a tensor of a network in its static twin."""
+    """Returns the shape of a tensor of a network in its static counterpart."""
     shape = state[name].shape
     return shape[1:] if _is_dynamic(name, state) else shape
 
 
 def is_attention(name: str) -> bool:
-    """Whether a tensor belongs to the attention of a dynamic layer."""
+    """Returns whether a tensor belongs to the attention of a dynamic layer."""
     return "attention" in name.split(".")
 
 
-def _twin(net: PoseNet, name: str, noise: float, seed: int, **changes: int) -> PoseNet:
-    unknown = set(list_options(net.name)) - set(list_options(name))  # what only dynamic networks have
+def _counterpart(
+    net: PoseNet, name: str, noise: float, seed: int, temperature: float | None, **changes: int
+) -> PoseNet:
+    """Creates the network of another name with converted weights."""
+    only_dynamic = set(list_options(net.name)) - set(list_options(name))
     if not is_dynamic(name):
-        unknown.add("num_kernels")
-    options = {key: value for key, value in (net.options | changes).items() if key not in unknown}
+        only_dynamic.add("num_kernels")
+    options = {key: value for key, value in (net.options | changes).items() if key not in only_dynamic}
+    if temperature is not None:
+        options["temperature"] = temperature
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        twin = create_model(name, **options, input_size=net.input_size, skeleton=net.skeleton)
-        twin.to(next(net.parameters()))
-        convert_weights(net.state_dict(), twin, noise)
-    return twin.train(net.training)
-
-
-def _spread(kernel: Tensor, num_kernels: int, noise: float) -> Tensor:
-    """K kernels around one, which is their mean."""
-    deviations = torch.randn(num_kernels, *kernel.shape).to(kernel)
-    deviations -= deviations.mean(dim=0)
-    # centered deviations of K kernels have (K - 1) / K of the variance
-    scale = noise * math.sqrt(num_kernels / max(num_kernels - 1, 1))
-    filters = kernel.flatten(1) if kernel.ndim > 1 else kernel[:, None]
-    size = filters.square().mean(dim=1).sqrt().reshape(-1, *[1] * (kernel.ndim - 1))
-    return kernel + scale * size * deviations
+        counterpart = create_model(
+            name, **options, input_size=net.input_size, skeleton=net.skeleton, model_class=type(net)
+        )
+        counterpart.to(next(net.parameters()))
+        convert_weights(net.state_dict(), counterpart, noise)
+    return counterpart.train(net.training)
 
 
 def _differences(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
-    """What keeps tensors from going into a network, in words."""
+    """Yields the reasons why tensors do not fit a network."""
     for name, target in state.items():
         if name not in tensors:
             if not (is_attention(name) and not _is_dynamic(_kernel_of(name), tensors)):
-                yield f"they have no {name}"
+                yield f"{name} is missing"
             continue
         given = tensors[name]
         was_dynamic, is_dynamic = _is_dynamic(name, tensors), _is_dynamic(name, state)
         shape, expected = static_shape(name, tensors), static_shape(name, state)
         if shape != expected:
-            yield f"{name} has the shape {tuple(shape)} in them and {tuple(expected)} in the network"
+            yield f"{name} has the shape {tuple(shape)}, expected {tuple(expected)}"
         elif given.shape != target.shape and was_dynamic == is_dynamic:
-            yield f"{name} has num_kernels={len(given)} in them and num_kernels={len(target)} in the network"
+            yield f"{name} has num_kernels={len(given)}, expected num_kernels={len(target)}"
         elif was_dynamic != is_dynamic and _is_sigmoid(name, tensors if was_dynamic else state):
             yield (
-                f"{name} would go between a static layer and one with sigmoid attention, whose weights do not sum to "
-                "one; only softmax attention has a static twin"
+                f"{name} belongs to a static layer and to one with sigmoid attention, whose weights do not sum to one; "
+                "only softmax attention has a static counterpart"
             )
     for name in tensors:
         if name not in state and not (is_attention(name) and not _is_dynamic(_kernel_of(name), state)):
@@ -185,12 +231,12 @@ def _differences(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
 
 
 def _kernel_of(attention: str) -> str:
-    """The name of the kernels that a tensor of attention is for."""
+    """Returns the name of the kernels of an attention tensor."""
     return f"{attention[: attention.rindex('attention.')]}weight"
 
 
 def _is_dynamic(name: str, names: Container[str]) -> bool:
-    """Whether a tensor is the kernels or biases of a dynamic layer among the names of a network."""
+    """Returns whether a tensor contains the kernels or biases of a dynamic layer, by the names of a network."""
     layer, dot, leaf = name.rpartition(".")
     return leaf in ("weight", "bias") and f"{layer}{dot}attention.fc1.weight" in names
 

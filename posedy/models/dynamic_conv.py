@@ -1,9 +1,10 @@
-"""Dynamic convolution: the kernel of a layer is assembled for each image from K kernels by attention.
+"""Dynamic convolution: the kernel of a layer is aggregated for each image from K kernels by attention.
 
 Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020, sections 3 and 4.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Literal, Self, get_args
 
@@ -12,25 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from posedy.models.ops import FORMULATIONS, Geometry, choose, pixel_mean
+from posedy.models.ops import FORMULATIONS, ConvParams, choose_formulation, global_avg_pool
 
 AttentionKind = Literal["softmax", "sigmoid"]
 
 
 class KernelAttention(nn.Module):
-    """The attention over K kernels (section 3.2, Eq. 3).
+    """Attention over K kernels (section 3.2, Eq. 3).
 
         z = FC2(ReLU(FC1(GAP(x)))),    pi_k = exp(z_k / tau) / sum_j exp(z_j / tau)
 
-    The sigmoid of CondConv (section 4.3), pi_k = 1 / (1 + exp(-z_k)), knows no temperature; its weights do not sum to
+    The sigmoid of CondConv (section 4.3), pi_k = 1 / (1 + exp(-z_k)), has no temperature and its weights do not sum to
     one. Computed in float32 also under autocast: near-uniform weights differ by less than half precision resolves.
 
     Args:
         in_channels: channels of the layer's input.
-        num_kernels: K.
+        num_kernels: K, the number of kernels.
         reduction: FC1 has in_channels // reduction outputs, at least one.
-        temperature: tau; a persistent buffer, so that it travels with the weights.
-        kind: "softmax", the paper's, or "sigmoid".
+        temperature: tau, a persistent buffer that is saved with the weights.
+        kind: "softmax" (the paper's) or "sigmoid".
+        device: device of the parameters.
+        dtype: data type of the parameters.
     """
 
     temperature: Tensor | None
@@ -42,47 +45,52 @@ class KernelAttention(nn.Module):
         reduction: int = 4,
         temperature: float = 30.0,
         kind: AttentionKind = "softmax",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         hidden = max(in_channels // reduction, 1)
-        self.fc1 = nn.Linear(in_channels, hidden)
-        self.fc2 = nn.Linear(hidden, num_kernels)
-        self.register_buffer("temperature", torch.tensor(float(temperature)) if kind == "softmax" else None)
+        self.fc1 = nn.Linear(in_channels, hidden, device=device, dtype=dtype)
+        self.fc2 = nn.Linear(hidden, num_kernels, device=device, dtype=dtype)
+        tau = torch.tensor(float(temperature), device=device, dtype=dtype) if kind == "softmax" else None
+        self.register_buffer("temperature", tau)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attention weights (N, K) in float32 (float64 for float64 input) of x (N, C, H, W)."""
+        """Computes the attention weights (N, K) of x (N, C, H, W), in float32 (float64 for float64 input)."""
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
-            pooled = pixel_mean(x, dtype)
+            pooled = global_avg_pool(x, dtype)
             hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
             z = F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype))
             return F.sigmoid(z) if self.temperature is None else F.softmax(z / self.temperature.to(dtype), dim=-1)
 
 
 class DynamicConv2d(nn.Module):
-    """A 2-d convolution whose kernel and bias are aggregated per image (Eq. 1).
+    """A 2-d convolution whose kernel and bias are aggregated per image by attention (Eq. 1).
 
         W(x) = sum_k pi_k(x) W_k,    b(x) = sum_k pi_k(x) b_k,    y = W(x) * x + b(x)
 
-    Memory: a batch of N holds N aggregated kernels. The input is (N, in_channels, H, W) in any memory format.
+    The input is (N, in_channels, H, W) in any memory format. A batch of N images needs memory for N aggregated kernels.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: as in `nn.Conv2d`, and so are `stride`, `padding` (numbers), `dilation`, `groups` and `bias`.
-        stride: see above.
-        padding: see above.
-        dilation: see above.
-        groups: see above; `groups=in_channels` is a depthwise convolution.
+        kernel_size: size of the kernels, as in `nn.Conv2d`.
+        stride: as in `nn.Conv2d`.
+        padding: zeros on all sides, a number or a pair; "same" and "valid" are not supported.
+        dilation: as in `nn.Conv2d`.
+        groups: as in `nn.Conv2d`; `groups=in_channels` is a depthwise convolution.
         bias: whether each of the K kernels has a bias.
         num_kernels: K, the number of kernels.
-        reduction: of the attention's first layer.
+        reduction: channel reduction of the attention's first layer.
         temperature: tau of the attention's softmax.
+        device: device of the parameters.
+        dtype: data type of the parameters.
         attention: "softmax" or "sigmoid", see `KernelAttention`.
-        pad_end: more rows and columns of zeros below and to the right, see `Geometry`.
+        pad_end: additional rows and columns of zeros at the bottom and the right, see `ConvParams`.
 
     Raises:
-        ValueError: if channels do not divide by groups, a number is not positive or the attention is unknown.
+        ValueError: if channels are not divisible by groups, a number is out of range or the attention is unknown.
     """
 
     def __init__(
@@ -98,27 +106,35 @@ class DynamicConv2d(nn.Module):
         num_kernels: int = 4,
         reduction: int = 4,
         temperature: float = 30.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
         attention: AttentionKind = "softmax",
         pad_end: int = 0,
     ) -> None:
         super().__init__()
         if attention not in get_args(AttentionKind):
-            raise ValueError(f"attention is one of {list(get_args(AttentionKind))}, got {attention!r}")
+            raise ValueError(f"expected attention to be one of {list(get_args(AttentionKind))}, got {attention!r}")
         if isinstance(padding, str):
-            raise ValueError(f"padding is a number of pixels (kernel_size // 2 keeps the size), got {padding!r}")
+            raise ValueError(
+                f"expected padding in pixels (kernel_size // 2 keeps the size at stride 1), got {padding!r}"
+            )
         for name, value in (("num_kernels", num_kernels), ("reduction", reduction), ("groups", groups)):
+            if isinstance(value, bool) or not isinstance(value, int | numbers.Integral):
+                raise ValueError(f"expected {name} to be an integer, got {value!r}")
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise ValueError(f"expected {name} to be at least 1, got {value}")
         for name, pair in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
             if min(_pair(pair)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {pair}")
+                raise ValueError(f"expected {name} to be at least 1, got {pair}")
         if min(*_pair(padding), pad_end) < 0:
-            raise ValueError(f"padding must not be negative, got {padding} and pad_end={pad_end}")
+            raise ValueError(f"expected padding and pad_end to be at least 0, got {padding} and {pad_end}")
         if in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"in_channels={in_channels} and out_channels={out_channels} must be multiples of groups={groups}"
+                f"expected positive multiples of groups={groups}, got in_channels={in_channels} and "
+                f"out_channels={out_channels}"
             )
-        _check_temperature(temperature)
+        check_temperature(temperature)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size: tuple[int, int] = _pair(kernel_size)
@@ -128,13 +144,14 @@ class DynamicConv2d(nn.Module):
         self.groups = groups
         self.pad_end = pad_end
         self.num_kernels = num_kernels
-        self.attention = KernelAttention(in_channels, num_kernels, reduction, temperature, attention)
-        self.weight = nn.Parameter(torch.empty(num_kernels, out_channels, in_channels // groups, *self.kernel_size))
-        self.bias = nn.Parameter(torch.empty(num_kernels, out_channels)) if bias else None
+        self.attention = KernelAttention(in_channels, num_kernels, reduction, temperature, attention, device, dtype)
+        kernel_shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(num_kernels, *kernel_shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(num_kernels, out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initializes each kernel on its own fan, as `nn.Conv2d` does its one."""
+        """Initializes each of the K kernels and biases as `nn.Conv2d` does, on its own fan."""
         for kernel in self.weight:
             nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
         if self.bias is not None:
@@ -142,7 +159,7 @@ class DynamicConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolves each image (N, in_channels, H, W) with its own kernel: (N, out_channels, H', W')."""
+        """Convolves each image with its own kernel: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
         weight, bias = self.aggregate(self.attention(x))
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
@@ -152,11 +169,11 @@ class DynamicConv2d(nn.Module):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolves images (N, in, H, W) with kernels (N, out, in / groups, kh, kw) and biases (N, out)."""
-        name = choose(len(x), weight, self.geometry, fused=False)
-        return FORMULATIONS[name](x, weight, bias, self.geometry)
+        name = choose_formulation(len(x), weight, self.conv_params, fused=False)
+        return FORMULATIONS[name](x, weight, bias, self.conv_params)
 
     def aggregate(self, attention: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The kernels (N, out, in / groups, kh, kw) and biases (N, out) of N images with attention (N, K)."""
+        """Aggregates kernels (N, out, in / groups, kh, kw) and biases (N, out) with attention weights (N, K)."""
         with torch.autocast(attention.device.type, enabled=False):
             dtype = self.weight.dtype
             pi = attention.to(torch.promote_types(dtype, torch.float32))
@@ -165,15 +182,15 @@ class DynamicConv2d(nn.Module):
         return weight, bias
 
     @property
-    def geometry(self) -> Geometry:
-        """What the convolution is beside its kernels."""
-        return Geometry(self.stride, self.padding, self.dilation, self.groups, self.pad_end)
+    def conv_params(self) -> ConvParams:
+        """The parameters of the convolution except its kernels."""
+        return ConvParams(self.stride, self.padding, self.dilation, self.groups, self.pad_end)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Converts parameters (`Module.to` and others); the kernels as one tensor of 4 dimensions.
+        """Applies a function (`Module.to` and others) to the parameters, to the kernels as one 4-dimensional tensor.
 
-        `net.to(memory_format=torch.channels_last)` converts tensors of 4 and of 5 dimensions, and torch refuses the
-        latter. The kernels stay contiguous: their aggregation is a matrix product.
+        `net.to(memory_format=torch.channels_last)` converts tensors of 4 and 5 dimensions, and torch raises an error
+        for the latter. The kernels stay contiguous: their aggregation is a matrix product.
         """
 
         def convert(tensor: Tensor) -> Tensor:
@@ -184,7 +201,7 @@ class DynamicConv2d(nn.Module):
         return super()._apply(convert, recurse)
 
     def extra_repr(self) -> str:
-        """What `print(net)` shows of the layer."""
+        """Returns the arguments that `print(net)` shows."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
@@ -193,23 +210,29 @@ class DynamicConv2d(nn.Module):
 
 
 def set_temperature(net: nn.Module, temperature: float) -> None:
-    """Sets the temperature of every softmax attention in a network (none of them, if it is static).
+    """Sets the temperature of every softmax attention in a network; static networks have none and stay unchanged.
+
+    Args:
+        net: any module; it is changed in place.
+        temperature: tau of the softmax.
 
     Raises:
         ValueError: if the temperature is not a positive number.
     """
-    _check_temperature(temperature)
+    check_temperature(temperature)
     for module in net.modules():
         if isinstance(module, KernelAttention) and module.temperature is not None:
             module.temperature.fill_(temperature)
 
 
 def temperatures(net: nn.Module) -> set[float]:
-    """The temperatures of the softmax attention in a network: one as a rule, none if there is no such attention."""
+    """Returns the distinct softmax temperatures in a network; empty for static networks and sigmoid attention."""
     attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
     return {float(each.temperature) for each in attentions if each.temperature is not None}
 
 
-def _check_temperature(temperature: float) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"the temperature is a positive number (the paper's is 30), got {temperature}")
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError if a temperature is not a positive number."""
+    is_number = isinstance(temperature, float | numbers.Real) and not isinstance(temperature, bool)
+    if not (is_number and math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"expected a positive temperature (30 in the paper), got {temperature!r}")

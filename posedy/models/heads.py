@@ -1,23 +1,24 @@
-"""The heads that turn a backbone's maps into heatmaps of stride 4.
+"""Heads: modules that convert the feature maps of a backbone to heatmaps of stride 4.
 
-`DeconvHead` and `BneckHead` are the paper's (section 6) and read the map of stride 32; `FPNHead`, which is not the
-paper's, reads the maps of strides 4, 8, 16 and 32.
+`DeconvHead` and `BneckHead` are from the paper (section 6) and use the feature map of stride 32. `FPNHead` is not from
+the paper and uses the feature maps of strides 4, 8, 16 and 32.
 """
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, initialize, static_conv
+from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, init_weights, static_conv
 from posedy.models.ops import BilinearUpsample
 
-# Table 9: hidden channels (None: those of the input) and output channels of the bnecks after each upsampling
+# Table 9: hidden channels (None: same as the input) and output channels of the bnecks after each upsampling
 _BNECK_STAGES: tuple[tuple[tuple[int | None, int], ...], ...] = (
     ((None, 256), (768, 256)),
     ((768, 128),),
     ((384, 128),),
 )
-# of the laterals from strides 32, 16, 8 and 4, and of the maps after each sum
+# channels of the lateral convolutions of strides 32, 16, 8 and 4, and of the blocks of strides 16, 8 and 4
 _FPN_LATERALS = (64, 64, 32, 24)
 _FPN_CHANNELS = (32, 24, 24)
 _FPN_HIDDEN = 96
@@ -26,10 +27,10 @@ _DECONV_STAGES = 3
 
 
 class DeconvHead(nn.Sequential):
-    """Type-A: three 4x4 stride-2 deconvolutions of 256 channels with norm and ReLU, then a 1x1 convolution.
+    """Type-A head: three 4x4 stride-2 deconvolutions of 256 channels with norm and ReLU, then a 1x1 convolution.
 
-    (N, in_channels, h, w) -> (N, num_keypoints, 8 h, 8 w). Deconvolutions and the last layer start at N(0, 0.001)
-    (Xiao et al., ECCV 2018).
+    (N, in_channels, h, w) -> (N, num_keypoints, 8 h, 8 w). Deconvolutions and the last layer are initialized with
+    N(0, 0.001) (Xiao et al., ECCV 2018).
     """
 
     def __init__(self, in_channels: int, num_keypoints: int) -> None:
@@ -44,16 +45,16 @@ class DeconvHead(nn.Sequential):
 
 
 class BneckHead(nn.Module):
-    """Type-B (Table 9): three times bilinear upsampling and bnecks with a 5x5 depthwise convolution, then a 1x1.
+    """Type-B head (Table 9): three stages of bilinear upsampling and bnecks with 5x5 depthwise, then a 1x1 convolution.
 
     (N, in_channels, h, w) -> (N, num_keypoints, 8 h, 8 w). The first bneck has no expansion. In the dynamic form every
-    convolution is dynamic but the last.
+    convolution except the last is dynamic.
 
     Args:
-        in_channels: channels of the backbone's map.
-        num_keypoints: K heatmaps.
-        conv: makes the convolutions of the bnecks.
-        dynamic_layers: which convolutions of a bneck `conv` makes (Table 5); the others are static.
+        in_channels: channels of the backbone's last feature map.
+        num_keypoints: K, the number of heatmaps.
+        conv: creates the convolutions of the bnecks.
+        dynamic_layers: the convolutions of a bneck that `conv` creates (Table 5); the others are static.
     """
 
     def __init__(
@@ -78,30 +79,32 @@ class BneckHead(nn.Module):
                 channels = out_channels
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
-        initialize(self.stages)
+        init_weights(self.stages)
         self.heatmap = _heatmap_conv(channels, num_keypoints)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) -> (N, num_keypoints, 8 h, 8 w)."""
+        """Maps a feature map (N, in_channels, h, w) to heatmaps (N, num_keypoints, 8 h, 8 w)."""
         return self.heatmap(self.stages(x))
 
 
 class FPNHead(nn.Module):
-    """A light feature pyramid, the decoder of MoveNet: 24 M multiply-adds at 256x192, where Type-B has 709 M.
+    """A light feature pyramid, the decoder of MoveNet: 24 M multiply-adds at 256x192, compared with 709 M of Type-B.
 
-    With laterals L_s of the backbone's maps f_s (1x1 convolutions with bias), from stride 32 up to 4,
+    With lateral 1x1 convolutions with bias L_s of the backbone's feature maps f_s, from stride 32 to stride 4,
 
         m_32 = L_32 f_32,    m_s = block_s(upsample(m_2s) + L_s f_s)
 
-    where a block is a depthwise 3x3 and a 1x1 convolution, a norm and ReLU. Heatmaps are made of m_4 by a depthwise 3x3
-    and a 1x1 convolution to 96 channels with bias, ReLU, and a 1x1. In the dynamic form every convolution is dynamic
-    but the last.
+    where a block is a depthwise 3x3 convolution, a 1x1 convolution, a norm and a ReLU. The heatmaps are computed from
+    m_4 by a depthwise 3x3 convolution, a 1x1 convolution to 96 channels with bias, a ReLU and a 1x1 convolution. In the
+    dynamic form every convolution except the last is dynamic.
 
     Args:
-        feature_channels: of the maps of strides 4, 8, 16 and 32.
-        num_keypoints: K heatmaps.
-        conv: makes the convolutions.
+        feature_channels: channels of the feature maps of strides 4, 8, 16 and 32.
+        num_keypoints: K, the number of heatmaps.
+        conv: creates the convolutions.
     """
+
+    reads_pyramid: ClassVar[bool] = True
 
     def __init__(self, feature_channels: Sequence[int], num_keypoints: int, conv: ConvFactory = static_conv) -> None:
         super().__init__()
@@ -121,15 +124,15 @@ class FPNHead(nn.Module):
         self.hidden = nn.Sequential(
             conv(channels, channels, 3, groups=channels), conv(channels, _FPN_HIDDEN, 1, bias=True), nn.ReLU()
         )
-        initialize(self)
+        init_weights(self)
         self.heatmap = _heatmap_conv(_FPN_HIDDEN, num_keypoints)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps (N, C_i, H / s, W / s) of strides s = 4, 8, 16 and 32 -> (N, num_keypoints, H / 4, W / 4)."""
-        return self.heatmaps(self.finest_map(features))
+        """Predicts heatmaps (N, num_keypoints, H / 4, W / 4) from feature maps (N, C_i, H / s, W / s), s = 4 to 32."""
+        return self.predict_outputs(self.fuse_features(features))
 
-    def finest_map(self, features: Sequence[Tensor]) -> Tensor:
-        """m_4 (N, 24, H / 4, W / 4) of the backbone's maps."""
+    def fuse_features(self, features: Sequence[Tensor]) -> Tensor:
+        """Fuses the backbone's feature maps into m_4 (N, 24, H / 4, W / 4)."""
         f_32, *finer = reversed(features)
         first, *laterals = self.laterals
         m = first(f_32)
@@ -137,13 +140,13 @@ class FPNHead(nn.Module):
             m = block(self.upsample(m) + lateral(f))
         return m
 
-    def heatmaps(self, finest: Tensor) -> Tensor:
-        """Heatmaps (N, num_keypoints, H / 4, W / 4) of m_4."""
-        return self.heatmap(self.hidden(finest))
+    def predict_outputs(self, m_4: Tensor) -> Tensor:
+        """Predicts heatmaps (N, num_keypoints, H / 4, W / 4) from m_4."""
+        return self.heatmap(self.hidden(m_4))
 
 
 def _heatmap_conv(channels: int, num_keypoints: int) -> nn.Conv2d:
-    """The last layer, always static, which starts at N(0, 0.001) and bias 0."""
+    """Creates the last layer, always static, initialized with N(0, 0.001) and bias 0."""
     conv = nn.Conv2d(channels, num_keypoints, 1)
     nn.init.normal_(conv.weight, std=0.001)
     if conv.bias is not None:

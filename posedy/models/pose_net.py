@@ -1,4 +1,4 @@
-"""The pose network: a backbone and a head; and the heatmaps of crops, with or without the flip test."""
+"""Pose networks (a backbone and a head) and prediction on crops, with or without the flip test."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,9 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from posedy.codecs import Coding, HeatmapCodec, default_sigma, make_codec
+from posedy.codecs import Codec, Outputs, create_codec, default_sigma
 from posedy.models.blocks import Backbone
-from posedy.models.heads import FPNHead
 from posedy.skeleton import Skeleton
 
 HeatmapOutput = Literal["linear", "softmax", "sigmoid"]
@@ -22,24 +21,24 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class SpatialSoftmax(nn.Module):
-    """Maps as distributions over the cells, scaled so that a perfect heatmap peaks at 1.
+    """A softmax over the pixels of each heatmap, scaled so that a perfect heatmap has the peak 1.
 
-        heatmap = 2 pi sigma^2 * softmax(map over its h * w cells)
+        heatmap = 2 pi sigma^2 * softmax(logits over h * w pixels)
 
     A Gaussian target of the codec divided by its sum has the peak 1 / (2 pi sigma^2).
 
     Args:
-        sigma: standard deviation of a target in heatmap pixels; None is the codec's default for the height of the maps.
+        sigma: standard deviation of a target in heatmap pixels; None is the codec's default for the heatmap height.
     """
 
     def __init__(self, sigma: float | None = None) -> None:
         super().__init__()
         self.sigma = sigma
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, K, h, w) maps -> (N, K, h, w) float32 heatmaps."""
-        sigma = self.sigma if self.sigma is not None else default_sigma(maps.shape[-2])
-        return (2 * math.pi * sigma**2) * maps.float().flatten(2).softmax(dim=-1).reshape(maps.shape)
+    def forward(self, logits: Tensor) -> Tensor:
+        """Converts logits (N, K, h, w) to float32 heatmaps (N, K, h, w)."""
+        sigma = self.sigma if self.sigma is not None else default_sigma(logits.shape[-2])
+        return (2 * math.pi * sigma**2) * logits.float().flatten(2).softmax(dim=-1).reshape(logits.shape)
 
 
 _OUTPUTS: dict[HeatmapOutput, Callable[[float | None], nn.Module]] = {
@@ -50,15 +49,15 @@ _OUTPUTS: dict[HeatmapOutput, Callable[[float | None], nn.Module]] = {
 
 
 class PoseNet(nn.Module):
-    """A network from crops to heatmaps, with what others need to know to use it.
+    """A network that predicts heatmaps from crops, with the information needed to build, decode and draw them.
 
     Args:
         backbone: (N, C, H, W) -> (N, B, H / 32, W / 32); a `Backbone` if the head is an `FPNHead`.
-        head: (N, B, H / 32, W / 32), or for an `FPNHead` all maps of the backbone -> (N, K, H / 4, W / 4).
-        name: the model's name, `[dy_]BACKBONE-[dy_]HEAD`.
-        skeleton: the meaning of the K heatmaps; None if unknown.
-        input_size: (width, height) of the crops that the network was made for; it takes any size divisible by 32.
-        options: what `create_model` was given beside the name, to build the network again.
+        head: (N, B, H / 32, W / 32), or for an `FPNHead` all feature maps of the backbone -> (N, K, H / 4, W / 4).
+        name: the name of the model, `[dy_]BACKBONE-[dy_]HEAD`.
+        skeleton: the keypoints of the K heatmaps; None if unknown.
+        input_size: default (width, height) of the crops; the network supports any size divisible by 32.
+        options: the other arguments of `create_model`, to create the network again.
     """
 
     def __init__(
@@ -74,61 +73,55 @@ class PoseNet(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self._reads_pyramid = isinstance(head, FPNHead)
+        self._uses_pyramid = getattr(head, "reads_pyramid", False)
         self.name = name
         self.skeleton = skeleton
-        self.input_size = input_size
+        self.input_size = (input_size[0], input_size[1])
         self.options = dict(options)
         self.output = _OUTPUTS[options["output"]](self.sigma)
 
     @property
     def num_keypoints(self) -> int:
-        """The number K of heatmaps."""
+        """The number of keypoints K, one heatmap each."""
         return self.options["num_keypoints"]
 
     @property
-    def coding(self) -> Coding:
-        """How its heatmaps are decoded."""
-        return self.options.get("coding", "paper")
-
-    @property
     def sigma(self) -> float | None:
-        """Standard deviation of its targets in heatmap pixels; None is the codec's default."""
+        """Standard deviation of the targets in heatmap pixels; None is the codec's default."""
         return self.options.get("sigma")
 
     @property
-    def codec(self) -> HeatmapCodec:
-        """The codec of its heatmaps, for crops of its input size."""
-        return make_codec(self.coding, self.input_size, self.sigma)
+    def codec(self) -> Codec:
+        """The codec of the heatmaps, for crops of `input_size`."""
+        return create_codec(self.options.get("codec", "msra"), self.input_size, self.sigma)
 
     @property
     def in_channels(self) -> int:
-        """The number C of channels of the crops."""
+        """The number of input channels C."""
         return self.options.get("in_channels", 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Crops (N, C, H, W), RGB ImageNet-normalized float -> heatmaps (N, K, H / 4, W / 4).
+        """Predicts heatmaps (N, K, H / 4, W / 4) of ImageNet-normalized RGB crops (N, C, H, W).
 
-        A gray-scale network (C = 1) sees the luma of RGB crops, or gray crops as they are.
+        A grayscale network (C = 1) converts RGB crops to luma.
 
         Raises:
-            ValueError: if H or W is not divisible by 32 or the channels are not the network's.
+            ValueError: if H or W is not divisible by 32, or the number of channels differs from the network's.
         """
         if x.ndim != 4 or any(side == 0 or side % 32 for side in x.shape[-2:]):
-            raise ValueError(f"the network takes (N, C, H, W) with H and W divisible by 32, got {tuple(x.shape)}")
+            raise ValueError(f"expected crops (N, C, H, W) with H and W divisible by 32, got {tuple(x.shape)}")
         x = self.match_channels(x)
         if x.shape[1] != self.in_channels:
             raise ValueError(
-                f"{self.name} was built with in_channels={self.in_channels}, got crops of {x.shape[1]} channels "
-                "(crops of photos have 3)"
+                f"expected crops of in_channels={self.in_channels} channels for {self.name}, got {x.shape[1]} channels"
             )
-        if self._reads_pyramid:
+        if self._uses_pyramid:
             assert isinstance(self.backbone, Backbone)
             return self.output(self.head(self.backbone.features(x)))
         return self.output(self.head(self.backbone(x)))
 
     def match_channels(self, x: Tensor) -> Tensor:
-        """Crops (N, 3, H, W) as a gray-scale network sees them, (N, 1, H, W); others as they are."""
+        """Converts RGB crops (N, 3, H, W) to luma (N, 1, H, W) if the network is grayscale; keeps other crops."""
         if self.in_channels == 1 and x.shape[1] == 3:
             return (x * torch.tensor(_LUMA, dtype=x.dtype, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
         return x
@@ -141,22 +134,55 @@ def normalize_crops(crops: Tensor) -> Tensor:
     return ((crops.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def predict_heatmaps(
-    net: Callable[[Tensor], Tensor], crops: Tensor, codec: HeatmapCodec, flip_permutation: Sequence[int] | None = None
-) -> Tensor:
-    """Predicts the heatmaps of crops; with the flip test they are averaged with those of the flipped crops.
+def name_outputs(outputs: Tensor | Sequence[Tensor], codec: Codec) -> dict[str, Tensor]:
+    """Names the outputs of a network: its tensor, or tensors in the order of the codec's `output_names`.
+
+    Raises:
+        TypeError: if the outputs are not tensors.
+        ValueError: if there are more or fewer outputs than names.
+    """
+    tensors: Any = (outputs,) if isinstance(outputs, Tensor) else outputs
+    if not isinstance(tensors, tuple | list) or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise TypeError(
+            f"expected the network to return a tensor, or a tuple of tensors ({', '.join(codec.output_names)}) for "
+            f"codec {codec.name!r}, got {type(outputs).__name__}"
+        )
+    if len(tensors) != len(codec.output_names):
+        raise ValueError(
+            f"codec {codec.name!r} expects the outputs {', '.join(codec.output_names)}, the network has {len(tensors)}"
+        )
+    return dict(zip(codec.output_names, tensors, strict=True))
+
+
+def predict_outputs(
+    net: Callable[[Tensor], Tensor | Sequence[Tensor]],
+    crops: Tensor,
+    codec: Codec,
+    flip_permutation: Sequence[int] | None = None,
+) -> dict[str, Tensor]:
+    """Predicts the outputs of crops; with the flip test they are merged with those of the flipped crops.
 
     Args:
-        net: normalized crops (N, 3, H, W) -> heatmaps (N, K, h, w).
+        net: normalized crops (N, 3, H, W) -> the codec's outputs, for heatmap codecs heatmaps (N, K, h, w).
         crops: (N, H, W, 3) uint8 RGB on the network's device.
-        codec: merges the heatmaps of the flip test.
+        codec: names the outputs, and merges those of the flip test.
         flip_permutation: K indices for the flip test, `Skeleton.flip_permutation`; None is no flip test.
 
     Returns:
-        (N, K, h, w) float32.
+        Float32 tensors by name.
     """
+
+    def predict(images: Tensor) -> Outputs:
+        return {name: output.float() for name, output in name_outputs(net(images), codec).items()}
+
     images = normalize_crops(crops)
-    heatmaps = net(images).float()
+    outputs = predict(images)
     if flip_permutation is None:
-        return heatmaps
-    return codec.merge_flipped(heatmaps, net(images.flip(-1)).float(), flip_permutation)
+        return dict(outputs)
+    merged = codec.merge_flipped(outputs, predict(images.flip(-1)), flip_permutation)
+    if not isinstance(merged, Mapping) or merged.keys() != outputs.keys():
+        got = sorted(merged) if isinstance(merged, Mapping) else type(merged).__name__
+        raise TypeError(
+            f"expected merge_flipped of codec {codec.name!r} to return a dictionary of {', '.join(outputs)}, got {got}"
+        )
+    return merged

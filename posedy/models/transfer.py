@@ -1,9 +1,8 @@
-"""Starting a network from existing weights: a network file of posedy's, or a backbone trained on ImageNet.
+"""Loading of pretrained weights into a network: posedy network files and ImageNet backbones.
 
-Files of ImageNet weights are torchvision's and timm's MobileNetV2, and ResNets of basic blocks. Tensors are found by
-name, never by place: .safetensors files are in the order of the alphabet. Their images are normalized as posedy's crops
-are, and strides, padding, epsilons and rounding of channels are the same: the backbone's output is that of the model
-the file is of.
+Supported ImageNet weights are MobileNetV2 of torchvision and timm, and their ResNets with basic blocks. Tensors are
+matched by name, never by position: .safetensors files are in alphabetical order. Image normalization, strides, padding,
+epsilons and the rounding of channels equal posedy's, so the backbone computes the same as the original model.
 """
 
 import re
@@ -19,156 +18,158 @@ from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.backbones.resnet import ResNet
 from posedy.models.blocks import BNECK_LAYERS
 from posedy.models.conversion import DEFAULT_NOISE, convert_weights, is_attention, static_name, static_shape
+from posedy.models.network_file import read_weights
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import find_weights, read_weights, restore_network
+from posedy.models.pretrained import find_weights, restore_network
 
-_COUNTER = "num_batches_tracked"  # of batch norms; old files have none, and nothing reads it
+_COUNTER = "num_batches_tracked"  # of batch norms; missing in old files, and not used
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """Whose naming a file follows.
+class _SourceFormat:
+    """A naming scheme of files with ImageNet weights.
 
     Attributes:
-        title: in words.
-        marks: names that files of this origin have.
-        backbone: what they are weights of.
-        classifier: how the names begin that a pose network has no use for.
-        modules: (names of the file, backbone) -> module of the backbone: module in the file.
+        title: description for messages.
+        signature: tensor names that identify the scheme.
+        backbone: class of the backbone.
+        classifier_prefix: prefix of the classifier's tensors, which are not used.
+        map_modules: (tensor names of the file, backbone) -> {module of the backbone: module in the file}.
     """
 
     title: str
-    marks: tuple[str, ...]
+    signature: tuple[str, ...]
     backbone: type[nn.Module]
-    classifier: str
-    modules: Callable[[Iterable[str], Any], dict[str, str]]
+    classifier_prefix: str
+    map_modules: Callable[[Iterable[str], Any], dict[str, str]]
 
 
 def load_backbone(contents: Any, net: PoseNet, noise: float = DEFAULT_NOISE) -> str:
-    """Fills the backbone of a network with what a file of ImageNet weights holds; the head stays as it is.
+    """Loads ImageNet weights into the backbone of a network; the head is not changed.
 
-    A dynamic backbone gets K kernels around each static one, see `convert_weights`.
+    Each kernel becomes K kernels of a dynamic backbone, see `convert_weights`.
 
     Args:
-        contents: a state dict, or one under "state_dict" or "model"; names may begin with "module.".
-        net: its backbone is filled whole or not at all.
-        noise: of the kernels of dynamic layers.
+        contents: a state dict, or one under "state_dict" or "model"; names may start with "module.".
+        net: network whose backbone is loaded completely or, on an error, not changed.
+        noise: noise of the kernels of dynamic layers, see `convert_weights`.
 
     Returns:
-        What was used, in words.
+        A log message that lists the tensors used.
 
     Raises:
-        ValueError: if the names are of no origin known here, or tensors are missing, too many or of other shapes.
+        ValueError: if the naming scheme is unknown, or tensors are missing, unexpected or of other shapes.
     """
-    given = _state_dict(contents)
+    given = _extract_state_dict(contents)
     backbone_name = net.name.split("-")[0]
-    origin = next((item for item in _ORIGINS if all(mark in given for mark in item.marks)), None)
-    if origin is None:
+    source_format = next((item for item in _SOURCE_FORMATS if all(name in given for name in item.signature)), None)
+    if source_format is None:
         raise ValueError(
-            f"its tensors ({', '.join(list(given)[:3])}, ...) are neither of a network of posedy's nor "
-            f"of an ImageNet model that has a backbone here: {', '.join(item.title for item in _ORIGINS)}"
+            f"expected a posedy network or one of {', '.join(item.title for item in _SOURCE_FORMATS)}, got the tensors "
+            f"{', '.join(list(given)[:3])}, ..."
         )
-    if not isinstance(net.backbone, origin.backbone):
-        raise ValueError(f"it holds a {origin.title}, and the network's backbone is {backbone_name}")
-    modules = origin.modules(given, net.backbone)
+    title = source_format.title
+    if not isinstance(net.backbone, source_format.backbone):
+        raise ValueError(f"expected weights of the backbone {backbone_name}, got {title}")
+    modules = source_format.map_modules(given, net.backbone)
     state = net.backbone.state_dict()
-    sources = {name: _renamed(name, modules) for name in state if not is_attention(name)}
+    sources = {name: _rename(name, modules) for name in state if not is_attention(name)}
     used = {source for source in sources.values() if source in given}
     unused = [name for name in given if name not in used]
-    problems = list(_misfits(given, state, sources))
-    problems += [f"{name} has no place" for name in unused if not name.startswith(origin.classifier)]
+    problems = list(_mismatches(given, state, sources))
+    problems += [f"unexpected {name}" for name in unused if not name.startswith(source_format.classifier_prefix)]
     if problems:
-        more = f" ({len(problems) - 1} more tensors do not fit)" if len(problems) > 1 else ""
-        raise ValueError(f"it holds a {origin.title} that is not the backbone {backbone_name}: {problems[0]}{more}")
+        more = f" (and {len(problems) - 1} more mismatches)" if len(problems) > 1 else ""
+        raise ValueError(f"{title} does not match the backbone {backbone_name}: {problems[0]}{more}")
     tensors = {name: given.get(source, torch.tensor(0)) for name, source in sources.items()}
     conversion = convert_weights(tensors, net.backbone, noise)
     return (
-        f"{origin.title}, {len(used)} of {len(given)} tensors of the file used"
+        f"{title}: used {len(used)} of {len(given)} tensors of the file"
         + (f" (not {', '.join(unused)})" if unused else "")
-        + (f"; {len(tensors) - len(used)} {_COUNTER} that it lacks are 0" if len(used) < len(tensors) else "")
-        + f"; all {len(tensors)} tensors of the backbone {backbone_name} filled: {conversion}; the head is fresh"
+        + (f"; set {len(tensors) - len(used)} missing {_COUNTER} to 0" if len(used) < len(tensors) else "")
+        + f"; loaded all {len(tensors)} tensors of the backbone {backbone_name}: {conversion}; did not load the head"
     )
 
 
 def to_torchvision(backbone: MobileNetV2) -> dict[str, Tensor]:
-    """The tensors of a static MobileNetV2 under torchvision's names, which `load_backbone` reads."""
-    modules = _torchvision_mobilenetv2((), backbone)
-    return {_renamed(name, modules): tensor for name, tensor in backbone.state_dict().items()}
+    """Returns the tensors of a static MobileNetV2 under torchvision's names, which `load_backbone` reads."""
+    modules = _map_torchvision_mobilenetv2((), backbone)
+    return {_rename(name, modules): tensor for name, tensor in backbone.state_dict().items()}
 
 
-def _state_dict(contents: Any) -> dict[str, Tensor]:
+def _extract_state_dict(contents: Any) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
             contents = contents[key]
     if not (isinstance(contents, Mapping) and contents):
-        raise ValueError(f"it holds no tensors by name but a {type(contents).__name__}: save a model's state_dict()")
+        raise ValueError(f"expected a non-empty state_dict() of a model, got {type(contents).__name__}")
     for name, tensor in contents.items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor)):
             raise ValueError(
-                f"it holds more than tensors by name: {name!r} is a {type(tensor).__name__}; a model's state_dict() "
-                'is looked for in the file itself and in its entries "state_dict" and "model"'
+                f"expected only tensors, got {name!r} of type {type(tensor).__name__}; a state_dict() is read from the "
+                'file itself or from its entries "state_dict" and "model"'
             )
     prefix = "module." if all(name.startswith("module.") for name in contents) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in contents.items()}
 
 
-def _misfits(given: Mapping[str, Tensor], state: Mapping[str, Tensor], sources: Mapping[str, str]) -> Iterator[str]:
-    """What tensors of the backbone lack in the file, in words with the names of the file."""
+def _mismatches(given: Mapping[str, Tensor], state: Mapping[str, Tensor], sources: Mapping[str, str]) -> Iterator[str]:
+    """Yields the missing tensors and the tensors of other shapes, by their names in the file."""
     for name, source in sources.items():
         shape = static_shape(name, state)
         if source in given and given[source].shape != shape:
-            yield f"{source} has the shape {tuple(given[source].shape)} in it, {tuple(shape)} is expected"
+            yield f"expected {source} of shape {tuple(shape)}, got {tuple(given[source].shape)}"
         elif source not in given and not source.endswith(_COUNTER):
-            yield f"it has no {source}"
+            yield f"missing {source}"
 
 
-def _renamed(name: str, modules: Mapping[str, str]) -> str:
+def _rename(name: str, modules: Mapping[str, str]) -> str:
     module, _, leaf = name.rpartition(".")
     return f"{modules[module]}.{leaf}"
 
 
-def _torchvision_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
+def _map_torchvision_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
     modules = {"stem.0": "features.0.0", "stem.1": "features.0.1"}
     for index, block in enumerate(backbone.blocks):
         ours, theirs = f"blocks.{index}", f"features.{index + 1}.conv"
         layers = ("depthwise",) if isinstance(block.expand, nn.Identity) else ("expand", "depthwise")
-        for place, layer in enumerate(layers):
-            modules[f"{ours}.{layer}.0"] = f"{theirs}.{place}.0"
-            modules[f"{ours}.{layer}.1"] = f"{theirs}.{place}.1"
+        for position, layer in enumerate(layers):
+            modules[f"{ours}.{layer}.0"] = f"{theirs}.{position}.0"
+            modules[f"{ours}.{layer}.1"] = f"{theirs}.{position}.1"
         modules[f"{ours}.project.0"] = f"{theirs}.{len(layers)}"
         modules[f"{ours}.project.1"] = f"{theirs}.{len(layers) + 1}"
     last = f"features.{len(backbone.blocks) + 1}"
     return modules | {"last.0": f"{last}.0", "last.1": f"{last}.1"}
 
 
-def _flat_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
-    modules = _torchvision_mobilenetv2(names, backbone)
+def _map_flat_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
+    modules = _map_torchvision_mobilenetv2(names, backbone)
     for index, block in enumerate(backbone.blocks):
-        # a block is one sequence of conv, norm, activation and so on; the last has no activation
+        # a block is a flat sequence of conv, norm and activation; the projection has no activation
         layers = ("depthwise", "project") if isinstance(block.expand, nn.Identity) else BNECK_LAYERS
-        for place, layer in enumerate(layers):
-            modules[f"blocks.{index}.{layer}.0"] = f"features.{index + 1}.conv.{3 * place}"
-            modules[f"blocks.{index}.{layer}.1"] = f"features.{index + 1}.conv.{3 * place + 1}"
+        for position, layer in enumerate(layers):
+            modules[f"blocks.{index}.{layer}.0"] = f"features.{index + 1}.conv.{3 * position}"
+            modules[f"blocks.{index}.{layer}.1"] = f"features.{index + 1}.conv.{3 * position + 1}"
     return modules
 
 
-def _timm_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
+def _map_timm_mobilenetv2(names: Iterable[str], backbone: MobileNetV2) -> dict[str, str]:
     modules = {"stem.0": "conv_stem", "stem.1": "bn1", "last.0": "conv_head", "last.1": "bn2"}
-    blocks = _blocks(names, r"blocks\.(\d+)\.(\d+)\.", "blocks.{}.{}", len(backbone.blocks))
+    blocks = _list_blocks(names, r"blocks\.(\d+)\.(\d+)\.", "blocks.{}.{}", len(backbone.blocks))
     for index, (block, theirs) in enumerate(zip(backbone.blocks, blocks, strict=True)):
         if isinstance(block.expand, nn.Identity):
             convs = {"depthwise": "conv_dw", "project": "conv_pw"}
         else:
             convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
-        for place, (layer, conv) in enumerate(convs.items(), start=1):
+        for position, (layer, conv) in enumerate(convs.items(), start=1):
             modules[f"blocks.{index}.{layer}.0"] = f"{theirs}.{conv}"
-            modules[f"blocks.{index}.{layer}.1"] = f"{theirs}.bn{place}"
+            modules[f"blocks.{index}.{layer}.1"] = f"{theirs}.bn{position}"
     return modules
 
 
-def _resnet(names: Iterable[str], backbone: ResNet) -> dict[str, str]:
+def _map_resnet(names: Iterable[str], backbone: ResNet) -> dict[str, str]:
     modules = {"stem.0": "conv1", "stem.1": "bn1"}
-    blocks = _blocks(names, r"layer(\d+)\.(\d+)\.", "layer{}.{}", len(backbone.blocks))
+    blocks = _list_blocks(names, r"layer(\d+)\.(\d+)\.", "layer{}.{}", len(backbone.blocks))
     for index, theirs in enumerate(blocks):
         ours = f"blocks.{index}"
         for layer in (1, 2):
@@ -179,111 +180,115 @@ def _resnet(names: Iterable[str], backbone: ResNet) -> dict[str, str]:
     return modules
 
 
-def _blocks(names: Iterable[str], pattern: str, template: str, count: int) -> list[str]:
-    """The names of a file's blocks in the order of their numbers (stage, place in the stage)."""
+def _list_blocks(names: Iterable[str], pattern: str, template: str, count: int) -> list[str]:
+    """Lists the names of a file's blocks, sorted by stage and position in the stage."""
     found = {(int(match[1]), int(match[2])) for name in names if (match := re.match(pattern, name))}
     if len(found) != count:
-        raise ValueError(f"it holds a model of {len(found)} blocks, and the network's backbone has {count}")
+        raise ValueError(f"expected a model of {count} blocks, as in the network's backbone, got {len(found)}")
     return [template.format(*numbers) for numbers in sorted(found)]
 
 
-_ORIGINS = (
-    _Origin(
-        "MobileNetV2 of torchvision's",
+_SOURCE_FORMATS = (
+    _SourceFormat(
+        "torchvision MobileNetV2",
         ("features.0.0.weight", "features.1.conv.0.0.weight"),
         MobileNetV2,
         "classifier.",
-        _torchvision_mobilenetv2,
+        _map_torchvision_mobilenetv2,
     ),
-    _Origin(
-        "MobileNetV2 in torchvision's naming of 2018",
+    _SourceFormat(
+        "torchvision MobileNetV2 (2018 names)",
         ("features.0.0.weight", "features.1.conv.0.weight"),
         MobileNetV2,
         "classifier.",
-        _flat_mobilenetv2,
+        _map_flat_mobilenetv2,
     ),
-    _Origin(
-        "MobileNetV2 of timm's",
+    _SourceFormat(
+        "timm MobileNetV2",
         ("conv_stem.weight", "blocks.0.0.conv_dw.weight"),
         MobileNetV2,
         "classifier.",
-        _timm_mobilenetv2,
+        _map_timm_mobilenetv2,
     ),
-    _Origin("ResNet of torchvision's or timm's", ("conv1.weight", "layer1.0.conv1.weight"), ResNet, "fc.", _resnet),
+    _SourceFormat("torchvision or timm ResNet", ("conv1.weight", "layer1.0.conv1.weight"), ResNet, "fc.", _map_resnet),
 )
 
 
 def load_pretrained(net: PoseNet, path: str | Path) -> str:
-    """Fills a network with the weights of a file, whole or not at all.
+    """Loads pretrained weights into a network, completely or, on an error, not at all.
 
-    The file, or the shipped network of that name, holds either a network of posedy's (.pt, .safetensors), the same as
-    `net` or its static, dynamic or partly dynamic twin, see `convert_weights`; or an ImageNet model that fits the
-    backbone, see `load_backbone`, and the head stays fresh. The last layer, which makes the heatmaps, stays fresh too
-    where the keypoints or the kind of output differ. Noise is drawn from torch's generator.
+    The weights are those of a posedy network (.pt, .safetensors), either the same as `net` or its static, dynamic or
+    partly dynamic counterpart, see `convert_weights`; or of an ImageNet model for the backbone, see `load_backbone`,
+    which leaves the head unchanged. The last layer, which predicts the heatmaps, is left unchanged if the keypoints or
+    the output type differ. Noise is sampled from torch's global generator.
+
+    Args:
+        net: the network to load.
+        path: a file, or the name of a pretrained network.
 
     Returns:
-        What the file holds and what of it was used, in words.
+        A log message that describes the file and lists the tensors used.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it fits neither way; the message names what differs.
+        ValueError: if the weights do not match the network; the message names the differences.
     """
     path = find_weights(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path.resolve()}")
+        raise FileNotFoundError(f"no weights file at {path.resolve()}")
     record, tensors = read_weights(path)
-    start = restore_network(record, tensors, path) if record is not None else None
+    source = restore_network(record, tensors, path) if record is not None else None
     try:
         _check_finite(tensors)
-        return f"{path}: {load_backbone(tensors, net) if start is None else _load_twin(start, net)}"
+        return f"{path}: {load_backbone(tensors, net) if source is None else _load_counterpart(source, net)}"
     except ValueError as error:
-        raise ValueError(f"{path} cannot start {net.name}: {error}") from error
+        raise ValueError(f"cannot load {path} into {net.name}: {error}") from error
 
 
 def _check_finite(contents: Any) -> None:
-    """Refuses numbers that would make the first loss NaN; what is no mapping of tensors is refused by others."""
+    """Raises ValueError for tensors that are not finite, which would make the first loss NaN."""
     if isinstance(contents, Mapping):
         for name, tensor in contents.items():
             if isinstance(tensor, Tensor) and not tensor.isfinite().all():
-                raise ValueError(f"{name} holds numbers that are not finite: the file is of a training that broke down")
+                raise ValueError(f"{name} is not finite: the file is from a training run that diverged")
 
 
-def _load_twin(start: PoseNet, net: PoseNet) -> str:
-    if static_name(start.name) != static_name(net.name):
+def _load_counterpart(source: PoseNet, net: PoseNet) -> str:
+    if static_name(source.name) != static_name(net.name):
         raise ValueError(
-            f"it holds {start.name}; besides ImageNet models for the backbone, weights of the same network do, static "
-            "or dynamic"
+            f"expected weights of {static_name(net.name)}, static or dynamic, or ImageNet weights for the backbone, "
+            f"got {source.name}"
         )
-    differences = _of_the_heatmaps(start, net)
-    fresh = _heatmap_layer(net) if differences else {}
+    differences = _heatmap_differences(source, net)
+    not_loaded = _heatmap_layer(net) if differences else {}
     try:
-        conversion = convert_weights({**start.state_dict(), **fresh}, net)
+        conversion = convert_weights({**source.state_dict(), **not_loaded}, net)
     except ValueError as error:
-        before, now = start.options, net.options
+        before, now = source.options, net.options
         differing = [
             f"{name} {before.get(name, 'default')} in the file, {now.get(name, 'default')} in the network"
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         ]
-        raise ValueError(f"it holds {start.name}; {', '.join([*differing, str(error)])}") from error
-    report = f"{start.name}, {replace(conversion, copied=conversion.copied - len(fresh))}"
-    return f"{report}; the layer of the heatmaps is fresh: {', '.join(differences)}" if differences else report
+        raise ValueError(f"{source.name}: {', '.join([*differing, str(error)])}") from error
+    message = f"{source.name}: {replace(conversion, copied=conversion.copied - len(not_loaded))}"
+    return f"{message}; did not load the last layer: {', '.join(differences)}" if differences else message
 
 
 def _heatmap_layer(net: PoseNet) -> dict[str, Tensor]:
-    """The tensors of the last convolution."""
+    """Returns the tensors of the last convolution, which predicts the heatmaps."""
     *_, layer = (name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
     return {name: tensor for name, tensor in net.state_dict().items() if name.startswith(f"{layer}.")}
 
 
-def _of_the_heatmaps(start: PoseNet, net: PoseNet) -> list[str]:
-    """What the heatmaps of two networks differ in, in words."""
+def _heatmap_differences(source: PoseNet, net: PoseNet) -> list[str]:
+    """Describes the differences between the heatmaps of two networks."""
     differences = []
-    before, now = start.skeleton, net.skeleton
+    before, now = source.skeleton, net.skeleton
     if before is not None and now is not None and before.keypoints != now.keypoints:
         differences.append(f"the file's keypoints are {list(before.keypoints)}, the network's {list(now.keypoints)}")
-    elif start.num_keypoints != net.num_keypoints:
-        differences.append(f"the file has {start.num_keypoints} keypoints, the network {net.num_keypoints}")
-    if start.options["output"] != net.options["output"]:
-        differences.append(f"the file's output is {start.options['output']}, the network's {net.options['output']}")
+    elif source.num_keypoints != net.num_keypoints:
+        differences.append(f"the file has {source.num_keypoints} keypoints, the network {net.num_keypoints}")
+    if source.options["output"] != net.options["output"]:
+        differences.append(f"the file's output is {source.options['output']}, the network's {net.options['output']}")
     return differences

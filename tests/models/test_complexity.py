@@ -1,4 +1,4 @@
-"""Counts against layers.csv, counted by hand at 224x224 and, for the heads, after a map of 8x6, and section 3.2."""
+"""Complexity equals layers.csv (counted by hand at 224x224, for heads with an 8x6 feature map) and section 3.2."""
 
 import csv
 from itertools import pairwise
@@ -14,9 +14,9 @@ from torch import nn
 from posedy.models.blocks import SqueezeExcitation
 from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers
 from posedy.models.dynamic_conv import DynamicConv2d
-from posedy.models.registry import create_backbone, create_model
+from posedy.models.factory import create_backbone, create_model
 
-# name in layers.csv -> ours: a backbone, or a network whose head it is
+# name in layers.csv -> a backbone, or a network with that head
 NETWORKS = {
     "mobilenetv2_x1": "mobilenetv2_100",
     "mobilenetv2_x0.75": "mobilenetv2_075",
@@ -31,7 +31,7 @@ NETWORKS = {
 
 
 def reference_layers(name: str) -> list[dict[str, Any]]:
-    """The rows of a network in the order in which they run: the file has a shortcut before the second convolution."""
+    """Returns the rows of a network in execution order; the file lists shortcuts before the second convolution."""
     with (Path(__file__).parent / "layers.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == name]
     shortcuts = [index for index, row in enumerate(rows) if row["kind"] == "ds"]
@@ -45,7 +45,7 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def reference(row: dict[str, Any], is_dynamic: bool) -> dict[str, Any]:
+def expected_layer(row: dict[str, Any], is_dynamic: bool) -> dict[str, Any]:
     return {
         "in_channels": int(row["cin"]),
         "out_channels": int(row["cout"]),
@@ -67,24 +67,26 @@ def without_name(layer: ConvLayer) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name.endswith(("x1", "x0.75", "x0.5", "B1280")) else ())
+        pytest.param(
+            name, marks=pytest.mark.slow if name.endswith(("x1", "x0.75", "x0.5", "x0.35", "resnet18", "B1280")) else ()
+        )
         for name in NETWORKS
     ],
 )
-def test_layers_are_the_references(name: str, is_dynamic: bool) -> None:
-    ours = NETWORKS[name] if not is_dynamic else "dy_" + NETWORKS[name].replace("-", "-dy_")
+def test_layers_equal_reference(name: str, is_dynamic: bool) -> None:
+    model_name = NETWORKS[name] if not is_dynamic else "dy_" + NETWORKS[name].replace("-", "-dy_")
     with torch.device("meta"):
-        if "-" in ours:
-            network = create_model(ours)
+        if "-" in model_name:
+            network = create_model(model_name)
             layers = measure_layers(network.head, (network.backbone.out_channels, 8, 6))
         else:
-            layers = measure_layers(create_backbone(ours), (3, 224, 224))
+            layers = measure_layers(create_backbone(model_name), (3, 224, 224))
     rows = reference_layers(name)
-    assert [without_name(layer) for layer in layers] == [reference(row, is_dynamic) for row in rows]
+    assert [without_name(layer) for layer in layers] == [expected_layer(row, is_dynamic) for row in rows]
     assert len(rows) >= 12
 
 
-def test_layers_have_the_networks_names_and_follow_each_other() -> None:
+def test_layers_are_named_and_in_execution_order() -> None:
     with torch.device("meta"):
         network = create_backbone("dy_mobilenetv2_035")
     layers = measure_layers(network, (3, 64, 96))
@@ -96,9 +98,10 @@ def test_layers_have_the_networks_names_and_follow_each_other() -> None:
 
 @st.composite
 def dynamic_convs(draw: st.DrawFn) -> tuple[DynamicConv2d, int, int]:
-    """A layer and the (H, W) of an input that its kernel fits in."""
+    """A layer with the (H, W) of a sufficiently large input."""
     groups = draw(st.integers(1, 4))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.integers(1, 2))
     with torch.device("meta"):
         layer = DynamicConv2d(
             groups * draw(st.integers(1, 9)),
@@ -106,21 +109,27 @@ def dynamic_convs(draw: st.DrawFn) -> tuple[DynamicConv2d, int, int]:
             kernel,
             stride=draw(st.integers(1, 3)),
             padding=draw(st.integers(0, 2)),
+            dilation=dilation,
             groups=groups,
             bias=draw(st.booleans()),
             num_kernels=draw(st.integers(1, 6)),
         )
-    return layer, kernel[0] + draw(st.integers(0, 12)), kernel[1] + draw(st.integers(0, 12))
+    height, width = (dilation * (side - 1) + 1 + draw(st.integers(0, 12)) for side in kernel)
+    return layer, height, width
 
 
 @settings(max_examples=25, deadline=None)
 @given(dynamic_convs())
-def test_a_dynamic_convolution_costs_what_section_3_2_says(case: tuple[DynamicConv2d, int, int]) -> None:
+def test_dynamic_convolution_equals_section_3_2(case: tuple[DynamicConv2d, int, int]) -> None:
     layer, height, width = case
     c_in, c_out, kernels = layer.in_channels, layer.out_channels, layer.num_kernels
     area = layer.kernel_size[0] * layer.kernel_size[1]
-    out_height = (height + 2 * layer.padding[0] - layer.kernel_size[0]) // layer.stride[0] + 1
-    out_width = (width + 2 * layer.padding[1] - layer.kernel_size[1]) // layer.stride[1] + 1
+    out_height, out_width = (
+        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for side, padding, dilation, kernel, stride in zip(
+            (height, width), layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
+        )
+    )
     weights = c_in * c_out * area // layer.groups
     hidden = max(c_in // 4, 1)
     convolution = out_height * out_width * weights
@@ -131,38 +140,38 @@ def test_a_dynamic_convolution_costs_what_section_3_2_says(case: tuple[DynamicCo
     assert (measured.madds, measured.weights, measured.is_dynamic) == (convolution, weights, True)
 
 
-def test_squeeze_and_excitations_pool_and_norms_are_not_counted() -> None:
+def test_measure_excludes_pooling_of_se_and_norms() -> None:
     network = nn.Sequential(SqueezeExcitation(16), nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.ReLU())
-    # the two layers of weights, their biases, the norm's scale and shift
+    # weights and biases of two linear layers, scale and shift of the norm
     assert measure(network, (16, 5, 7)) == Complexity(2 * 16 * 4 + 4 + 16 + 2 * 16, 2 * 16 * 4)
 
 
-def test_a_deconvolution_counts_each_input_pixel_with_each_weight() -> None:
+def test_deconvolution_is_input_pixels_times_weights() -> None:
     deconv = nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1)
     assert measure(deconv, (3, 6, 7)) == Complexity(3 * 5 * 16 + 5, 6 * 7 * 3 * 5 * 16)
     (layer,) = measure_layers(deconv, (3, 6, 7))
     assert (layer.in_size, layer.out_size, layer.madds) == ((6, 7), (12, 14), 6 * 7 * 3 * 5 * 16)
 
 
-def test_what_runs_twice_costs_twice() -> None:
+def test_shared_layer_adds_madds_for_each_call() -> None:
     conv = nn.Conv2d(4, 4, 1, bias=False)
     assert measure(nn.Sequential(conv, conv), (4, 3, 3)) == Complexity(16, 2 * 9 * 16)
 
 
-def test_a_network_is_its_backbone_and_its_head() -> None:
+def test_network_is_the_sum_of_backbone_and_head() -> None:
     network = create_model("dy_mobilenetv2_035-dy_bneck")
     parts = measure(network.backbone, (3, 64, 96)) + measure(network.head, (1280, 2, 3))
     assert measure(network, (3, 64, 96)) == parts
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_precision_and_device_do_not_matter(dtype: torch.dtype) -> None:
+def test_measure_is_independent_of_precision_and_device(dtype: torch.dtype) -> None:
     network = create_backbone("dy_resnet10")
     expected = measure(network, (3, 32, 32))
     assert measure(network.to("meta", dtype), (3, 32, 32)) == expected
 
 
-def test_measuring_leaves_the_network_as_it_was() -> None:
+def test_measure_does_not_change_the_network() -> None:
     network = create_model("dy_mobilenetv2_035-bneck").train()
     network.head.eval()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -179,6 +188,6 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 64), (1, 3, 64, 64), (3, 0, 64)])
-def test_refuses_shapes_that_are_no_images(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(C, H, W\) of an image"):
+def test_measure_rejects_invalid_input_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="input_shape"):
         measure(nn.Identity(), shape)

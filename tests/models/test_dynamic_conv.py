@@ -1,4 +1,5 @@
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -69,7 +70,7 @@ def images(layer: DynamicConv2d, batch: int, height: int = 7, width: int = 9, dt
     return (noise + level).to(dtype)
 
 
-def attention_by_hand(layer: DynamicConv2d, image: Tensor, temperature: float) -> Tensor:
+def reference_attention(layer: DynamicConv2d, image: Tensor, temperature: float) -> Tensor:
     pooled = image.sum(dim=(1, 2)) / (image.shape[1] * image.shape[2])
     hidden = (layer.attention.fc1.weight @ pooled + layer.attention.fc1.bias).clamp(min=0)
     z = layer.attention.fc2.weight @ hidden + layer.attention.fc2.bias
@@ -78,17 +79,18 @@ def attention_by_hand(layer: DynamicConv2d, image: Tensor, temperature: float) -
 
 
 def equation_1(layer: DynamicConv2d, x: Tensor, case: dict[str, Any]) -> Tensor:
+    """Reference implementation: a loop over images."""
     outputs = []
     for image in x:
-        pi = attention_by_hand(layer, image, case.get("temperature", 30.0))
+        pi = reference_attention(layer, image, case.get("temperature", 30.0))
         kernel = sum(pi[k] * layer.weight[k] for k in range(len(pi)))
         bias = sum(pi[k] * layer.bias[k] for k in range(len(pi))) if layer.bias is not None else None
-        geometry = [case.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
-        outputs.append(F.conv2d(image[None], kernel, bias, *geometry, case.get("groups", 1)))
+        conv_params = [case.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+        outputs.append(F.conv2d(image[None], kernel, bias, *conv_params, case.get("groups", 1)))
     return torch.cat(outputs)
 
 
-def assert_sharp_and_different(layer: DynamicConv2d, x: Tensor) -> None:
+def assert_attention_is_sharp_and_differs_per_image(layer: DynamicConv2d, x: Tensor) -> None:
     if layer.num_kernels == 1 or len(x) == 1:
         return
     attention = layer.attention(x)
@@ -98,39 +100,38 @@ def assert_sharp_and_different(layer: DynamicConv2d, x: Tensor) -> None:
 
 def assert_equal_with_gradients(case: dict[str, Any], x: Tensor, perturb: Callable[..., nn.Module]) -> None:
     layer = perturb(DynamicConv2d(**case).double(), x)
-    assert_sharp_and_different(layer, x)
+    assert_attention_is_sharp_and_differs_per_image(layer, x)
     expected_x, x = x.clone().requires_grad_(), x.clone().requires_grad_()
     expected = equation_1(layer, expected_x, case)
-    pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     parameters = dict(layer.named_parameters())
-    expected_gradients = torch.autograd.grad((expected * pull).sum(), [expected_x, *parameters.values()])
+    expected_gradients = torch.autograd.grad((expected * grad).sum(), [expected_x, *parameters.values()])
     y = layer(x)
-    gradients = torch.autograd.grad((y * pull).sum(), [x, *parameters.values()])
+    gradients = torch.autograd.grad((y * grad).sum(), [x, *parameters.values()])
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-9 * float(expected.detach().abs().max()))
     largest = max(float(gradient.abs().max()) for gradient in expected_gradients)
-    for name, ours, theirs in zip(["x", *parameters], gradients, expected_gradients, strict=True):
-        # A gradient that is zero by nature (with one kernel) is known to the digits of the largest.
-        atol = 1e-9 * float(theirs.abs().max()) + 1e-12 * largest
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+    for name, gradient, wanted in zip(["x", *parameters], gradients, expected_gradients, strict=True):
+        # a gradient that is always zero (attention with one kernel) has rounding errors relative to the largest
+        atol = 1e-9 * float(wanted.abs().max()) + 1e-12 * largest
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @by_case
 @pytest.mark.parametrize("batch", [1, 3])
-def test_equals_equation_1_in_value_and_every_gradient(case, batch, perturb):
-    probe = DynamicConv2d(**case)
-    assert_equal_with_gradients(case, images(probe, batch), perturb)
+def test_output_and_gradients_equal_equation_1(case, batch, perturb):
+    assert_equal_with_gradients(case, images(DynamicConv2d(**case), batch), perturb)
 
 
 @settings(deadline=None, max_examples=60)
 @given(layers(), st.integers(1, 3), st.integers(0, 4), st.integers(0, 4))
-def test_equals_equation_1_for_any_layer(perturb, case, batch, extra_height, extra_width):
-    least = [(k - 1) * d + 1 for k, d in zip(case["kernel_size"], case["dilation"], strict=True)]
-    x = images(DynamicConv2d(**case), batch, least[0] + extra_height, least[1] + extra_width)
+def test_output_and_gradients_equal_equation_1_for_any_layer(perturb, case, batch, extra_height, extra_width):
+    min_size = [(k - 1) * d + 1 for k, d in zip(case["kernel_size"], case["dilation"], strict=True)]
+    x = images(DynamicConv2d(**case), batch, min_size[0] + extra_height, min_size[1] + extra_width)
     assert_equal_with_gradients(case, x, perturb)
 
 
 @by_case
-def test_image_of_a_batch_equals_the_image_alone(case, perturb):
+def test_output_of_an_image_is_independent_of_the_batch(case, perturb):
     layer = DynamicConv2d(**case)
     x = images(layer, 4, dtype=torch.float32)
     perturb(layer, x)
@@ -141,50 +142,50 @@ def test_image_of_a_batch_equals_the_image_alone(case, perturb):
 
 
 @by_case
-def test_memory_format_changes_nothing(case, perturb):
+def test_output_is_independent_of_the_memory_format(case, perturb):
     layer = DynamicConv2d(**case).double()
     x = images(layer, 3)
     perturb(layer, x)
-    last = x.contiguous(memory_format=torch.channels_last)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
     expected = layer(x)
-    torch.testing.assert_close(layer(last), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(channels_last), expected, rtol=1e-12, atol=1e-12)
     strided = torch.stack([x, x], dim=-1)[..., 0]
     torch.testing.assert_close(layer(strided), expected, rtol=1e-12, atol=1e-12)
     weight = layer.weight
     layer.to(memory_format=torch.channels_last)
     assert layer.weight is weight
-    torch.testing.assert_close(layer(last), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(layer(last[:1]), expected[:1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(channels_last), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(channels_last[:1]), expected[:1], rtol=1e-12, atol=1e-12)
 
 
 @by_case
-def test_one_kernel_is_a_plain_convolution(case):
+def test_one_kernel_equals_a_static_convolution(case):
     layer = DynamicConv2d(**(case | {"num_kernels": 1})).double()
     arguments = {name: value for name, value in case.items() if name not in ("num_kernels", "reduction")}
-    plain = nn.Conv2d(**arguments).double()
-    plain.load_state_dict({name: value[0] for name, value in layer.state_dict().items() if "attention" not in name})
+    static = nn.Conv2d(**arguments).double()
+    static.load_state_dict({name: value[0] for name, value in layer.state_dict().items() if "attention" not in name})
     x = images(layer, 3)
-    torch.testing.assert_close(layer(x), plain(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(x), static(x), rtol=1e-12, atol=1e-12)
 
 
 @by_case
-def test_starts_as_so_many_plain_convolutions(case):
+def test_each_kernel_is_initialized_as_a_static_convolution(case):
     torch.manual_seed(0)
     wide = case | {"in_channels": 48 * case["in_channels"], "out_channels": 48 * case["out_channels"]}
     if case.get("groups", 1) == case["in_channels"]:
         wide["groups"] = wide["in_channels"]
     layer = DynamicConv2d(**wide)
     arguments = {name: value for name, value in wide.items() if name not in ("num_kernels", "reduction")}
-    plain = nn.Conv2d(**arguments)
+    static = nn.Conv2d(**arguments)
     for kernel in layer.weight:
-        torch.testing.assert_close(kernel.std(), plain.weight.std(), rtol=0.1, atol=0)
-        torch.testing.assert_close(kernel.abs().max(), plain.weight.abs().max(), rtol=0.1, atol=0)
+        torch.testing.assert_close(kernel.std(), static.weight.std(), rtol=0.1, atol=0)
+        torch.testing.assert_close(kernel.abs().max(), static.weight.abs().max(), rtol=0.1, atol=0)
     if layer.bias is not None:
-        assert plain.bias is not None
-        torch.testing.assert_close(layer.bias.std(), plain.bias.std(), rtol=0.25, atol=0)
+        assert static.bias is not None
+        torch.testing.assert_close(layer.bias.std(), static.bias.std(), rtol=0.25, atol=0)
 
 
-def test_kernels_start_different():
+def test_kernels_are_initialized_independently():
     layer = DynamicConv2d(8, 8, 3)
     correlation = torch.corrcoef(layer.weight.detach().flatten(1))
     assert (correlation - torch.eye(4)).abs().max() < 0.3
@@ -193,7 +194,7 @@ def test_kernels_start_different():
 @pytest.mark.parametrize(
     ("in_channels", "reduction", "hidden"), [(3, 4, 1), (1, 4, 1), (7, 4, 1), (64, 4, 16), (8, 1, 8)]
 )
-def test_attention_reduces_channels(in_channels, reduction, hidden):
+def test_attention_hidden_size(in_channels, reduction, hidden):
     attention = KernelAttention(in_channels, 4, reduction)
     assert attention.fc1.weight.shape == (hidden, in_channels)
     assert attention.fc2.weight.shape == (4, hidden)
@@ -202,7 +203,7 @@ def test_attention_reduces_channels(in_channels, reduction, hidden):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_stays_in_float32_under_autocast(dtype, perturb):
+def test_attention_is_float32_under_autocast(dtype, perturb):
     layer = DynamicConv2d(16, 8, 3)
     x = images(layer, 6, dtype=torch.float32)
     perturb(layer, x)
@@ -218,7 +219,7 @@ def test_attention_stays_in_float32_under_autocast(dtype, perturb):
 
 @by_case
 @pytest.mark.parametrize("batch", [1, 3])
-def test_trains_under_autocast(case, batch, perturb):
+def test_gradients_under_autocast(case, batch, perturb):
     layer = DynamicConv2d(**case)
     x = images(layer, batch, dtype=torch.float32)
     perturb(layer, x)
@@ -226,8 +227,8 @@ def test_trains_under_autocast(case, batch, perturb):
     def step() -> tuple[Tensor, dict[str, Tensor]]:
         layer.zero_grad()
         y = layer(x)
-        pull = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
-        (y.float() * pull).sum().backward()
+        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+        (y.float() * grad).sum().backward()
         return y, {name: parameter.grad for name, parameter in layer.named_parameters() if parameter.grad is not None}
 
     expected, expected_gradients = step()
@@ -242,7 +243,7 @@ def test_trains_under_autocast(case, batch, perturb):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_other_precisions(dtype, perturb):
+def test_layer_supports_other_precisions(dtype, perturb):
     layer = DynamicConv2d(16, 16, 3, padding=1, groups=16)
     x = images(layer, 3, dtype=torch.float32)
     perturb(layer, x)
@@ -253,7 +254,7 @@ def test_other_precisions(dtype, perturb):
     torch.testing.assert_close(y.float(), expected, rtol=0, atol=tolerance * float(expected.detach().abs().max()))
 
 
-def test_temperature_travels_with_the_weights(perturb):
+def test_temperature_is_in_the_state_dict(perturb):
     layer = DynamicConv2d(8, 8, 3, temperature=30.0)
     x = images(layer, 3, dtype=torch.float32)
     perturb(layer, x)
@@ -265,7 +266,7 @@ def test_temperature_travels_with_the_weights(perturb):
     torch.testing.assert_close(fresh(x), layer(x), rtol=0, atol=0)
 
 
-def test_temperature_flattens_attention(perturb):
+def test_high_temperature_makes_attention_uniform(perturb):
     net = nn.Sequential(
         DynamicConv2d(8, 8, 1, temperature=1), nn.Sequential(DynamicConv2d(8, 8, 3)), nn.Conv2d(8, 1, 1)
     )
@@ -280,7 +281,7 @@ def test_temperature_flattens_attention(perturb):
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
-def test_refuses_temperatures(temperature):
+def test_invalid_temperature_is_rejected(temperature):
     with pytest.raises(ValueError, match="temperature"):
         DynamicConv2d(4, 4, 1, temperature=temperature)
     layer = DynamicConv2d(4, 4, 1)
@@ -290,7 +291,7 @@ def test_refuses_temperatures(temperature):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "match"),
     [
         ({"num_kernels": 0}, "num_kernels"),
         ({"reduction": 0}, "reduction"),
@@ -306,13 +307,13 @@ def test_refuses_temperatures(temperature):
         ({"padding": "same"}, "'same'"),
     ],
 )
-def test_refuses_arguments_and_names_them(arguments, named):
-    with pytest.raises(ValueError, match=named):
+def test_invalid_argument_is_rejected_by_name(arguments, match):
+    with pytest.raises(ValueError, match=match):
         DynamicConv2d(**({"in_channels": 4, "out_channels": 4, "kernel_size": 3} | arguments))
 
 
 @by_case
-def test_copies_give_equal_outputs(case, perturb):
+def test_copies_have_equal_outputs(case, perturb):
     layer = DynamicConv2d(**case)
     x = images(layer, 3, dtype=torch.float32)
     perturb(layer, x)
@@ -337,7 +338,37 @@ def test_compiles_without_graph_breaks_for_any_batch(name, perturb):
         torch.testing.assert_close(x.grad, expected_x.grad, rtol=1e-10, atol=1e-10)
 
 
-def test_prints_what_it_is():
+def test_repr_shows_the_arguments():
     layer = DynamicConv2d(4, 8, 3, stride=2, padding=1, groups=2, bias=False, num_kernels=6)
     assert "4, 8, kernel_size=(3, 3), stride=(2, 2)" in repr(layer)
     assert "groups=2, bias=False, num_kernels=6" in repr(layer)
+
+
+def test_positional_arguments_are_ordered_as_in_conv2d():
+    names = list(inspect.signature(DynamicConv2d).parameters)
+    torch_names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"]
+    assert list(inspect.signature(nn.Conv2d).parameters)[:8] == names[:8] == torch_names
+    assert names[8:13] == ["num_kernels", "reduction", "temperature", "device", "dtype"]
+    layer = DynamicConv2d(4, 6, 3, 2, 1, 2, 2, False, 5, 2, 7.0, "cpu", torch.float64)
+    assert (layer.stride, layer.padding, layer.dilation, layer.groups) == ((2, 2), (1, 1), (2, 2), 2)
+    assert (layer.bias, layer.num_kernels, layer.attention.fc1.out_features) == (None, 5, 2)
+    assert layer.attention.temperature == 7
+    assert layer(torch.zeros(2, 4, 9, 9, dtype=torch.float64)).shape == (2, 6, 4, 4)
+
+
+@pytest.mark.parametrize("attention", ["softmax", "sigmoid"])
+def test_device_and_dtype_apply_to_all_tensors(attention):
+    layer = DynamicConv2d(4, 6, 3, device="meta", dtype=torch.bfloat16, attention=attention)
+    expected = DynamicConv2d(4, 6, 3, attention=attention).state_dict()
+    state = layer.state_dict()
+    assert {name: tensor.shape for name, tensor in state.items()} == {name: t.shape for name, t in expected.items()}
+    assert {(tensor.device.type, tensor.dtype) for tensor in state.values()} == {("meta", torch.bfloat16)}
+
+
+def test_dtype_equals_a_later_conversion():
+    torch.manual_seed(0)
+    layer = DynamicConv2d(8, 8, 3, padding=2, dilation=2, dtype=torch.float64)
+    x = images(layer, 3)
+    converted = DynamicConv2d(8, 8, 3, padding=2, dilation=2).double()
+    converted.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(converted(x), layer(x), rtol=0, atol=0)

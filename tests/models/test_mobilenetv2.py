@@ -22,49 +22,49 @@ def count(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("width", PARAMETERS)
-def test_number_of_parameters(width):
+def test_parameter_counts(width):
     assert count(MobileNetV2(width)) == PARAMETERS[width][0]
     assert count(MobileNetV2(width, DynamicConvFactory())) == PARAMETERS[width][1]
 
 
 @pytest.mark.parametrize("width", PARAMETERS)
-def test_equals_torchvisions_with_its_weights(width, perturb):
-    theirs = torchvision.models.mobilenet_v2(width_mult=width).features
+def test_output_equals_torchvision(width, perturb):
+    reference = torchvision.models.mobilenet_v2(width_mult=width).features
     x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    perturb(theirs, x)
-    ours = MobileNetV2(width)
-    ours_state, their_state = ours.state_dict(), theirs.state_dict()
-    assert [tensor.shape for tensor in ours_state.values()] == [tensor.shape for tensor in their_state.values()]
-    ours.load_state_dict(dict(zip(ours_state, their_state.values(), strict=True)))
-    y, expected = ours.eval()(x), theirs(x)
+    perturb(reference, x)
+    net = MobileNetV2(width)
+    state, reference_state = net.state_dict(), reference.state_dict()
+    assert [tensor.shape for tensor in state.values()] == [tensor.shape for tensor in reference_state.values()]
+    net.load_state_dict(dict(zip(state, reference_state.values(), strict=True)))
+    y, expected = net.eval()(x), reference(x)
     assert y.shape == (2, 1280, 2, 3)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-5 * float(expected.detach().abs().max()))
 
 
-def test_all_is_dynamic_but_the_stem_and_the_last_convolution():
+def test_dynamic_form_has_static_stem_and_last_layer():
     net = MobileNetV2(0.5, DynamicConvFactory())
     static = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     assert [(layer.in_channels, layer.out_channels, layer.kernel_size) for layer in static] == [
         (3, 16, (3, 3)),
         (160, 1280, (1, 1)),
     ]
-    # 17 blocks of expansion, depthwise and projection; the first has no expansion.
+    # 17 blocks of expansion, depthwise and projection; the first has no expansion
     assert sum(isinstance(layer, DynamicConv2d) for layer in net.modules()) == 3 * 17 - 1
 
 
-def test_dynamic_form_has_the_static_forms_layers():
-    def geometry(net: nn.Module) -> list[tuple]:
+def test_dynamic_and_static_form_have_equal_layers():
+    def conv_params(net: nn.Module) -> list[tuple]:
         return [
             (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.groups)
             for layer in net.modules()
             if isinstance(layer, nn.Conv2d | DynamicConv2d)
         ]
 
-    assert geometry(MobileNetV2(0.75, DynamicConvFactory())) == geometry(MobileNetV2(0.75))
+    assert conv_params(MobileNetV2(0.75, DynamicConvFactory())) == conv_params(MobileNetV2(0.75))
 
 
 @given(st.floats(1, 5000), st.integers(1, 32))
-def test_make_divisible(channels, divisor):
+def test_make_divisible_rounds_down_by_at_most_10_percent(channels, divisor):
     rounded = make_divisible(channels, divisor)
     assert rounded % divisor == 0
     assert rounded >= 0.9 * channels
@@ -80,7 +80,7 @@ def test_make_divisible_at_width_035(channels, rounded):
     ("depth", "counts"),
     [(1.0, [1, 2, 3, 4, 3, 3, 1]), (0.7, [1, 1, 2, 3, 2, 2, 1]), (0.5, [1, 1, 2, 2, 2, 2, 1]), (0.1, [1] * 7)],
 )
-def test_depth_multiplies_the_blocks_of_each_stage(depth, counts):
+def test_depth_scales_the_blocks_of_each_stage(depth, counts):
     net = MobileNetV2(0.35, depth=depth).eval()
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
     assert len(net.blocks) == sum(counts)

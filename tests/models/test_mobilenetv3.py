@@ -6,7 +6,7 @@ from posedy.models.blocks import DynamicConvFactory, SqueezeExcitation
 from posedy.models.dynamic_conv import DynamicConv2d
 
 
-def test_strides_are_those_of_the_first_version():
+def test_strides_equal_the_first_version():
     net = MobileNetV3Small().eval()
     sizes = []
     for block in net.blocks:
@@ -15,14 +15,14 @@ def test_strides_are_those_of_the_first_version():
     assert sizes == [56, 28, 28, 28, 14, 14, 14, 14, 7, 7, 7]
 
 
-def test_activations():
+def test_activations_equal_the_paper():
     net = MobileNetV3Small()
     kinds = [type(block.depthwise[-1]) for block in net.blocks]
     assert kinds == [nn.ReLU] * 3 + [nn.Hardswish] * 8
     assert all(block.expand[-1].__class__ is block.depthwise[-1].__class__ for block in net.blocks[1:])
 
 
-def test_squeeze_and_excitation_is_where_the_first_version_has_it_or_nowhere():
+def test_squeeze_and_excitation_equals_the_first_version_or_is_removed():
     net = MobileNetV3Small(DynamicConvFactory())
     assert [isinstance(block.se, SqueezeExcitation) for block in net.blocks] == [True, False, False] + [True] * 8
     assert isinstance(net.se, SqueezeExcitation)
@@ -32,7 +32,7 @@ def test_squeeze_and_excitation_is_where_the_first_version_has_it_or_nowhere():
     assert without.eval()(torch.randn(2, 3, 32, 64)).shape == (2, 576, 1, 2)
 
 
-def test_squeeze_and_excitation_is_its_equation():
+def test_squeeze_and_excitation_equals_its_equation():
     layer = SqueezeExcitation(8).double()
     x = torch.randn(3, 8, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for image, y in zip(x, layer(x), strict=True):

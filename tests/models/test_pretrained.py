@@ -1,46 +1,109 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import posedy
 from posedy.config import load_config
-from posedy.models import pretrained as shipped
+from posedy.models import registry
 from posedy.models.dynamic_conv import temperatures
-from posedy.models.pretrained import find_weights, list_pretrained, load_checkpoint, save_weights
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
+from posedy.models.network_file import save_weights
+from posedy.models.pose_net import PoseNet
+from posedy.models.pretrained import find_weights, load_checkpoint
+from posedy.models.registry import list_models, list_pretrained
+from posedy.skeleton import COCO17, Skeleton
 from posedy.training.optim import temperature
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_weights(create_model("mobilenetv2_035-bneck", input_size=(32, 64)), tmp_path / "small.safetensors")
-    (tmp_path / "small.md").write_text("its model card")
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    (tmp_path / "small.md").write_text("a model card")
+    monkeypatch.setattr(registry, "WEIGHTS_FOLDER", tmp_path)
     return tmp_path
 
 
-def test_names_are_those_of_the_files(folder: Path) -> None:
-    assert list_pretrained() == ["small"]
+def test_pretrained_networks_are_named_by_their_files(folder: Path) -> None:
+    assert list_pretrained() == list_models(pretrained=True) == ["small"]
     assert find_weights("small") == folder / "small.safetensors"
     assert load_checkpoint("small").input_size == (32, 64)
 
 
-def test_everything_else_is_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_a_suffix_or_a_folder_are_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("runs/small", "small.pt", "./small", Path("a/b")):
         assert find_weights(path) == Path(path)
     monkeypatch.chdir(folder)
-    Path("small").write_text("a file of that name comes first")
+    Path("small").write_text("a file of this name has priority")
     assert find_weights("small") == Path("small")
 
 
-def test_unknown_names_are_refused_with_those_that_there_are(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"no shipped model is named 'large'; shipped are: small\. Or give the path"):
+def test_unknown_names_are_rejected_with_the_pretrained_ones(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"'large'.*small"):
         find_weights("large")
-    with pytest.raises(ValueError, match=r"'resnet18-bneck' \(resnet18-bneck is an architecture"):
+    with pytest.raises(ValueError, match=r"'resnet18-bneck'.*create_model"):
         find_weights("resnet18-bneck")
 
 
+NAME = "dy_mobilenetv2_035-bneck"
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseNet:
+    """A pretrained network with 3 keypoints, two kernels, temperature 5 and codec "unbiased"."""
+    skeleton = Skeleton(("a", "b", "c"), ((0, 1),), (), (0.1,) * 3)
+    options = {"num_keypoints": 3, "num_kernels": 2, "temperature": 5.0, "codec": "unbiased", "output": "sigmoid"}
+    net = create_model(NAME, **options, skeleton=skeleton, input_size=(64, 96))
+    save_weights(net, tmp_path / f"{NAME}.safetensors")
+    monkeypatch.setattr(registry, "WEIGHTS_FOLDER", tmp_path)
+    return net.eval()
+
+
+def test_create_model_loads_pretrained_weights(pretrained: PoseNet) -> None:
+    net = create_model(NAME, pretrained=True, num_keypoints=3, skeleton=pretrained.skeleton, input_size=(32, 64))
+    assert not net.training
+    assert (net.options, net.input_size) == (pretrained.options, (32, 64))
+    assert all(torch.equal(tensor, pretrained.state_dict()[key]) for key, tensor in net.state_dict().items())
+    assert create_model(NAME, True, num_kernels=2, temperature=5.0, codec="unbiased").options["num_kernels"] == 2
+
+
+def test_pretrained_weights_with_other_keypoints_have_a_fresh_last_layer(pretrained: PoseNet) -> None:
+    net = create_model(NAME, pretrained=True)
+    assert net.num_keypoints == 17
+    assert net.skeleton == COCO17
+    expected = pretrained.state_dict()
+    different = {key for key, tensor in net.state_dict().items() if not torch.equal(tensor, expected[key])}
+    assert different == {"head.heatmap.weight", "head.heatmap.bias"}
+    assert net.eval()(torch.zeros(1, 3, 64, 32)).shape == (1, 17, 16, 8)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_kernels": 3},
+        {"codec": "msra2"},
+        {"output": "softmax"},
+        {"temperature": 7.0},
+        {"depth": 0.5},
+        {"sigma": 3.0},
+    ],
+)
+def test_arguments_that_differ_from_the_pretrained_network_are_rejected(
+    pretrained: PoseNet, arguments: dict[str, Any]
+) -> None:
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"{name}.*{value}"):
+        create_model(NAME, pretrained=True, **arguments)
+
+
+def test_networks_without_weights_are_rejected_with_the_nearest_name(pretrained: PoseNet) -> None:
+    with pytest.raises(ValueError, match=rf"'dy_mobilenetv2_035-bnek'.*'{NAME}'"):
+        create_model("dy_mobilenetv2_035-bnek", pretrained=True)
+
+
 @pytest.mark.parametrize("name", list_pretrained())
-def test_each_shipped_network_is_small_has_a_card_and_runs(name: str) -> None:
+def test_each_pretrained_network_has_a_small_file_and_a_card(name: str) -> None:
     assert find_weights(name).stat().st_size < 20e6
     assert find_weights(name).with_suffix(".md").is_file()
     net = load_checkpoint(name)
@@ -48,9 +111,15 @@ def test_each_shipped_network_is_small_has_a_card_and_runs(name: str) -> None:
     assert all(tensor.isfinite().all() for tensor in net.state_dict().values())
 
 
-def test_fine_tuning_keeps_the_input_and_the_temperature_of_the_shipped_network() -> None:
+def test_the_fine_tuning_configuration_has_the_size_and_temperature_of_the_pretrained_network() -> None:
     config = load_config(Path(__file__).parents[2] / "configs/real/fine_tune.yaml")
     net = load_checkpoint(str(config.model.weights))
     assert net.input_size == config.model.input_size
-    wanted = {temperature(config.train.temperature, epoch) for epoch in range(config.train.epochs)}
-    assert temperatures(net) == wanted
+    expected = {temperature(config.train.temperature, epoch) for epoch in range(config.train.epochs)}
+    assert temperatures(net) == expected
+
+
+def test_only_pose_networks_are_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Linear"):
+        posedy.save_checkpoint(torch.nn.Linear(1, 1), tmp_path / "net.pt")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from posedy.models.dynamic_conv import DynamicConv2d
 
 @pytest.mark.parametrize(("in_channels", "out_channels", "stride"), [(8, 8, 1), (8, 12, 1), (8, 12, 2), (8, 8, 2)])
 @pytest.mark.parametrize("conv", [static_conv, DynamicConvFactory(3)], ids=["static", "dynamic"])
-def test_basic_block_is_its_equation(conv, in_channels, out_channels, stride, perturb):
+def test_basic_block_equals_its_equation(conv, in_channels, out_channels, stride, perturb):
     block = BasicBlock(in_channels, out_channels, stride, conv)
     x = torch.randn(3, in_channels, 8, 6, generator=torch.Generator().manual_seed(0))
     perturb(block, x)
@@ -26,13 +26,13 @@ def test_basic_block_is_its_equation(conv, in_channels, out_channels, stride, pe
     torch.testing.assert_close(block(x), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_blocks_start_as_the_identity():
+def test_blocks_are_initialized_as_identity():
     block = ResNet((1, 1, 1, 1)).blocks[0].eval()
     x = torch.rand(2, 64, 8, 8)
     torch.testing.assert_close(block(x), x, rtol=0, atol=0)
 
 
-def test_dynamic_are_the_3x3_convolutions_and_nothing_else():
+def test_only_3x3_convolutions_are_dynamic():
     net = ResNet((2, 2, 2, 2), DynamicConvFactory())
     dynamic = [layer for layer in net.modules() if isinstance(layer, DynamicConv2d)]
     static = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
@@ -40,7 +40,7 @@ def test_dynamic_are_the_3x3_convolutions_and_nothing_else():
     assert sorted(layer.kernel_size for layer in static) == [(1, 1)] * 3 + [(7, 7)]
 
 
-def test_stages_halve_the_map():
+def test_stages_halve_the_feature_map():
     net = ResNet((1, 1, 1, 1)).eval()
     sizes = []
     for block in net.blocks:

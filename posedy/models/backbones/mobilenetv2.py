@@ -10,14 +10,14 @@ from posedy.models.blocks import (
     ConvFactory,
     InvertedResidual,
     Padding,
-    classifier,
+    collect_features,
     conv_norm_act,
-    initialize,
-    maps_after,
+    init_weights,
+    make_classifier,
     static_conv,
 )
 
-# expansion, channels at width 1.0, blocks, stride of the first block
+# expansion, channels at width 1.0, number of blocks, stride of the first block
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -27,11 +27,11 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# whose last maps `features` gives, of strides 4, 8 and 16
-_TAPPED_STAGES = (1, 2, 3)
+# stages whose last feature maps are returned, of strides 4, 8 and 16
+_OUT_STAGES = (1, 2, 3)
 _STEM_CHANNELS = 32
 _LAST_CHANNELS = 1280
-# deeper is a slip of the pen that would fill the memory
+# larger values are typing errors that would exhaust the memory
 _MAX_DEPTH = 8
 
 
@@ -42,22 +42,22 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 class MobileNetV2(Backbone):
-    """The convolutional part of MobileNetV2, of stride 32.
+    """The convolutional layers of MobileNetV2, with an output stride of 32.
 
-    In the dynamic form every convolution is dynamic but the stem and the last 1x1 (the paper's rule).
+    In the dynamic form every convolution is dynamic except the stem and the last 1x1, as in the paper.
 
     Args:
-        width: multiplier of all channels but the last layer's.
-        conv: makes the convolutions of the blocks.
-        last_channels: of the last layer; None is 1280, and in proportion at widths over 1.
-        in_channels: channels of the image.
-        num_classes: ends in the classifier of so many classes (ImageNet's are 1000); None ends in the last map.
-        depth: multiplier of the number of blocks of each stage, rounded to the nearest, at least one (Figure 6).
-        dynamic_layers: which convolutions of a block `conv` makes (Table 5); the others are static.
-        padding: "symmetric", or "tensorflow" for weights that were trained there.
+        width: multiplier of the channels of all layers except the last.
+        conv: creates the convolutions of the blocks.
+        last_channels: channels of the last layer; None is 1280, times `width` if that is larger than 1.
+        in_channels: channels of the input image.
+        num_classes: number of classes of a final classifier (1000 for ImageNet); None returns the last feature map.
+        depth: multiplier of the number of blocks of each stage, rounded to the nearest and at least one (Figure 6).
+        dynamic_layers: the convolutions of a block that `conv` creates (Table 5); the others are static.
+        padding: "symmetric", or "tensorflow" for weights trained with TensorFlow.
 
     Raises:
-        ValueError: if the depth is not positive or beyond 8.
+        ValueError: if the depth is not positive or larger than 8.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class MobileNetV2(Backbone):
         super().__init__()
         if not 0 < depth <= _MAX_DEPTH:
             raise ValueError(
-                f"depth is a positive multiplier of at most {_MAX_DEPTH} (the paper's are 1, 0.7 and 0.5), got {depth}"
+                f"expected a depth multiplier in (0, {_MAX_DEPTH}] (the paper uses 1, 0.7 and 0.5), got {depth}"
             )
         channels = make_divisible(_STEM_CHANNELS * width)
         self.stem = conv_norm_act(
             static_conv(in_channels, channels, 3, stride=2, padding=padding), channels, nn.ReLU6()
         )
         blocks: list[nn.Module] = []
-        ends = []  # of the stages: the index and the channels of the last block of each
+        stage_ends = []  # index and output channels of the last block of each stage
         for expansion, stage_channels, count, stage_stride in _STAGES:
             out_channels = make_divisible(stage_channels * width)
             for index in range(max(1, int(count * depth + 0.5))):
@@ -101,20 +101,20 @@ class MobileNetV2(Backbone):
                     )
                 )
                 channels = out_channels
-            ends.append((len(blocks) - 1, channels))
+            stage_ends.append((len(blocks) - 1, channels))
         self.blocks = nn.Sequential(*blocks)
         last_channels = last_channels or max(_LAST_CHANNELS, make_divisible(_LAST_CHANNELS * width))
-        taps = [ends[stage] for stage in _TAPPED_STAGES]
-        self.taps = tuple(index for index, _ in taps)
-        self.feature_channels = (taps[0][1], taps[1][1], taps[2][1], last_channels)
+        outputs = [stage_ends[stage] for stage in _OUT_STAGES]
+        self.out_indices = tuple(index for index, _ in outputs)
+        self.feature_channels = (outputs[0][1], outputs[1][1], outputs[2][1], last_channels)
         self.last = conv_norm_act(static_conv(channels, last_channels, 1), last_channels, nn.ReLU6())
-        self.classifier = nn.Identity() if num_classes is None else classifier(last_channels, num_classes)
-        initialize(self)
+        self.classifier = nn.Identity() if num_classes is None else make_classifier(last_channels, num_classes)
+        init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """(N, in_channels, H, W) -> the maps after blocks 2, 5 and 9 (at depth 1) and after the last layer.
+        """Extracts the feature maps after blocks 2, 5 and 9 (at depth 1) and after the last layer.
 
-        The map of stride 16 is that of 64 channels (at width 1), not of 96: so does MoveNet.
+        The feature map of stride 16 has 64 channels (at width 1) rather than 96, as in MoveNet.
         """
-        *maps, x = maps_after(self.blocks, self.stem(x), self.taps)
-        return [*maps, self.last(x)]
+        *features, x = collect_features(self.blocks, self.stem(x), self.out_indices)
+        return [*features, self.last(x)]

@@ -10,10 +10,10 @@ from posedy.models.blocks import (
     ConvFactory,
     InvertedResidual,
     SqueezeExcitation,
-    classifier,
+    collect_features,
     conv_norm_act,
-    initialize,
-    maps_after,
+    init_weights,
+    make_classifier,
     static_conv,
 )
 
@@ -32,26 +32,26 @@ _BNECKS: tuple[tuple[int, int, int, bool, Callable[[], nn.Module], int], ...] = 
     (5, 576, 96, True, nn.Hardswish, 1),
 )
 # the last bnecks of strides 4, 8 and 16
-_TAPS = (0, 3, 7)
+_OUT_INDICES = (0, 3, 7)
 _STEM_CHANNELS = 16
 _LAST_CHANNELS = 576
 _CLASSIFIER_CHANNELS = 1280
 
 
 class MobileNetV3Small(Backbone):
-    """The convolutional part of MobileNetV3-Small, of stride 32.
+    """The convolutional layers of MobileNetV3-Small, with an output stride of 32.
 
-    The first arXiv version, which the paper used: its numbers fit no other. Where the final version (torchvision's)
-    differs: the stride from 28x28 to 14x14 (at 224x224) is the fourth bneck's there and the fifth's here, the last 1x1
-    has squeeze-and-excitation here, and the classifier has 1280 hidden channels. In the dynamic form every convolution
-    is dynamic but the stem and the last 1x1; squeeze-and-excitation is static.
+    This is the first arXiv version, the only one that matches the paper's #Param and MAdds. It differs from the final
+    version (torchvision's) as follows: the fifth bneck instead of the fourth reduces 28x28 to 14x14 (at 224x224), the
+    last 1x1 has squeeze-and-excitation, and the classifier has 1280 hidden channels. In the dynamic form every
+    convolution is dynamic except the stem and the last 1x1; squeeze-and-excitation is static.
 
     Args:
-        conv: makes the convolutions of the blocks.
-        in_channels: channels of the image.
-        num_classes: ends in the classifier of so many classes (ImageNet's are 1000); None ends in the last map.
-        se: squeeze-and-excitation; False leaves it out everywhere (Table 7).
-        dynamic_layers: which convolutions of a block `conv` makes (Table 5); the others are static.
+        conv: creates the convolutions of the blocks.
+        in_channels: channels of the input image.
+        num_classes: number of classes of a final classifier (1000 for ImageNet); None returns the last feature map.
+        se: whether to use squeeze-and-excitation; False removes all of it (Table 7).
+        dynamic_layers: the convolutions of a block that `conv` creates (Table 5); the others are static.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class MobileNetV3Small(Backbone):
             )
             channels = out_channels
         self.blocks = nn.Sequential(*blocks)
-        strides_4_to_16 = [_BNECKS[index][2] for index in _TAPS]
+        strides_4_to_16 = [_BNECKS[index][2] for index in _OUT_INDICES]
         self.feature_channels = (strides_4_to_16[0], strides_4_to_16[1], strides_4_to_16[2], _LAST_CHANNELS)
         self.last = conv_norm_act(static_conv(channels, _LAST_CHANNELS, 1), _LAST_CHANNELS, nn.Hardswish())
         self.se = SqueezeExcitation(_LAST_CHANNELS) if se else nn.Identity()
         self.classifier = (
-            nn.Identity() if num_classes is None else classifier(_LAST_CHANNELS, num_classes, _CLASSIFIER_CHANNELS)
+            nn.Identity() if num_classes is None else make_classifier(_LAST_CHANNELS, num_classes, _CLASSIFIER_CHANNELS)
         )
-        initialize(self)
+        init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """(N, in_channels, H, W) -> the maps after bnecks 0, 3 and 7 (16, 40 and 48 channels), and the last (576)."""
-        *maps, x = maps_after(self.blocks, self.stem(x), _TAPS)
-        return [*maps, self.se(self.last(x))]
+        """Extracts the feature maps after bnecks 0, 3 and 7 (16, 40 and 48 channels) and after the last layer (576)."""
+        *features, x = collect_features(self.blocks, self.stem(x), _OUT_INDICES)
+        return [*features, self.se(self.last(x))]

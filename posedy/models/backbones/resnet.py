@@ -9,10 +9,10 @@ from posedy.models.blocks import (
     Backbone,
     ConvFactory,
     ResidualBlock,
-    classifier,
+    collect_features,
     conv_norm_act,
-    initialize,
-    maps_after,
+    init_weights,
+    make_classifier,
     static_conv,
 )
 
@@ -20,13 +20,13 @@ _STAGE_CHANNELS = (64, 128, 256, 512)
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions and a shortcut, projected by a static 1x1 where the shape changes.
+    """Two 3x3 convolutions with a shortcut, which is a static 1x1 convolution where the shape changes.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the first convolution and the projection.
-        conv: makes the 3x3 convolutions.
+        stride: stride of the first convolution and the shortcut.
+        conv: creates the 3x3 convolutions.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvFactory) -> None:
@@ -41,27 +41,27 @@ class BasicBlock(ResidualBlock):
         self.activation = nn.ReLU()
 
     @property
-    def residual_norm(self) -> nn.BatchNorm2d:
-        """The second convolution's."""
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The batch norm of the second convolution."""
         norm = self.conv2[-1]
         assert isinstance(norm, nn.BatchNorm2d)
         return norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, H / stride, W / stride)."""
+        """Maps (N, in, H, W) to (N, out, H / stride, W / stride)."""
         return self.activation(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
 class ResNet(Backbone):
-    """The convolutional part of a ResNet of basic blocks, of stride 32.
+    """The convolutional layers of a ResNet with basic blocks, with an output stride of 32.
 
-    In the dynamic form every 3x3 convolution is dynamic; the 7x7 stem and the projections of shortcuts are not.
+    In the dynamic form every 3x3 convolution is dynamic; the 7x7 stem and the 1x1 shortcuts are static.
 
     Args:
         blocks: number of blocks in each of the four stages.
-        conv: makes the convolutions of the blocks.
-        in_channels: channels of the image.
-        num_classes: ends in the classifier of so many classes (ImageNet's are 1000); None ends in the last map.
+        conv: creates the convolutions of the blocks.
+        in_channels: channels of the input image.
+        num_classes: number of classes of a final classifier (1000 for ImageNet); None returns the last feature map.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ResNet(Backbone):
         self.stem = conv_norm_act(static_conv(in_channels, channels, 7, stride=2), channels, nn.ReLU())
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         layers: list[nn.Module] = []
-        self.taps = tuple(end - 1 for end in accumulate(blocks[:-1]))
+        self.out_indices = tuple(end - 1 for end in accumulate(blocks[:-1]))
         for stage, (count, out_channels) in enumerate(zip(blocks, _STAGE_CHANNELS, strict=True)):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
@@ -85,9 +85,9 @@ class ResNet(Backbone):
                 channels = out_channels
         self.blocks = nn.Sequential(*layers)
         self.feature_channels = _STAGE_CHANNELS
-        self.classifier = nn.Identity() if num_classes is None else classifier(channels, num_classes)
-        initialize(self)
+        self.classifier = nn.Identity() if num_classes is None else make_classifier(channels, num_classes)
+        init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """(N, in_channels, H, W) -> the maps of the four stages, of 64, 128, 256 and 512 channels."""
-        return maps_after(self.blocks, self.pool(self.stem(x)), self.taps)
+        """Extracts the feature maps of the four stages, with 64, 128, 256 and 512 channels."""
+        return collect_features(self.blocks, self.pool(self.stem(x)), self.out_indices)

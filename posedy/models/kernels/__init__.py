@@ -1,1 +1,1 @@
-"""Kernels in Triton for training on GPUs; only `availability` can be imported where Triton is not."""
+"""Triton kernels for training on GPUs; only `availability` can be imported without Triton."""

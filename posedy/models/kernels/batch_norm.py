@@ -1,6 +1,6 @@
-"""Batch norm in training together with the activation that follows it.
+"""Batch norm in training mode fused with the activation that follows it.
 
-Over the M = N H W values x of a channel, with scale w and shift b,
+For the M = N H W values x of a channel, with scale w and shift b,
 
     mu = mean of x,    r = 1 / sqrt(mean of (x - mu)^2 + eps),    z = w r (x - mu) + b,    y = act(z)
 
@@ -9,9 +9,10 @@ and with d = act'(z) dL/dy
     dL/db = sum of d,    dL/dw = r * sum of d (x - mu),
     dL/dx = w r (d - dL/db / M - r (x - mu) dL/dw / M).
 
-Torch's kernel for bfloat16 in NCHW gives each channel to one block of threads, so that most of a large GPU is idle, and
-the activation reads and writes the map once more. Here S programs share a channel, each with every S-th image, and
-nothing but x and four numbers per channel is kept for the backward pass. Sums are in float32, whatever x is in.
+Torch's kernel for bfloat16 in NCHW assigns each channel to one block of threads, so that most of a large GPU is idle,
+and the activation reads and writes the feature map once more. Here S programs share a channel, each with every S-th
+image, and only x and four values per channel are saved for the backward pass. Sums are accumulated in float32 for any
+dtype of x.
 """
 
 from typing import Any, Literal
@@ -26,12 +27,12 @@ Activation = Literal["none", "relu", "relu6"]
 
 _MAX_BLOCK = 1024
 _MAX_SPLITS = tl.constexpr(128)
-_PROGRAMS = 1056  # that keep a GPU busy: eight for each of the 132 multiprocessors of an H200
+_PROGRAMS = 1056  # keeps a GPU busy: eight for each of the 132 multiprocessors of an H200
 
 
 @triton.jit
 def _normalize(x, coefficients, c):
-    """The z of x, and x - mu, in channel c."""
+    """Returns z and x - mu of values x of channel c."""
     mean = tl.load(coefficients + c * 4)
     scale = tl.load(coefficients + c * 4 + 2)
     shift = tl.load(coefficients + c * 4 + 3)
@@ -50,7 +51,7 @@ def _activate(z, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _activation_gradient(g, z, ACTIVATION: tl.constexpr):
-    """The gradient with respect to z of what has the gradient g after the activation."""
+    """Returns the gradient with respect to z, given the gradient g with respect to the activation's output."""
     if ACTIVATION != "none":
         g = tl.where(z > 0.0, g, 0.0)
     if ACTIVATION == "relu6":
@@ -60,7 +61,7 @@ def _activation_gradient(g, z, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _load_sums(sums, c, S):
-    """The two sums of channel c, added up over its S programs."""
+    """Returns the two sums of channel c, added over its S programs."""
     program = tl.arange(0, _MAX_SPLITS)
     first = tl.load(sums + (c * S + program) * 2, mask=program < S, other=0.0)
     second = tl.load(sums + (c * S + program) * 2 + 1, mask=program < S, other=0.0)
@@ -69,9 +70,9 @@ def _load_sums(sums, c, S):
 
 @triton.jit
 def _sum_values(x, sums, N, C, HW, S, BLOCK: tl.constexpr):
-    """Sums x - p and (x - p)^2 over every S-th image, with the channel's first value p.
+    """Sums x - p and (x - p)^2 over every S-th image, where p is the first value of the channel.
 
-    Without p a mean that is far from 0 would drown the variance in the rounding of the squares.
+    Without p, a mean far from 0 would lose the variance in the rounding of the squares.
     """
     c = tl.program_id(0)
     s = tl.program_id(1)
@@ -93,7 +94,7 @@ def _sum_values(x, sums, N, C, HW, S, BLOCK: tl.constexpr):
 
 @triton.jit
 def _finish_statistics(x, sums, weight, bias, running_mean, running_var, coefficients, HW, S, M, eps, momentum):
-    """Makes mu, r, w r and b of a channel from its sums, and moves its running statistics."""
+    """Computes mu, r, w r and b of a channel from its sums, and updates its running statistics."""
     c = tl.program_id(0)
     pivot = tl.load(x + c.to(tl.int64) * HW).to(tl.float32)
     first, second = _load_sums(sums, c, S)
@@ -111,7 +112,7 @@ def _finish_statistics(x, sums, weight, bias, running_mean, running_var, coeffic
 
 @triton.jit
 def _apply(x, y, coefficients, C, HW, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
-    """Makes y of a block of a plane."""
+    """Computes y for a block of a plane."""
     plane = tl.program_id(0)
     offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < HW
@@ -145,7 +146,7 @@ def _sum_gradients(x, g, coefficients, sums, N, C, HW, S, ACTIVATION: tl.constex
 
 @triton.jit
 def _finish_gradients(sums, coefficients, grad_weight, grad_bias, line, S, M):
-    """Makes dL/dw and dL/db of a channel, and the line of dL/dx = w r d + line[0] (x - mu) + line[1]."""
+    """Computes dL/dw, dL/db and the coefficients of dL/dx = w r d + line[0] (x - mu) + line[1] of a channel."""
     c = tl.program_id(0)
     sum_d, sum_d_centered = _load_sums(sums, c, S)
     rstd = tl.load(coefficients + c * 4 + 1)
@@ -158,7 +159,7 @@ def _finish_gradients(sums, coefficients, grad_weight, grad_bias, line, S, M):
 
 @triton.jit
 def _apply_gradients(x, g, grad_x, coefficients, line, C, HW, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
-    """Makes dL/dx of a block of a plane."""
+    """Computes dL/dx for a block of a plane."""
     plane = tl.program_id(0)
     c = plane % C
     offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -233,12 +234,12 @@ class _BatchNormAct(torch.autograd.Function):
 
 
 def batch_norm_act(x: Tensor, norm: nn.BatchNorm2d, activation: Activation) -> Tensor:
-    """What a batch norm in training makes of x (N, C, H, W), and then the activation; moves the running statistics.
+    """Applies a batch norm in training mode and an activation to x (N, C, H, W), and updates the running statistics.
 
     Args:
-        x: contiguous, with more than one value per channel.
-        norm: with scale and shift, running statistics and a momentum.
-        activation: that follows.
+        x: contiguous tensor with more than one value per channel.
+        norm: affine batch norm with running statistics and a momentum.
+        activation: activation after the norm.
     """
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
@@ -247,10 +248,10 @@ def batch_norm_act(x: Tensor, norm: nn.BatchNorm2d, activation: Activation) -> T
 
 
 def _block(size: int) -> int:
-    """Values that a program takes at once from a plane."""
+    """Returns the number of values of a plane that a program processes at once."""
     return min(_MAX_BLOCK, triton.next_power_of_2(size))
 
 
 def _splits(N: int, C: int) -> int:
-    """S, the programs that share a channel."""
+    """Returns S, the number of programs that share a channel."""
     return max(1, min(N, _MAX_SPLITS.value, -(-_PROGRAMS // C)))

@@ -1,17 +1,17 @@
-"""Depthwise convolution of N x C planes at stride s, and its gradients.
+"""Depthwise convolution of N x C planes with stride s, and its gradients.
 
-With kernels W of K x K, padding p above and to the left and zeros beyond the border of X, in each plane
+With K x K kernels W, padding p at the top and the left and zeros outside X, in each plane
 
     Y[y, x]     = sum over i, j of W[i, j] X[s y + i - p, s x + j - p]
     dL/dX[v, u] = sum over i, j of W[i, j] dL/dY[(v + p - i) / s, (u + p - j) / s]    where s divides both
     dL/dW[i, j] = sum over y, x of dL/dY[y, x] X[s y + i - p, s x + j - p]
 
-A plane is a channel of an image. Its kernel is that of the channel; or one of its own, if a batch was folded into the
-channels. Sums are in float32, whatever X and W are in.
+A plane is one channel of one image. Its kernel belongs to the channel, or to the plane itself if a batch was folded
+into the channels. Sums are accumulated in float32 for any dtype of X and W.
 
-Most of the instructions would find places and masks. So the size of a plane is a constant (divisions become
-multiplications, comparisons halve, steps to other taps go into the loads), and one pass over a plane makes dL/dW for
-all taps.
+Most instructions would compute indices and masks. Therefore the size of a plane is a compile-time constant (divisions
+become multiplications, comparisons are halved, offsets of other taps move into the loads), and one pass over a plane
+computes dL/dW for all taps.
 """
 
 from typing import Any
@@ -22,17 +22,17 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_MAX_BLOCK = 256  # eight cells for each thread of a warp
+_MAX_BLOCK = 256  # eight pixels for each thread of a warp
 _WARP = 32
-_WARP_SUMS = 2048  # that a warp keeps of dL/dW: 64 registers of each thread
+_WARP_SUMS = 2048  # partial sums of dL/dW in a warp: 64 registers of each thread
 
 
 @triton.jit
-def _cells(BLOCK: tl.constexpr):
-    """The cells of a program's block.
+def _pixel_offsets(BLOCK: tl.constexpr):
+    """Returns the offsets of the pixels in a program's block.
 
-    Told that they are contiguous, Triton would give each thread eight in a row, for the store. A warp's loads, nearly
-    all of the work, would then lie 16 bytes apart and take four times the cache lines.
+    If Triton knew that they are contiguous, it would give each thread eight consecutive pixels, for the store. The
+    loads of a warp, nearly all of the work, would then be 16 bytes apart and touch four times as many cache lines.
     """
     return tl.max_contiguous(tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), 1)
 
@@ -52,9 +52,9 @@ def _convolve(
     PAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Makes Y of a block of a plane."""
+    """Computes Y for a block of a plane."""
     plane = tl.program_id(0)
-    offset = _cells(BLOCK)
+    offset = _pixel_offsets(BLOCK)
     inside = offset < OH * OW
     out_row = offset // OW
     out_column = offset % OW
@@ -87,9 +87,9 @@ def _input_gradient(
     PAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Makes dL/dX of a block of a plane."""
+    """Computes dL/dX for a block of a plane."""
     plane = tl.program_id(0)
-    offset = _cells(BLOCK)
+    offset = _pixel_offsets(BLOCK)
     inside = offset < H * W
     row = offset // W
     column = offset % W
@@ -125,7 +125,7 @@ def _weight_gradient(
     TAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Makes dL/dW of a plane, all of its K * K taps (and zeros up to TAPS) in one pass."""
+    """Computes dL/dW for a plane, all K * K taps (and zeros up to TAPS) in one pass."""
     plane = tl.program_id(0)
     x += plane.to(tl.int64) * H * W
     g += plane.to(tl.int64) * OH * OW
@@ -172,36 +172,36 @@ class _Depthwise(torch.autograd.Function):
         K = weight.shape[-1]
         sizes = H, W, *grad.shape[2:]
         constants = {"STRIDE": ctx.stride, "K": K, "PAD": ctx.padding}
-        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
         grad_x = grad_weight = None
-        if wants_x:
+        if needs_x:
             grad_x = torch.empty_like(x)
             block = _block(H * W)
             grid = (N * C, triton.cdiv(H * W, block))
             _input_gradient[grid](grad, weight, grad_x, C, *sizes, **constants, BLOCK=block, num_warps=1)
-        if wants_weight:
+        if needs_weight:
             per_plane = torch.empty(N, *weight.shape, device=x.device)
             taps = triton.next_power_of_2(K * K)
             block = min(triton.next_power_of_2(grad.shape[2] * grad.shape[3]), max(_WARP, _WARP_SUMS // taps))
-            # A warp needs no exchange with others for its sums: faster than more of them.
+            # one warp sums without exchanging data with others, which is faster than several warps
             _weight_gradient[(N * C,)](x, grad, per_plane, *sizes, **constants, TAPS=taps, BLOCK=block, num_warps=1)
             grad_weight = (per_plane[0] if N == 1 else per_plane.sum(dim=0)).to(weight.dtype)
         return grad_x, grad_weight, None, None, None
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, padding: int, pad_end: int = 0) -> Tensor:
-    """Convolves each channel of x (N, C, H, W) with its kernel of weight (C, 1, K, K).
+    """Convolves each channel of x (N, C, H, W) with its own kernel of weight (C, 1, K, K).
 
     Args:
-        x: contiguous.
-        weight: of the same type.
-        stride: in both directions.
+        x: contiguous tensor.
+        weight: kernels with the dtype of x.
+        stride: stride along both axes.
         padding: rows and columns of zeros on all sides.
-        pad_end: more of them below and to the right.
+        pad_end: additional rows and columns of zeros at the bottom and the right.
     """
     return _Depthwise.apply(x, weight, stride, padding, pad_end)
 
 
 def _block(size: int) -> int:
-    """Cells that a program takes at once from a plane."""
+    """Returns the number of pixels of a plane that a program processes at once."""
     return min(_MAX_BLOCK, triton.next_power_of_2(size))

@@ -1,7 +1,7 @@
-"""Running kernels where there is no GPU.
+"""Tests of Triton kernels without a GPU.
 
-Triton must be told to interpret them before anything imports it. The tests that need them are programs too: run as one,
-a test file measures and prints, and its tests look at the numbers.
+Triton's interpreter must be enabled before Triton is imported. Therefore these test files are also scripts: run as a
+script, a file prints its measurements as JSON, which its tests check.
 """
 
 import json
@@ -17,8 +17,8 @@ import torch
 
 
 @pytest.fixture
-def printed_by() -> Callable[[str], list[Any]]:
-    """The list that a test file prints as a program; the test is skipped where Triton is not installed."""
+def run_script() -> Callable[[str], list[Any]]:
+    """`run_script(path)`: runs a test file as a script and returns its output; skips the test without Triton."""
     if find_spec("triton") is None:
         pytest.skip("Triton is not installed")
     environment = os.environ if torch.cuda.is_available() else os.environ | {"TRITON_INTERPRET": "1"}

@@ -1,4 +1,4 @@
-"""Batch norm with activation against torch's in float64; a program too, see conftest.py."""
+"""The kernel of batch norm and activation equals torch in float64; also a script, see conftest.py."""
 
 import json
 import math
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# without a GPU these few, since the interpreter takes milliseconds for a program
+# few cases without a GPU, since the interpreter takes milliseconds per program
 CASES: list[tuple[tuple[int, int, int, int], float, str, str]] = [
     ((5, 3, 7, 9), 1.0, "relu6", "float32"),
-    ((2, 1, 40, 32), 1.0, "relu", "float32"),  # several blocks to a plane
+    ((2, 1, 40, 32), 1.0, "relu", "float32"),  # several blocks per plane
     ((1, 3, 5, 3), 1.0, "none", "float32"),
     ((6, 1, 1, 1), 1.0, "relu", "float32"),
     ((2, 1, 8, 8), 3000.0, "none", "float32"),
@@ -23,17 +23,17 @@ GPU_CASES = [
     for dtype in ("float32", "bfloat16")
 ]
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
-FAR_TOLERANCE = 1e-4  # a mean of 1000 deviations leaves float32 four digits of a deviation
+LARGE_MEAN_TOLERANCE = 1e-4  # with a mean of 1000 standard deviations, float32 resolves them to four digits
 ACTIVATIONS: dict[str, list[nn.Module]] = {"none": [], "relu": [nn.ReLU()], "relu6": [nn.ReLU6()]}
 
 
-def error(found: Tensor, expected: Tensor) -> float:
-    """Relative to the largest value."""
-    return float((found.double() - expected).abs().max() / expected.abs().max())
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Returns the largest difference relative to the largest value."""
+    return float((actual.double() - expected).abs().max() / expected.abs().max())
 
 
-def errors_of(shape: tuple[int, ...], mean: float, activation: Any, dtype: str, device: str) -> dict[str, float]:
-    """The errors of all that a step needs, after two steps."""
+def compute_errors(shape: tuple[int, ...], mean: float, activation: Any, dtype: str, device: str) -> dict[str, float]:
+    """Returns the errors of output, gradients and running statistics after two steps."""
     from posedy.models.kernels.batch_norm import batch_norm_act
 
     generator = torch.Generator().manual_seed(0)
@@ -41,57 +41,59 @@ def errors_of(shape: tuple[int, ...], mean: float, activation: Any, dtype: str, 
     with torch.no_grad():
         norm.weight.uniform_(0.5, 2, generator=generator)
         norm.bias.normal_(2, generator=generator)
-    exact = nn.BatchNorm2d(shape[1], eps=1e-3, momentum=0.3).double()
-    exact.load_state_dict(norm.state_dict())
+    reference = nn.BatchNorm2d(shape[1], eps=1e-3, momentum=0.3).double()
+    reference.load_state_dict(norm.state_dict())
     norm.to(device)
     for _ in range(2):
         x = (3 * torch.randn(shape, generator=generator) + mean).to(getattr(torch, dtype))
-        pull = torch.randn(shape, generator=generator).to(getattr(torch, dtype))
-        theirs, ours = x.double().requires_grad_(), x.to(device).requires_grad_()
+        grad = torch.randn(shape, generator=generator).to(getattr(torch, dtype))
+        reference_x, device_x = x.double().requires_grad_(), x.to(device).requires_grad_()
         norm.zero_grad()
-        exact.zero_grad()
-        y = batch_norm_act(ours, norm, activation)
-        expected = nn.Sequential(exact, *ACTIVATIONS[activation])(theirs)
+        reference.zero_grad()
+        y = batch_norm_act(device_x, norm, activation)
+        expected = nn.Sequential(reference, *ACTIVATIONS[activation])(reference_x)
         assert y.dtype == x.dtype
-        y.backward(pull.to(device))
-        expected.backward(pull.double())
+        y.backward(grad.to(device))
+        expected.backward(grad.double())
     assert norm.num_batches_tracked == 2
     pairs = {
         "output": (y, expected),
-        "gradient of x": (ours.grad, theirs.grad),
-        "gradient of the scale": (norm.weight.grad, exact.weight.grad),
-        "gradient of the shift": (norm.bias.grad, exact.bias.grad),
-        "running mean": (norm.running_mean, exact.running_mean),
-        "running variance": (norm.running_var, exact.running_var),
+        "gradient of x": (device_x.grad, reference_x.grad),
+        "gradient of the scale": (norm.weight.grad, reference.weight.grad),
+        "gradient of the shift": (norm.bias.grad, reference.bias.grad),
+        "running mean": (norm.running_mean, reference.running_mean),
+        "running variance": (norm.running_var, reference.running_var),
     }
-    return {name: error(found.detach().cpu(), expected.detach()) for name, (found, expected) in pairs.items()}
+    return {
+        name: relative_error(actual.detach().cpu(), expected.detach()) for name, (actual, expected) in pairs.items()
+    }
 
 
 def measure() -> list[Any]:
-    """All cases with their errors."""
+    """Returns all cases with their errors."""
     from posedy.models.kernels import batch_norm
 
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
-    found = []
+    rows = []
     for shape, mean, activation, dtype in CASES + GPU_CASES * on_gpu:
-        found.append([shape, mean, activation, dtype, errors_of(shape, mean, activation, dtype, device)])
-    batch_norm._PROGRAMS = 2  # so that each has several images
+        rows.append([shape, mean, activation, dtype, compute_errors(shape, mean, activation, dtype, device)])
+    batch_norm._PROGRAMS = 2  # so that each program processes several images
     shared = (5, 1, 3, 3), 1.0, "relu6", "float32"
-    found.append([*shared, errors_of(*shared, device)])
-    return found
+    rows.append([*shared, compute_errors(*shared, device)])
+    return rows
 
 
 if __name__ == "__main__":
     print(json.dumps(measure()))
 
 
-def test_output_gradients_and_statistics_are_torchs(printed_by: Callable[[str], list[Any]]) -> None:
-    measured = printed_by(__file__)
+def test_output_gradients_and_statistics_equal_torch(run_script: Callable[[str], list[Any]]) -> None:
+    measured = run_script(__file__)
     assert len(measured) > len(CASES)
     for *case, errors in measured:
         _, mean, _, dtype = case
-        tolerance = TOLERANCES[dtype] if mean == 1 else FAR_TOLERANCE
+        tolerance = TOLERANCES[dtype] if mean == 1 else LARGE_MEAN_TOLERANCE
         assert len(errors) == 6
         for name, value in errors.items():
             assert math.isfinite(value), (case, name)

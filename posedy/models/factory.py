@@ -1,0 +1,275 @@
+"""Creation of backbones and pose networks by name; `registry.py` lists the names."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_args
+
+from torch import nn
+
+from posedy.codecs import create_codec
+from posedy.models.blocks import BNECK_LAYERS, ConvFactory, DynamicConvFactory, Padding, static_conv
+from posedy.models.dynamic_conv import check_temperature
+from posedy.models.network_file import read_weights, recorded_options
+from posedy.models.pose_net import HeatmapOutput, PoseNet
+from posedy.models.registry import (
+    DEFAULT_NUM_KERNELS,
+    DYNAMIC_OPTIONS,
+    backbone_factory,
+    check_is_string,
+    check_name,
+    head_factory,
+    is_dynamic,
+    list_backbones,
+    list_heads,
+    list_models,
+    list_options,
+    list_pretrained,
+    nearest_name,
+    options_of,
+    split_name,
+    takes_conv,
+    weights_path,
+)
+from posedy.skeleton import COCO17, Skeleton
+
+
+def create_backbone(
+    name: str,
+    num_kernels: int = DEFAULT_NUM_KERNELS,
+    *,
+    temperature: float = 30.0,
+    num_classes: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Creates a backbone with random weights: (N, in_channels, H, W) -> (N, out_channels, H / 32, W / 32).
+
+    Args:
+        name: one of `list_backbones()`, or `[dy_]timm/NAME`.
+        num_kernels: K of each dynamic convolution; static networks take the default only.
+        temperature: tau of the attention's softmax.
+        num_classes: number of classes of the ImageNet classifier at the end (paper, Table 8); None returns the last
+            feature map.
+        options: options of the architecture, see `create_model`; `list_options(name)` lists them.
+
+    Raises:
+        ValueError: if the name or an option is unknown or an argument is invalid.
+    """
+    check_name(name, list_backbones())
+    _check_options(name, options)
+    _check_num_kernels(name, num_kernels)
+    if num_classes is not None:
+        _check_at_least_one(num_classes=num_classes)
+        options["num_classes"] = num_classes
+    conv = _conv_factory(name, num_kernels, temperature, options)
+    return _create_part(backbone_factory(name), (), conv, options)
+
+
+def create_model(
+    name: str,
+    pretrained: bool = False,
+    *,
+    num_keypoints: int = 17,
+    num_kernels: int = DEFAULT_NUM_KERNELS,
+    temperature: float = 30.0,
+    output: HeatmapOutput = "linear",
+    codec: str = "msra",
+    sigma: float | None = None,
+    input_size: tuple[int, int] = (192, 256),
+    skeleton: Skeleton | None = None,
+    model_class: type[PoseNet] = PoseNet,
+    **options: Any,
+) -> PoseNet:
+    """Creates a pose network.
+
+        net = posedy.create_model("dy_mobilenetv2_050-dy_bneck", pretrained=True)
+        heatmaps = net(crops)  # (N, 3, 256, 192) normalized RGB -> (N, 17, 64, 48)
+
+    Args:
+        name: one of `list_models()`, or `[dy_]timm/NAME-HEAD` with timm installed.
+        pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). Their options are the
+            defaults then; with another number of keypoints the last layer is random.
+        num_keypoints: K, the number of heatmaps.
+        num_kernels: K of each dynamic convolution; static networks take the default only.
+        temperature: tau of the attention's softmax.
+        output: "linear", the paper's; "softmax": each heatmap is a distribution over its pixels, for cross-entropy; or
+            "sigmoid": each heatmap pixel is a probability, for binary cross-entropy.
+        codec: one of `list_codecs()`; recorded with the network, so that its outputs are decoded by it.
+        sigma: standard deviation of the targets in heatmap pixels, recorded like the codec; None is 2 for crops of 256
+            pixels in height, and in proportion.
+        input_size: (width, height) of the crops, recorded like the codec.
+        skeleton: the skeleton of the keypoints; None is COCO's for 17 keypoints.
+        model_class: the class of the network: `PoseNet`, or a subclass that overrides `forward`.
+        options: options of the architecture; `list_options(name)` lists those of a network:
+            in_channels: 3; 1 makes a grayscale network, which converts RGB crops.
+            attention: "softmax", the paper's, or "sigmoid", CondConv's (section 4.3), which has no temperature.
+            dynamic_layers: which of "expand", "depthwise" and "project", C1 to C3 of Table 5, are dynamic in a bneck.
+            depth: multiplier of the number of blocks (MobileNetV2, Figure 6).
+            se: False leaves out squeeze-and-excitation (MobileNetV3, Table 7).
+            padding: "symmetric", or "tensorflow" for weights that were trained in TensorFlow (MobileNetV2).
+
+    Returns:
+        The network in training mode, or in evaluation mode if it is pretrained.
+
+    Raises:
+        ValueError: if the name or an option is unknown, an argument is invalid, or the package has no weights for the
+            name.
+    """
+    if not isinstance(pretrained, bool):
+        raise TypeError(f"pretrained must be true or false, got {pretrained!r}; other arguments are given by name")
+    check_is_string(name)
+    if not (isinstance(model_class, type) and issubclass(model_class, PoseNet)):
+        raise TypeError(f"model_class must be a subclass of posedy.PoseNet, got {model_class!r}")
+    if pretrained:
+        given: dict[str, Any] = {"num_kernels": num_kernels, "temperature": temperature, "output": output}
+        given["codec"] = codec
+        given |= {"sigma": sigma, **options}
+        return _create_pretrained(name, num_keypoints, skeleton, input_size, model_class, given)
+    check_name(name, list_models())
+    backbone_name, head_name = split_name(name)
+    if not head_name:
+        raise ValueError(f"{name} has no head; such as {backbone_name or name}-bneck, the heads are {list_heads()}")
+    _check_options(name, options)
+    _check_at_least_one(num_keypoints=num_keypoints)
+    _check_num_kernels(name, num_kernels)
+    check_temperature(temperature)
+    create_codec(codec, input_size, sigma)  # raises if one of them is invalid
+    if output not in get_args(HeatmapOutput):
+        raise ValueError(f"output must be one of {list(get_args(HeatmapOutput))}, got {output!r}")
+    if not isinstance(skeleton, Skeleton | None):
+        raise TypeError(f"skeleton must be a posedy.Skeleton, got {skeleton!r}")
+    if skeleton is None and num_keypoints == COCO17.num_keypoints:
+        skeleton = COCO17
+    if skeleton is not None and skeleton.num_keypoints != num_keypoints:
+        raise ValueError(f"the skeleton has {skeleton.num_keypoints} keypoints, num_keypoints is {num_keypoints}")
+    of_backbone = {option: options[option] for option in list_options(backbone_name) if option in options}
+    of_backbone["num_kernels"] = num_kernels if is_dynamic(backbone_name) else DEFAULT_NUM_KERNELS
+    backbone = create_backbone(backbone_name, temperature=temperature, **of_backbone)
+    factory = head_factory(head_name)
+    channels = _input_channels(name, backbone, getattr(factory, "reads_pyramid", False))
+    conv = _conv_factory(head_name, num_kernels, temperature, options)
+    head = _create_part(factory, (channels, num_keypoints), conv, options)
+    record: dict[str, Any] = {
+        "num_keypoints": num_keypoints,
+        "num_kernels": num_kernels,
+        "output": output,
+        "codec": codec,
+        "sigma": sigma,
+        **options,
+    }
+    return model_class(backbone, head, name=name, skeleton=skeleton, input_size=input_size, options=record)
+
+
+def _create_pretrained(
+    name: str,
+    num_keypoints: int,
+    skeleton: Skeleton | None,
+    input_size: tuple[int, int],
+    model_class: type[PoseNet],
+    given: Mapping[str, Any],
+) -> PoseNet:
+    """Creates a network with the weights in the package; `given` are the arguments that its file records."""
+    if name not in list_pretrained():
+        nearest = f"; the nearest name is {nearest_name(name, list_pretrained())!r}" if list_pretrained() else ""
+        raise ValueError(f"the package has no weights of {name!r}{nearest}; it has {', '.join(list_pretrained())}")
+    record, tensors = read_weights(weights_path(name))
+    recorded = recorded_options(record)
+    recorded.pop("num_keypoints")
+    temperatures = [float(tensor) for key, tensor in tensors.items() if key.endswith("attention.temperature")]
+    recorded |= {"temperature": temperatures[0]} if temperatures else {}
+    defaults = inspect.signature(create_model).parameters
+    _check_options(name, {option: value for option, value in given.items() if option not in defaults})
+    for option, value in given.items():
+        if value != recorded.get(option) and (option not in defaults or value != defaults[option].default):
+            raise ValueError(
+                f"the pretrained {name} has {option}={recorded.get(option)!r}, got {value!r}: leave it out, or use "
+                "pretrained=False"
+            )
+    net = create_model(
+        name,
+        num_keypoints=num_keypoints,
+        skeleton=skeleton,
+        input_size=input_size,
+        model_class=model_class,
+        **recorded,
+    )
+    state = net.state_dict()
+    fresh = {key for key, tensor in tensors.items() if key in state and state[key].shape != tensor.shape}
+    net.load_state_dict({key: state[key] if key in fresh else tensor for key, tensor in tensors.items()})
+    return net.eval()
+
+
+def _input_channels(name: str, backbone: nn.Module, reads_pyramid: bool) -> Any:
+    """Returns the channels of the feature map, or maps, of a backbone that a head reads."""
+    attribute = "feature_channels" if reads_pyramid else "out_channels"
+    channels = getattr(backbone, attribute, None)
+    if channels is None:
+        raise ValueError(
+            f"{name}: the head needs a backbone with {attribute}"
+            + (", such as a subclass of posedy.Backbone" if reads_pyramid else "")
+            + f"; {type(backbone).__name__} has none"
+        )
+    return channels
+
+
+def _create_part(
+    factory: Callable[..., nn.Module], arguments: tuple[Any, ...], conv: ConvFactory, options: Mapping[str, Any]
+) -> nn.Module:
+    """Calls the factory of a backbone or a head with the arguments that it accepts."""
+    taken: dict[str, Any] = {name: value for name, value in options.items() if name in options_of(factory)}
+    if takes_conv(factory):
+        taken["conv"] = conv
+    return factory(*arguments, **taken)
+
+
+def _conv_factory(name: str, num_kernels: int, temperature: float, options: Mapping[str, Any]) -> ConvFactory:
+    """Returns the convolution factory of a backbone or a head, by its name."""
+    if not is_dynamic(name):
+        return static_conv
+    return DynamicConvFactory(num_kernels, temperature, options.get("attention", "softmax"))
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    valid = list_options(name)
+    for option, value in options.items():
+        if option in DYNAMIC_OPTIONS and option not in valid:
+            raise ValueError(f"{option!r} is an option of dynamic convolutions, and {name} has none with this option")
+        if option not in valid:
+            raise ValueError(
+                f"unknown option {option!r} of {name}; the nearest is {nearest_name(option, valid)!r}, all are {valid}"
+            )
+        if option == "in_channels":
+            _check_at_least_one(in_channels=value)
+        if option == "se" and not isinstance(value, bool):
+            raise ValueError(f"se must be true or false, got {value!r}")
+        if option == "depth" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"depth must be a number, got {value!r}")
+        if option == "padding" and value not in get_args(Padding):
+            raise ValueError(f"padding must be one of {list(get_args(Padding))}, got {value!r}")
+        if option == "dynamic_layers":
+            _check_layers(value)
+
+
+def _check_num_kernels(name: str, num_kernels: int) -> None:
+    _check_at_least_one(num_kernels=num_kernels)
+    if num_kernels != DEFAULT_NUM_KERNELS and not is_dynamic(name):
+        raise ValueError(
+            f"num_kernels={num_kernels} is for dynamic convolutions, {name} has none: leave it out, or use a network "
+            "with a part whose name begins with dy_"
+        )
+
+
+def _check_layers(layers: Collection[str]) -> None:
+    if isinstance(layers, str) or not isinstance(layers, Collection) or not layers:
+        raise ValueError(f"dynamic_layers must be a list of some of {list(BNECK_LAYERS)}, got {layers!r}")
+    for layer in layers:
+        if layer not in BNECK_LAYERS:
+            nearest = nearest_name(str(layer), BNECK_LAYERS)
+            raise ValueError(f"unknown layer {layer!r} in dynamic_layers; the nearest is {nearest!r}")
+
+
+def _check_at_least_one(**numbers: int) -> None:
+    for what, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"{what} must be an integer, got {number!r}")
+        if number < 1:
+            raise ValueError(f"{what} must be at least 1, got {number}")
