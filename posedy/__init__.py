@@ -1,7 +1,12 @@
 """Human pose estimation with dynamic convolution.
 
-The names below are imported when they are first used, so that `import posedy` costs nothing. It does not import torch,
-but sets the environment of its CPU threads (see `posedy.cpu_threads`).
+    import posedy
+
+    estimator = posedy.PoseEstimator()
+    poses = estimator("image.jpg")
+
+The names below are imported when they are first used: `import posedy` imports neither torch nor numpy. It sets the
+environment variables of OpenMP's threads (see `posedy.cpu_threads`).
 """
 
 import importlib
@@ -11,43 +16,94 @@ from typing import TYPE_CHECKING, Any
 from posedy.cpu_threads import configure_openmp as _configure_openmp
 
 if TYPE_CHECKING:
+    from posedy.api import evaluate, train
+    from posedy.codecs import Codec, list_codecs, register_codec
+    from posedy.data.coco import read_coco
+    from posedy.export.fuse import fuse
+    from posedy.export.onnx import export_onnx
+    from posedy.inference.detectors import list_detectors, register_detector
     from posedy.inference.estimator import PoseEstimator
+    from posedy.inference.tracking import PoseTracker
+    from posedy.models.blocks import Backbone, static_conv
     from posedy.models.conversion import to_dynamic, to_static
     from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
-    from posedy.models.pretrained import list_pretrained, load_checkpoint
-    from posedy.models.registry import create_model, list_models
+    from posedy.models.factory import create_model
+    from posedy.models.pose_net import PoseNet
+    from posedy.models.pretrained import load_checkpoint, save_checkpoint
+    from posedy.models.registry import list_backbones, list_heads, list_models, register_backbone, register_head
+    from posedy.poses import Pose, Poses
     from posedy.skeleton import COCO17, Skeleton
 
     __version__: str
 
+_HOMES = {
+    "Backbone": "posedy.models.blocks",
+    "COCO17": "posedy.skeleton",
+    "Codec": "posedy.codecs",
+    "DynamicConv2d": "posedy.models.dynamic_conv",
+    "Pose": "posedy.poses",
+    "PoseEstimator": "posedy.inference.estimator",
+    "PoseNet": "posedy.models.pose_net",
+    "PoseTracker": "posedy.inference.tracking",
+    "Poses": "posedy.poses",
+    "Skeleton": "posedy.skeleton",
+    "create_model": "posedy.models.factory",
+    "evaluate": "posedy.api",
+    "export_onnx": "posedy.export.onnx",
+    "fuse": "posedy.export.fuse",
+    "list_backbones": "posedy.models.registry",
+    "list_codecs": "posedy.codecs",
+    "list_detectors": "posedy.inference.detectors",
+    "list_heads": "posedy.models.registry",
+    "list_models": "posedy.models.registry",
+    "load_checkpoint": "posedy.models.pretrained",
+    "read_coco": "posedy.data.coco",
+    "register_backbone": "posedy.models.registry",
+    "register_codec": "posedy.codecs",
+    "register_detector": "posedy.inference.detectors",
+    "register_head": "posedy.models.registry",
+    "save_checkpoint": "posedy.models.pretrained",
+    "set_temperature": "posedy.models.dynamic_conv",
+    "static_conv": "posedy.models.blocks",
+    "to_dynamic": "posedy.models.conversion",
+    "to_static": "posedy.models.conversion",
+    "train": "posedy.api",
+}
+
 __all__ = [
     "COCO17",
+    "Backbone",
+    "Codec",
     "DynamicConv2d",
+    "Pose",
     "PoseEstimator",
+    "PoseNet",
+    "PoseTracker",
+    "Poses",
     "Skeleton",
     "__version__",
     "create_model",
+    "evaluate",
+    "export_onnx",
+    "fuse",
+    "list_backbones",
+    "list_codecs",
+    "list_detectors",
+    "list_heads",
     "list_models",
-    "list_pretrained",
     "load_checkpoint",
+    "read_coco",
+    "register_backbone",
+    "register_codec",
+    "register_detector",
+    "register_head",
+    "save_checkpoint",
     "set_temperature",
+    "static_conv",
     "to_dynamic",
     "to_static",
+    "train",
 ]
-
-_HOMES = {
-    "COCO17": "posedy.skeleton",
-    "DynamicConv2d": "posedy.models.dynamic_conv",
-    "PoseEstimator": "posedy.inference.estimator",
-    "Skeleton": "posedy.skeleton",
-    "create_model": "posedy.models.registry",
-    "list_models": "posedy.models.registry",
-    "list_pretrained": "posedy.models.pretrained",
-    "load_checkpoint": "posedy.models.pretrained",
-    "set_temperature": "posedy.models.dynamic_conv",
-    "to_dynamic": "posedy.models.conversion",
-    "to_static": "posedy.models.conversion",
-}
 
 _configure_openmp()
 

@@ -1,1 +1,1 @@
-"""The web page of `posedy app`."""
+"""Web page of `posedy app`."""

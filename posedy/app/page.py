@@ -1,4 +1,4 @@
-"""The page: a tab each for photos, videos and the camera."""
+"""Web page with tabs for images, videos and the camera."""
 
 import functools
 import os
@@ -6,108 +6,100 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# before gradio is imported: it asks for its version and tells of its use otherwise
+# set before the import of gradio, which otherwise sends usage data and checks for updates
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.app.service import PERSONS, CameraState, PoseService
+from posedy.app.service import BOX_SOURCES, CameraState, PoseService, Result
 from posedy.drawing import DRAW_THRESHOLD
 
-LARGEST_FILE = "50mb"
+MAX_FILE_SIZE = "50mb"
 
 
-def make_page(looker: PoseService) -> gr.Blocks:
-    """The page, to be launched."""
+def make_page(service: PoseService) -> gr.Blocks:
+    """Builds the page, which `serve` launches."""
     with gr.Blocks(title="posedy", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
-            "# posedy\nKeypoints of people in photos, videos and from the camera. Nothing leaves this computer."
+            "# posedy\nKeypoints of people in images, videos and from the camera. All data stay on this computer."
         )
         with gr.Row():
-            model = gr.Dropdown(list(looker.models), value=looker.models[0], label="Model")
-            persons = gr.Radio(list(PERSONS), value=PERSONS[0], label="Persons")
-            threshold = gr.Slider(0, 1, DRAW_THRESHOLD, step=0.05, label="Keypoints up to this score are faint")
-        choices: list[Any] = [model, persons, threshold]
-        with gr.Tab("Photo"), gr.Row():
+            model = gr.Dropdown(list(service.models), value=service.models[0], label="Model")
+            box_source = gr.Radio(list(BOX_SOURCES), value=BOX_SOURCES[0], label="Person boxes")
+            threshold = gr.Slider(0, 1, DRAW_THRESHOLD, step=0.05, label="Keypoint score threshold (faint up to it)")
+        settings: list[Any] = [model, box_source, threshold]
+        with gr.Tab("Image"), gr.Row():
             with gr.Column():
-                photo = gr.File(label=f"Photo (up to {LARGEST_FILE})", elem_id="photo")
+                image = gr.File(label=f"Image (up to {MAX_FILE_SIZE})", elem_id="image")
             with gr.Column():
-                drawn = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="drawn")
-                words = gr.Markdown(elem_id="words")
-                keypoints = gr.DownloadButton("Keypoints as JSON", interactive=False, elem_id="keypoints")
+                image_drawing = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="image-drawing")
+                image_summary = gr.Markdown(elem_id="image-summary")
+                image_keypoints = gr.DownloadButton("Keypoints (JSON)", interactive=False, elem_id="image-keypoints")
         with gr.Tab("Video"), gr.Row():
             with gr.Column():
-                video = gr.File(label=f"Video (up to {LARGEST_FILE})", elem_id="video")
+                video = gr.File(label=f"Video (up to {MAX_FILE_SIZE})", elem_id="video")
             with gr.Column():
-                played = gr.Video(label="Keypoints", interactive=False, elem_id="played")
-                video_words = gr.Markdown(elem_id="video-words")
-                lines = gr.DownloadButton("Keypoints, a line a frame", interactive=False, elem_id="lines")
+                video_drawing = gr.Video(label="Keypoints", interactive=False, elem_id="video-drawing")
+                video_summary = gr.Markdown(elem_id="video-summary")
+                video_keypoints = gr.DownloadButton(
+                    "Keypoints (JSON Lines)", interactive=False, elem_id="video-keypoints"
+                )
         with gr.Tab("Camera"), gr.Row():
             camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera", elem_id="camera")
-            live = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="live")
+            camera_drawing = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="camera-drawing")
             state = gr.State()
 
-        @_in_words
-        def see_photo(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
-            if path is None:
-                return _nothing("")
-            seen = looker.photo(path, *chosen)
-            return (
-                seen.drawn,
-                seen.words,
-                _download(seen.keypoints),
-            )
+        @_as_outputs
+        def process_image(path: str, *values: Any) -> Result:
+            return service.process_image(path, *values)
 
-        @_in_words
-        def see_video(path: str | None, *chosen: Any) -> tuple[Any, str, Any]:
-            if path is None:
-                return _nothing("")
-            seen = looker.video(path, *chosen)
-            return (
-                str(seen.drawn),
-                seen.words,
-                _download(seen.keypoints),
-            )
+        @_as_outputs
+        def process_video(path: str, *values: Any) -> Result:
+            return service.process_video(path, *values)
 
-        def see_camera(
-            image: NDArray[np.uint8] | None, held: CameraState | None, model: str, persons: str, threshold: float
+        def process_frame(
+            frame: NDArray[np.uint8] | None, last: CameraState | None, model: str, box_source: str, threshold: float
         ) -> tuple[Any, CameraState | None]:
-            if image is None:
-                return None, held
+            if frame is None:
+                return None, last
             try:
-                return looker.camera(image, model, persons, threshold, held)
+                return service.process_frame(frame, model, box_source, threshold, last)
             except (OSError, ValueError) as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
-        photo.change(see_photo, [photo, *choices], [drawn, words, keypoints])
-        for choice in choices:
-            choice.change(see_photo, [photo, *choices], [drawn, words, keypoints])
-            choice.change(see_video, [video, *choices], [played, video_words, lines])
-        video.change(see_video, [video, *choices], [played, video_words, lines])
-        camera.stream(see_camera, [camera, state, *choices], [live, state], stream_every=0.1, concurrency_limit=1)
+        image_outputs: list[Any] = [image_drawing, image_summary, image_keypoints]
+        video_outputs: list[Any] = [video_drawing, video_summary, video_keypoints]
+        image.change(process_image, [image, *settings], image_outputs)
+        for setting in settings:
+            setting.change(process_image, [image, *settings], image_outputs)
+            setting.change(process_video, [video, *settings], video_outputs)
+        video.change(process_video, [video, *settings], video_outputs)
+        camera.stream(
+            process_frame, [camera, state, *settings], [camera_drawing, state], stream_every=0.1, concurrency_limit=1
+        )
     return page
 
 
-def serve(looker: PoseService, host: str, port: int) -> gr.Blocks:
-    """Serves the page from a thread of its own, until its `close`.
+def serve(service: PoseService, host: str, port: int) -> gr.Blocks:
+    """Serves the page from a background thread until its `close` method is called.
 
     Args:
-        looker: does the work.
-        host: the address to listen at.
-        port: the port to listen at.
+        service: estimates the poses.
+        host: address to listen at.
+        port: port to listen at.
 
     Raises:
-        OSError: if the port is taken.
+        OSError: if the port is in use.
     """
-    page = make_page(looker)
+    page = make_page(service)
     try:
         page.launch(
             server_name=host,
             server_port=port,
             share=False,
-            max_file_size=LARGEST_FILE,
+            max_file_size=MAX_FILE_SIZE,
             footer_links=[],
             quiet=True,
             prevent_thread_lock=True,
@@ -117,41 +109,46 @@ def serve(looker: PoseService, host: str, port: int) -> gr.Blocks:
     return page
 
 
-def launch(looker: PoseService, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Shows the page until Ctrl-C.
+def launch(service: PoseService, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serves the page until Ctrl-C.
 
     Args:
-        looker: see `serve`, and so for host, port and errors.
-        host: the address to listen at.
-        port: the port to listen at.
-        ready: is told the page's address once it is there.
+        service: estimates the poses.
+        host: address to listen at.
+        port: port to listen at.
+        on_ready: called with the page's address as soon as the page is available.
+
+    Raises:
+        OSError: if the port is in use.
     """
-    page = serve(looker, host, port)
-    ready(f"http://{host}:{port}")
+    page = serve(service, host, port)
+    on_ready(f"http://{host}:{port}")
     page.block_thread()
 
 
-def _nothing(words: str) -> tuple[Any, str, Any]:
-    """No drawing and no file, and why."""
-    return None, words, _download(None)
+_Outputs = tuple[Any, str, gr.DownloadButton]  # drawing, summary and download
 
 
-def _download(file: Path | None) -> gr.DownloadButton:
-    """The button that gives a file; gray without one."""
+def _as_outputs(process: Callable[..., Result]) -> Callable[..., _Outputs]:
+    """Converts results into outputs of the page; input errors replace the last drawing by a message."""
+
+    @functools.wraps(process)
+    def wrapper(path: str | None, *settings: Any) -> _Outputs:
+        if path is None:
+            return None, "", _download_button(None)
+        try:
+            result = process(path, *settings)
+        except (OSError, ValueError) as error:
+            folder = f"{Path(path).parent}{os.sep}"  # temporary folder of the upload, meaningless to users
+            return None, f"**Failed:** {str(error).replace(folder, '')}", _download_button(None)
+        drawing = str(result.drawing) if isinstance(result.drawing, Path) else result.drawing
+        return drawing, result.summary, _download_button(result.keypoints_file)
+
+    return wrapper
+
+
+def _download_button(file: Path | None) -> gr.DownloadButton:
+    """Returns the update of a download button; without a file it is disabled."""
     if file is None:
         return gr.DownloadButton(value=None, interactive=False, variant="secondary")
     return gr.DownloadButton(value=str(file), interactive=True, variant="primary")
-
-
-def _in_words(work: Callable[..., tuple[Any, str, Any]]) -> Callable[..., tuple[Any, str, Any]]:
-    """Shows errors of the input as words on the page, in place of the drawing before."""
-
-    @functools.wraps(work)
-    def guarded(*given: Any) -> tuple[Any, str, Any]:
-        try:
-            return work(*given)
-        except (OSError, ValueError) as error:
-            folder = f"{Path(given[0]).parent}{os.sep}" if given[0] else ""  # where uploads go is nobody's concern
-            return _nothing(f"**Not done:** {str(error).replace(folder, '')}")
-
-    return guarded

@@ -1,4 +1,4 @@
-"""What the page does with photos, videos and pictures of a camera; knows nothing of the page."""
+"""Pose estimation of images, videos and camera frames for the web page, independent of gradio."""
 
 import shutil
 import tempfile
@@ -13,37 +13,45 @@ from numpy.typing import NDArray
 from posedy.files import write_json_atomically
 from posedy.images import rgb_to_bgr, to_rgb
 from posedy.inference.boxes import BOX_THRESHOLD
-from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, TorchvisionDetector
+from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, create_detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import run_video
 
-WHOLE, EVERYONE = "one person, the whole picture", "everyone, by a detector"
-PERSONS = (WHOLE, EVERYONE)
-_FORGET_AFTER = 2.0  # seconds between pictures of a camera, after which it is another scene
+FULL_IMAGE, PERSON_DETECTOR = "full image (one person)", "person detector"
+BOX_SOURCES = (FULL_IMAGE, PERSON_DETECTOR)
+_MAX_CAMERA_GAP = 2.0  # seconds; a longer pause between camera frames restarts tracking
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A drawn picture (H, W, 3) RGB or video file, the file of keypoints, and words about both."""
+class Result:
+    """Result for an image or a video.
 
-    drawn: NDArray[np.uint8] | Path
-    keypoints: Path
-    words: str
+    Attributes:
+        drawing: image (H, W, 3) RGB or video file with the poses drawn.
+        keypoints_file: JSON for an image, JSON Lines for a video.
+        summary: one line of text.
+    """
+
+    drawing: NDArray[np.uint8] | Path
+    keypoints_file: Path
+    summary: str
 
 
 @dataclass
 class PoseService:
-    """Holds the networks that were asked for, so that each is loaded once.
+    """Pose estimation with a choice of networks, each loaded at its first use.
 
     Attributes:
-        models: names and paths to choose from.
-        detector_weights: of torchvision's detector; None lets torchvision fetch them.
-        device: as `PoseEstimator` takes it.
+        models: names and paths of the networks.
+        detector: the person detector: a name of `list_detectors()`, or an object with `detect`.
+        detector_weights: file of the detector's weights; None for its default.
+        device: as for `PoseEstimator`.
     """
 
     models: tuple[str, ...]
+    detector: str | Detector = "torchvision"
     detector_weights: Path | None = None
     device: str = "auto"
     _estimators: dict[tuple[str, bool], PoseEstimator] = field(default_factory=dict)
@@ -53,95 +61,116 @@ class PoseService:
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="posedy-", ignore_cleanup_errors=True)
     )
 
-    def photo(self, path: str, model: str, persons: str, threshold: float) -> Seen:
-        """Finds the poses of a photo.
+    def process_image(self, path: str, model: str, box_source: str, threshold: float) -> Result:
+        """Estimates the poses of an image file.
+
+        Args:
+            path: image file.
+            model: one of `models`.
+            box_source: one of `BOX_SOURCES`.
+            threshold: keypoints with scores up to this value are drawn faint.
 
         Raises:
-            OSError, ValueError: if it is no picture, or model or detector cannot be had.
+            OSError, ValueError: if the file is not an image, or the model or detector is not available.
         """
         image = to_rgb(path)
         began = time.perf_counter()
-        poses = self._estimator(model, flip=True)(image, *self._boxes(image, persons), channels="rgb")
+        boxes, box_scores = self._get_detector(box_source).detect(rgb_to_bgr(image))
+        poses = self._get_estimator(model, flip=True)(image, boxes, box_scores, channels="rgb")
         seconds = time.perf_counter() - began
-        drawn = poses.draw(image, threshold)
+        drawing = poses.draw(image, threshold)
         height, width = image.shape[:2]
-        file = self._file("keypoints.json")
+        file = self._new_file("keypoints.json")
         record = {"file": Path(path).name, "width": width, "height": height, "persons": poses.to_records()}
         write_json_atomically(file, [record], indent=2)
-        return Seen(drawn, file, f"{_count(len(poses))} in {seconds:.2f} s")
+        return Result(drawing, file, f"{len(poses)} {'person' if len(poses) == 1 else 'persons'} in {seconds:.2f} s")
 
-    def video(self, path: str, model: str, persons: str, threshold: float) -> Seen:
-        """Finds the poses of a video.
+    def process_video(self, path: str, model: str, box_source: str, threshold: float) -> Result:
+        """Tracks the poses of a video file.
+
+        Args:
+            path: video file.
+            model: one of `models`.
+            box_source: one of `BOX_SOURCES`.
+            threshold: keypoints with scores up to this value are drawn faint.
 
         Raises:
-            OSError, ValueError: if it is no video, or model or detector cannot be had.
+            OSError, ValueError: if the file is not a video, or the model or detector is not available.
         """
-        tracker = PoseTracker(self._estimator(model, flip=False), self._named(persons))
-        video = self._file("poses.webm")
-        lines = video.with_name("keypoints.jsonl")
+        tracker = self._new_tracker(model, box_source)
+        video = self._new_file("poses.webm")
+        keypoints = video.with_name("keypoints.jsonl")
         try:
-            outcome = run_video(FrameSource(Path(path)), tracker, video, lines, threshold=threshold)
+            result = run_video(FrameSource(Path(path)), tracker, video, keypoints, threshold=threshold)
         except BaseException:
             shutil.rmtree(video.parent, ignore_errors=True)
             raise
-        words = f"{outcome.frames} frames, {outcome.frames_per_second:.1f} a second"
-        return Seen(video, lines, words + (f"; {outcome.damaged} damaged ones left out" if outcome.damaged else ""))
+        summary = f"{result.frames} frames, {result.frames_per_second:.1f} frames/s"
+        return Result(
+            video, keypoints, summary + (f", {result.damaged} damaged frames skipped" if result.damaged else "")
+        )
 
-    def camera(
-        self, image: NDArray[np.uint8], model: str, persons: str, threshold: float, state: "CameraState | None"
+    def process_frame(
+        self, image: NDArray[np.uint8], model: str, box_source: str, threshold: float, state: "CameraState | None"
     ) -> "tuple[NDArray[np.uint8], CameraState]":
-        """Finds the poses of the next picture (H, W, 3) RGB of a camera, and what to hand in with the one after."""
+        """Tracks the poses of the next camera frame.
+
+        Args:
+            image: (H, W, 3) RGB.
+            model: one of `models`.
+            box_source: one of `BOX_SOURCES`.
+            threshold: keypoints with scores up to this value are drawn faint.
+            state: returned for the last frame; None for the first one.
+
+        Returns:
+            The frame with the poses drawn, and the state for the next frame.
+        """
         now = time.monotonic()
-        if state is None or (model, persons) != state.chosen or now - state.last > _FORGET_AFTER:
-            state = CameraState(PoseTracker(self._estimator(model, flip=False), self._named(persons)), (model, persons))
-        if now > state.last:
-            found = state.tracker(rgb_to_bgr(image), now).poses
-            image = found.draw(image, threshold, channels="rgb")
-            state.last = now
+        settings = (model, box_source)
+        if state is None or settings != state.settings or now - state.last_time > _MAX_CAMERA_GAP:
+            state = CameraState(self._new_tracker(model, box_source), settings)
+        if now > state.last_time:
+            image = state.tracker(rgb_to_bgr(image), now).draw(image, threshold, channels="rgb")
+            state.last_time = now
         return image, state
 
-    def _file(self, name: str) -> Path:
-        """A file of that name in a new folder, which goes when the program ends."""
+    def _new_file(self, name: str) -> Path:
+        """Returns a path in a new folder, which is deleted at the end of the program."""
         return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
 
-    def _estimator(self, model: str, flip: bool) -> PoseEstimator:
+    def _new_tracker(self, model: str, box_source: str) -> PoseTracker:
+        return PoseTracker(self._get_estimator(model, flip=False), self._get_detector(box_source))
+
+    def _get_estimator(self, model: str, flip: bool) -> PoseEstimator:
         if model not in self.models:
-            raise ValueError(f"the models to choose from are {', '.join(self.models)}, got {model!r}")
+            raise ValueError(f"unknown model {model!r}, expected one of {', '.join(self.models)}")
         with self._lock:
             if (model, flip) not in self._estimators:
                 self._estimators[model, flip] = PoseEstimator(model, self.device, flip=flip)
             return self._estimators[model, flip]
 
-    def _named(self, persons: str) -> Detector:
-        if persons not in PERSONS:
-            raise ValueError(f"persons are found as {' or '.join(map(repr, PERSONS))}, got {persons!r}")
-        if persons == WHOLE:
+    def _get_detector(self, box_source: str) -> Detector:
+        if box_source not in BOX_SOURCES:
+            raise ValueError(f"unknown box source {box_source!r}, expected one of {', '.join(BOX_SOURCES)}")
+        if box_source == FULL_IMAGE:
             return FullImageDetector()
         with self._lock:
             if self._detector is None:
-                torchvision = TorchvisionDetector(self.detector_weights, self.device, BOX_THRESHOLD)
-                self._detector = CleanedDetector(torchvision)
+                detector = create_detector(self.detector, self.device, self.detector_weights, BOX_THRESHOLD)
+                self._detector = CleanedDetector(detector, BOX_THRESHOLD)
             return self._detector
-
-    def _boxes(self, image: NDArray[np.uint8], persons: str) -> tuple[NDArray, NDArray]:
-        boxes, scores = self._named(persons).detect(rgb_to_bgr(image))
-        return np.asarray(boxes), np.asarray(scores)
 
 
 @dataclass
 class CameraState:
-    """Who is followed in the pictures of a camera.
+    """Tracking state of a camera stream.
 
     Attributes:
-        tracker: of the persons.
-        chosen: model and persons.
-        last: when the last picture came.
+        tracker: the pose tracker.
+        settings: model and box source of the tracker.
+        last_time: time of the last frame in seconds.
     """
 
     tracker: PoseTracker
-    chosen: tuple[str, str]
-    last: float = -np.inf
-
-
-def _count(persons: int) -> str:
-    return f"{persons} person" if persons == 1 else f"{persons} persons"
+    settings: tuple[str, str]
+    last_time: float = -np.inf

@@ -1,1 +1,1 @@
-"""Inference: photos in, poses out."""
+"""Inference: pose estimation in images and videos."""

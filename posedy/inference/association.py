@@ -1,4 +1,4 @@
-"""Association of poses with tracks: by the last pose moved on, and by the colors of clothes."""
+"""Association of poses with tracks by motion, overlap and limb colors."""
 
 from dataclasses import dataclass
 
@@ -10,45 +10,45 @@ from scipy.optimize import linear_sum_assignment
 from posedy.geometry import box_iou
 from posedy.oks import oks_matrix
 
-_PATIENCE = 3.0
-_MEMORY = 0.5  # seconds over which a person's velocity is averaged: many frames, since poses that overlap are noisy
-_STEADY = 1.0  # seconds for which a person who is not seen is thought to keep the velocity
-_HIDES = 0.3  # IoU from which a pose may hide who has vanished there
-_OF_POSES = 0.7  # what the poses count for, beside the boxes
-_SURE = 0.02  # of the square of the size: how much motion must speak for an exchange
-_SURE_OF_COLORS = 15.0  # in L*a*b*: a difference from which colors say more than motion
-_COLOR_MEMORY = 2.0  # seconds over which a person's colors are averaged
-_ALONE = 0.2  # IoU with another's box up to which a person's colors are their own
+_MAX_AGE = 3.0
+_VELOCITY_TIME = 0.5  # seconds over which velocity is averaged: many frames, since overlapping poses are noisy
+_MAX_EXTRAPOLATION = 1.0  # seconds for which a lost track is extrapolated at its last velocity
+_OCCLUSION_IOU = 0.3  # minimum IoU with a pose that occludes a track
+_OKS_WEIGHT = 0.7  # weight of OKS in the similarity; the weight of the IoU of the boxes is the rest
+_MIN_MOTION_EVIDENCE = 0.02  # c of `TrackAssociator`: minimum motion evidence for a swap, in squared person sizes
+_MIN_COLOR_EVIDENCE = 15.0  # difference in L*a*b* from which colors override motion
+_COLOR_TIME = 2.0  # seconds over which limb colors are averaged
+_ISOLATED_IOU = 0.2  # maximum IoU with another box up to which limb colors are reliable
 
 
 @dataclass(frozen=True, eq=False)
 class _Motion:
-    """Keypoints (K, 2) seen at a time, and the velocity (2,) in pixels a second."""
+    """Keypoints (K, 2) at a time in seconds, and their mean velocity (2,) in pixels per second."""
 
     time: float
     keypoints: NDArray[np.float64]
     velocity: NDArray[np.float64]
 
-    def way(self, time: float) -> NDArray[np.float64]:
-        """How far (2,) it goes until a time, at a steady velocity for a while."""
-        return self.velocity * min(time - self.time, _STEADY)
+    def predict_displacement(self, time: float) -> NDArray[np.float64]:
+        """Predicts the displacement (2,) up to a time, at constant velocity for at most `_MAX_EXTRAPOLATION`."""
+        return self.velocity * min(time - self.time, _MAX_EXTRAPOLATION)
 
-    def at(self, time: float) -> NDArray[np.float64]:
-        """The keypoints (K, 2) expected at a time."""
-        return self.keypoints + self.way(time)
+    def predict(self, time: float) -> NDArray[np.float64]:
+        """Predicts the keypoints (K, 2) at a time."""
+        return self.keypoints + self.predict_displacement(time)
 
-    def then(self, keypoints: NDArray[np.float64], time: float) -> "_Motion":
-        """The motion with what was seen next; the velocity fades with exp(-dt / memory)."""
+    def update(self, keypoints: NDArray[np.float64], time: float) -> "_Motion":
+        """Returns the motion after a new observation; old velocities decay with exp(-dt / `_VELOCITY_TIME`)."""
         dt = time - self.time
         if dt <= 0:
             return _Motion(time, keypoints, self.velocity)
         velocity = np.median(keypoints - self.keypoints, axis=0) / dt
-        return _Motion(time, keypoints, velocity + np.exp(-dt / _MEMORY) * (self.velocity - velocity))
+        return _Motion(time, keypoints, velocity + np.exp(-dt / _VELOCITY_TIME) * (self.velocity - velocity))
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
-    """The poses of a time: keypoints (P, K, 2), boxes (P, 4) and colors (P, L, 3)."""
+class _FramePoses:
+    """Poses of one frame: keypoints (P, K, 2), boxes (P, 4) and limb colors (P, L, 3)."""
 
     keypoints: NDArray[np.float64]
     boxes: NDArray[np.float64]
@@ -58,217 +58,237 @@ class _Frame:
     def __len__(self) -> int:
         return len(self.keypoints)
 
-    def is_alone(self, pose: int) -> bool:
-        """Whether a pose's colors are its own."""
+    def is_isolated(self, pose: int) -> bool:
+        """Returns whether no other box overlaps the pose so much that its colors are unreliable."""
         others = np.delete(self.boxes, pose, axis=0)
-        return box_iou(self.boxes[pose, None], others).max(initial=0) <= _ALONE
+        return box_iou(self.boxes[pose, None], others).max(initial=0) <= _ISOLATED_IOU
 
 
 @dataclass(eq=False)
-class _Person:
-    """`motion` ends with the last pose; `free` ends with the last one that hid nobody.
+class Track:
+    """Track of one person.
 
-    `colors` (L, 3) are those of the limbs, NaN where they were never seen.
+    Attributes:
+        id: track id, from 1.
+        box: (4,) xyxy, the box of the last pose.
+        motion: up to the last pose.
+        last_unoccluded: motion up to the last pose that occluded no other track.
+        colors: (L, 3) mean limb colors, NaN for limbs that were never visible.
+        is_lost: whether the last frame has no pose of the track.
+        occluded_by: the track that probably occludes this one.
     """
 
     id: int
     box: NDArray[np.float64]
     motion: _Motion
-    free: _Motion
+    last_unoccluded: _Motion
     colors: NDArray[np.float64]
-    unseen: bool = False  # in the last frame
-    behind: "_Person | None" = None  # who seems to hide this one
+    is_lost: bool = False
+    occluded_by: "Track | None" = None
 
-    def take_colors(self, colors: NDArray[np.float64], dt: float) -> None:
-        """Averages the colors with those seen a time after the last pose."""
+    def update_colors(self, colors: NDArray[np.float64], dt: float) -> None:
+        """Averages the colors with those of a new pose, dt seconds after the last one."""
         old = np.where(np.isnan(self.colors), colors, self.colors)
         new = np.where(np.isnan(colors), old, colors)
-        self.colors = new + np.exp(-dt / _COLOR_MEMORY) * (old - new)
+        self.colors = new + np.exp(-dt / _COLOR_TIME) * (old - new)
 
 
 class TrackAssociator:
-    """Gives the poses of successive frames ids that stay with persons.
+    """Data association: assigns track ids to the poses of successive frames.
 
-    Each person known is moved on at the velocity of the last half second; then persons and poses are joined so that the
-    sum of their similarities is largest,
+    Tracks are extrapolated at their mean velocity of the last half second. The assignment of poses to tracks maximizes
+    the sum of their similarities,
 
         similarity = 0.7 OKS + 0.3 IoU
 
-    of the poses, with the mean of the boxes' areas, and of the boxes, which tell more where one person's pose slips
-    onto another. A pose that is left over joins who has been hidden and can have come there, at a height a second; one
-    that joins nobody is a new person. Ids count from 1 and are never given twice.
+    with the OKS of the poses, normalized by the mean box area, and the IoU of the boxes, which is more reliable where
+    the pose of one person jumps to another. An unmatched pose may match a lost track that can have reached it at a
+    speed of one person height per second; otherwise it starts a new track. Ids count from 1 and are never reused.
 
-    Where two persons meet, one pose is often all that is found of them, and it may follow either. So when they part,
-    what counts is how each looked and moved before they met. The one pose gets the id of the other where their colors
-    fit it better, by 15 in L*a*b*, and when they part they exchange ids if their colors then fit better, by 15 over
-    both. Where colors do not differ so much, motion tells within a second: with d the way from the one to the other,
-    they exchange ids if
+    Where two persons overlap, often only one of their poses is detected. Appearance and motion from before the
+    occlusion decide which one. This pose takes the id of the occluded track if its colors fit that track better by 15
+    in L*a*b*. After the occlusion two tracks swap ids if their colors fit better then, by 15 in sum. Where colors
+    differ less, motion decides for occlusions of up to a second: with d the displacement from one person to the other,
+    two tracks swap ids if
 
-        d(expected) . d(found) < -c size^2
+        d(predicted) . d(observed) < -c size^2
 
-    where keeping the ids would leave a sum of squared distances from what is expected that is larger by 2 c size^2.
+    that is, if keeping the ids has a sum of squared prediction errors that is larger by more than 2 c size^2.
 
     Args:
-        sigmas: (K,) of the skeleton.
-        least: the similarity from which a pose may be a known person.
-        patience: seconds for which a person who is not seen is remembered, at least until the frame after.
+        sigmas: (K,) OKS sigmas of the skeleton.
+        match_threshold: minimum similarity of a pose and a track.
+        max_age: seconds for which a lost track is kept, at least until the next frame.
     """
 
-    def __init__(self, sigmas: NDArray[np.float64], least: float = 0.15, patience: float = _PATIENCE) -> None:
+    def __init__(self, sigmas: NDArray[np.float64], match_threshold: float = 0.15, max_age: float = _MAX_AGE) -> None:
         self._sigmas = np.asarray(sigmas, dtype=np.float64)
-        self._least, self._patience = least, patience
-        self._persons: list[_Person] = []
-        self._next = 1
+        self._match_threshold, self._max_age = match_threshold, max_age
+        self.reset()
 
-    def __call__(self, keypoints: NDArray, boxes: NDArray, colors: NDArray, time: float) -> NDArray[np.int64]:
-        """The ids (P,) of the poses of a frame.
+    def reset(self) -> None:
+        """Deletes all tracks; ids start at 1 again."""
+        self._tracks: list[Track] = []
+        self._next_id = 1
+
+    def update(self, keypoints: NDArray, boxes: NDArray, colors: NDArray, time: float) -> NDArray[np.int64]:
+        """Updates the tracks with the poses of the next frame.
 
         Args:
             keypoints: (P, K, 2) in image pixels.
             boxes: (P, 4) xyxy.
-            colors: (P, L, 3) of `limb_colors`.
-            time: in seconds.
+            colors: (P, L, 3) from `limb_colors`.
+            time: time in seconds.
+
+        Returns:
+            Track ids (P,).
         """
-        self._persons = [
-            person for person in self._persons if not person.unseen or time - person.motion.time <= self._patience
+        self._tracks = [
+            track for track in self._tracks if not track.is_lost or time - track.motion.time <= self._max_age
         ]
-        frame = _Frame(keypoints.astype(np.float64), boxes.astype(np.float64), colors, time)
-        found = self._slipped(self._parted(self._joined(frame), frame), frame)
+        frame = _FramePoses(keypoints.astype(np.float64), boxes.astype(np.float64), colors, time)
+        matches = self._recover_occluded(self._fix_swaps(self._associate(frame), frame), frame)
         for pose in range(len(frame)):
-            if pose not in found:
+            if pose not in matches:
                 motion = _Motion(time, frame.keypoints[pose], np.zeros(2))
-                found[pose] = _Person(self._next, frame.boxes[pose], motion, motion, frame.colors[pose])
-                self._next += 1
-                self._persons.append(found[pose])
-        self._remember(found, frame)
-        return np.array([found[pose].id for pose in range(len(frame))], dtype=np.int64)
+                matches[pose] = Track(self._next_id, frame.boxes[pose], motion, motion, frame.colors[pose])
+                self._next_id += 1
+                self._tracks.append(matches[pose])
+        self._update_tracks(matches, frame)
+        return np.array([matches[pose].id for pose in range(len(frame))], dtype=np.int64)
 
-    def _joined(self, frame: _Frame) -> dict[int, _Person]:
-        """The persons of poses, by the largest sum of similarities."""
+    def _associate(self, frame: _FramePoses) -> dict[int, Track]:
+        """Matches poses with tracks by the largest sum of similarities."""
         similarity = self._similarity(frame)
-        enough = similarity >= self._least
-        pairs = zip(*linear_sum_assignment(np.where(enough, similarity, 0), maximize=True), strict=True)
-        return {int(pose): self._persons[person] for person, pose in pairs if enough[person, pose]}
+        is_similar = similarity >= self._match_threshold
+        pairs = zip(*linear_sum_assignment(np.where(is_similar, similarity, 0), maximize=True), strict=True)
+        return {int(pose): self._tracks[track] for track, pose in pairs if is_similar[track, pose]}
 
-    def _parted(self, found: dict[int, _Person], frame: _Frame) -> dict[int, _Person]:
-        """The persons of poses, with those exchanged who met and have parted the other way round."""
-        poses = {id(person): pose for pose, person in found.items()}
-        for back in [person for person in found.values() if person.unseen]:
-            front = back.behind
-            if front is None or id(front) not in poses:
+    def _fix_swaps(self, matches: dict[int, Track], frame: _FramePoses) -> dict[int, Track]:
+        """Swaps the tracks of two poses whose ids were exchanged during an occlusion."""
+        poses = {id(track): pose for pose, track in matches.items()}
+        for occluded in [track for track in matches.values() if track.is_lost]:
+            occluder = occluded.occluded_by
+            if occluder is None or id(occluder) not in poses:
                 continue
-            at_back, at_front = poses[id(back)], poses[id(front)]
-            if _are_exchanged(back, front, at_back, at_front, frame):
-                found[at_back], found[at_front] = front, back
-                poses[id(back)], poses[id(front)] = at_front, at_back
-        return found
+            occluded_pose, occluder_pose = poses[id(occluded)], poses[id(occluder)]
+            if _are_swapped(occluded, occluder, occluded_pose, occluder_pose, frame):
+                matches[occluded_pose], matches[occluder_pose] = occluder, occluded
+                poses[id(occluded)], poses[id(occluder)] = occluder_pose, occluded_pose
+        return matches
 
-    def _slipped(self, found: dict[int, _Person], frame: _Frame) -> dict[int, _Person]:
-        """The persons of poses, where a pose has gone over to who was hidden behind its person."""
-        poses = {id(person): pose for pose, person in found.items()}
-        for back in [person for person in self._persons if id(person) not in poses]:
-            front = back.behind
-            if front is None or id(front) not in poses:
+    def _recover_occluded(self, matches: dict[int, Track], frame: _FramePoses) -> dict[int, Track]:
+        """Moves a pose from the occluding to the occluded track if its colors fit that track better."""
+        poses = {id(track): pose for pose, track in matches.items()}
+        for occluded in [track for track in self._tracks if id(track) not in poses]:
+            occluder = occluded.occluded_by
+            if occluder is None or id(occluder) not in poses:
                 continue
-            pose = poses[id(front)]
+            pose = poses[id(occluder)]
             colors = frame.colors[pose]
-            change = color_difference(front.colors, colors) - color_difference(back.colors, colors)
-            if change >= _SURE_OF_COLORS:
-                found[pose] = back
-                poses[id(back)] = poses.pop(id(front))
-        return found
+            gain = color_difference(occluder.colors, colors) - color_difference(occluded.colors, colors)
+            if gain >= _MIN_COLOR_EVIDENCE:
+                matches[pose] = occluded
+                poses[id(occluded)] = poses.pop(id(occluder))
+        return matches
 
-    def _remember(self, found: dict[int, _Person], frame: _Frame) -> None:
-        """Keeps what was seen of each person, and who seems to be hidden behind whom."""
+    def _update_tracks(self, matches: dict[int, Track], frame: _FramePoses) -> None:
+        """Updates the matched tracks, marks the others as lost and finds their occluders."""
         time = frame.time
-        seen = {id(person) for person in found.values()}
-        hidden = [person for person in self._persons if id(person) not in seen]
-        for person in hidden:
-            if not person.unseen and found:
-                iou = box_iou((person.box + np.tile(person.motion.way(time), 2))[None], frame.boxes)[0]
-                person.behind = found[int(iou.argmax())] if iou.max() >= _HIDES else None
-            person.unseen = True
-        hiding = {id(person.behind) for person in hidden if time - person.motion.time <= _STEADY}
-        for pose, person in found.items():
-            if id(person) in hiding:
-                person.motion = person.motion.then(frame.keypoints[pose], time)
+        matched = {id(track) for track in matches.values()}
+        lost = [track for track in self._tracks if id(track) not in matched]
+        for track in lost:
+            if not track.is_lost and matches:
+                box = track.box + np.tile(track.motion.predict_displacement(time), 2)
+                iou = box_iou(box[None], frame.boxes)[0]
+                track.occluded_by = matches[int(iou.argmax())] if iou.max() >= _OCCLUSION_IOU else None
+            track.is_lost = True
+        occluders = {id(track.occluded_by) for track in lost if time - track.motion.time <= _MAX_EXTRAPOLATION}
+        for pose, track in matches.items():
+            if id(track) in occluders:
+                track.motion = track.motion.update(frame.keypoints[pose], time)
             else:
-                if frame.is_alone(pose):
-                    person.take_colors(frame.colors[pose], time - person.motion.time)
-                person.motion = person.free = person.free.then(frame.keypoints[pose], time)
-            person.box, person.unseen, person.behind = frame.boxes[pose], False, None
+                if frame.is_isolated(pose):
+                    track.update_colors(frame.colors[pose], time - track.motion.time)
+                track.motion = track.last_unoccluded = track.last_unoccluded.update(frame.keypoints[pose], time)
+            track.box, track.is_lost, track.occluded_by = frame.boxes[pose], False, None
 
-    def _similarity(self, frame: _Frame) -> NDArray[np.float64]:
-        """(known persons, poses); of those who can have come there a little over the least."""
+    def _similarity(self, frame: _FramePoses) -> NDArray[np.float64]:
+        """Computes the similarities (tracks, poses); a lost track matches every pose within its reach."""
         boxes, time = frame.boxes, frame.time
-        if not self._persons or not len(frame):
-            return np.zeros((len(self._persons), len(frame)))
-        expected = np.stack([person.motion.at(time) for person in self._persons])
-        places = np.stack([person.box + np.tile(person.motion.way(time), 2) for person in self._persons])
-        everyone, frames = np.concatenate([expected, frame.keypoints]), np.concatenate([places, boxes])
-        areas = (frames[:, 2:] - frames[:, :2]).prod(axis=1)
-        oks = oks_matrix(everyone, areas, self._sigmas)[: len(expected), len(expected) :]
-        similarity = _OF_POSES * oks + (1 - _OF_POSES) * box_iou(places, boxes)
-        hidden = np.array([person.unseen for person in self._persons])
-        gone = np.array([time - person.motion.time for person in self._persons])
-        reach = (places[:, 2:] - places[:, :2]).max(axis=1) * (0.5 + gone)
-        way = np.linalg.norm(_centers(places)[:, None] - _centers(boxes), axis=-1) / reach[:, None]
-        can_be = hidden[:, None] & (way < 1)
-        return np.where(can_be, np.maximum(similarity, self._least + 0.01 * (1 - way)), similarity)
+        if not self._tracks or not len(frame):
+            return np.zeros((len(self._tracks), len(frame)))
+        predicted = np.stack([track.motion.predict(time) for track in self._tracks])
+        predicted_boxes = np.stack(
+            [track.box + np.tile(track.motion.predict_displacement(time), 2) for track in self._tracks]
+        )
+        all_keypoints = np.concatenate([predicted, frame.keypoints])
+        all_boxes = np.concatenate([predicted_boxes, boxes])
+        areas = (all_boxes[:, 2:] - all_boxes[:, :2]).prod(axis=1)
+        oks = oks_matrix(all_keypoints, areas, self._sigmas)[: len(predicted), len(predicted) :]
+        similarity = _OKS_WEIGHT * oks + (1 - _OKS_WEIGHT) * box_iou(predicted_boxes, boxes)
+        is_lost = np.array([track.is_lost for track in self._tracks])
+        age = np.array([time - track.motion.time for track in self._tracks])
+        reach = (predicted_boxes[:, 2:] - predicted_boxes[:, :2]).max(axis=1) * (0.5 + age)
+        distance = np.linalg.norm(_centers(predicted_boxes)[:, None] - _centers(boxes), axis=-1) / reach[:, None]
+        is_reachable = is_lost[:, None] & (distance < 1)
+        minimum = self._match_threshold + 0.01 * (1 - distance)
+        return np.where(is_reachable, np.maximum(similarity, minimum), similarity)
 
 
-def _are_exchanged(back: _Person, front: _Person, at_back: int, at_front: int, frame: _Frame) -> bool:
-    """Whether two persons who met, and have got these poses, rather have each other's."""
-    kept = color_difference(back.colors, frame.colors[at_back])
-    kept += color_difference(front.colors, frame.colors[at_front])
-    crossed = color_difference(back.colors, frame.colors[at_front])
-    crossed += color_difference(front.colors, frame.colors[at_back])
-    if abs(crossed - kept) >= _SURE_OF_COLORS:
-        return crossed < kept
-    if frame.time - min(back.motion.time, front.free.time) > _STEADY:
+def _are_swapped(occluded: Track, occluder: Track, occluded_pose: int, occluder_pose: int, frame: _FramePoses) -> bool:
+    """Returns whether two tracks fit each other's poses better than their own, by colors or else by motion."""
+    kept = color_difference(occluded.colors, frame.colors[occluded_pose])
+    kept += color_difference(occluder.colors, frame.colors[occluder_pose])
+    swapped = color_difference(occluded.colors, frame.colors[occluder_pose])
+    swapped += color_difference(occluder.colors, frame.colors[occluded_pose])
+    if abs(swapped - kept) >= _MIN_COLOR_EVIDENCE:
+        return swapped < kept
+    if frame.time - min(occluded.motion.time, occluder.last_unoccluded.time) > _MAX_EXTRAPOLATION:
         return False
-    expected = np.median(front.free.at(frame.time) - back.free.at(frame.time), axis=0)
-    apart = np.median(frame.keypoints[at_front] - frame.keypoints[at_back], axis=0)
-    size = (frame.boxes[at_front, 2:] - frame.boxes[at_front, :2]).max()
-    return bool(expected @ apart < -_SURE * size**2)
+    occluder_motion, occluded_motion = occluder.last_unoccluded, occluded.last_unoccluded
+    predicted = np.median(occluder_motion.predict(frame.time) - occluded_motion.predict(frame.time), axis=0)
+    observed = np.median(frame.keypoints[occluder_pose] - frame.keypoints[occluded_pose], axis=0)
+    size = (frame.boxes[occluder_pose, 2:] - frame.boxes[occluder_pose, :2]).max()
+    return bool(predicted @ observed < -_MIN_MOTION_EVIDENCE * size**2)
 
 
 def _centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-_ALONG = (0.25, 0.5, 0.75)  # of a limb: its ends are joints, which others' limbs cross
+_LIMB_SAMPLES = (0.25, 0.5, 0.75)  # positions along a limb; limbs of other persons often cross its ends
 
 
 def limb_colors(
-    image_bgr: NDArray[np.uint8], keypoints: NDArray, sure: NDArray[np.bool_], limbs: NDArray[np.int64]
+    image_bgr: NDArray[np.uint8], keypoints: NDArray, confident: NDArray[np.bool_], limbs: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The mean color along each limb of each person, in CIE L*a*b*.
+    """Computes the mean color along each limb of each person, in CIE L*a*b*.
 
     Args:
         image_bgr: (H, W, 3).
         keypoints: (P, K, 2) in image pixels.
-        sure: (P, K); a limb has no color where one of its ends is not sure.
+        confident: (P, K); a limb has no color if one of its ends is not confident.
         limbs: (L, 2) indices of keypoints.
 
     Returns:
-        (P, L, 3), NaN for limbs without a color or with a point outside of the image.
+        Colors (P, L, 3), NaN for limbs without a color or with a sample outside the image.
     """
     height, width = image_bgr.shape[:2]
-    begin, end = keypoints[:, limbs[:, 0]], keypoints[:, limbs[:, 1]]
-    points = np.rint([begin + share * (end - begin) for share in _ALONG]).astype(np.int64)
-    inside = np.all((points >= 0) & (points < [width, height]), axis=(0, -1))
-    points = np.where(inside[..., None], points, 0)
-    pixels = image_bgr[points[..., 1], points[..., 0]].astype(np.float32) / 255
+    starts, ends = keypoints[:, limbs[:, 0]], keypoints[:, limbs[:, 1]]
+    samples = np.rint([starts + position * (ends - starts) for position in _LIMB_SAMPLES]).astype(np.int64)
+    is_inside = np.all((samples >= 0) & (samples < [width, height]), axis=(0, -1))
+    samples = np.where(is_inside[..., None], samples, 0)
+    pixels = image_bgr[samples[..., 1], samples[..., 0]].astype(np.float32) / 255
     if not pixels.size:
-        return np.zeros((*begin.shape[:2], 3))
+        return np.zeros((*starts.shape[:2], 3))
     colors = np.reshape(cv2.cvtColor(pixels.reshape(1, -1, 3), cv2.COLOR_BGR2LAB), pixels.shape).mean(axis=0)
-    known = inside & np.all(sure[:, limbs], axis=-1)
-    return np.where(known[..., None], colors, np.nan)
+    is_known = is_inside & np.all(confident[:, limbs], axis=-1)
+    return np.where(is_known[..., None], colors, np.nan)
 
 
-def color_difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The mean distance in L*a*b* of two persons' limbs (L, 3) whose colors are known; 0 if there are none."""
-    distances = np.linalg.norm(one - other, axis=-1)
-    known = ~np.isnan(distances)
-    return float(distances[known].mean()) if known.any() else 0.0
+def color_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Computes the mean L*a*b* distance of limbs (L, 3) over those with known colors in both persons; 0 if none."""
+    distances = np.linalg.norm(first - second, axis=-1)
+    is_known = ~np.isnan(distances)
+    return float(distances[is_known].mean()) if is_known.any() else 0.0

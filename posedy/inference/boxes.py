@@ -1,58 +1,64 @@
-"""Person boxes: those of users are validated, those of detectors cleaned; the score under which they are dropped."""
+"""Validation of person boxes given by users, and cleaning of detectors' boxes."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.data.findings import count_reasons
+from posedy.data.issues import count_reasons
 
-_LARGEST_FRACTION = 1.5  # boxes with no larger number are taken for fractions of the image
+_LARGEST_FRACTION = 1.5  # boxes with coordinates up to this one are interpreted as fractions of the image
 
 
 def checked_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
-    """Boxes (P, 4) xyxy in image pixels as float32; an empty list is no box. They may reach beyond the image.
+    """Validates boxes (P, 4) xyxy in image pixels and returns them as float32.
+
+    An empty list has no boxes. Boxes may extend beyond the image.
 
     Raises:
-        ValueError: if the shape is another, a number is not finite, or a box has no area; the message names the box.
+        ValueError: if the shape is invalid, a number is not finite, or a box has no area; the message has the box's
+            index.
     """
-    given = _as_rows(boxes)
-    checked = _as_float32(given)
+    values = _as_rows(boxes)
+    checked = _as_float32(values)
     for index in np.flatnonzero(~np.isfinite(checked).all(axis=1)):
-        raise ValueError(f"box {index} is not finite: {given[index].tolist()}")
+        raise ValueError(f"box {index} is not finite: {values[index].tolist()}")
     for index in np.flatnonzero(~_have_area(checked)):
-        x, y, width, height = given[index].tolist()
+        x, y, width, height = values[index].tolist()
         hint = ""
         if width > 0 and height > 0:
             hint = (
                 f"; if these are COCO's x, y, width, height, the box is "
-                f"{[x, y, x + width, y + height]} (posedy.geometry.xywh_to_xyxy)"
+                f"{[x, y, x + width, y + height]}: convert them with posedy.geometry.xywh_to_xyxy"
             )
         raise ValueError(
-            f"box {index} has no area: {given[index].tolist()} as x1, y1, x2, y2 needs x2 > x1 and y2 > y1{hint}"
+            f"box {index} has no area: expected x1, y1, x2, y2 with x2 > x1 and y2 > y1, got "
+            f"{values[index].tolist()}{hint}"
         )
     return checked
 
 
 def check_boxes_meet_image(boxes: NDArray[np.float32], width: int, height: int) -> None:
-    """Rejects boxes that lie wholly beside the image of width x height pixels.
+    """Checks that boxes overlap an image of width x height pixels.
 
     Raises:
-        ValueError: naming the first such box.
+        ValueError: if a box lies outside the image, or boxes are in fractions of the image; the message has the box.
     """
-    beside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
-    for index in np.flatnonzero(beside):
+    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
+    for index in np.flatnonzero(outside):
         raise ValueError(
-            f"box {index}, {boxes[index].tolist()} as x1, y1, x2, y2, lies beside the image of {width} x {height} "
-            "pixels"
+            f"box {index} lies outside the image of {width} x {height} pixels: x1, y1, x2, y2 are "
+            f"{boxes[index].tolist()}"
         )
     if len(boxes) and boxes.max() <= _LARGEST_FRACTION:
-        raise ValueError(f"boxes are in pixels, not in fractions of the image, got {boxes[0].tolist()}")
+        raise ValueError(f"expected boxes in pixels, got {boxes[0].tolist()}, which looks like fractions of the image")
 
 
 def checked_box_scores(scores: ArrayLike | None, num_boxes: int) -> NDArray[np.float32]:
-    """Scores (P,) of P boxes as float32; 1 for each where none are given.
+    """Validates the scores (P,) of P boxes and returns them as float32; None stands for scores of 1.
 
     Raises:
-        ValueError: if there are more or fewer than boxes, or one is not finite.
+        ValueError: if the number of scores differs from that of boxes, or a score is not finite.
     """
     checked = _as_scores(scores, num_boxes)
     if not np.isfinite(checked).all():
@@ -65,67 +71,72 @@ def clean_detections(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, int]]:
     """Clips a detector's boxes to the image and drops the invalid ones.
 
-    What it returns passes the checks of the boxes that users give.
+    The returned boxes pass `checked_boxes` and `check_boxes_meet_image`.
 
     Args:
         boxes: (D, 4) xyxy in image pixels.
-        scores: (D,); 1 for each where None is given.
-        width: of the image in pixels.
-        height: of the image in pixels.
+        scores: (D,); None stands for scores of 1.
+        width: image width in pixels.
+        height: image height in pixels.
 
     Returns:
-        Boxes (P, 4), their scores (P,), and how many boxes were dropped, by reason.
+        Boxes (P, 4), their scores (P,), and the number of dropped boxes by reason.
 
     Raises:
-        ValueError: if boxes or scores have another shape or are no numbers.
+        ValueError: if boxes or scores have an invalid shape or are not numbers.
     """
-    given = _as_float32(_as_rows(boxes))
-    given_scores = _as_scores(scores, len(given))
-    clipped = np.clip(given, 0, np.array([width, height, width, height], dtype=np.float32))
+    values = _as_float32(_as_rows(boxes))
+    score_values = _as_scores(scores, len(values))
+    clipped = np.clip(values, 0, np.array([width, height, width, height], dtype=np.float32))
     is_kept, dropped = count_reasons(
         {
-            "not finite": ~(np.isfinite(given).all(axis=1) & np.isfinite(given_scores)),
-            "without area": ~_have_area(given),
+            "not finite": ~(np.isfinite(values).all(axis=1) & np.isfinite(score_values)),
+            "without area": ~_have_area(values),
             "outside the image": ~_have_area(clipped),
             "in fractions of the image instead of pixels": clipped.max(axis=1, initial=0) <= _LARGEST_FRACTION,
         }
     )
-    return clipped[is_kept], given_scores[is_kept], {reason: count for reason, count in dropped.items() if count}
+    return clipped[is_kept], score_values[is_kept], {reason: count for reason, count in dropped.items() if count}
 
 
 def _as_rows(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Boxes (P, 4) as numbers; an empty list is no box."""
+    """Converts boxes to an array (P, 4); an empty list has no boxes."""
     try:
-        given = np.asarray(boxes, dtype=np.float64)
+        values = np.asarray(_without_grad(boxes), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"boxes are (P, 4) numbers x1, y1, x2, y2 in image pixels: {error}") from error
-    if given.shape == (0,):
-        given = given.reshape(0, 4)
-    if given.ndim != 2 or given.shape[1] != 4:
+        raise ValueError(f"expected boxes (P, 4) of numbers x1, y1, x2, y2 in image pixels: {error}") from error
+    if values.shape == (0,):
+        values = values.reshape(0, 4)
+    if values.ndim != 2 or values.shape[1] != 4:
         hint = ""
-        if given.shape == (4,):
+        if values.shape == (4,):
             hint = "; write [[x1, y1, x2, y2]] for a single box"
-        elif given.ndim == 2 and given.shape[1] == 5:
+        elif values.ndim == 2 and values.shape[1] == 5:
             hint = "; give the fifth column as box_scores"
-        raise ValueError(f"boxes are (P, 4) numbers x1, y1, x2, y2 in image pixels, got shape {given.shape}{hint}")
-    return given
+        raise ValueError(f"expected boxes (P, 4) xyxy in image pixels, got shape {values.shape}{hint}")
+    return values
 
 
 def _as_scores(scores: ArrayLike | None, num_boxes: int) -> NDArray[np.float32]:
-    """Scores (P,) of P boxes as numbers; 1 for each where none are given."""
+    """Converts the scores of P boxes to an array (P,); None stands for scores of 1."""
     if scores is None:
         return np.ones(num_boxes, dtype=np.float32)
     try:
-        given = np.asarray(scores, dtype=np.float64)
+        values = np.asarray(_without_grad(scores), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"box scores are numbers, one for each box: {error}") from error
-    if given.shape != (num_boxes,):
-        raise ValueError(f"{num_boxes} boxes have scores of shape ({num_boxes},), got {given.shape}")
-    return _as_float32(given)
+        raise ValueError(f"expected box scores to be numbers, one per box: {error}") from error
+    if values.shape != (num_boxes,):
+        raise ValueError(f"expected box scores of shape ({num_boxes},), one per box, got {values.shape}")
+    return _as_float32(values)
+
+
+def _without_grad(numbers: Any) -> Any:
+    """Returns a tensor, such as that of a detector, on the CPU and without its gradient; other values unchanged."""
+    return numbers.detach().cpu() if hasattr(numbers, "detach") else numbers
 
 
 def _as_float32(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The numbers as float32; those too large are infinite."""
+    """Converts to float32; numbers beyond its range become infinite."""
     with np.errstate(over="ignore"):
         return numbers.astype(np.float32)
 
@@ -135,15 +146,18 @@ def _have_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 BOX_THRESHOLD = 0.3
-"""Of whatever shows persons: `PoseEstimator`, the demo, videos, the web page. Lower scores are mostly no persons."""
+"""Default score threshold of detected boxes (`PoseEstimator`, `posedy predict`, the web page).
+
+Most boxes with lower scores are not persons.
+"""
 
 
 def checked_box_threshold(threshold: float) -> float:
-    """The threshold, if it is a score.
+    """Validates a threshold of box scores and returns it.
 
     Raises:
         ValueError: if it is not a number from 0 to 1.
     """
-    if not 0 <= threshold <= 1:  # NaN is not either
-        raise ValueError(f"a threshold of box scores is a number from 0 to 1, got {threshold}")
+    if not 0 <= threshold <= 1:  # also false for NaN
+        raise ValueError(f"expected a box threshold from 0 to 1, got {threshold}")
     return threshold

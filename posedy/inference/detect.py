@@ -1,4 +1,4 @@
-"""Person boxes of image files, in the forms that COCO's tools and `posedy predict --boxes` take."""
+"""Person detection in image files, for box files that COCO's tools and `posedy predict --boxes` read."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,103 +6,115 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posedy.data.detections import ImageBoxes, read_named_images
+from posedy.data.detections import ImageBoxes, read_image_table
 from posedy.images import read_image, rgb_to_bgr
-from posedy.inference.box_files import name_of
+from posedy.inference.box_files import match_file_name
+from posedy.inference.boxes import BOX_THRESHOLD
 
-if TYPE_CHECKING:  # heavy
+if TYPE_CHECKING:  # slow to import
     from posedy.inference.detectors import CleanedDetector, Detector
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo to look at.
+class ImageEntry:
+    """An image file and its identity in the box file.
 
     Attributes:
-        path: the file.
-        file_name: the name that its boxes know it by.
-        image_id: the id that its boxes know it by.
-        upright: whether its boxes count in upright pixels, else in stored ones, without its EXIF orientation.
-        recorded: (width, height) of the pixels that boxes must count in, if that is known.
+        path: the image file.
+        file_name: the image's name in the box file.
+        image_id: the image's id in the box file.
+        apply_exif: whether boxes are in upright pixels; otherwise they are in stored pixels, without the EXIF
+            orientation.
+        recorded_size: (width, height) that the annotation file records, or None.
     """
 
     path: Path
     file_name: str
     image_id: int | str
-    upright: bool
-    recorded: tuple[int, int] | None = None
+    apply_exif: bool
+    recorded_size: tuple[int, int] | None = None
 
 
-def photos_by_themselves(paths: Sequence[Path]) -> list[Photo]:
-    """Photos of no annotation file: upright, as `posedy demo` reads them, with ids from 1.
+def entries_from_paths(paths: Sequence[Path]) -> list[ImageEntry]:
+    """Creates entries of images without an annotation file: upright, as `posedy predict` reads them, with ids from 1.
 
     Raises:
-        ValueError: if two have the same name, by which boxes name them.
+        ValueError: if two images have the same file name, which is their identity in the box file.
     """
     [(name, count)] = Counter(path.name for path in paths).most_common(1)
     if count > 1:
         raise ValueError(
-            f"{count} photos are named {name}: boxes name photos without their folders; detect them folder by folder, "
+            f"{count} images are named {name}, and box files have names without folders: detect them folder by folder, "
             "or give an annotation file"
         )
-    return [Photo(path, path.name, number, upright=True) for number, path in enumerate(paths, start=1)]
+    return [ImageEntry(path, path.name, number, apply_exif=True) for number, path in enumerate(paths, start=1)]
 
 
-def photos_of_annotations(paths: Sequence[Path], annotations: Path) -> tuple[list[Photo], int]:
-    """Photos by the ends of their paths, with the names and ids of an annotation file, and its category of persons.
+def entries_from_annotations(paths: Sequence[Path], annotations: Path) -> tuple[list[ImageEntry], int]:
+    """Creates entries with the names and ids of an annotation file, and returns them with its person category.
 
-    They are read as COCO readers do, without their EXIF orientation, so that boxes fit the annotations.
+    An image path must end in the annotation file's name for it. Images are read without their EXIF orientation, as
+    COCO readers do, so that the boxes fit the annotations.
 
     Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it does not know a photo, or two photos are the same of its images.
+        OSError: if the annotation file cannot be read.
+        ValueError: if it does not have an image, or two paths match the same image.
     """
-    images, category = read_named_images(annotations)
-    photos: dict[str, Photo] = {}
+    images, category = read_image_table(annotations)
+    entries: dict[str, ImageEntry] = {}
     for path in paths:
-        name = name_of(path, images.index_of_name)
+        name = match_file_name(path, images.index_of_name)
         if name is None:
             raise ValueError(f"{annotations} has no image {path.name}: leave it out, or leave out --annotations")
-        if name in photos:
+        if name in entries:
             raise ValueError(
-                f"{annotations}: {photos[name].path} and {path} are both its image {name}: give one folder of photos"
+                f"{annotations}: {entries[name].path} and {path} both match its image {name}: give one folder of images"
             )
         index = images.index_of_name[name]
         width, height = images.sizes[index].tolist()
-        recorded = (width, height) if width > 0 else None
-        photos[name] = Photo(path, name, images.ids[index], upright=False, recorded=recorded)
-    return list(photos.values()), category
+        recorded_size = (width, height) if width > 0 else None
+        entries[name] = ImageEntry(path, name, images.ids[index], apply_exif=False, recorded_size=recorded_size)
+    return list(entries.values()), category
 
 
-def detect_images(photos: Sequence[Photo], detector: "Detector", warn: Callable[[str], None]) -> list[ImageBoxes]:
-    """The boxes of photos; one that cannot be read, or has another size than recorded, is left out.
+def detect_images(
+    entries: Sequence[ImageEntry],
+    detector: "str | Detector",
+    warn: Callable[[str], None],
+    box_threshold: float = BOX_THRESHOLD,
+) -> list[ImageBoxes]:
+    """Detects persons in images, skipping unreadable images and those that differ from the recorded size.
 
     Args:
-        photos: what to look at.
-        detector: what finds persons; its boxes are cleaned as by `PoseEstimator`.
-        warn: takes a line of text for each photo that is left out, with the reason.
+        entries: the images.
+        detector: a name of `list_detectors()`, or an object with `detect`. Its boxes are cleaned as by `PoseEstimator`.
+        warn: called with a line of text, with the reason, for each image that fails.
+        box_threshold: boxes with lower scores, from 0 to 1, are dropped.
+
+    Raises:
+        OSError, TypeError, ValueError: if the detector or the threshold is invalid.
     """
     from tqdm import tqdm
 
-    from posedy.inference.detectors import CleanedDetector
+    from posedy.inference.detectors import CleanedDetector, create_detector
 
-    cleaned = CleanedDetector(detector)
+    cleaned = CleanedDetector(create_detector(detector, threshold=box_threshold), box_threshold)
     detected = []
-    for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
+    for entry in tqdm(entries, desc="detect", unit="image", disable=None):
         try:
-            detected.append(_detect(photo, cleaned))
+            detected.append(_detect_image(entry, cleaned))
         except (OSError, ValueError) as error:
-            warn(f"{photo.path}: NOT DONE: {error}")
+            warn(f"{entry.path}: FAILED: {error}")
     return detected
 
 
-def _detect(photo: Photo, detector: "CleanedDetector") -> "ImageBoxes":
-    image = rgb_to_bgr(read_image(photo.path, apply_exif=photo.upright))
+def _detect_image(entry: ImageEntry, detector: "CleanedDetector") -> ImageBoxes:
+    image = rgb_to_bgr(read_image(entry.path, apply_exif=entry.apply_exif))
     height, width = image.shape[:2]
-    if photo.recorded not in (None, (width, height)):
+    if entry.recorded_size not in (None, (width, height)):
         raise ValueError(
-            f"the annotation file records {photo.recorded[0]} x {photo.recorded[1]} pixels, as stored the photo has "
-            f"{width} x {height}: boxes would not fit the annotations; give the photo that they belong to"
+            f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels, the stored image "
+            f"has {width} x {height}: give the image that the annotations belong to"
         )
     boxes, scores = detector.detect(image)
-    return ImageBoxes(photo.file_name, photo.image_id, (width, height), boxes, scores)
+    return ImageBoxes(entry.file_name, entry.image_id, (width, height), boxes, scores)

@@ -1,69 +1,94 @@
-"""The pose estimator: an image and person boxes in, poses out."""
+"""The pose estimator for images, with given or detected person boxes, and for videos."""
 
+import io
+import math
+import numbers
 import os
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image, UnidentifiedImageError
 
-from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
+from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
-from posedy.inference.detectors import CleanedDetector, Detector, as_detector
-from posedy.inference.poses import Poses
+from posedy.inference.detectors import CleanedDetector, Detector, check_detector, create_detector
+from posedy.inference.tracking import PoseTracker, check_frame
+from posedy.inference.video_io import Frame, FrameSource
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import DEFAULT
-from posedy.prediction import load_model, predict_keypoints
+from posedy.poses import Poses
+from posedy.prediction import RuntimeChoice, load_model, predict_keypoints
 from posedy.skeleton import numbered_skeleton
-
-if TYPE_CHECKING:
-    from posedy.export.runtimes import Runtime
+from posedy.urls import is_url, read_url
 
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
+_DEFAULT_RATE = 30.0
 
 
 class PoseEstimator:
-    """Finds the keypoints of persons in images.
+    """Estimates the keypoints of all persons in images and videos.
 
-        estimator = PoseEstimator()  # the shipped model; PoseEstimator("runs/x/best.pt") is one of your own
-        poses = estimator("photo.jpg", boxes=[[48, 20, 210, 400]])
-        cv2.imwrite("drawn.jpg", poses.draw("photo.jpg"))
+        estimator = posedy.PoseEstimator()
+        poses = estimator("image.jpg")
+        for pose in poses:
+            print(pose.score, pose.keypoints)
+        cv2.imwrite("drawn.jpg", poses.draw("image.jpg"))
 
-    Several threads may share one: a call changes nothing but the count of dropped boxes.
+    Several threads may share one estimator.
 
     Args:
-        model: the name of a shipped model (see `list_pretrained`), a checkpoint (.pt), .safetensors or exported .onnx
-            file, or a network. A network is copied: the one given stays on its device and in its mode.
-        device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or a device that must be there.
-        detector: finds the persons of images that come without boxes: "torchvision" is a small Faster R-CNN, whose
-            weights torchvision fetches at first use (persons with scores from 0.3, `BOX_THRESHOLD`); "whole" takes the
-            whole image for one person; or any object with `detect(image_bgr) -> (boxes, scores)`. None asks for boxes.
-            A detector's boxes are clipped to the image; those that are not finite, have no area or are outside the
-            image are dropped, with a warning for the first ones (see `dropped_boxes`).
-        flip: whether heatmaps are averaged with those of the mirrored crop: more accurate, at twice the time.
-        batch_size: persons that go through the network at a time.
-        runtime: "onnxruntime" or "openvino" for .onnx files; None is the one that the file was exported for.
+        model: the name of a pretrained network (see `list_models(pretrained=True)`), a checkpoint (.pt), a .safetensors
+            or an exported .onnx file, or a network. A network is copied and stays unchanged.
+        device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or the name of a device.
+        detector: detects the persons of images without given boxes; it is created at the first such image.
+            "torchvision" is a small Faster R-CNN, whose weights are downloaded at first use (boxes with scores from
+            0.3); "full-image" takes the full image as the box of one person; or a name of `list_detectors()`, or any
+            object with `detect(image_bgr) -> (boxes, scores)`. None requires boxes. Boxes are clipped to the image;
+            boxes that are not finite, have no area or are outside the image are dropped, with a warning for the first
+            ones (see `dropped_boxes`).
+        flip: whether to average the heatmaps of each crop with those of the flipped crop: more accurate, at twice the
+            time.
+        batch_size: maximum number of crops in a batch of the network.
+        runtime: "auto", "torch", "onnxruntime" or "openvino"; "auto" is the runtime that an .onnx file was exported
+            for, and PyTorch for networks.
+
+    Attributes:
+        device: the device of the network.
+        skeleton: the names, flip pairs, limbs and OKS sigmas of the keypoints.
 
     Raises:
-        OSError: if the model's file cannot be read.
-        TypeError: if an argument is of another type.
-        ValueError: if the file holds no network, the device is absent, or another argument does not fit.
+        OSError: if the model file cannot be read.
+        TypeError: if an argument has another type.
+        ValueError: if the file contains no network, the device is absent, or another argument is invalid.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | PoseNet = DEFAULT,
         device: str | torch.device = "auto",
-        detector: str | Detector | None = None,
+        detector: str | Detector | None = "torchvision",
         flip: bool = True,
         batch_size: int = 32,
-        runtime: "Runtime | None" = None,
+        runtime: RuntimeChoice = "auto",
     ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | numbers.Integral):
+            raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self._detector = CleanedDetector(as_detector(detector)) if detector is not None else None
+        if not isinstance(flip, bool):
+            raise TypeError(f"flip must be true or false, got {flip!r}")
+        if detector is not None:
+            check_detector(detector)
+        self._detector_choice = detector
+        self._detector: CleanedDetector | None = None
+        self._detector_lock = threading.Lock()
         self._model = load_model(model, str(device), runtime)
         self._model.check_flip(flip)
         self._batch_size = batch_size
@@ -71,68 +96,245 @@ class PoseEstimator:
         self.skeleton = self._model.skeleton or numbered_skeleton(self._model.num_keypoints)
         self._flip_permutation = self.skeleton.flip_permutation if flip else None
 
+    @overload
     def __call__(
         self,
         image: ImageLike,
         boxes: ArrayLike | None = None,
         box_scores: ArrayLike | None = None,
         channels: ChannelOrder = "bgr",
-    ) -> Poses:
-        """The poses of an image, one for each box, in the order of the boxes.
+    ) -> Poses: ...
+
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        boxes: Sequence[ArrayLike | None] | None = None,
+        box_scores: Sequence[ArrayLike | None] | None = None,
+        channels: ChannelOrder = "bgr",
+    ) -> list[Poses]: ...
+
+    def __call__(
+        self, image: Any, boxes: Any = None, box_scores: Any = None, channels: ChannelOrder = "bgr"
+    ) -> Poses | list[Poses]:
+        """Estimates the poses of an image, or of each image of a list, in batches across images.
 
         Args:
-            image: a path, a PIL image, or a uint8 array in OpenCV's BGR order, (H, W, 3), (H, W, 4) or gray. The EXIF
-                orientation of paths and PIL images is honored. It is not changed.
-            boxes: (P, 4) xyxy of the persons in image pixels; they may reach beyond the image. Zero boxes give zero
-                poses; without boxes the detector is asked.
-            box_scores: (P,) how sure the boxes are, 1 if not given.
-            channels: "rgb" for arrays in that order, such as those of PIL, imageio and gradio; `Poses.draw` then takes
-                and returns arrays in that order too.
+            image: a path, an http or https URL, a PIL image, a uint8 array (H, W, 3), (H, W, 4) or gray in OpenCV's BGR
+                order, or an RGB tensor (3, H, W), uint8 or float from 0 to 1; or a list of images. The EXIF orientation
+                of files and PIL images is applied. The image is not changed.
+            boxes: (P, 4) xyxy of the persons in image pixels; they may extend beyond the image. Zero boxes give zero
+                poses; without boxes the detector runs. For a list of images: a list with boxes, or None, for each.
+            box_scores: (P,) confidence of the boxes, 1 if not given; for a list of images a list.
+            channels: "rgb" for arrays in RGB order, such as those of PIL, imageio and gradio; `Poses.draw` then takes
+                and returns arrays in that order, too.
+
+        Returns:
+            The poses in the order of the boxes; for a list of images a list with the poses of each image.
 
         Raises:
-            OSError: if a photo cannot be read.
-            TypeError: if the image is of another type.
-            ValueError: if the image or the boxes are not as above, or there are neither boxes nor a detector.
+            OSError: if an image cannot be read.
+            TypeError: if the image has another type.
+            ValueError: if the image or the boxes are invalid, or there are neither boxes nor a detector; the message
+                names the index of the box, and of the image in a list.
         """
-        if boxes is None and box_scores is not None:
-            raise ValueError("box_scores came without boxes")
-        if boxes is None and self._detector is None:
-            raise ValueError(
-                "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or make the estimator with "
-                "detector='torchvision', detector='whole' (the whole image is one person) or detector=an object that "
-                "has detect(image_bgr) -> (boxes, scores)"
-            )
-        rgb = to_rgb(image, channels)
-        if max(rgb.shape[:2]) > _LARGEST_SIDE:
-            raise ValueError(
-                f"the image is {rgb.shape[1]}x{rgb.shape[0]} pixels: OpenCV warps up to {_LARGEST_SIDE} a side; cut or "
-                "shrink it"
-            )
-        if boxes is None and self._detector is not None:
-            boxes, box_scores = self._detector.detect(rgb_to_bgr(rgb))
-        checked = checked_boxes(boxes if boxes is not None else [])
-        check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
-        scores = checked_box_scores(box_scores, len(checked))
-        keypoints, keypoint_scores = self._estimate(rgb, checked)
-        return Poses(keypoints, keypoint_scores, checked, scores, self.skeleton, channels)
+        if not isinstance(image, list | tuple):
+            (poses,) = self._estimate([image], [boxes], [box_scores], channels)
+            return poses
+        count = len(image)
+        for name, values in (("boxes", boxes), ("box_scores", box_scores)):
+            if values is not None and (isinstance(values, str | Mapping) or not hasattr(values, "__len__")):
+                raise TypeError(f"expected a list with {name} for each of {count} images, got {type(values).__name__}")
+            if values is not None and len(values) != count:
+                raise ValueError(f"expected {name} for each of {count} images, got {len(values)}")
+        return self._estimate(
+            image,
+            [None] * count if boxes is None else boxes,
+            [None] * count if box_scores is None else box_scores,
+            channels,
+        )
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Detects the persons of an image (H, W, 3) uint8 BGR.
+
+        Returns:
+            Boxes (P, 4) xyxy inside the image, in its pixels, and scores (P,).
+
+        Raises:
+            OSError: if the weights of the detector cannot be read or downloaded.
+            TypeError: if the image is not an array.
+            ValueError: if the estimator has no detector, or the array has another shape or type.
+        """
+        detector = self._get_detector()
+        check_frame(image_bgr)
+        return detector.detect(image_bgr)
+
+    def track(
+        self,
+        source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
+        smooth: bool = True,
+        detect_every: int = 10,
+        rate: float = _DEFAULT_RATE,
+    ) -> Iterator[Poses]:
+        """Estimates the poses of successive frames, with ids of persons over time in `Poses.track_ids`.
+
+            for poses in estimator.track("clip.mp4"):
+                print(poses.track_ids, poses.keypoints)
+
+        Args:
+            source: a video file, the number of a camera, or frames (H, W, 3) uint8 BGR.
+            smooth: whether to smooth keypoints over time.
+            detect_every: the detector runs at every N-th frame, and when a person is lost.
+            rate: frames per second of an iterable of frames.
+
+        Yields:
+            The poses of each frame.
+
+        Raises:
+            OSError: if the source cannot be read.
+            TypeError: if the source or a frame has another type.
+            ValueError: if the source is no video, an argument is out of range, or there is no detector.
+        """
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"expected a rate of more than 0 frames per second, got {rate}")
+        if not isinstance(source, str | os.PathLike | int | Iterable):
+            raise TypeError(f"expected a video file, the number of a camera or frames, got {type(source).__name__}")
+        tracker = PoseTracker(self, detect_every=detect_every, smooth=smooth)
+        if isinstance(source, str | os.PathLike | int):
+            frames: Iterable[Frame] = FrameSource(source if isinstance(source, int) else Path(source))
+        else:
+            frames = (Frame(number, number / rate, image) for number, image in enumerate(source))
+        return self._track(tracker, frames)
+
+    def _track(self, tracker: PoseTracker, frames: Iterable[Frame]) -> Iterator[Poses]:
+        try:
+            is_empty = True
+            for frame in frames:
+                is_empty = False
+                yield tracker(frame.image, frame.time)
+            if is_empty and isinstance(frames, FrameSource):
+                raise ValueError(f"{frames.name} has no frame that OpenCV can read: check whether it is a video")
+        finally:
+            if isinstance(frames, FrameSource):
+                frames.close()
 
     @property
     def dropped_boxes(self) -> dict[str, int]:
-        """How many boxes of the detector have been dropped, by reason."""
+        """The numbers of dropped boxes of the detector by reason."""
         return self._detector.dropped if self._detector is not None else {}
 
-    def _estimate(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Keypoints (P, K, 2) in image pixels and scores (P, K) of an RGB image."""
-        input_size = width, height = self._model.input_size
-        keypoints = np.zeros((len(boxes), self._model.num_keypoints, 2), dtype=np.float32)
-        scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
-        image_to_crop = image_to_crop_matrix(*padded_region(boxes, width / height), input_size)
-        for start in range(0, len(boxes), self._batch_size):
-            batch = slice(start, start + self._batch_size)
-            crops = np.stack([warp_crop(image, matrix, input_size) for matrix in image_to_crop[batch]])
-            keypoints[batch], scores[batch] = predict_keypoints(
-                self._model, crops, image_to_crop[batch], self._flip_permutation
+    def _get_detector(self) -> CleanedDetector:
+        if self._detector_choice is None:
+            raise ValueError(
+                "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or create the estimator with a detector: "
+                "detector='torchvision', detector='full-image' (the full image is the box of one person) or an object "
+                "with detect(image_bgr) -> (boxes, scores)"
             )
-        return keypoints, scores
+        with self._detector_lock:
+            if self._detector is None:
+                self._detector = CleanedDetector(create_detector(self._detector_choice, str(self.device)))
+            return self._detector
+
+    def _estimate(
+        self,
+        images: Sequence[Any],
+        boxes: Sequence[ArrayLike | None],
+        box_scores: Sequence[ArrayLike | None],
+        channels: ChannelOrder,
+    ) -> list[Poses]:
+        """Estimates the poses of images; batches may contain persons of several images."""
+        poses: list[Poses] = []
+        batch = _Batch(self._batch_size)
+        for index, image in enumerate(images):
+            try:
+                rgb = _read(image, channels)
+                image_boxes, scores = self._person_boxes(rgb, boxes[index], box_scores[index])
+            except (OSError, TypeError, ValueError) as error:
+                if len(images) == 1:
+                    raise
+                # subclasses such as JSONDecodeError are not created from a message alone
+                kind = next(kind for kind in (OSError, TypeError, ValueError) if isinstance(error, kind))
+                raise kind(f"image {index} of {len(images)}: {error}") from error
+            keypoints = np.zeros((len(image_boxes), self._model.num_keypoints, 2), dtype=np.float32)
+            keypoint_scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
+            poses.append(Poses(keypoints, keypoint_scores, image_boxes, scores, self.skeleton, channels))
+            width, height = self._model.input_size
+            matrices = image_to_crop_matrix(*padded_region(image_boxes, width / height), self._model.input_size)
+            for person, matrix in enumerate(matrices):
+                batch.add(warp_crop(rgb, matrix, self._model.input_size), matrix, keypoints, keypoint_scores, person)
+                if batch.is_full:
+                    self._predict(batch)
+        self._predict(batch)
+        return poses
+
+    def _predict(self, batch: "_Batch") -> None:
+        """Predicts the keypoints of a batch, writes them to their poses and empties the batch."""
+        if batch.crops:
+            keypoints, scores = predict_keypoints(
+                self._model, np.stack(batch.crops), np.stack(batch.matrices), self._flip_permutation
+            )
+            batch.store(keypoints, scores)
+
+    def _person_boxes(
+        self, rgb: NDArray[np.uint8], boxes: ArrayLike | None, box_scores: ArrayLike | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the checked boxes (P, 4) and scores (P,) of an RGB image, of the detector if none are given."""
+        if boxes is None and box_scores is not None:
+            raise ValueError("box_scores requires boxes")
+        if max(rgb.shape[:2]) > _LARGEST_SIDE:
+            raise ValueError(
+                f"the image is {rgb.shape[1]}x{rgb.shape[0]} pixels: OpenCV warps up to {_LARGEST_SIDE} a side; crop "
+                "or shrink it"
+            )
+        if boxes is None:
+            boxes, box_scores = self._get_detector().detect(rgb_to_bgr(rgb))
+        checked = checked_boxes(boxes)
+        check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
+        return checked, checked_box_scores(box_scores, len(checked))
+
+
+class _Batch:
+    """A batch of person crops for the network, and the arrays that their keypoints are written to."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._targets: list[tuple[NDArray[np.float32], NDArray[np.float32], int]] = []
+        self.crops: list[NDArray[np.uint8]] = []
+        self.matrices: list[FloatArray] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the batch has its full size."""
+        return len(self.crops) >= self._size
+
+    def add(
+        self,
+        crop: NDArray[np.uint8],
+        matrix: FloatArray,
+        keypoints: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        person: int,
+    ) -> None:
+        """Adds a crop with its (2, 3) affine map; its keypoints are written to the row `person` of two arrays."""
+        self.crops.append(crop)
+        self.matrices.append(matrix)
+        self._targets.append((keypoints, scores, person))
+
+    def store(self, keypoints: FloatArray, scores: NDArray[np.float32]) -> None:
+        """Writes the keypoints (N, K, 2) and scores (N, K) of the crops, and empties the batch."""
+        for (all_keypoints, all_scores, person), points, values in zip(self._targets, keypoints, scores, strict=True):
+            all_keypoints[person], all_scores[person] = points, values
+        self.crops, self.matrices, self._targets = [], [], []
+
+
+def _read(image: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
+    """Reads or converts an image of any supported type to (H, W, 3) uint8 RGB."""
+    if not is_url(image):
+        return to_rgb(image, channels)
+    data = read_url(image)
+    try:
+        return to_rgb(Image.open(io.BytesIO(data)))
+    except (OSError, Image.DecompressionBombError) as error:
+        # Pillow names the buffer, not the URL
+        reason = f"unknown format of {len(data)} bytes" if isinstance(error, UnidentifiedImageError) else error
+        raise OSError(f"{image} is not an image that can be read: {reason}") from error

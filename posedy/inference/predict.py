@@ -1,4 +1,4 @@
-"""Images, videos and cameras in, drawings and files of keypoints out."""
+"""Prediction on image files, videos and cameras, with drawings and keypoints written to files."""
 
 import os
 import sys
@@ -13,130 +13,128 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.data.findings import name_reasons
+from posedy.data.issues import format_reasons
 from posedy.drawing import DRAW_THRESHOLD
-from posedy.files import check_can_write, write_bytes_atomically, write_json_atomically
+from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.images import read_image, rgb_to_bgr
-from posedy.inference.box_files import boxes_from_file
+from posedy.inference.box_files import BoxesByName, read_boxes_by_name
 from posedy.inference.boxes import BOX_THRESHOLD, checked_boxes
-from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, TorchvisionDetector
+from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, create_detector
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
-from posedy.inference.video_pipeline import Show, VideoResult, run_video
+from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
 from posedy.models.pose_net import PoseNet
 
 KEYPOINTS_FILE = "keypoints.json"
 _JPEG_QUALITY = 92
-_WAYS = "--box x1,y1,x2,y2 (one photo), --boxes FILE, --detect, or --whole for the whole photo"
+_BOX_OPTIONS = "--box x1,y1,x2,y2 (a single image), --boxes FILE, --detector NAME"
 
-# a photo and its pixels (BGR) -> boxes and their scores
+# an image path and its pixels (BGR) -> boxes and their scores
 BoxSource = Callable[[Path, NDArray[np.uint8]], tuple[ArrayLike, ArrayLike | None]]
 
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What was done: the records in keypoints.json, and why a photo could not be done."""
+    """The result of `predict_images`.
+
+    Attributes:
+        records: the content of keypoints.json.
+        failures: the error message of each failed image.
+    """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[Path, str] = field(default_factory=dict)
 
 
 def predict_images(
-    photos: Sequence[Path],
+    images: Sequence[Path],
     model: str | Path | PoseNet,
     out: str | Path,
     *,
     boxes: ArrayLike | None = None,
     boxes_file: str | Path | None = None,
     annotations: str | Path | None = None,
-    whole: bool = False,
-    detect: bool = False,
-    detector_weights: Path | None = None,
+    detector: str | Detector | None = None,
     device: str = "auto",
     flip: bool = True,
-    threshold: float = DRAW_THRESHOLD,
+    keypoint_threshold: float = DRAW_THRESHOLD,
     box_threshold: float = BOX_THRESHOLD,
     report: Callable[[str], None] = print,
 ) -> PredictionReport:
-    """Writes `out`/NAME.jpg for each photo, and `out`/keypoints.json for all of them.
+    """Predicts the keypoints of image files and writes `out`/NAME.jpg for each and one `out`/keypoints.json.
 
-    Persons come from exactly one of `boxes`, `boxes_file`, `whole` and `detect`. A photo that cannot be done is
-    reported, and the others are done. keypoints.json is a list of photos: the file, its width and height as seen
-    upright, the name of the drawing, and the persons (`Poses.to_records`).
+    Exactly one of `boxes`, `boxes_file` and `detector` gives the person boxes. An image that fails is
+    reported and skipped. keypoints.json is a list with an entry per image: the file, its width and height in upright
+    pixels, the name of the drawing, and the persons (`Poses.to_records`).
 
     Args:
-        photos: the files.
-        model: as `PoseEstimator` takes it.
-        out: the folder, made if needed. Each file in it is written whole or not at all.
-        boxes: (P, 4) xyxy in image pixels, for a single photo.
-        boxes_file: a file as `boxes_from_file` reads it.
+        images: the image files.
+        model: see `PoseEstimator`.
+        out: the folder, created if needed; files are written atomically.
+        boxes: (P, 4) xyxy in image pixels, for a single image.
+        boxes_file: a file for `read_boxes_by_name`.
         annotations: the annotation file of a boxes file with image ids.
-        whole: whether each photo as a whole is one person.
-        detect: whether torchvision's detector finds them.
-        detector_weights: a file of its weights, see `TorchvisionDetector`.
-        device: as `PoseEstimator` takes it.
-        flip: whether the mirrored crop is looked at too.
-        threshold: keypoints with scores up to this one are drawn faint.
-        box_threshold: boxes of the file or the detector with lower scores are left out.
-        report: takes lines of text on what was found and how long each stage took.
+        detector: a name of `list_detectors()`, or an object with `detect`.
+        device: device of the network, see `PoseEstimator`, and of a detector given by name.
+        flip: run the flip test.
+        keypoint_threshold: keypoints with scores up to this one are drawn faintly.
+        box_threshold: boxes of the file or the detector with lower scores are dropped.
+        report: called with lines of text: the results and the time of each stage.
 
     Raises:
-        OSError: if a file cannot be read or keypoints.json not be written.
-        ValueError: if it is not clear where persons are, or an argument does not fit.
+        OSError: if a file cannot be read or keypoints.json cannot be written.
+        TypeError, ValueError: if not exactly one source of boxes is given, or another argument is invalid.
     """
-    if detector_weights is not None and not detect:
-        raise ValueError("--detector-weights belongs to --detect")
-    if whole and detect:
-        raise ValueError(f"give one way only? The ways are {_WAYS}")
-    check_can_write(Path(out) / KEYPOINTS_FILE)
-    detector: Detector | None = FullImageDetector() if whole else None
-    if detect:
-        detector = TorchvisionDetector(detector_weights, device, box_threshold)
-    source = _box_source(photos, boxes, boxes_file, annotations, detector, box_threshold, report)
-    targets = [Path(out) / name for name in drawing_names(photos)]
-    inputs = {photo.resolve() for photo in photos}
+    check_writable(Path(out) / KEYPOINTS_FILE)
+    if detector is not None:
+        detector = create_detector(detector, device, threshold=box_threshold)
+    source = _make_box_source(images, boxes, boxes_file, annotations, detector, box_threshold, report)
+    targets = [Path(out) / name for name in drawing_names(images)]
+    inputs = {image.resolve() for image in images}
     for target in targets:
         if target.resolve() in inputs:
-            raise ValueError(f"the drawing {target} would take the place of a photo: choose another --out")
+            raise ValueError(f"the drawing {target} would overwrite an input image: choose another --out")
     estimator = PoseEstimator(model, device=device, flip=flip)
-    report(f"{estimator.skeleton.num_keypoints} keypoints on {estimator.device}, flip {'on' if flip else 'off'}")
-    done = PredictionReport()
-    for photo, target in zip(photos, targets, strict=True):
+    report(f"{estimator.skeleton.num_keypoints} keypoints on {estimator.device}, flip test {'on' if flip else 'off'}")
+    draw_boxes = not isinstance(detector, FullImageDetector)
+    result = PredictionReport()
+    for image, target in zip(images, targets, strict=True):
         try:
-            record, line = _annotate(photo, target, estimator, source, threshold, show_boxes=not whole)
+            record, line = _predict_image(image, target, estimator, source, keypoint_threshold, draw_boxes)
         except (OSError, ValueError) as error:
-            done.failures[photo] = str(error)
-            report(f"{photo}: NOT DONE: {error}")
+            result.failures[image] = str(error)
+            report(f"{image}: FAILED: {error}")
         else:
-            done.records.append(record)
+            result.records.append(record)
             report(line)
-    write_json_atomically(Path(out) / KEYPOINTS_FILE, done.records, indent=2)
-    persons = sum(len(record["persons"]) for record in done.records)
+    write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
+    num_persons = sum(len(record["persons"]) for record in result.records)
     report(
-        f"{persons} {'person' if persons == 1 else 'persons'} on {len(done.records)} of {len(photos)} photos: "
-        f"{Path(out) / KEYPOINTS_FILE}" + (f"; not done: {len(done.failures)}" if done.failures else "")
+        f"{_count_persons(num_persons)} on {len(result.records)} of {len(images)} images: {Path(out) / KEYPOINTS_FILE}"
     )
-    return done
+    if result.failures:
+        report(f"FAILED: {len(result.failures)} of {len(images)} images")
+    return result
 
 
-def drawing_names(photos: Sequence[Path], suffix: str = ".jpg") -> list[str]:
-    """A name NAME.jpg for the drawing of each photo; equal ones, also but for case, are numbered: NAME-2.jpg."""
-    # A photo's own name is taken before any number is given, so that no photo loses its name to another's number.
-    taken = {photo.stem.casefold() for photo in photos}
+def drawing_names(paths: Sequence[Path], suffix: str = ".jpg") -> list[str]:
+    """Returns a file name NAME.jpg for the drawing of each image; names equal up to case are numbered: NAME-2.jpg."""
+    # names of inputs are reserved, so that no input loses its own name to a numbered one
+    reserved = {path.stem.casefold() for path in paths}
     used: set[str] = set()
     names = []
-    for photo in photos:
-        name, number = photo.stem, 2
-        while name.casefold() in used or (name != photo.stem and name.casefold() in taken):
-            name, number = f"{photo.stem}-{number}", number + 1
+    for path in paths:
+        name, number = path.stem, 2
+        while name.casefold() in used or (name != path.stem and name.casefold() in reserved):
+            name, number = f"{path.stem}-{number}", number + 1
         used.add(name.casefold())
         names.append(f"{name}{suffix}")
     return names
 
 
-def _box_source(
-    photos: Sequence[Path],
+def _make_box_source(
+    images: Sequence[Path],
     boxes: ArrayLike | None,
     boxes_file: str | Path | None,
     annotations: str | Path | None,
@@ -144,180 +142,184 @@ def _box_source(
     box_threshold: float,
     report: Callable[[str], None],
 ) -> BoxSource:
-    """What says where the persons of a photo are."""
-    ways = [boxes is not None, boxes_file is not None, detector is not None]
-    if sum(ways) != 1:
-        raise ValueError(f"{'where are the persons' if not any(ways) else 'give one way only'}? The ways are {_WAYS}")
+    """Creates the function that returns the boxes of an image."""
+    if [boxes is not None, boxes_file is not None, detector is not None].count(True) != 1:
+        raise ValueError(f"choose exactly one of {_BOX_OPTIONS}")
     if annotations is not None and boxes_file is None:
-        raise ValueError("--annotations belongs to --boxes FILE; to use the boxes of annotations, give them as --boxes")
+        raise ValueError("--annotations needs --boxes FILE; to use the boxes in annotations, pass --boxes ANNOTATIONS")
     if boxes is not None:
-        if len(photos) != 1:
-            raise ValueError(f"--box belongs to one photo, got {len(photos)} photos; for several use --boxes FILE")
-        given = checked_boxes(boxes)
-        return lambda photo, image: (given, None)
+        if len(images) != 1:
+            raise ValueError(f"--box is for a single image, got {len(images)} images: use --boxes FILE")
+        checked = checked_boxes(boxes)
+        return lambda image, pixels: (checked, None)
     if detector is not None:
-        finds = CleanedDetector(detector).detect
-        return lambda photo, image: finds(image)
+        detect = CleanedDetector(detector, box_threshold).detect
+        return lambda image, pixels: detect(pixels)
     assert boxes_file is not None
-    known = boxes_from_file(boxes_file, annotations, box_threshold)
-    report(f"{known.path}: boxes of {len(known.by_name)} photos; left out: {name_reasons(known.left_out)}")
-    if not any(known.of(photo) for photo in photos):
+    file = read_boxes_by_name(boxes_file, annotations, box_threshold)
+    report(f"{file.path}: boxes of {len(file.by_name)} images; left out: {format_reasons(file.left_out)}")
+    if not any(file.find(image) for image in images):
         raise ValueError(
-            f"{known.path} knows none of the {len(photos)} photos: its file names are like "
-            f"{next(iter(known.by_name), 'none at all')!r}, the first photo is {photos[0]}"
+            f"{file.path} has none of the {len(images)} images: its file names are like "
+            f"{next(iter(file.by_name), 'none at all')!r}, the first image is {images[0]}"
         )
-
-    def of_file(photo: Path, image: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
-        found = known.of(photo)
-        if found is None:
-            hint = (
-                ""
-                if known.lists_photos
-                else ": a list knows photos with boxes only; for others give --annotations FILE"
-            )
-            raise ValueError(f"{known.path} does not know this photo{hint}")
-        height, width = image.shape[:2]
-        recorded = known.size_of(photo)
-        if recorded not in (None, (width, height)):
-            turned = (
-                " as stored, before the turn that its EXIF orientation asks for: save it upright and make new boxes"
-                if recorded == (height, width)
-                else ": give the photo that the boxes belong to"
-            )
-            raise ValueError(
-                f"the boxes would land elsewhere: upright the photo is {width} x {height} pixels, the boxes count in "
-                f"{recorded[0]} x {recorded[1]}{turned}"
-            )
-        return found
-
-    return of_file
+    return lambda image, pixels: _find_boxes(file, image, pixels)
 
 
-def _annotate(
-    photo: Path, target: Path, estimator: PoseEstimator, source: BoxSource, threshold: float, show_boxes: bool
+def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
+    """Returns the boxes and scores of an image; checks that the image has the size that the boxes refer to."""
+    boxes_and_scores = file.find(image)
+    if boxes_and_scores is None:
+        hint = "" if file.has_all_images else ": a list has only images with boxes; use --annotations FILE for others"
+        raise ValueError(f"{file.path} does not have this image{hint}")
+    height, width = pixels.shape[:2]
+    recorded = file.find_size(image)
+    if recorded not in (None, (width, height)):
+        hint = (
+            " as stored, without the EXIF orientation: save the image upright and detect boxes again"
+            if recorded == (height, width)
+            else ": give the image that the boxes belong to"
+        )
+        raise ValueError(
+            f"the boxes do not fit: the upright image has {width} x {height} pixels, the boxes refer to "
+            f"{recorded[0]} x {recorded[1]}{hint}"
+        )
+    return boxes_and_scores
+
+
+def _predict_image(
+    path: Path, target: Path, estimator: PoseEstimator, source: BoxSource, keypoint_threshold: float, draw_boxes: bool
 ) -> tuple[dict[str, Any], str]:
-    """Does one photo: its record, and a line to report."""
+    """Predicts one image, writes its drawing, and returns its record and a line of text to report."""
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
-        image = rgb_to_bgr(read_image(photo, apply_exif=True))
+        image = rgb_to_bgr(read_image(path, apply_exif=True))
     with _timed(seconds, "boxes"):
-        boxes, box_scores = source(photo, image)
+        boxes, box_scores = source(path, image)
     with _timed(seconds, "keypoints"):
         poses = estimator(image, boxes, box_scores)
     with _timed(seconds, "draw"):
-        picture = poses.draw(image, threshold, boxes=show_boxes)
+        drawing = poses.draw(image, keypoint_threshold, boxes=draw_boxes)
     with _timed(seconds, "write"):
-        write_bytes_atomically(target, _as_jpeg(picture))
+        write_bytes_atomically(target, _encode_jpeg(drawing))
     height, width = image.shape[:2]
     record = {
-        "file": str(photo),
+        "file": str(path),
         "width": width,
         "height": height,
         "drawing": target.name,
         "persons": poses.to_records(),
     }
     times = ", ".join(f"{stage} {1000 * duration:.0f} ms" for stage, duration in seconds.items())
-    return record, f"{photo}: {len(poses)} {'person' if len(poses) == 1 else 'persons'} ({times}) -> {target}"
+    return record, f"{path}: {_count_persons(len(poses))} ({times}) -> {target}"
 
 
-def _as_jpeg(picture: NDArray[np.uint8]) -> bytes:
+def _count_persons(number: int) -> str:
+    return f"{number} {'person' if number == 1 else 'persons'}"
+
+
+def _encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     try:
-        encoded, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     except cv2.error as error:
         raise ValueError(f"the drawing cannot be encoded as JPEG: {error.err}") from error
     if not encoded:
-        raise ValueError(f"the drawing of {picture.shape[1]}x{picture.shape[0]} pixels cannot be encoded as JPEG")
+        raise ValueError(f"the drawing of {image.shape[1]}x{image.shape[0]} pixels cannot be encoded as JPEG")
     return data.tobytes()
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    begin = time.perf_counter()
+    began = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - begin
+    seconds[stage] = time.perf_counter() - began
 
 
-_KEYS_TO_END = (27, ord("q"))
+_CLOSE_KEYS = (27, ord("q"))
 
 
 def predict_videos(
     sources: Sequence[Path | int],
     estimator: PoseEstimator,
-    detector: Detector,
+    detector: str | Detector,
     out: Path,
     *,
-    every: int = 10,
+    detect_every: int = 10,
     smooth: bool = True,
-    threshold: float = DRAW_THRESHOLD,
+    keypoint_threshold: float = DRAW_THRESHOLD,
     box_threshold: float = BOX_THRESHOLD,
     show: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Path | int]:
-    """Writes `out`/NAME.mp4 with the poses drawn and `out`/NAME.jsonl with the keypoints of each frame.
+    """Tracks the poses of videos and writes `out`/NAME.mp4 with drawings and `out`/NAME.jsonl with keypoints.
 
-    A video that cannot be done is reported, and the others are done; Ctrl-C ends all of them, and what was done stays.
+    A video that fails is reported and skipped. Ctrl-C stops after the current frame and keeps what has been written.
 
     Args:
-        sources: video files, or the numbers of cameras.
-        estimator: of the poses.
-        detector: of the persons.
-        out: the folder, made if needed.
-        every: the detector is asked at every N-th frame.
-        smooth: whether keypoints are smoothed over time.
-        threshold: keypoints with scores up to this one are drawn faint.
-        box_threshold: boxes of the detector with lower scores are not used.
-        show: whether to show a window, if there can be one; Escape or q ends it.
-        report: takes lines of text.
+        sources: video files, or numbers of cameras.
+        estimator: predicts the keypoints.
+        detector: a name of `list_detectors()`, or an object with `detect`.
+        out: the folder, created if needed.
+        detect_every: detection interval in frames.
+        smooth: smooth keypoints over time.
+        keypoint_threshold: keypoints with scores up to this one are drawn faintly.
+        box_threshold: boxes of the detector with lower scores are dropped.
+        show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
+        report: called with lines of text.
 
     Returns:
-        The sources that could not be done.
+        The sources that failed.
 
     Raises:
-        OSError: if nothing can be written into `out`.
+        OSError: if `out` cannot be written, or the detector's weights cannot be read or downloaded.
+        TypeError, ValueError: if the detector is invalid.
     """
     failures: list[Path | int] = []
-    window = _window() if show else None
+    window = _open_window() if show else None
     if show and window is None:
-        report("no window can be opened here (no display, or OpenCV without windows): drawn frames go to files only")
+        report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
     names = drawing_names(
         [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
     )
-    check_can_write(out / names[0])
+    check_writable(out / names[0])
+    detector = create_detector(detector, str(estimator.device), threshold=box_threshold)
     originals = {source.resolve() for source in sources if isinstance(source, Path)}
     for source, name in zip(sources, names, strict=True):
         video, lines = out / name, (out / name).with_suffix(".jsonl")
         try:
             if video.resolve() in originals:
-                raise ValueError(f"the drawn video {video} would take the place of a video: choose another --out")
-            tracker = PoseTracker(estimator, detector, every, smooth, threshold, box_threshold)
-            outcome = run_video(FrameSource(source), tracker, video, lines, threshold=threshold, show=window)
+                raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
+            tracker = PoseTracker(estimator, detector, detect_every, smooth, keypoint_threshold, box_threshold)
+            result = run_video(FrameSource(source), tracker, video, lines, threshold=keypoint_threshold, show=window)
         except (OSError, ValueError) as error:
             failures.append(source)
-            report(f"{source}: NOT DONE: {error}")
+            report(f"{source}: FAILED: {error}")
             continue
-        report(_told(source, outcome, video, lines))
-        if outcome.interrupted:
+        report(_format_video_result(source, result, video, lines))
+        if result.interrupted:
             break
     if window is not None:
         cv2.destroyAllWindows()
+    if failures:
+        report(f"FAILED: {len(failures)} of {len(sources)} videos")
     return failures
 
 
-def _told(source: Path | int, outcome: VideoResult, video: Path, lines: Path) -> str:
-    frames = max(outcome.frames, 1)
-    stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in outcome.stages.items())
-    damaged = f", {outcome.damaged} damaged ones left out" if outcome.damaged else ""
-    if outcome.missing and not outcome.interrupted:
-        damaged += f", {outcome.missing} that the file promises are not there"
-    stopped = ", stopped" if outcome.interrupted else ""
+def _format_video_result(source: Path | int, result: VideoResult, video: Path, lines: Path) -> str:
+    frames = max(result.frames, 1)
+    stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in result.stages.items())
+    problems = f", {result.damaged} damaged frames skipped" if result.damaged else ""
+    if result.missing and not result.interrupted:
+        problems += f", {result.missing} frames of the file's header missing"
+    interrupted = ", interrupted" if result.interrupted else ""
     return (
-        f"{source}: {outcome.frames} frames{damaged} in {outcome.seconds:.1f} s, {outcome.frames_per_second:.1f} a "
-        f"second (each: {stages}){stopped} -> {video}, {lines}"
+        f"{source}: {result.frames} frames{problems} in {result.seconds:.1f} s, {result.frames_per_second:.1f} "
+        f"frames/s (per frame: {stages}){interrupted} -> {video}, {lines}"
     )
 
 
-def _window() -> Show | None:
-    """Shows frames in a window; None where there can be none."""
+def _open_window() -> ShowFrame | None:
+    """Opens a window and returns the function that shows a frame in it, or None if no window can be opened."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return None
     try:
@@ -325,8 +327,8 @@ def _window() -> Show | None:
     except cv2.error:
         return None
 
-    def show(picture: NDArray[np.uint8]) -> bool:
-        cv2.imshow("posedy", picture)
-        return cv2.waitKey(1) not in _KEYS_TO_END
+    def show(frame: NDArray[np.uint8]) -> bool:
+        cv2.imshow("posedy", frame)
+        return cv2.waitKey(1) not in _CLOSE_KEYS
 
     return show

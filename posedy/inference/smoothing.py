@@ -1,4 +1,4 @@
-"""Smoothing of keypoints over time (Casiez et al., CHI 2012: the one-euro filter)."""
+"""Smoothing of keypoints over time (one-euro filter; Casiez et al., CHI 2012)."""
 
 import math
 
@@ -7,55 +7,64 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class OneEuroFilter:
-    """Low-pass filter whose cutoff rises with speed: little jitter at rest, little lag in motion.
+    """Low-pass filter with a speed-dependent cutoff: little jitter at rest, little lag in motion.
 
         x^ = x^ + a (x - x^),    a = 1 / (1 + tau / dt),    tau = 1 / (2 pi f),    f = min_cutoff + beta |v^|
 
-    with the speed v^ of each keypoint low-passed in the same way at a cutoff of its own.
+    with the velocity v^ of each keypoint low-passed in the same way at a cutoff of its own.
 
     Args:
-        min_cutoff: in Hz, of keypoints at rest; lower is smoother.
-        beta: in Hz per size/s; higher follows fast motion closer. Speeds are in sizes of the person per second. At the
-            default under half of the jitter is left, and they lag a little over a frame (`python -m
+        min_cutoff: cutoff in Hz at rest; lower is smoother.
+        beta: increase of the cutoff in Hz per size/s; higher lags less in fast motion. Speeds are in person sizes per
+            second. The default removes more than half of the jitter at a lag of slightly over one frame (`python -m
             tools.lab.benchmarks video`).
-        speed_cutoff: in Hz, of the speed.
+        speed_cutoff: cutoff in Hz for the velocity.
+
+    Raises:
+        ValueError: if a cutoff is not positive or beta is negative.
     """
 
     def __init__(self, min_cutoff: float = 1.0, beta: float = 2.0, speed_cutoff: float = 1.0) -> None:
         if min(min_cutoff, speed_cutoff) <= 0 or beta < 0:
-            raise ValueError(f"cutoffs are positive and beta not negative, got {min_cutoff}, {speed_cutoff} and {beta}")
+            raise ValueError(
+                f"expected positive cutoffs and a non-negative beta, got min_cutoff={min_cutoff}, "
+                f"speed_cutoff={speed_cutoff}, beta={beta}"
+            )
         self.min_cutoff, self.beta, self.speed_cutoff = min_cutoff, beta, speed_cutoff
         self._time: float | None = None
-        self._points: NDArray[np.float64] = np.zeros((0, 2))
-        self._speed: NDArray[np.float64] = np.zeros((0, 2))
+        self._keypoints: NDArray[np.float64] = np.zeros((0, 2))
+        self._velocity: NDArray[np.float64] = np.zeros((0, 2))
 
-    def __call__(self, points: ArrayLike, time: float, size: float) -> NDArray[np.float64]:
-        """The smoothed keypoints.
+    def __call__(self, keypoints: ArrayLike, time: float, size: float) -> NDArray[np.float64]:
+        """Smooths the keypoints of the next frame.
 
         Args:
-            points: (K, 2) in image pixels.
-            time: in seconds, later than the last one.
-            size: of the person in pixels, which speeds are measured in.
+            keypoints: (K, 2) in image pixels.
+            time: time in seconds, later than in the last call.
+            size: size of the person in pixels.
+
+        Returns:
+            Smoothed keypoints (K, 2).
 
         Raises:
-            ValueError: if time does not advance, or another number of keypoints comes.
+            ValueError: if time does not advance, or the number of keypoints changes.
         """
-        points = np.asarray(points, dtype=np.float64)
+        keypoints = np.asarray(keypoints, dtype=np.float64)
         if self._time is None:
-            self._time, self._points, self._speed = time, points, np.zeros_like(points)
-            return points.copy()
-        if points.shape != self._points.shape:
-            raise ValueError(f"the filter began with points {self._points.shape}, got {points.shape}")
+            self._time, self._keypoints, self._velocity = time, keypoints, np.zeros_like(keypoints)
+            return keypoints.copy()
+        if keypoints.shape != self._keypoints.shape:
+            raise ValueError(f"expected keypoints of shape {self._keypoints.shape} as before, got {keypoints.shape}")
         dt = time - self._time
         if dt <= 0:
             raise ValueError(f"time must advance, got {time} s after {self._time} s")
-        speed = (points - self._points) / dt
-        self._speed = self._speed + _weight(self.speed_cutoff, dt) * (speed - self._speed)
-        cutoff = self.min_cutoff + self.beta * np.linalg.norm(self._speed, axis=-1, keepdims=True) / max(size, 1.0)
-        self._points = self._points + _weight(cutoff, dt) * (points - self._points)
+        velocity = (keypoints - self._keypoints) / dt
+        self._velocity = self._velocity + _gain(self.speed_cutoff, dt) * (velocity - self._velocity)
+        cutoff = self.min_cutoff + self.beta * np.linalg.norm(self._velocity, axis=-1, keepdims=True) / max(size, 1.0)
+        self._keypoints = self._keypoints + _gain(cutoff, dt) * (keypoints - self._keypoints)
         self._time = time
-        return self._points.copy()
+        return self._keypoints.copy()
 
 
-def _weight(cutoff: ArrayLike, dt: float) -> NDArray[np.float64]:
+def _gain(cutoff: ArrayLike, dt: float) -> NDArray[np.float64]:
     return 1 / (1 + 1 / (2 * math.pi * np.asarray(cutoff, dtype=np.float64) * dt))

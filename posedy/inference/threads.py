@@ -1,4 +1,4 @@
-"""Work in the background with short queues: what comes next is read ahead, what is done is taken away."""
+"""Background threads with short queues: prefetching of inputs and processing of outputs."""
 
 import queue
 import threading
@@ -6,39 +6,39 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_LOOK_UP = 0.1  # seconds after which a waiting thread looks whether it is still needed
+_POLL_INTERVAL = 0.1  # seconds after which a blocked thread checks whether it was closed
 
 
-class ReadAhead(Generic[T]):
-    """Iterates over something in a thread of its own, a few items ahead; its errors come out of the iteration.
+class Prefetcher(Generic[T]):
+    """Iterator that computes items ahead in a background thread; errors are raised by the iteration.
 
     Args:
-        items: what to iterate over.
-        ahead: how many items wait at most.
+        items: the items to compute.
+        queue_size: maximum number of items in the queue.
     """
 
-    def __init__(self, items: Iterable[T], ahead: int) -> None:
-        self._queue: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(ahead)
+    def __init__(self, items: Iterable[T], queue_size: int) -> None:
+        self._queue: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(queue_size)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(items,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
-        """The items."""
+        """Yields the items in order."""
         while True:
-            found = self._queue.get()
-            if found is None:
+            received = self._queue.get()
+            if received is None:
                 return
-            if isinstance(found, BaseException):
-                raise found
-            yield found[0]
+            if isinstance(received, BaseException):
+                raise received
+            yield received[0]
 
     def close(self) -> None:
-        """Stops after the item that is being made, and waits for that."""
+        """Stops the thread after its current item, and waits for it."""
         self._closed.set()
         self._thread.join()
 
-    def _work(self, items: Iterable[T]) -> None:
+    def _run(self, items: Iterable[T]) -> None:
         try:
             for item in items:
                 if not self._put((item,)):
@@ -48,10 +48,10 @@ class ReadAhead(Generic[T]):
             self._put(error)
 
     def _put(self, item: tuple[T] | BaseException | None) -> bool:
-        """Whether there was still somebody to take it."""
+        """Puts an item into the queue; returns False if the prefetcher was closed instead."""
         while not self._closed.is_set():
             try:
-                self._queue.put(item, timeout=_LOOK_UP)
+                self._queue.put(item, timeout=_POLL_INTERVAL)
             except queue.Full:
                 continue
             return True
@@ -59,52 +59,52 @@ class ReadAhead(Generic[T]):
 
 
 class Worker(Generic[T]):
-    """Does something with each item in a thread of its own; a few items wait at most.
+    """Background thread that processes items in order.
 
     Args:
-        work: what to do with an item.
-        waiting: how many items wait at most.
+        process: called with each item.
+        queue_size: maximum number of items in the queue.
     """
 
-    def __init__(self, work: Callable[[T], None], waiting: int) -> None:
-        self._queue: queue.Queue[tuple[T] | None] = queue.Queue(waiting)
+    def __init__(self, process: Callable[[T], None], queue_size: int) -> None:
+        self._queue: queue.Queue[tuple[T] | None] = queue.Queue(queue_size)
         self._error: BaseException | None = None
         self._failed = False
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(process,), daemon=True)
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Hands an item over, once there is room; after an error nothing more is done.
+        """Queues an item, blocking while the queue is full; items after an error are discarded.
 
         Raises:
-            BaseException: what the work raised before, once.
+            BaseException: the error of an earlier item, once.
         """
         self._queue.put((item,))
-        self._raise()
+        self._raise_error()
 
     def close(self) -> None:
-        """Waits until all is done.
+        """Waits until all items are processed.
 
         Raises:
-            BaseException: what the work raised, unless it was raised before.
+            BaseException: the error of an item, unless `put` raised it.
         """
         self._queue.put(None)
         try:
             self._thread.join()
         except KeyboardInterrupt:
-            self._thread.join()  # files are closed after this: the thread must not be writing
+            self._thread.join()  # the caller closes files next: the thread must not be writing
             raise
-        self._raise()
+        self._raise_error()
 
-    def _run(self, work: Callable[[T], None]) -> None:
+    def _run(self, process: Callable[[T], None]) -> None:
         while (item := self._queue.get()) is not None:
             if not self._failed:
                 try:
-                    work(item[0])
-                except BaseException as error:  # for the thread that hands items over
+                    process(item[0])
+                except BaseException as error:  # raised in the thread that calls put or close
                     self._error, self._failed = error, True
 
-    def _raise(self) -> None:
+    def _raise_error(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
             raise error

@@ -1,230 +1,282 @@
-"""Poses of successive frames: where to look, who is who, and smoothed keypoints."""
+"""Tracking of persons over the frames of a video: detection interval, track ids and smoothing.
 
+For a whole video use `PoseEstimator.track`; `PoseTracker` takes one frame at a time:
+
+    tracker = posedy.PoseTracker(posedy.PoseEstimator())
+    poses = tracker(frame_bgr, time)  # with poses.track_ids
+"""
+
+import math
+import numbers
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.geometry import box_iou
 from posedy.inference.association import TrackAssociator, limb_colors
-from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold
+from posedy.inference.boxes import BOX_THRESHOLD
 from posedy.inference.detectors import CleanedDetector, Detector
-from posedy.inference.estimator import PoseEstimator
-from posedy.inference.poses import Poses
 from posedy.inference.smoothing import OneEuroFilter
 from posedy.oks import oks_nms
+from posedy.poses import Poses
 
-_SAME_PERSON = 0.7  # OKS over which two boxes have come to show one person
-_MARGIN = 0.15  # of the extent of the keypoints, on each side of the next box
-_SAME_BOX = 0.4  # IoU from which a detection shows the person of a place before
-_WITHIN = 0.9  # share of a place within a detection from which it shows that person too
-_MISSES = 3  # of the detector in a row, after which a person is given up
-_CONFIDENT = 0.5  # share of the keypoints that were confident at the last detection; a person with fewer is lost
-_FEWEST = 3  # confident keypoints, or half of a skeleton of fewer than six; a person with fewer is lost
-_PARTIAL = 0.5  # share of the skeleton; with fewer confident keypoints the next box has the size of the last one
-_EXTRA_INTERVAL = 5  # frames between detections that a lost person causes
-_SMALLEST = 2  # side of the next box in pixels
+if TYPE_CHECKING:
+    from posedy.inference.estimator import PoseEstimator
 
-
-@dataclass(frozen=True, eq=False)
-class TrackedPoses:
-    """The poses of a frame with their persons' ids (P,)."""
-
-    poses: Poses
-    ids: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """As `Poses.to_records`, each with its id."""
-        return [{"id": int(id_), **record} for id_, record in zip(self.ids, self.poses.to_records(), strict=True)]
+_DUPLICATE_OKS = 0.7  # OKS above which two poses are duplicates
+_BOX_MARGIN = 0.15  # margin on each side of the next box, as a fraction of the extent of the keypoints
+_SAME_PERSON_IOU = 0.4  # minimum IoU of a detection and a tracked person
+_SAME_PERSON_COVERAGE = 0.9  # alternatively, minimum fraction of the tracked box that the detection covers
+_MAX_MISSES = 3  # number of consecutive missed detections that ends a track
+# a person is lost with a smaller fraction of the keypoints that were confident at the last detection
+_MIN_CONFIDENT_SHARE = 0.5
+# a person is lost with fewer confident keypoints (half of the skeleton if it has fewer than six keypoints)
+_MIN_CONFIDENT = 3
+# the next box keeps the size of the last one with a smaller fraction of confident keypoints
+_PARTIAL_SHARE = 0.5
+_EXTRA_INTERVAL = 5  # minimum frames between extra detections after a lost person
+_MIN_BOX_SIDE = 2  # pixels
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
-    """Where to look: boxes (P, 4) xyxy, their scores (P,), and how often the detector has not seen them since (P,).
+class TrackedBoxes:
+    """Boxes in which the next poses are estimated.
 
-    `bodies` (P, 4) are the boxes without the margin for motion. `confident` (P, K) tells which keypoints were confident
-    in the frame of the last detection; a box that the detector has just given has none.
+    Attributes:
+        boxes: (P, 4) xyxy.
+        tight_boxes: (P, 4) xyxy, without the margin for motion.
+        scores: (P,) scores of the boxes.
+        misses: (P,) consecutive detections that missed the person.
+        confident: (P, K), keypoints that were confident in the frame of the last detection; all False for boxes that
+            the detector has just returned.
     """
 
     boxes: NDArray[np.float32]
-    bodies: NDArray[np.float32]
+    tight_boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
-    unseen: NDArray[np.int64]
+    misses: NDArray[np.int64]
     confident: NDArray[np.bool_]
 
-    def chosen(self, indices: NDArray[np.int64]) -> "_Places":
-        return _Places(
+    @classmethod
+    def empty(cls, num_keypoints: int) -> "TrackedBoxes":
+        """Returns an instance without boxes."""
+        boxes = np.zeros((0, 4), np.float32)
+        confident = np.zeros((0, num_keypoints), np.bool_)
+        return cls(boxes, boxes, np.zeros(0, np.float32), np.zeros(0, np.int64), confident)
+
+    def select(self, indices: NDArray[np.int64]) -> "TrackedBoxes":
+        """Returns the boxes with the given indices."""
+        return TrackedBoxes(
             self.boxes[indices],
-            self.bodies[indices],
+            self.tight_boxes[indices],
             self.scores[indices],
-            self.unseen[indices],
+            self.misses[indices],
             self.confident[indices],
         )
 
 
 class PoseTracker:
-    """Finds the poses of frames that come one after the other.
+    """Tracker that estimates the poses of successive frames and assigns track ids to them.
 
-    The next box of a person is made from the confident keypoints of the pose before; where they are fewer than half of
-    the skeleton, as of a head and shoulders, the last box is moved with them. The detector is asked at every N-th
-    frame, and when a person is lost, at most at every fifth frame. A person is lost when fewer than three keypoints are
-    confident, or fewer than half of those that were confident at the last detection. Persons that the detector does not
-    see are followed on their poses alone until it has missed them three times.
+    The next box of a person encloses the confident keypoints of the last pose; if these are fewer than half of the
+    skeleton, as for a head and shoulders, the last box moves with them. The detector runs at every N-th frame, and when
+    a person is lost, at most at every fifth frame. A person is lost when fewer than three keypoints are confident, or
+    fewer than half of those that were confident at the last detection. A person that the detector misses is tracked by
+    pose alone until the third miss in a row.
 
     Args:
-        estimator: of the poses.
-        detector: of the persons; its boxes are cleaned as by `PoseEstimator`.
-        every: N; 1 asks the detector always.
-        smooth: whether keypoints are smoothed over time.
-        threshold: keypoints with scores over it are confident.
-        box_threshold: boxes of the detector with lower scores are not used.
+        estimator: estimates poses in boxes.
+        detector: detects persons; its boxes are cleaned as by `PoseEstimator`. None for the estimator's own detector.
+        detect_every: detection interval N; 1 runs the detector at every frame.
+        smooth: whether to smooth keypoints over time.
+        threshold: minimum score of confident keypoints, exclusive.
+        box_threshold: minimum score of the detector's boxes, inclusive.
+
+    Raises:
+        TypeError: if detect_every is not an integer, or the detector is none.
+        ValueError: if detect_every is less than 1, or box_threshold is not in [0, 1].
     """
 
     def __init__(
         self,
-        estimator: PoseEstimator,
-        detector: Detector,
-        every: int = 10,
+        estimator: "PoseEstimator",
+        detector: Detector | None = None,
+        detect_every: int = 10,
         smooth: bool = True,
         threshold: float = DRAW_THRESHOLD,
         box_threshold: float = BOX_THRESHOLD,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"the detector is asked at every N-th frame, N from 1, got {every}")
-        self._estimator, self._detector, self._every = estimator, CleanedDetector(detector), every
-        self._threshold, self._box_threshold = threshold, checked_box_threshold(box_threshold)
+        if isinstance(detect_every, bool) or not isinstance(detect_every, int | numbers.Integral):
+            raise TypeError(f"expected detect_every to be an integer, got {detect_every!r}")
+        if detect_every < 1:
+            raise ValueError(f"expected detect_every of at least 1, got {detect_every}")
+        if detector is not None and not isinstance(detector, Detector):
+            raise TypeError(
+                f"expected a detector with detect(image_bgr) -> (boxes, scores), got {detector!r:.100}; "
+                "PoseEstimator(detector=...) takes names"
+            )
+        self._estimator = estimator
+        self._detector = CleanedDetector(detector if detector is not None else estimator, box_threshold)
+        self._detect_every, self._smooth, self._threshold = detect_every, smooth, threshold
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
-        self._identities = TrackAssociator(self._sigmas)
-        self._filters: dict[int, OneEuroFilter] | None = {} if smooth else None
-        self._frame = 0
-        nowhere = np.zeros((0, 4), np.float32)
-        unconfident = np.zeros((0, estimator.skeleton.num_keypoints), np.bool_)
-        self._places = _Places(nowhere, nowhere, np.zeros(0, np.float32), np.zeros(0, np.int64), unconfident)
-        self._person_is_lost = False
-        self._next_extra = 0  # the frame from which a lost person may cause a detection
+        self._associator = TrackAssociator(self._sigmas)
+        self.reset()
 
-    def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> TrackedPoses:
-        """The poses of the next frame.
+    def reset(self) -> None:
+        """Deletes all tracks before another video; ids start at 1 again and time may start anywhere."""
+        self._associator.reset()
+        self._filters: dict[int, OneEuroFilter] = {}
+        self._tracked = TrackedBoxes.empty(self._estimator.skeleton.num_keypoints)
+        self._frame, self._time = 0, -math.inf
+        self._person_is_lost = False
+        self._next_extra = 0  # first frame at which a lost person may cause an extra detection
+
+    def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> Poses:
+        """Estimates the poses of the next frame.
 
         Args:
             image_bgr: (H, W, 3) uint8.
-            time: in seconds, later than that of the frame before.
+            time: time in seconds, later than that of the last frame.
+
+        Returns:
+            Poses with `track_ids`.
+
+        Raises:
+            TypeError: if the frame is not an array.
+            ValueError: if the frame has another shape or type, there is no detector, or the time is not finite or does
+                not advance. After an error of the frame, the detector or the network, the frame may be given again.
         """
-        places = self._places
-        if self._needs_detection():
-            places = self._with_detections(image_bgr, places)
+        check_frame(image_bgr)
+        if not (math.isfinite(time) and time > self._time):
+            raise ValueError(f"time must advance, got {time} s after {self._time} s: call reset() before another video")
+        tracked = self._tracked
+        detects = self._needs_detection()
+        if detects:
+            tracked = self._add_detections(image_bgr, tracked)
+        poses = self._estimator(image_bgr, tracked.boxes, tracked.scores)
+        if detects:
+            self._person_is_lost = False
+            if self._frame % self._detect_every:
+                self._next_extra = self._frame + _EXTRA_INTERVAL
         self._frame += 1
-        poses = self._estimator(image_bgr, places.boxes, places.scores)
-        kept = self._without_doubles(poses, places)
-        poses, places = _chosen(poses, kept), places.chosen(kept)
-        self._places = self._next_places(poses, places, image_bgr.shape)
-        self._person_is_lost |= len(self._places.boxes) < len(poses)
+        kept = self._suppress_duplicates(poses, tracked)
+        poses, tracked = poses[kept], tracked.select(kept)
+        self._tracked = self._next_boxes(poses, tracked, image_bgr.shape)
+        self._person_is_lost |= len(self._tracked.boxes) < len(poses)
         colors = limb_colors(image_bgr, poses.keypoints, poses.scores > self._threshold, self._limbs)
-        ids = self._identities(poses.keypoints, poses.boxes, colors, time)
-        return TrackedPoses(self._smoothed(poses, ids, time), ids)
+        ids = self._associator.update(poses.keypoints, poses.boxes, colors, time)
+        self._time = time
+        if self._smooth:
+            poses = self._smooth_keypoints(poses, ids, time)
+        return replace(poses, track_ids=ids)
 
     def _needs_detection(self) -> bool:
-        """Whether the detector is asked at this frame."""
-        if self._frame % self._every:
-            if not self._person_is_lost or self._frame < self._next_extra:
-                return False
-            self._next_extra = self._frame + _EXTRA_INTERVAL
-        self._person_is_lost = False
-        return True
+        """Returns whether the detector runs at this frame."""
+        is_extra = self._person_is_lost and self._frame >= self._next_extra
+        return self._frame % self._detect_every == 0 or is_extra
 
-    def _with_detections(self, image_bgr: NDArray[np.uint8], places: _Places) -> _Places:
-        """What the detector sees, and the places before that it does not see."""
+    def _add_detections(self, image_bgr: NDArray[np.uint8], tracked: TrackedBoxes) -> TrackedBoxes:
+        """Returns the detections, followed by the tracked boxes that no detection matches."""
         boxes, scores = self._detector.detect(image_bgr)
-        sure = scores >= self._box_threshold
-        boxes, scores = boxes[sure], scores[sure]
-        followed = ~_are_seen(places.bodies, boxes) & (places.unseen < _MISSES)
-        return _Places(
-            np.concatenate([boxes, places.boxes[followed]]),
-            np.concatenate([boxes, places.bodies[followed]]),
-            np.concatenate([scores, places.scores[followed]]),
-            np.concatenate([np.zeros(len(boxes), np.int64), places.unseen[followed] + 1]),
-            np.concatenate([np.zeros((len(boxes), places.confident.shape[1]), np.bool_), places.confident[followed]]),
+        is_missed = ~_are_detected(tracked.tight_boxes, boxes) & (tracked.misses < _MAX_MISSES)
+        missed = tracked.select(np.flatnonzero(is_missed))
+        unconfident = np.zeros((len(boxes), tracked.confident.shape[1]), np.bool_)
+        return TrackedBoxes(
+            np.concatenate([boxes, missed.boxes]),
+            np.concatenate([boxes, missed.tight_boxes]),
+            np.concatenate([scores, missed.scores]),
+            np.concatenate([np.zeros(len(boxes), np.int64), missed.misses + 1]),
+            np.concatenate([unconfident, missed.confident]),
         )
 
-    def _without_doubles(self, poses: Poses, places: _Places) -> NDArray[np.int64]:
-        """The indices of poses; of boxes that have come to show the same person only the best remains."""
+    def _suppress_duplicates(self, poses: Poses, tracked: TrackedBoxes) -> NDArray[np.int64]:
+        """Returns the indices of the best pose of each person."""
         areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(axis=1)
-        kept = np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _SAME_PERSON))
-        # who was not seen by the detector may have slipped onto somebody who was
-        bodies = np.concatenate([poses.keypoints.min(axis=1), poses.keypoints.max(axis=1)], axis=1)[kept]
-        unseen = places.unseen[kept] > 0
-        slipped = unseen & (box_iou(bodies, bodies[~unseen]).max(axis=1, initial=0) >= _SAME_BOX)
-        return kept[~slipped]
+        kept = np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _DUPLICATE_OKS))
+        # a pose that the detector missed may have jumped to a person that it detected
+        tight_boxes = np.concatenate([poses.keypoints.min(axis=1), poses.keypoints.max(axis=1)], axis=1)[kept]
+        is_missed = tracked.misses[kept] > 0
+        overlap = box_iou(tight_boxes, tight_boxes[~is_missed]).max(axis=1, initial=0)
+        return kept[~(is_missed & (overlap >= _SAME_PERSON_IOU))]
 
-    def _next_places(self, poses: Poses, places: _Places, shape: tuple[int, ...]) -> _Places:
-        """Where to look in the next frame for those who are not lost."""
+    def _next_boxes(self, poses: Poses, tracked: TrackedBoxes, shape: tuple[int, ...]) -> TrackedBoxes:
+        """Returns the boxes for the next frame, without lost persons."""
         height, width = shape[:2]
         confident = poses.scores > self._threshold
-        is_new = np.logical_not(places.confident.any(axis=1))
-        places = replace(places, confident=np.where(is_new[:, None], confident, places.confident))
-        fewest = min(_FEWEST, (confident.shape[1] + 1) // 2)
-        again = (confident & places.confident).sum(axis=1)
-        is_kept = (confident.sum(axis=1) >= fewest) & (again >= _CONFIDENT * places.confident.sum(axis=1))
-        boxes, bodies, found = [], [], []
+        is_new = np.logical_not(tracked.confident.any(axis=1))
+        tracked = replace(tracked, confident=np.where(is_new[:, None], confident, tracked.confident))
+        min_confident = min(_MIN_CONFIDENT, (confident.shape[1] + 1) // 2)
+        still_confident = (confident & tracked.confident).sum(axis=1)
+        is_kept = (confident.sum(axis=1) >= min_confident) & (
+            still_confident >= _MIN_CONFIDENT_SHARE * tracked.confident.sum(axis=1)
+        )
+        boxes, tight_boxes, kept = [], [], []
         for person in np.flatnonzero(is_kept):
-            visible = poses.keypoints[person, confident[person]]
-            body = np.concatenate([visible.min(axis=0), visible.max(axis=0)])
-            box = body + _MARGIN * (body[2:] - body[:2]).max() * np.array([-1, -1, 1, 1])
-            if len(visible) < _PARTIAL * confident.shape[1]:
-                last = places.boxes[person]
+            keypoints = poses.keypoints[person, confident[person]]
+            tight_box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])
+            box = tight_box + _BOX_MARGIN * (tight_box[2:] - tight_box[:2]).max() * np.array([-1, -1, 1, 1])
+            if len(keypoints) < _PARTIAL_SHARE * confident.shape[1]:
+                last = tracked.boxes[person]
                 if not is_new[person]:
-                    last = last + np.tile(_center(body) - _center(places.bodies[person]), 2)
-                box = _moved_to_contain(last, box)
+                    last = last + np.tile(_center(tight_box) - _center(tracked.tight_boxes[person]), 2)
+                box = _move_to_contain(last, box)
             box = np.clip(box, 0, [width, height, width, height])
-            if (box[2:] - box[:2] >= _SMALLEST).all():
+            if (box[2:] - box[:2] >= _MIN_BOX_SIDE).all():
                 boxes.append(box)
-                bodies.append(body)
-                found.append(person)
+                tight_boxes.append(tight_box)
+                kept.append(person)
         return replace(
-            places.chosen(np.array(found, dtype=np.int64)),
+            tracked.select(np.array(kept, dtype=np.int64)),
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
-            bodies=np.array(bodies, np.float32).reshape(-1, 4),
+            tight_boxes=np.array(tight_boxes, np.float32).reshape(-1, 4),
         )
 
-    def _smoothed(self, poses: Poses, ids: NDArray[np.int64], time: float) -> Poses:
-        if self._filters is None:
-            return poses
-        filters = {id_: self._filters.get(id_) or OneEuroFilter() for id_ in ids.tolist()}
-        # who is gone is forgotten: a filter goes on only from the frame before
-        self._filters = filters
+    def _smooth_keypoints(self, poses: Poses, ids: NDArray[np.int64], time: float) -> Poses:
+        # filters of absent tracks are deleted: a filter continues only from the previous frame
+        self._filters = {id_: self._filters.get(id_) or OneEuroFilter() for id_ in ids.tolist()}
         sizes = (poses.boxes[:, 2:] - poses.boxes[:, :2]).max(axis=1)
         smoothed = [
-            filters[id_](points, time, float(size))
-            for id_, points, size in zip(ids.tolist(), poses.keypoints, sizes, strict=True)
+            self._filters[id_](keypoints, time, float(size))
+            for id_, keypoints, size in zip(ids.tolist(), poses.keypoints, sizes, strict=True)
         ]
         return replace(poses, keypoints=np.array(smoothed, dtype=np.float32).reshape(poses.keypoints.shape))
+
+
+def check_frame(image_bgr: object) -> None:
+    """Checks that a frame is an array (H, W, 3) uint8.
+
+    Raises:
+        TypeError: if it is not an array.
+        ValueError: if it has another shape or type, or is empty.
+    """
+    if not isinstance(image_bgr, np.ndarray):
+        raise TypeError(
+            f"expected a frame (H, W, 3) uint8 BGR, got {type(image_bgr).__name__}: convert it to an array, or "
+            "estimate single images with PoseEstimator(...)(image)"
+        )
+    if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or not image_bgr.size:
+        raise ValueError(f"expected a frame (H, W, 3) uint8 BGR, got shape {image_bgr.shape} {image_bgr.dtype}")
 
 
 def _center(box: NDArray[np.floating]) -> NDArray[np.floating]:
     return (box[:2] + box[2:]) / 2
 
 
-def _moved_to_contain(box: NDArray[np.floating], inner: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A box (4,) moved as little as possible, and grown if it is too small, to contain another one (4,)."""
+def _move_to_contain(box: NDArray[np.floating], inner: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Moves a box (4,) as little as possible, and enlarges it if necessary, to contain another box (4,)."""
     size = np.maximum(box[2:] - box[:2], inner[2:] - inner[:2])
     low = np.clip(box[:2], inner[2:] - size, inner[:2])
     return np.concatenate([low, low + size])
 
 
-def _are_seen(bodies: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which bodies (P, 4) a detection (D, 4) shows: those that are much like one, or lie within one."""
-    areas = (bodies[:, 2:] - bodies[:, :2]).prod(axis=1)[:, None]
-    iou = box_iou(bodies, boxes)
-    common = iou / (1 + iou) * (areas + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-    return np.asarray(((iou >= _SAME_BOX) | (common >= _WITHIN * areas)).any(axis=1))
-
-
-def _chosen(poses: Poses, indices: ArrayLike) -> Poses:
-    arrays = {name: getattr(poses, name)[indices] for name in ("keypoints", "scores", "boxes", "box_scores")}
-    return replace(poses, **arrays)
+def _are_detected(tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Returns which tight boxes (P, 4) a detection (D, 4) matches or covers: (P,)."""
+    areas = (tight_boxes[:, 2:] - tight_boxes[:, :2]).prod(axis=1)[:, None]
+    iou = box_iou(tight_boxes, detections)
+    intersection = iou / (1 + iou) * (areas + (detections[:, 2:] - detections[:, :2]).prod(axis=1))
+    is_match = (iou >= _SAME_PERSON_IOU) | (intersection >= _SAME_PERSON_COVERAGE * areas)
+    return np.asarray(is_match.any(axis=1))

@@ -1,4 +1,4 @@
-"""Reading frames of videos and cameras, and writing videos and keypoints per frame."""
+"""Reading of frames from videos and cameras, and writing of videos and JSON Lines."""
 
 import json
 import os
@@ -12,101 +12,117 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_DAMAGED_IN_A_ROW = 50  # frames that cannot be read, after which a file has ended
-_USUAL_RATE = 30.0
-_LONGEST_SIDE = 16384  # pixels of a frame: more than 16k has
+_MAX_DAMAGED_IN_A_ROW = 50  # number of consecutive unreadable frames after which a file ends
+_DEFAULT_RATE = 30.0
+_MAX_SIDE = 16384  # pixels of a frame: larger than 16K video
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture (H, W, 3) uint8 BGR, its number in the video and its time in seconds."""
+    """A frame of a video.
+
+    Attributes:
+        number: frame number from 0, including damaged frames.
+        time: time in seconds.
+        image: (H, W, 3) uint8 BGR.
+    """
 
     number: int
     time: float
     image: NDArray[np.uint8]
 
 
-class _Place(NamedTuple):
-    """Where a video stands: the number of a frame and its time in seconds."""
+class _Position(NamedTuple):
+    """Frame number and time in seconds."""
 
     number: int
     time: float
 
 
 class FrameSource:
-    """The frames of a video file or of a camera.
+    """Iterable over the frames of a video file or camera.
 
     Args:
-        source: a file, or the number of a camera.
+        source: file path or camera number.
+
+    Attributes:
+        is_camera: whether the source is a camera.
+        name: name of the source, for messages.
+        rate: frames per second, 30 if unknown.
+        count: frames of a file according to its header; None if unknown.
+        damaged: unreadable frames so far, without those after the last readable one.
+        missing: frames in a file's header beyond the last readable one.
 
     Raises:
         OSError: if the file is missing or the camera cannot be opened.
-        ValueError: if the file is no video that OpenCV can read, or one of impossible size.
+        ValueError: if OpenCV cannot read the file, its frames are too large, or the number of a camera is negative.
     """
 
     def __init__(self, source: Path | int) -> None:
+        if isinstance(source, int) and source < 0:  # OpenCV would crash the process
+            raise ValueError(f"expected the number of a camera from 0, got {source}")
         self.is_camera = isinstance(source, int)
         self.name = str(source)
         if isinstance(source, Path) and not source.is_file():
-            raise FileNotFoundError(f"no video at {source.absolute()}")
-        self._capture = _open(source)
+            raise FileNotFoundError(f"video not found: {source.absolute()}")
+        self._capture = _open_capture(source)
         if not self._capture.isOpened():
             self._capture.release()
             if self.is_camera:
-                raise OSError(f"camera {source} cannot be opened: is it connected, and does no other program use it?")
-            raise ValueError(f"{source} is no video that OpenCV can read")
+                raise OSError(
+                    f"camera {source} cannot be opened: check that it is connected and not in use by another program"
+                )
+            raise ValueError(f"{source} is not a video that OpenCV can read")
         width, height = (int(self._capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if max(width, height) > _LONGEST_SIDE:
+        if max(width, height) > _MAX_SIDE:
             self._capture.release()
             raise ValueError(
-                f"{source} promises frames of {width}x{height} pixels, {_LONGEST_SIDE} a side at most: is it damaged?"
+                f"{source}: expected frames of at most {_MAX_SIDE} pixels a side, got {width}x{height} in the header; "
+                "check whether the file is damaged"
             )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else _USUAL_RATE
+        self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else _DEFAULT_RATE
         self.damaged = 0
-        """Frames that could not be read so far, before one that could."""
         self.missing = 0
-        """Frames that a file's header promises beyond the last one that could be read."""
         self.count: int | None = None
-        """Frames of a file as its header has them."""
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if not self.is_camera and np.isfinite(count) and count > 0:
             self.count = int(count)
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames; ends with the file, or when a camera gives no more."""
-        began, number, in_a_row = time.perf_counter(), 0, 0
-        last = _Place(-1, -1 / self.rate)
+        """Yields frames until the file ends or the camera stops."""
+        began, number, damaged_in_a_row = time.perf_counter(), 0, 0
+        last = _Position(-1, -1 / self.rate)
         while True:
-            good, image = self._capture.read()
-            if not good or image is None:
+            success, image = self._capture.read()
+            if not success or image is None:
                 ended = self.is_camera or self.count is None or number >= self.count
-                if ended or in_a_row >= _DAMAGED_IN_A_ROW:
+                if ended or damaged_in_a_row >= _MAX_DAMAGED_IN_A_ROW:
                     if self.count is not None:
-                        self.missing = max(self.count - (number - in_a_row), 0)
+                        self.missing = max(self.count - (number - damaged_in_a_row), 0)
                     return
-                in_a_row, number = in_a_row + 1, number + 1
+                damaged_in_a_row, number = damaged_in_a_row + 1, number + 1
                 continue
-            self.damaged, in_a_row = self.damaged + in_a_row, 0
-            when = time.perf_counter() - began if self.is_camera else self._time_in_file(number, last)
-            yield Frame(number, when, image.astype(np.uint8, copy=False))
-            last = _Place(number, when)
+            self.damaged, damaged_in_a_row = self.damaged + damaged_in_a_row, 0
+            frame_time = time.perf_counter() - began if self.is_camera else self._time_in_file(number, last)
+            yield Frame(number, frame_time, image.astype(np.uint8, copy=False))
+            last = _Position(number, frame_time)
             number += 1
 
-    def _time_in_file(self, number: int, last: "_Place") -> float:
-        """The time that the file gives the frame just read, whose rate may vary; where it gives none, by the rate."""
-        stamped = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if np.isfinite(stamped) and stamped > last.time and stamped >= 0:
-            return stamped
+    def _time_in_file(self, number: int, last: _Position) -> float:
+        """Returns the timestamp of the current frame, since rates vary; without a valid one, the time by the rate."""
+        timestamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if np.isfinite(timestamp) and timestamp > last.time and timestamp >= 0:
+            return timestamp
         return last.time + (number - last.number) / self.rate
 
     def close(self) -> None:
-        """Gives the file or the camera back."""
+        """Releases the file or camera."""
         self._capture.release()
 
 
-def _open(source: Path | int) -> cv2.VideoCapture:
-    """Opens a file or a camera; OpenCV's pages about what it tried are kept from the terminal."""
+def _open_capture(source: Path | int) -> cv2.VideoCapture:
+    """Opens a file or camera without OpenCV's log messages."""
     logging = cv2.utils.logging
     level = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)
@@ -117,54 +133,58 @@ def _open(source: Path | int) -> cv2.VideoCapture:
 
 
 _CODECS = {".mp4": "mp4v", ".webm": "VP80"}
-_LONGEST_STILL = 10.0  # seconds: a time that jumps by more is taken for a wrong one
+_MAX_GAP = 10.0  # seconds between frames; larger differences are treated as invalid timestamps
 
 
-class VideoRecording:
-    """Writes frames to a file, which is there, and can be played, once `close` was called.
+class VideoWriter:
+    """Writer of a video file, which exists and is playable after `close`.
 
-    It plays as fast as it was, whether a rate varies, frames were damaged, or a camera was slow: at each tick of the
-    rate it shows the last frame until then.
+    Playback speed equals recording speed even if the rate varies, frames are damaged or a camera is slow: each tick of
+    the output rate shows the latest frame at that time.
 
     Args:
-        path: NAME.mp4 (MPEG-4 part 2: quick to write, for players on the desktop), or NAME.webm (VP8: for browsers).
-        rate: ticks per second.
+        path: NAME.mp4 (MPEG-4 part 2: fast to write, for desktop players) or NAME.webm (VP8: for browsers).
+        rate: output frames per second.
 
     Raises:
-        ValueError: for another ending.
+        ValueError: if the suffix is not supported.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         if path.suffix.lower() not in _CODECS:
-            raise ValueError(f"drawn videos are written as NAME.mp4 or NAME.webm, got {path}")
+            raise ValueError(f"expected a video name with suffix {' or '.join(_CODECS)}, got {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._rate = path, rate
         self._temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix.lower()}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
-        self._waiting: NDArray[np.uint8] | None = None
-        self._tick, self._ticks_passed, self._last_time = 0, 0.0, 0.0
+        self._pending: NDArray[np.uint8] | None = None
+        self._ticks_written, self._ticks_elapsed, self._last_time = 0, 0.0, 0.0
 
-    def write(self, picture: NDArray[np.uint8], time: float) -> None:
-        """Adds a frame (H, W, 3) BGR at a time in seconds; frames of another size than the first are scaled to it.
+    def write(self, image: NDArray[np.uint8], time: float) -> None:
+        """Adds a frame.
+
+        Args:
+            image: (H, W, 3) BGR; resized to the size of the first frame.
+            time: time in seconds.
 
         Raises:
             OSError: if OpenCV cannot write the file.
         """
         if self._writer is None:
-            self._open(picture.shape[1], picture.shape[0])
+            self._open(image.shape[1], image.shape[0])
         else:
-            passed = time - self._last_time
-            self._ticks_passed += passed * self._rate if 0 < passed <= _LONGEST_STILL else 1
-            self._write_waiting(round(self._ticks_passed) - self._tick)
-        if (picture.shape[1], picture.shape[0]) != self._size:
-            picture = cv2.resize(picture, self._size).astype(np.uint8, copy=False)
-        self._waiting, self._last_time = picture, time
+            elapsed = time - self._last_time
+            self._ticks_elapsed += elapsed * self._rate if 0 < elapsed <= _MAX_GAP else 1
+            self._write_pending(round(self._ticks_elapsed) - self._ticks_written)
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = cv2.resize(image, self._size).astype(np.uint8, copy=False)
+        self._pending, self._last_time = image, time
 
     def close(self) -> None:
-        """Ends the file and puts it in its place, if there was a frame."""
+        """Finishes the file and moves it to its path; without a frame there is no file."""
         if self._writer is not None:
-            self._write_waiting(1)
+            self._write_pending(1)
             self._writer.release()
             self._writer = None
             self._temporary.replace(self._path)
@@ -174,21 +194,21 @@ class VideoRecording:
         codec = cv2.VideoWriter.fourcc(*_CODECS[self._temporary.suffix])
         writer = cv2.VideoWriter(str(self._temporary), codec, self._rate, self._size)
         if not writer.isOpened():
-            raise OSError(f"OpenCV cannot write {self._path}: is the disk full, or the folder write-protected?")
+            raise OSError(f"OpenCV cannot write {self._path}: check disk space and the permissions of the folder")
         self._writer = writer
 
-    def _write_waiting(self, ticks: int) -> None:
-        if self._writer is not None and self._waiting is not None:
+    def _write_pending(self, ticks: int) -> None:
+        if self._writer is not None and self._pending is not None:
             for _ in range(ticks):
-                self._writer.write(self._waiting)
-            self._tick += max(ticks, 0)
+                self._writer.write(self._pending)
+            self._ticks_written += max(ticks, 0)
 
 
-class KeypointLines:
-    """Writes a JSON object a line, each to the disk at once.
+class JsonLinesWriter:
+    """Writer of a JSON Lines file; each line is flushed.
 
     Args:
-        path: of the file.
+        path: output file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,5 +221,5 @@ class KeypointLines:
         self._file.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Closes the file."""
         self._file.close()

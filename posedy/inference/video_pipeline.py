@@ -1,4 +1,4 @@
-"""From frames to drawn frames: reading, finding poses and writing at the same time."""
+"""Video pipeline: reading, pose tracking and writing run concurrently."""
 
 import time
 from collections import deque
@@ -10,32 +10,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.drawing import DRAW_THRESHOLD, label
-from posedy.inference.threads import ReadAhead, Worker
-from posedy.inference.tracking import TrackedPoses
-from posedy.inference.video_io import Frame, FrameSource, KeypointLines, VideoRecording
+from posedy.drawing import DRAW_THRESHOLD, draw_label
+from posedy.inference.threads import Prefetcher, Worker
+from posedy.inference.video_io import Frame, FrameSource, JsonLinesWriter, VideoWriter
+from posedy.poses import Poses
 
-_WAITING = 4  # frames between two threads
-_RATE_OVER = 30  # frames over which the rate on the picture is measured
+_QUEUE_SIZE = 4  # frames between two threads
+_RATE_FRAMES = 30  # frames over which the displayed frame rate is averaged
 
-Track = Callable[[NDArray[np.uint8], float], TrackedPoses]
-"""Finds the poses of the next frame (H, W, 3) BGR at a time in seconds, such as a `PoseTracker`."""
+FrameTracker = Callable[[NDArray[np.uint8], float], Poses]
+"""Function that returns the poses of the next frame (H, W, 3) BGR at a time in seconds, such as a `PoseTracker`."""
 
-Show = Callable[[NDArray[np.uint8]], bool]
-"""Shows a drawn frame; false ends the video."""
+ShowFrame = Callable[[NDArray[np.uint8]], bool]
+"""Function that displays a drawn frame; it returns False to stop the video."""
 
 
 @dataclass
 class VideoResult:
-    """What came of a video.
+    """Summary of a processed video.
 
     Attributes:
-        frames: how many were done.
-        damaged: how many could not be read.
-        missing: how many the file's header promises beyond the last one that could be read.
-        seconds: in all.
-        stages: seconds that each stage worked; they overlap.
-        interrupted: whether Ctrl-C, or the window, ended it.
+        frames: number of processed frames.
+        damaged: number of unreadable frames.
+        missing: number of frames in the file's header beyond the last readable one.
+        seconds: total time.
+        stages: seconds spent in each stage; stages overlap.
+        interrupted: whether Ctrl-C or the window stopped the video.
     """
 
     frames: int = 0
@@ -47,135 +47,138 @@ class VideoResult:
 
     @property
     def frames_per_second(self) -> float:
-        """Over the whole run."""
+        """Mean frame rate of the whole video."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
 
 def run_video(
     source: FrameSource,
-    tracker: Track,
-    video: Path | None = None,
-    lines: Path | None = None,
+    tracker: FrameTracker,
+    video_path: Path | None = None,
+    keypoints_path: Path | None = None,
     *,
     threshold: float = DRAW_THRESHOLD,
-    show: Show | None = None,
-    found: Callable[[Frame, TrackedPoses], None] | None = None,
+    show: ShowFrame | None = None,
+    on_frame: Callable[[Frame, Poses], None] | None = None,
 ) -> VideoResult:
-    """Finds and draws the poses of all frames; whatever ends it, what was done is in the files.
+    """Tracks and draws the poses of all frames, for `posedy predict`; from Python use `PoseEstimator.track`.
+
+    After an error or Ctrl-C the files hold all frames up to then.
 
     Args:
-        source: of the frames; it is closed at the end.
-        tracker: finds poses.
-        video: NAME.mp4 or NAME.webm for the drawn frames, see `VideoRecording`.
-        lines: a file for the keypoints, a JSON object for each frame.
-        threshold: keypoints with scores up to this one are drawn faint.
-        show: shows drawn frames.
-        found: is told the poses of each frame.
+        source: frames; closed at the end.
+        tracker: returns the poses of each frame.
+        video_path: NAME.mp4 or NAME.webm for the drawn frames, see `VideoWriter`.
+        keypoints_path: JSON Lines file for the keypoints, one object per frame.
+        threshold: keypoints with scores up to this value are drawn faint.
+        show: displays drawn frames.
+        on_frame: called with each frame and its poses.
 
     Raises:
         OSError: if a file cannot be written.
         ValueError: if no frame can be read.
     """
-    outcome = VideoResult()
+    result = VideoResult()
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.callback(source.close)
-        recording = VideoRecording(video, source.rate) if video is not None else None
-        keypoints = KeypointLines(lines) if lines is not None else None
-        for file in (recording, keypoints):
+        video = VideoWriter(video_path, source.rate) if video_path is not None else None
+        keypoints = JsonLinesWriter(keypoints_path) if keypoints_path is not None else None
+        for file in (video, keypoints):
             if file is not None:
                 stack.callback(file.close)
-        sink = _Sink(recording, keypoints, threshold, show is not None, outcome)
-        writer = Worker(sink.write, _WAITING)
+        output = _Output(video, keypoints, threshold, show is not None, result)
+        writer = Worker(output.write, _QUEUE_SIZE)
         stack.callback(writer.close)
-        frames = ReadAhead(_timed(source, outcome), _WAITING)
+        frames = Prefetcher(_timed(source, result), _QUEUE_SIZE)
         stack.callback(frames.close)
         try:
             for frame in frames:
-                with _Clock(outcome, "poses"):
+                with _StageTimer(result, "poses"):
                     poses = tracker(frame.image, frame.time)
-                outcome.frames += 1
-                if found is not None:
-                    found(frame, poses)
+                result.frames += 1
+                if on_frame is not None:
+                    on_frame(frame, poses)
                 writer.put((frame, poses))
-                # windows belong to this thread: OpenCV's wait for it, or break, in others
-                if show is not None and (picture := sink.take_picture()) is not None and not show(picture):
-                    outcome.interrupted = True
+                # OpenCV's windows work in the main thread only
+                if show is not None and (drawing := output.take_drawing()) is not None and not show(drawing):
+                    result.interrupted = True
                     break
         except KeyboardInterrupt:
-            outcome.interrupted = True
-    outcome.damaged, outcome.missing = source.damaged, source.missing
-    if not outcome.frames and not outcome.interrupted:
-        raise ValueError(f"{source.name} has no frame that can be read")
-    outcome.seconds = time.perf_counter() - began
-    return outcome
+            result.interrupted = True
+    result.damaged, result.missing = source.damaged, source.missing
+    if not result.frames and not result.interrupted:
+        raise ValueError(f"{source.name} has no readable frame")
+    result.seconds = time.perf_counter() - began
+    return result
 
 
-class _Sink:
-    """Draws and writes what was found in a frame, and keeps the last picture to be shown."""
+class _Output:
+    """Output stage: draws and writes the poses of frames, and keeps the latest drawing for display."""
 
     def __init__(
         self,
-        recording: VideoRecording | None,
-        keypoints: KeypointLines | None,
+        video: VideoWriter | None,
+        keypoints: JsonLinesWriter | None,
         threshold: float,
-        shown: bool,
-        outcome: VideoResult,
+        keeps_drawing: bool,
+        result: VideoResult,
     ) -> None:
-        self.recording, self.keypoints, self.threshold, self.shown = recording, keypoints, threshold, shown
-        self.outcome = outcome
-        self.pictures: deque[NDArray[np.uint8]] = deque(maxlen=1)
+        self.video, self.keypoints, self.threshold, self.keeps_drawing = video, keypoints, threshold, keeps_drawing
+        self.result = result
+        self.drawings: deque[NDArray[np.uint8]] = deque(maxlen=1)
         self.times: list[float] = []
 
-    def take_picture(self) -> NDArray[np.uint8] | None:
-        """The last drawn frame, once."""
+    def take_drawing(self) -> NDArray[np.uint8] | None:
+        """Returns the latest drawn frame; None if it was already taken."""
         try:
-            return self.pictures.pop()
+            return self.drawings.pop()
         except IndexError:
             return None
 
-    def write(self, item: tuple[Frame, TrackedPoses]) -> None:
-        frame, found = item
-        with _Clock(self.outcome, "draw and write"):
+    def write(self, item: tuple[Frame, Poses]) -> None:
+        frame, poses = item
+        with _StageTimer(self.result, "draw and write"):
             if self.keypoints is not None:
-                record = {"frame": frame.number, "time": round(frame.time, 4), "persons": found.to_records()}
+                record = {"frame": frame.number, "time": round(frame.time, 4), "persons": poses.to_records()}
                 self.keypoints.write(record)
-            if self.recording is None and not self.shown:
+            if self.video is None and not self.keeps_drawing:
                 return
-            picture = self._drawn(frame, found)
-            if self.recording is not None:
-                self.recording.write(picture, frame.time)
-            if self.shown:
-                self.pictures.append(picture)
+            drawing = self._draw(frame, poses)
+            if self.video is not None:
+                self.video.write(drawing, frame.time)
+            if self.keeps_drawing:
+                self.drawings.append(drawing)
 
-    def _drawn(self, frame: Frame, found: TrackedPoses) -> NDArray[np.uint8]:
-        picture = found.poses.draw(frame.image, self.threshold)
-        for id_, box in zip(found.ids, found.poses.boxes, strict=True):
-            label(picture, (float(box[0]), float(box[1])), str(id_))
-        self.times = [*self.times[-_RATE_OVER:], time.perf_counter()]
+    def _draw(self, frame: Frame, poses: Poses) -> NDArray[np.uint8]:
+        drawing = poses.draw(frame.image, self.threshold)
+        for pose in poses:
+            if pose.track_id is not None:
+                draw_label(drawing, (float(pose.box[0]), float(pose.box[1])), str(pose.track_id))
+        self.times = [*self.times[-_RATE_FRAMES:], time.perf_counter()]
         if len(self.times) > 1:
             rate = (len(self.times) - 1) / (self.times[-1] - self.times[0])
-            label(picture, (0, 0), f"{rate:.1f} frames/s")
-        return picture
+            draw_label(drawing, (0, 0), f"{rate:.1f} frames/s")
+        return drawing
 
 
-class _Clock:
-    """Adds the time of a block to a stage."""
+class _StageTimer:
+    """Context manager that adds the duration of a block to a stage."""
 
-    def __init__(self, outcome: VideoResult, stage: str) -> None:
-        self.outcome, self.stage = outcome, stage
+    def __init__(self, result: VideoResult, stage: str) -> None:
+        self.result, self.stage = result, stage
 
     def __enter__(self) -> None:
         self.began = time.perf_counter()
 
     def __exit__(self, *exception: object) -> None:
-        self.outcome.stages[self.stage] += time.perf_counter() - self.began
+        self.result.stages[self.stage] += time.perf_counter() - self.began
 
 
-def _timed(source: FrameSource, outcome: VideoResult) -> Iterator[Frame]:
+def _timed(source: FrameSource, result: VideoResult) -> Iterator[Frame]:
     iterator = iter(source)
     while True:
-        with _Clock(outcome, "read"):
+        with _StageTimer(result, "read"):
             frame = next(iterator, None)
         if frame is None:
             return

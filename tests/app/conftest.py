@@ -1,4 +1,4 @@
-"""A small network in a file, and the page that shows it."""
+"""A small network file, and a page that serves it."""
 
 import socket
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from posedy.app.service import PoseService
-from posedy.models.pretrained import save_weights
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
+from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 
 
@@ -22,8 +22,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def address(model: str) -> Iterator[str]:
-    """Of the page, served from this process."""
-    from posedy.app.page import serve  # gradio may be missing
+    """Address of a page that this process serves."""
+    from posedy.app.page import serve  # gradio is optional
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

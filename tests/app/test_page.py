@@ -7,33 +7,33 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.service import WHOLE
+from posedy.app.service import FULL_IMAGE
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 
 
-def test_the_page_is_served_and_asks_nobody_outside(address: str) -> None:
+def test_page_has_tabs_and_no_analytics(address: str) -> None:
     config = json.loads(urlopen(f"{address}/config").read())
     assert config["analytics_enabled"] is False
     labels = {component["props"].get("label") for component in config["components"]}
-    assert {"Photo", "Video", "Camera", "Model", "Persons"} <= labels
+    assert {"Image", "Video", "Camera", "Model", "Person boxes"} <= labels
 
 
-def test_a_photo_comes_back_drawn_with_its_keypoints(address: str, model: str, tmp_path: Path) -> None:
+def test_page_returns_drawing_and_keypoints_or_message(address: str, model: str, tmp_path: Path) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / "photo.png"), cv2.resize(coarse, (100, 120)))
-    import gradio_client  # heavy, and only needed here
+    cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(coarse, (100, 120)))
+    import gradio_client  # slow import, needed only here
 
     client = gradio_client.Client(address, verbose=False)
-    photo = gradio_client.handle_file(tmp_path / "photo.png")
-    drawn, words, button = client.predict(photo, model, WHOLE, 0.2, api_name="/see_photo")
-    path = drawn["path"] if isinstance(drawn, dict) else drawn
+    image = gradio_client.handle_file(tmp_path / "image.png")
+    drawing, summary, button = client.predict(image, model, FULL_IMAGE, 0.2, api_name="/process_image")
+    path = drawing["path"] if isinstance(drawing, dict) else drawing
     assert cv2.imread(path).shape == (120, 100, 3)
-    assert words.startswith("1 person")
+    assert summary.startswith("1 person")
     assert button is not None
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     notes = gradio_client.handle_file(tmp_path / "notes.txt")
-    drawn, words, _ = client.predict(notes, model, WHOLE, 0.2, api_name="/see_photo")
-    assert drawn is None
-    assert words.startswith("**Not done:**")
-    assert "notes.txt" in words
+    drawing, summary, _ = client.predict(notes, model, FULL_IMAGE, 0.2, api_name="/process_image")
+    assert drawing is None
+    assert summary.startswith("**Failed:**")
+    assert "notes.txt" in summary

@@ -1,4 +1,4 @@
-"""Damaged photos and videos: right answers or errors in words, no crash, no hang, no memory beyond a bound."""
+"""Damaged images and videos are read or rejected with a message: no crash, no hang, bounded memory."""
 
 import subprocess
 import sys
@@ -9,15 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.inference.video_io import VideoRecording
-from tools.lab.synthetic.film import draw_film
+from posedy.inference.video_io import VideoWriter
+from tools.lab.synthetic.video import generate_video
 
 pytestmark = pytest.mark.slow
 Damage = Callable[[bytes, np.random.Generator], bytes]
-LARGEST_MB = 1000
-SECONDS = 300
+MAX_MEMORY_MB = 1000
+TIMEOUT = 300
+SIZE = (320, 180)
 
-# reads each file in a process of its own, which a crash ends, and says how it went
+# Runs in a separate process, so that a crash does not end the tests, and prints the result for each file.
 _READER = """
 import resource, sys, warnings
 from pathlib import Path
@@ -29,7 +30,7 @@ for line in sys.stdin.read().splitlines():
     path = Path(line)
     print("begin", path.name, flush=True)
     try:
-        if "photo" in path.name:
+        if "image" in path.name:
             image = to_rgb(path)
             assert image.ndim == 3 and image.dtype.name == "uint8", image.shape
         else:
@@ -41,51 +42,50 @@ for line in sys.stdin.read().splitlines():
         print("read", path.name)
     except (OSError, ValueError) as error:
         assert path.name in str(error) and len(str(error)) < 500, error
-        print("refused", path.name)
+        print("rejected", path.name)
 print("memory", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def cut(data: bytes, rng: np.random.Generator) -> bytes:
+def truncate(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: rng.integers(len(data))]
 
 
-def flipped_bits(data: bytes, rng: np.random.Generator) -> bytes:
+def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
     changed = bytearray(data)
-    for place in rng.integers(len(data), size=rng.integers(1, 60)):
-        changed[place] ^= 1 << int(rng.integers(8))
+    for index in rng.integers(len(data), size=rng.integers(1, 60)):
+        changed[index] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
-def flipped_header(data: bytes, rng: np.random.Generator) -> bytes:
-    return flipped_bits(data[:200], rng) + data[200:]
+def flip_header_bits(data: bytes, rng: np.random.Generator) -> bytes:
+    return flip_bits(data[:200], rng) + data[200:]
 
 
-def zeros(data: bytes, rng: np.random.Generator) -> bytes:
+def zero_range(data: bytes, rng: np.random.Generator) -> bytes:
     start = int(rng.integers(len(data)))
     length = int(rng.integers(1, len(data)))
     return data[:start] + bytes(min(length, len(data) - start)) + data[start + length :]
 
 
-def huge(data: bytes, rng: np.random.Generator) -> bytes:
-    """The picture's size, where the header has it, as if it were enormous."""
-    width, height = (320, 180)
+def enlarge_header_size(data: bytes, rng: np.random.Generator) -> bytes:
+    """Replace the width and height in the header by huge numbers."""
     changed = data
     for order in ("big", "little"):
         for size in (2, 4):
-            for side in (width, height):
+            for side in SIZE:
                 large = int(rng.integers(20_000, 65_000))
                 changed = changed.replace(side.to_bytes(size, order), large.to_bytes(size, order), 1)
     return changed
 
 
-DAMAGES: list[Damage] = [cut, flipped_bits, flipped_header, zeros, huge]
+DAMAGES: list[Damage] = [truncate, flip_bits, flip_header_bits, zero_range, enlarge_header_size]
 
 
-@pytest.mark.parametrize("kind", ["photo", "video"])
-def test_damaged_files_are_read_or_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_damaged_files_are_read_or_rejected(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(0)
-    originals = _photos(tmp_path) if kind == "photo" else _videos(tmp_path)
+    originals = _write_images(tmp_path) if kind == "image" else _write_videos(tmp_path)
     paths = []
     for number in range(250):
         original = originals[number % len(originals)]
@@ -100,35 +100,35 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, kind: str) -> None:
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
     )
     lines = reader.stdout.splitlines()
     assert reader.returncode == 0, f"{lines[-1:]}: {reader.stderr[-2000:]}"
-    outcomes = [line.split()[0] for line in lines]
-    assert outcomes.count("read") + outcomes.count("refused") == len(paths)
-    assert outcomes.count("read") > 20
-    assert outcomes.count("refused") > 20
-    assert float(lines[-1].split()[1]) < LARGEST_MB
+    results = [line.split()[0] for line in lines]
+    assert results.count("read") + results.count("rejected") == len(paths)
+    assert results.count("read") > 20
+    assert results.count("rejected") > 20
+    assert float(lines[-1].split()[1]) < MAX_MEMORY_MB
 
 
-def _photos(folder: Path) -> list[Path]:
-    image = next(draw_film(0, 1, 2, (320, 180))).image
+def _write_images(folder: Path) -> list[Path]:
+    image = next(generate_video(0, 1, 2, SIZE)).image
     paths = [folder / f"original{suffix}" for suffix in (".jpg", ".png", ".bmp", ".webp", ".tiff")]
     for path in paths:
         assert cv2.imwrite(str(path), image)
     return paths
 
 
-def _videos(folder: Path) -> list[Path]:
+def _write_videos(folder: Path) -> list[Path]:
     paths = [folder / f"original{suffix}" for suffix in (".mp4", ".webm")]
     for path in paths:
-        recording = VideoRecording(path, 30.0)
-        for number, frame in enumerate(draw_film(0, 12, 2, (320, 180))):
-            recording.write(frame.image, number / 30)
-        recording.close()
-    writer = cv2.VideoWriter(str(folder / "original.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (320, 180))
-    for frame in draw_film(0, 12, 2, (320, 180)):
+        video = VideoWriter(path, 30.0)
+        for number, frame in enumerate(generate_video(0, 12, 2, SIZE)):
+            video.write(frame.image, number / 30)
+        video.close()
+    writer = cv2.VideoWriter(str(folder / "original.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, SIZE)
+    for frame in generate_video(0, 12, 2, SIZE):
         writer.write(frame.image)
     writer.release()
     return [*paths, folder / "original.avi"]

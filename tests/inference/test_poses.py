@@ -1,8 +1,11 @@
 import csv
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from PIL import Image
 
 from posedy.data.coco_results import check_results
 from posedy.drawing import LEFT, RIGHT
-from posedy.inference.poses import Poses
+from posedy.poses import Pose, Poses
 from posedy.skeleton import COCO17
 
 
@@ -32,17 +35,131 @@ def no_poses() -> Poses:
     return Poses(empty, empty[..., 0], np.zeros((0, 4), np.float32), np.zeros(0, np.float32), COCO17)
 
 
-def test_len(poses: Poses) -> None:
+@pytest.fixture
+def tracked(poses: Poses) -> Poses:
+    """The poses with track ids."""
+    return replace(poses, track_ids=np.array([7, 3, 12]))
+
+
+def assert_equal(pose: Pose, poses: Poses, index: int) -> None:
+    np.testing.assert_array_equal(pose.keypoints, poses.keypoints[index])
+    np.testing.assert_array_equal(pose.scores, poses.scores[index])
+    np.testing.assert_array_equal(pose.box, poses.boxes[index])
+    assert (pose.box_score, pose.score) == (poses.box_scores[index], poses.pose_scores[index])
+    assert pose.track_id == (None if poses.track_ids is None else poses.track_ids[index])
+    assert pose.skeleton is poses.skeleton
+    assert (type(pose.box_score), type(pose.score)) == (float, float)
+
+
+def test_length(poses: Poses) -> None:
     assert len(poses) == 3
     assert len(no_poses()) == 0
 
 
-def test_to_coco_gives_valid_rescored_results(poses: Poses) -> None:
+@pytest.mark.parametrize("name", ["poses", "tracked"])
+def test_iteration_and_indexing_return_each_pose(name: str, request: pytest.FixtureRequest) -> None:
+    poses: Poses = request.getfixturevalue(name)
+    for index, pose in enumerate(poses):
+        assert_equal(pose, poses, index)
+        assert_equal(poses[index], poses, index)
+        assert_equal(poses[np.int64(index)], poses, index)
+    assert_equal(poses[-1], poses, 2)
+    assert list(no_poses()) == []
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            poses[index]
+
+
+@pytest.mark.parametrize("name", ["poses", "tracked"])
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (slice(1, None), [1, 2]),
+        (slice(None, None, -1), [2, 1, 0]),
+        (slice(0, 0), []),
+        ([2, 0], [2, 0]),
+        ([], []),
+        ([True, False, True], [0, 2]),
+        (np.array([False, False, True]), [2]),
+        (np.array([1, 1]), [1, 1]),
+    ],
+)
+def test_slices_indices_and_masks_return_poses(
+    name: str, index: Any, expected: list[int], request: pytest.FixtureRequest
+) -> None:
+    poses: Poses = request.getfixturevalue(name)
+    poses = replace(poses, channels="rgb")
+    selected = poses[index]
+    assert isinstance(selected, Poses)
+    assert len(selected) == len(expected)
+    assert selected.channels == "rgb"
+    for pose, source in zip(selected, expected, strict=True):
+        assert_equal(pose, poses, source)
+
+
+def test_a_mask_of_another_length_is_rejected(poses: Poses) -> None:
+    with pytest.raises(IndexError):
+        poses[np.array([True, False])]
+
+
+def test_track_ids_are_in_records_and_csv(poses: Poses, tracked: Poses) -> None:
+    assert [record["id"] for record in tracked.to_records()] == [7, 3, 12]
+    assert next(iter(tracked.to_records()[0])) == "id"
+    assert all("id" not in record for record in poses.to_records())
+    rows = list(csv.DictReader(io.StringIO(tracked.to_csv())))
+    assert [int(row["track_id"]) for row in rows[::17]] == [7, 3, 12]
+    assert [int(row["person"]) for row in rows[::17]] == [0, 1, 2]
+    assert "track_id" not in poses.to_csv()
+    empty = replace(no_poses(), track_ids=np.zeros(0, np.int64))
+    assert empty.to_csv() == "track_id,person,person_score,keypoint,x,y,score\n"
+
+
+@pytest.mark.parametrize("name", ["poses", "tracked"])
+def test_the_dataframe_equals_the_csv(name: str, request: pytest.FixtureRequest) -> None:
+    pd = pytest.importorskip("pandas")
+    poses: Poses = request.getfixturevalue(name)
+    pd.testing.assert_frame_equal(poses.to_dataframe(), pd.read_csv(io.StringIO(poses.to_csv())))
+    assert list(poses[:0].to_dataframe().columns) == list(poses.to_dataframe().columns)
+
+
+def test_to_dataframe_needs_pandas(tracked: Poses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pandas"):
+        tracked.to_dataframe()
+
+
+def test_the_dataframe_has_a_row_for_each_keypoint(tracked: Poses, monkeypatch: pytest.MonkeyPatch) -> None:
+    class DataFrame:
+        @classmethod
+        def from_records(cls, rows: list[tuple[Any, ...]], columns: list[str]) -> list[dict[str, Any]]:
+            return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=DataFrame))
+    rows: Any = tracked.to_dataframe()
+    assert len(rows) == 3 * 17
+    assert rows == [
+        {name: type(rows[0][name])(value) for name, value in row.items()}
+        for row in csv.DictReader(io.StringIO(tracked.to_csv()))
+    ]
+
+
+def test_to_supervision_passes_keypoints_and_scores(poses: Poses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(KeyPoints=lambda **arguments: arguments))
+    result = poses.to_supervision()
+    assert sorted(result) == ["confidence", "xy"]
+    np.testing.assert_array_equal(result["xy"], poses.keypoints)
+    np.testing.assert_array_equal(result["confidence"], poses.scores)
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError):
+        poses.to_supervision()
+
+
+def test_to_coco_returns_valid_rescored_results(poses: Poses) -> None:
     results = poses.to_coco(42)
     check_results(results, num_keypoints=17)
     for index, result in enumerate(results):
-        certain = [score for score in poses.scores[index].tolist() if score > 0.2]
-        assert result["score"] == pytest.approx(poses.box_scores[index] * sum(certain) / len(certain))
+        confident = [score for score in poses.scores[index].tolist() if score > 0.2]
+        assert result["score"] == pytest.approx(poses.box_scores[index] * sum(confident) / len(confident))
         assert result["image_id"] == 42
         np.testing.assert_array_equal(np.reshape(result["keypoints"], (17, 3))[:, :2], poses.keypoints[index])
     assert json.loads(json.dumps(results)) == results
@@ -50,7 +167,7 @@ def test_to_coco_gives_valid_rescored_results(poses: Poses) -> None:
     assert {result["category_id"] for result in poses.to_coco(42, category_id=3)} == {3}
 
 
-def test_csv_has_a_line_for_each_keypoint(poses: Poses) -> None:
+def test_the_csv_has_a_row_for_each_keypoint(poses: Poses) -> None:
     rows = list(csv.DictReader(io.StringIO(poses.to_csv())))
     assert len(rows) == 3 * 17
     for row, (person, keypoint) in zip(rows, np.ndindex(3, 17), strict=True):
@@ -61,7 +178,7 @@ def test_csv_has_a_line_for_each_keypoint(poses: Poses) -> None:
     assert no_poses().to_csv() == "person,person_score,keypoint,x,y,score\n"
 
 
-def test_csv_quotes_the_names_of_keypoints(poses: Poses) -> None:
+def test_the_csv_quotes_names_of_keypoints(poses: Poses) -> None:
     names = ("left, upper", 'the "tip"', "two\nlines", "carriage\rreturn", *COCO17.keypoints[4:])
     text = replace(poses, skeleton=replace(COCO17, keypoints=names)).to_csv()
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -69,7 +186,7 @@ def test_csv_quotes_the_names_of_keypoints(poses: Poses) -> None:
     assert [row["score"] for row in rows] == [row["score"] for row in csv.DictReader(io.StringIO(poses.to_csv()))]
 
 
-def test_records_name_the_keypoints(poses: Poses) -> None:
+def test_records_contain_keypoints_by_name(poses: Poses) -> None:
     records = json.loads(json.dumps(poses.to_records()))
     assert len(records) == 3
     for index, record in enumerate(records):
@@ -83,15 +200,15 @@ def test_records_name_the_keypoints(poses: Poses) -> None:
     assert no_poses().to_records() == []
 
 
-def test_draw_takes_every_kind_of_image_and_changes_none(poses: Poses, photo: np.ndarray) -> None:
-    before = photo.copy()
-    bgr = photo[..., ::-1]
+def test_draw_returns_a_copy_of_every_kind_of_image(poses: Poses, image: np.ndarray) -> None:
+    before = image.copy()
+    bgr = image[..., ::-1]
     assert (poses.draw(bgr) != bgr).any()
-    np.testing.assert_array_equal(photo, before)
+    np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(no_poses().draw(bgr), bgr)
-    assert poses.draw(photo[..., 0]).shape == photo.shape
-    rgba = np.dstack([photo, photo[..., :1]])
-    np.testing.assert_array_equal(poses.draw(rgba, channels="rgb"), poses.draw(photo, channels="rgb"))
+    assert poses.draw(image[..., 0]).shape == image.shape
+    rgba = np.dstack([image, image[..., :1]])
+    np.testing.assert_array_equal(poses.draw(rgba, channels="rgb"), poses.draw(image, channels="rgb"))
 
 
 @pytest.fixture
@@ -111,20 +228,20 @@ def rgb_of_sides(image: np.ndarray, order: str) -> list[tuple[int, ...]]:
     return [tuple(rgb[row, column].tolist()) for row, column in zip(rows, (20, 80), strict=True)]
 
 
-def test_left_and_right_have_their_colors_in_every_kind_of_image(two_sided: Poses, tmp_path: Path) -> None:
+def test_left_and_right_keep_their_colors_in_every_kind_of_image(two_sided: Poses, tmp_path: Path) -> None:
     black = np.zeros((100, 100, 3), np.uint8)
     drawn = two_sided.draw(black)
     assert rgb_of_sides(drawn, "bgr") == [LEFT, RIGHT]
     rgb = two_sided.draw(black, channels="rgb")
     assert rgb_of_sides(rgb, "rgb") == [LEFT, RIGHT]
     assert not np.shares_memory(rgb, black)
-    remembered = replace(two_sided, channels="rgb")
-    assert rgb_of_sides(remembered.draw(black), "rgb") == [LEFT, RIGHT]
-    assert rgb_of_sides(remembered.draw(black, channels="bgr"), "bgr") == [LEFT, RIGHT]
-    image = Image.fromarray(black)
-    image.save(tmp_path / "black.png")
-    for poses in (two_sided, remembered):
-        as_pil = poses.draw(image)
+    in_rgb = replace(two_sided, channels="rgb")
+    assert rgb_of_sides(in_rgb.draw(black), "rgb") == [LEFT, RIGHT]
+    assert rgb_of_sides(in_rgb.draw(black, channels="bgr"), "bgr") == [LEFT, RIGHT]
+    pil = Image.fromarray(black)
+    pil.save(tmp_path / "black.png")
+    for poses in (two_sided, in_rgb):
+        as_pil = poses.draw(pil)
         assert isinstance(as_pil, Image.Image)
         assert rgb_of_sides(np.asarray(as_pil), "rgb") == [LEFT, RIGHT]
         assert rgb_of_sides(poses.draw(tmp_path / "black.png"), "bgr") == [LEFT, RIGHT]
@@ -135,7 +252,32 @@ def test_draw_rejects_unknown_channels(two_sided: Poses) -> None:
         two_sided.draw(np.zeros((100, 100, 3), np.uint8), channels="gbr")  # type: ignore[call-overload]
 
 
-def test_draw_passes_threshold_and_boxes_on(poses: Poses, photo: np.ndarray) -> None:
-    drawn = poses.draw(photo)
-    assert (poses.draw(photo, boxes=True) != drawn).any()
-    assert (poses.draw(photo, threshold=2) != drawn).any()
+def test_draw_uses_threshold_and_boxes(poses: Poses, image: np.ndarray) -> None:
+    drawn = poses.draw(image)
+    assert (poses.draw(image, boxes=True) != drawn).any()
+    assert (poses.draw(image, threshold=2) != drawn).any()
+
+
+@pytest.mark.parametrize(
+    "index", [True, 1.0, None, ..., "a", [[0, 1]], np.array(True), [0.5], [True, False], 3, -4, [3]]
+)
+def test_invalid_indices_are_rejected(poses: Poses, index: Any) -> None:
+    with pytest.raises(IndexError):
+        poses[index]
+
+
+def test_an_array_without_dimensions_is_an_index(poses: Poses) -> None:
+    pose = poses[np.array(1)]  # type: ignore[call-overload]
+    assert isinstance(pose, Pose)
+    assert (pose.keypoints == poses.keypoints[1]).all()
+
+
+def test_tables_without_persons_have_the_same_types(poses: Poses) -> None:
+    pytest.importorskip("pandas")
+    numeric = [name for name in poses.to_dataframe().columns if name != "keypoint"]
+    assert (poses[[]].to_dataframe()[numeric].dtypes == poses.to_dataframe()[numeric].dtypes).all()
+
+
+def test_a_url_to_draw_on_is_named(poses: Poses) -> None:
+    with pytest.raises(ValueError, match=r"http://example\.org/a\.jpg"):
+        poses.draw("http://example.org/a.jpg")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from posedy.cli.main import main
 from posedy.cli.predict import register_parser, run
+from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import save_weights
 
 
 @pytest.fixture
@@ -20,54 +21,75 @@ def parser() -> argparse.ArgumentParser:
     return commands.choices["predict"]
 
 
-def test_run_gives_the_exit_status(
-    parser: argparse.ArgumentParser, net: PoseNet, photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_run_returns_the_exit_code(
+    parser: argparse.ArgumentParser, net: PoseNet, image: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_weights(net, tmp_path / "model.safetensors")
-    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(image).save(tmp_path / "a.png")
     (tmp_path / "broken.jpg").touch()
     common = ["--checkpoint", str(tmp_path / "model.safetensors"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     arguments = [str(tmp_path / "a.png"), *common, "--box", "10,20,120,140", "--box=-5,0,100.5,120", "--no-flip"]
     assert run(parser.parse_args(arguments)) == 0
     (record,) = json.loads((tmp_path / "out" / "keypoints.json").read_text())
     assert [person["box_xyxy"] for person in record["persons"]] == [[10, 20, 120, 140], [-5, 0, 100.5, 120]]
-    assert "flip off" in capsys.readouterr().out
-    assert run(parser.parse_args([str(tmp_path / "a.png"), str(tmp_path / "broken.jpg"), *common, "--whole"])) == 1
-    assert "broken.jpg: NOT DONE: photo" in capsys.readouterr().out
+    assert "flip test off" in capsys.readouterr().out
+    arguments = [str(tmp_path / "a.png"), str(tmp_path / "broken.jpg"), *common, "--full-image"]
+    assert run(parser.parse_args(arguments)) == 1
+    printed = capsys.readouterr().out
+    assert "broken.jpg: FAILED: " in printed
+    assert printed.endswith("FAILED: 1 of 2 images\n")
 
 
-def test_persons_are_detected_unless_it_is_said_where_they_are(
-    parser: argparse.ArgumentParser, photo: np.ndarray, tmp_path: Path
+def test_torchvision_detector_is_the_default(
+    parser: argparse.ArgumentParser, image: np.ndarray, tmp_path: Path
 ) -> None:
-    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(image).save(tmp_path / "a.png")
     weights = tmp_path / "nowhere.pth"
     arguments = [str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--detector-weights", str(weights)]
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         run(parser.parse_args(arguments))
-    with pytest.raises(ValueError, match="--detector-weights belongs to --detect"):
-        run(parser.parse_args([*arguments, "--whole"]))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        run(parser.parse_args([*arguments, "--detector", "torchvision"]))
+
+
+def test_unknown_detector_exits_with_1(image: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert main(["predict", str(tmp_path / "a.png"), "--detector", "full", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "'full'" in error
+    assert "'full-image'" in error
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "text"),
     [
-        (["--whole", "--boxes", "x.json"], "not allowed with"),
-        (["--box", "1,2,3"], "'1,2,3' is not four numbers"),
-        (["--box", "1,2,3,b"], "'1,2,3,b' is not four numbers"),
-        (["--whole", "--box-threshold", "nan"], "'nan' is not a score from 0 to 1"),
-        (["--whole", "--box-threshold", "30"], "'30' is not a score from 0 to 1"),
-        (["--whole", "--box-threshold", "high"], "'high' is not a score from 0 to 1"),
+        (["a.jpg", "--full-image", "--boxes", "x.json"], "not allowed with"),
+        (["a.jpg", "--box", "1,2,3"], "'1,2,3'"),
+        (["a.jpg", "--box", "1,2,3,b"], "'1,2,3,b'"),
+        (["a.jpg", "--full-image", "--box-threshold", "nan"], "'nan'"),
+        (["a.jpg", "--full-image", "--box-threshold", "30"], "'30'"),
+        (["a.jpg", "--full-image", "--box-threshold", "high"], "'high'"),
+        (["a.jpg", "--full-image", "--detector-weights", "w.pth"], "--detector torchvision"),
+        (["a.jpg", "--box", "0,0,9,9", "--detector-weights", "w.pth"], "--detector torchvision"),
+        (["a.jpg", "--boxes", "x.json", "--detector", "torchvision"], "not allowed with"),
+        (["a.jpg", "--full-image", "--detector", "torchvision"], "not allowed with"),
+        (["a.jpg", "--full-image", "--keypoint-threshold", "nan"], "'nan'"),
+        (["a.jpg", "--full-image", "--keypoint-threshold", "1.1"], "'1.1'"),
+        (["a.jpg", "--full-image", "--annotations", "x.json"], "--annotations needs --boxes"),
+        (["a.mp4", "--box", "0,0,9,9"], "--box"),
+        (["a.mp4", "--boxes", "x.json"], "--boxes"),
+        ([], "no input"),
     ],
 )
 def test_wrong_usage_exits_with_2(
-    parser: argparse.ArgumentParser, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    parser: argparse.ArgumentParser, arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as error:
-        parser.parse_args(["a.jpg", "--checkpoint", "m.pt", *arguments])
-    assert error.value.code == 2
-    assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        run(parser.parse_args([*arguments, "--checkpoint", "m.pt"]))
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
 
 
-def test_nothing_heavy_is_imported_for_the_arguments() -> None:
+def test_parser_imports_no_heavy_packages() -> None:
     code = "import sys, posedy.cli.predict; print([m for m in ('torch', 'cv2', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -6,24 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codecs import Coding
 from posedy.config import EvalConfig
 from posedy.data.coco import read_coco
 from posedy.data.datasets import TopDownEvalDataset
 from posedy.evaluation.evaluator import predict_crops
 from posedy.inference.estimator import PoseEstimator
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
 from posedy.prediction import load_model
-from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic import generate_dataset
 
 
-@pytest.mark.parametrize(("coding", "sigma"), [("paper", None), ("unbiased", 2.5)])
-def test_estimator_and_tester_agree(tmp_path: Path, coding: Coding, sigma: float | None) -> None:
+@pytest.mark.parametrize(("codec_name", "sigma"), [("msra", None), ("unbiased", 2.5)])
+def test_estimator_and_tester_agree(tmp_path: Path, codec_name: str, sigma: float | None) -> None:
     root = tmp_path / "set"
-    draw_dataset(root, 1, 3, seed=4, processes=1)
+    generate_dataset(root, 1, 3, seed=4, processes=1)
     persons = read_coco(root / "annotations/person_keypoints_val2017.json", root / "val2017")
     torch.manual_seed(0)
-    net = create_model("dy_mobilenetv2_035-bneck", coding=coding, sigma=sigma, input_size=(64, 96)).eval()
+    net = create_model("dy_mobilenetv2_035-bneck", codec=codec_name, sigma=sigma, input_size=(64, 96)).eval()
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)
     crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, net.input_size, 1.25)
     _, tested, tested_scores = predict_crops(load_model(net, "cpu"), crops, EvalConfig(batch_size=1))

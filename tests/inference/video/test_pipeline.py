@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.tracking import PoseTracker, TrackedPoses
+from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
+from posedy.poses import Poses
 
 
 @pytest.fixture
@@ -23,82 +24,83 @@ def video(make_video) -> Path:
     return make_video([[(20 + 3.0 * step, 30.0), (200.0, 100.0)] for step in range(25)])
 
 
-def frames_of(path: Path) -> list[np.ndarray]:
+def read_frames(path: Path) -> list[np.ndarray]:
     source = FrameSource(path)
     frames = [frame.image for frame in source]
     source.close()
     return frames
 
 
-def test_a_video_becomes_a_drawn_video_and_lines(tracker, video, tmp_path, dots_at) -> None:
-    outcome = run_video(FrameSource(video), tracker, tmp_path / "o/drawn.mp4", tmp_path / "o/lines.jsonl")
-    assert (outcome.frames, outcome.damaged, outcome.interrupted) == (25, 0, False)
-    assert all(seconds > 0 for seconds in outcome.stages.values())
+def test_run_video_writes_video_and_keypoints(tracker, video, tmp_path, dots_at) -> None:
+    result = run_video(FrameSource(video), tracker, tmp_path / "o/drawn.mp4", tmp_path / "o/lines.jsonl")
+    assert (result.frames, result.damaged, result.interrupted) == (25, 0, False)
+    assert all(seconds > 0 for seconds in result.stages.values())
     lines = [json.loads(line) for line in (tmp_path / "o/lines.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(25))
     assert lines[10]["time"] == pytest.approx(10 / 30, abs=1e-4)
-    found = sorted(person["keypoints"]["red"]["x"] for person in lines[10]["persons"])
-    assert found == pytest.approx([dots_at(50, 30)[0, 0], dots_at(200, 100)[0, 0]], abs=3)
+    predicted = sorted(person["keypoints"]["red"]["x"] for person in lines[10]["persons"])
+    assert predicted == pytest.approx([dots_at(50, 30)[0, 0], dots_at(200, 100)[0, 0]], abs=3)
     assert [{person["id"] for person in line["persons"]} for line in lines] == [{1, 2}] * 25
-    drawn = frames_of(tmp_path / "o/drawn.mp4")
+    assert next(iter(lines[0]["persons"][0])) == "id"
+    drawn = read_frames(tmp_path / "o/drawn.mp4")
     assert len(drawn) == 25
     assert drawn[0].shape == (200, 320, 3)
-    before = frames_of(video)[10]
-    assert np.abs(drawn[10].astype(int) - before).mean() > 1  # limbs, ids and the rate
+    original = read_frames(video)[10]
+    assert np.abs(drawn[10].astype(int) - original).mean() > 1  # limbs, ids and frame rate
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["drawn.mp4", "lines.jsonl"]
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt, OSError])
-def test_whatever_ends_it_leaves_files_that_can_be_read(tracker, video, tmp_path, end) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_run_video_leaves_complete_files_after_errors(tracker, video, tmp_path, error) -> None:
     def stop(frame, poses):
         if frame.number == 8:
-            raise end("enough")
+            raise error("stopped")
 
     files = tmp_path / "drawn.mp4", tmp_path / "lines.jsonl"
-    if end is KeyboardInterrupt:
-        assert run_video(FrameSource(video), tracker, *files, found=stop).interrupted
+    if error is KeyboardInterrupt:
+        assert run_video(FrameSource(video), tracker, *files, on_frame=stop).interrupted
     else:
-        with pytest.raises(OSError, match="enough"):
-            run_video(FrameSource(video), tracker, *files, found=stop)
-    assert len(frames_of(files[0])) == len(files[1].read_text().splitlines()) == 8
+        with pytest.raises(OSError, match="stopped"):
+            run_video(FrameSource(video), tracker, *files, on_frame=stop)
+    assert len(read_frames(files[0])) == len(files[1].read_text().splitlines()) == 8
 
 
-def test_a_window_can_end_it(tracker, video) -> None:
+def test_show_can_stop_video(tracker, video) -> None:
     shown: list[np.ndarray] = []
 
-    def show(picture: np.ndarray) -> bool:
+    def show(image: np.ndarray) -> bool:
         assert threading.current_thread() is threading.main_thread()
-        shown.append(picture)
+        shown.append(image)
         return len(shown) < 5
 
-    outcome = run_video(FrameSource(video), tracker, show=show)
-    assert outcome.interrupted
+    result = run_video(FrameSource(video), tracker, show=show)
+    assert result.interrupted
     assert len(shown) == 5
     assert shown[0].shape == (200, 320, 3)
 
 
-def test_a_file_without_frames_is_named(tracker, video, tmp_path) -> None:
+def test_video_without_frames_is_an_error(tracker, video, tmp_path) -> None:
     source = FrameSource(video)
     source._capture.release()
-    with pytest.raises(ValueError, match=r"made\.avi has no frame that can be read"):
+    with pytest.raises(ValueError, match=r"made\.avi"):
         run_video(source, tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl")
     assert not (tmp_path / "drawn.mp4").exists()
 
 
-def test_an_error_of_writing_ends_it(tracker, video, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("posedy.inference.video_io.cv2.VideoWriter", Unwritable)
-    with pytest.raises(OSError, match="OpenCV cannot write"):
+def test_run_video_raises_write_errors(tracker, video, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("posedy.inference.video_io.cv2.VideoWriter", FailingWriter)
+    with pytest.raises(OSError, match=r"drawn\.mp4"):
         run_video(FrameSource(video), tracker, tmp_path / "drawn.mp4")
-    with pytest.raises(ValueError, match=r"written as NAME\.mp4"):
+    with pytest.raises(ValueError, match=r"drawn\.avi"):
         run_video(FrameSource(video), tracker, tmp_path / "drawn.avi")
 
 
-class Unwritable:
-    """A writer of OpenCV's that did not get its file."""
+class FailingWriter:
+    """An OpenCV writer that cannot open its file."""
 
     fourcc = staticmethod(cv2.VideoWriter.fourcc)
 
-    def __init__(self, *given: object) -> None:
+    def __init__(self, *arguments: object) -> None:
         pass
 
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
@@ -106,15 +108,16 @@ class Unwritable:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
-def test_memory_stays_flat_over_5000_frames(tracker, make_video, tmp_path) -> None:
-    places = [[(20 + step % 90, 30.0), (230 - step % 70, 110.0)] for step in range(5000)]
-    in_use: list[int] = []
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory usage is read from /proc")
+def test_memory_is_constant_over_5000_frames(tracker, make_video, tmp_path) -> None:
+    corners = [[(20 + step % 90, 30.0), (230 - step % 70, 110.0)] for step in range(5000)]
+    memory: list[int] = []
 
-    def measure(frame: Frame, poses: TrackedPoses) -> None:
+    def measure(frame: Frame, poses: Poses) -> None:
         if frame.number % 1000 == 999:
-            in_use.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
 
-    run_video(FrameSource(make_video(places)), tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl", found=measure)
-    assert len(in_use) == 5
-    assert max(in_use[1:]) - in_use[0] < 20 * 2**20
+    source = FrameSource(make_video(corners))
+    run_video(source, tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl", on_frame=measure)
+    assert len(memory) == 5
+    assert max(memory[1:]) - memory[0] < 20 * 2**20

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from posedy.inference.threads import ReadAhead, Worker
+from posedy.inference.threads import Prefetcher, Worker
 
 
-def test_items_come_in_order_and_a_few_ahead() -> None:
+def test_prefetcher_yields_items_in_order_and_limits_queue() -> None:
     made = []
 
     def items() -> Iterator[int]:
@@ -15,34 +15,34 @@ def test_items_come_in_order_and_a_few_ahead() -> None:
             made.append(number)
             yield number
 
-    ahead = ReadAhead(items(), 3)
+    prefetcher = Prefetcher(items(), 3)
     time.sleep(0.3)
     assert len(made) <= 5
-    assert list(ahead) == list(range(20))
-    ahead.close()
+    assert list(prefetcher) == list(range(20))
+    prefetcher.close()
 
 
-def test_an_error_of_the_items_comes_out_after_them() -> None:
+def test_prefetcher_raises_error_after_earlier_items() -> None:
     def items() -> Iterator[int]:
         yield 1
-        raise OSError("cable")
+        raise OSError("disconnected")
 
-    ahead = ReadAhead(items(), 3)
-    taken = []
-    with pytest.raises(OSError, match="cable"):
-        taken.extend(ahead)
-    ahead.close()
+    prefetcher = Prefetcher(items(), 3)
+    received = []
+    with pytest.raises(OSError, match="disconnected"):
+        received.extend(prefetcher)
+    prefetcher.close()
 
 
-def test_closing_early_ends_the_thread() -> None:
+def test_prefetcher_close_stops_thread() -> None:
     before = threading.active_count()
-    ahead = ReadAhead(iter(range(1000)), 2)
-    assert next(iter(ahead)) == 0
-    ahead.close()
+    prefetcher = Prefetcher(iter(range(1000)), 2)
+    assert next(iter(prefetcher)) == 0
+    prefetcher.close()
     assert threading.active_count() == before
 
 
-def test_work_is_done_in_order_and_waited_for() -> None:
+def test_worker_processes_items_in_order_and_close_waits() -> None:
     done: list[int] = []
     worker: Worker[int] = Worker(lambda item: (time.sleep(0.005), done.append(item))[1], 2)
     for number in range(20):
@@ -51,24 +51,24 @@ def test_work_is_done_in_order_and_waited_for() -> None:
     assert done == list(range(20))
 
 
-def test_an_error_of_the_work_reaches_who_hands_over() -> None:
+def test_worker_raises_error_in_caller_once() -> None:
     done: list[int] = []
 
-    def work(item: int) -> None:
+    def process(item: int) -> None:
         if item == 1:
-            raise ValueError("full")
+            raise ValueError("invalid")
         done.append(item)
 
-    worker = Worker(work, 2)
+    worker = Worker(process, 2)
     worker.put(0)
     worker.put(1)
     time.sleep(0.2)
-    with pytest.raises(ValueError, match="full"):
+    with pytest.raises(ValueError, match="invalid"):
         worker.put(2)
     worker.put(3)
     worker.close()
-    assert done == [0]  # nothing after the error
-    last = Worker(work, 2)
-    last.put(1)
-    with pytest.raises(ValueError, match="full"):
-        last.close()
+    assert done == [0]  # items after the error are discarded
+    second = Worker(process, 2)
+    second.put(1)
+    with pytest.raises(ValueError, match="invalid"):
+        second.close()

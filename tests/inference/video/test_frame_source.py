@@ -8,7 +8,7 @@ import pytest
 from posedy.inference.video_io import FrameSource
 
 
-def test_frames_come_with_their_times(make_video) -> None:
+def test_frame_source_yields_frames_with_times(make_video) -> None:
     source = FrameSource(make_video([[(10.0 + 3 * step, 20.0)] for step in range(9)]))
     frames = list(source)
     source.close()
@@ -19,72 +19,72 @@ def test_frames_come_with_their_times(make_video) -> None:
     assert frames[0].image.max() > 200
 
 
-def test_a_rate_that_varies_gives_the_times_of_the_file(make_video, tmp_path: Path) -> None:
-    """Frames a tenth of a second apart, from the fifth on a fifth."""
+def test_frame_source_uses_timestamps_of_variable_rate(make_video, tmp_path: Path) -> None:
+    """The frame interval is 0.1 s at first and 0.2 s from the fifth frame."""
     frames = [frame.image for frame in FrameSource(make_video([[(10.0 + 3 * step, 20.0)] for step in range(12)]))]
     path = tmp_path / "made.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (320, 200))
     for frame in frames:
         writer.write(frame)
     writer.release()
-    path.write_bytes(with_slower_end(path.read_bytes(), first=4))
+    path.write_bytes(slow_down_end(path.read_bytes(), first=4))
     times = [frame.time for frame in FrameSource(path)]
     np.testing.assert_allclose(times, [0, 0.1, 0.2, 0.3, *(0.4 + 0.2 * np.arange(8))], atol=1e-3)
 
 
-def with_slower_end(mp4: bytes, first: int) -> bytes:
-    """An MP4 file whose frames after the first few last twice as long: another table of times (stts)."""
+def slow_down_end(mp4: bytes, first: int) -> bytes:
+    """Doubles the duration of all frames but the first few in the time table (stts) of an MP4 file."""
 
-    def rewritten(content: bytes) -> bytes:
-        found, at = b"", 0
+    def rewrite(content: bytes) -> bytes:
+        output, at = b"", 0
         while at < len(content):
             size, kind = struct.unpack(">I4s", content[at : at + 8])
             body = content[at + 8 : at + size]
             if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
-                body = rewritten(body)
+                body = rewrite(body)
             elif kind == b"stts":
                 entries, count, delta = struct.unpack(">III", body[4:16])
                 assert entries == 1
                 body = body[:4] + struct.pack(">IIIII", 2, first, delta, count - first, 2 * delta)
-            if kind != b"edts":  # which says when the film ends
-                found += struct.pack(">I4s", len(body) + 8, kind) + body
+            if kind != b"edts":  # edit lists contain the old duration
+                output += struct.pack(">I4s", len(body) + 8, kind) + body
             at += size
-        return found
+        return output
 
-    assert mp4.index(b"mdat") < mp4.index(b"moov")  # so that frames stay where they are
-    return rewritten(mp4)
+    assert mp4.index(b"mdat") < mp4.index(b"moov")  # so that frame offsets do not change
+    return rewrite(mp4)
 
 
-def test_a_file_cut_short_ends_where_it_ends(make_video, tmp_path: Path) -> None:
+def test_frame_source_reads_truncated_file_up_to_its_end(make_video, tmp_path: Path) -> None:
     whole = make_video([[(10.0 + 3 * step, 20.0)] for step in range(40)]).read_bytes()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) // 2])
     source = FrameSource(cut)
-    read = len(list(source))
-    assert 5 < read < 40
+    num_frames = len(list(source))
+    assert 5 < num_frames < 40
     assert source.damaged == 0
-    assert source.missing == (0 if source.count is None else source.count - read)
+    assert source.missing == (0 if source.count is None else source.count - num_frames)
 
 
-def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"no video at .*absent\.mp4"):
+def test_frame_source_rejects_missing_and_invalid_sources(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"absent\.mp4"):
         FrameSource(tmp_path / "absent.mp4")
-    (tmp_path / "text.mp4").write_text("no film")
-    with pytest.raises(ValueError, match=r"text\.mp4 is no video"):
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(ValueError, match=r"text\.mp4"):
         FrameSource(tmp_path / "text.mp4")
-    with pytest.raises(OSError, match="camera 99 cannot be opened"):
+    with pytest.raises(OSError, match="camera 99"):
         FrameSource(99)
 
 
-class Flawed:
-    """A capture whose reads fail now and then."""
+class FlakyCapture:
+    """A capture with failing reads."""
 
-    def __init__(self, good: list[bool]) -> None:
-        self.good = iter(good)
+    def __init__(self, readable: list[bool]) -> None:
+        self.readable = iter(readable)
 
     def read(self) -> tuple[bool, np.ndarray | None]:
-        good = next(self.good, False)
-        return good, np.zeros((4, 4, 3), np.uint8) if good else None
+        readable = next(self.readable, False)
+        return readable, np.zeros((4, 4, 3), np.uint8) if readable else None
 
     def get(self, name: int) -> float:
         return 0.0
@@ -94,22 +94,22 @@ class Flawed:
 
 
 @pytest.mark.parametrize(
-    ("good", "numbers", "damaged", "missing"),
+    ("readable", "numbers", "damaged", "missing"),
     [
         ([True, False, True, True], [0, 2, 3], 1, 0),
         ([True, True, False, False], [0, 1], 0, 2),
         ([False, False, True, False], [2], 2, 1),
     ],
 )
-def test_damaged_frames_are_counted_and_keep_their_place(make_video, good, numbers, damaged, missing) -> None:
+def test_frame_source_counts_and_numbers_damaged_frames(make_video, readable, numbers, damaged, missing) -> None:
     source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
-    source._capture = Flawed(good)  # type: ignore[assignment]
+    source._capture = FlakyCapture(readable)  # type: ignore[assignment]
     assert [frame.number for frame in source] == numbers
     assert (source.damaged, source.missing) == (damaged, missing)
 
 
-def test_a_camera_that_goes_away_ends(make_video) -> None:
+def test_frame_source_ends_when_camera_is_disconnected(make_video) -> None:
     source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
     source.is_camera, source.count = True, None
-    source._capture = Flawed([True, True])  # type: ignore[assignment]
+    source._capture = FlakyCapture([True, True])  # type: ignore[assignment]
     assert len(list(source)) == 2

@@ -1,0 +1,179 @@
+"""The protocol of person detectors, their registry, and the cleaning of their boxes."""
+
+import difflib
+import inspect
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posedy.data.issues import format_reasons
+from posedy.inference.boxes import checked_box_threshold, clean_detections
+from posedy.registration import register
+
+_count_lock = threading.Lock()
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A person detector: any object with `detect`.
+
+    To add a detector, register a class (or a function that creates one):
+
+        @posedy.register_detector("my_detector")
+        class MyDetector:
+            def detect(self, image_bgr):
+                return boxes, scores
+
+    It is called with those arguments of `create_detector` that it accepts: `device`, `weights`, `threshold`.
+    """
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
+        """Detects persons in an image (H, W, 3) uint8 BGR: boxes (P, 4) xyxy in image pixels and scores (P,)."""
+
+
+_DETECTORS: dict[str, Callable[..., Detector]] = {}
+_Factory = TypeVar("_Factory", bound=Callable[..., Detector])
+
+
+def register_detector(name: str) -> Callable[[_Factory], _Factory]:
+    """Registers a detector by name: a decorator of a class or a function that creates one, see `Detector`.
+
+    Args:
+        name: the name in `PoseEstimator(detector=...)` and on the command line.
+
+    Raises:
+        ValueError: if another detector has the name.
+    """
+    return register(_DETECTORS, "detector", name, r"[\w-]+")
+
+
+def list_detectors() -> list[str]:
+    """Lists the names of the detectors, sorted."""
+    return sorted(_DETECTORS)
+
+
+def check_detector(detector: str | Detector) -> None:
+    """Checks that a detector is a registered name or an object with `detect`, without creating it.
+
+    Raises:
+        TypeError: if it is neither a name nor a detector.
+        ValueError: if no detector has the name.
+    """
+    if isinstance(detector, str):
+        if detector not in _DETECTORS:
+            nearest = difflib.get_close_matches(detector, list_detectors(), n=1, cutoff=0)[0]
+            raise ValueError(
+                f"unknown detector {detector!r}; the nearest name is {nearest!r}, all are {list_detectors()}. A "
+                "detector of your own must be imported first: --import MODULE on the command line"
+            )
+    elif not isinstance(detector, Detector) or isinstance(detector, type):
+        raise TypeError(
+            f"a detector is one of {list_detectors()} or an object with detect(image_bgr) -> (boxes, scores), got "
+            f"{detector!r:.100}"
+        )
+
+
+def create_detector(
+    detector: str | Detector,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    threshold: float | None = None,
+) -> Detector:
+    """Creates a detector by its name; an object with `detect` is returned unchanged.
+
+    Args:
+        detector: one of `list_detectors()`, or an object with `detect`.
+        device: the device of the detector, if its factory accepts one.
+        weights: the file of the detector's weights; None for its default.
+        threshold: minimum box score, passed to factories that take it, to save time; `CleanedDetector` drops boxes with
+            lower scores of all detectors. None for its default.
+
+    Raises:
+        TypeError: if it is neither a name nor a detector.
+        ValueError: if no detector has the name, or the detector takes no weights.
+        OSError: if its weights cannot be read or downloaded.
+    """
+    check_detector(detector)
+    parameters = inspect.signature(_DETECTORS[detector]).parameters if isinstance(detector, str) else {}
+    if weights is not None and "weights" not in parameters:
+        raise ValueError(f"the detector {detector!r:.100} takes no weights, got {weights}")
+    if not isinstance(detector, str):
+        return detector
+    options: dict[str, Any] = {"device": device, "weights": weights, "threshold": threshold}
+    return _DETECTORS[detector](
+        **{name: value for name, value in options.items() if name in parameters and value is not None}
+    )
+
+
+@register_detector("full-image")
+class FullImageDetector:
+    """The full image as the box of one person, with a score of 1."""
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the box of the full image (1, 4) and its score (1,)."""
+        height, width = image_bgr.shape[:2]
+        return np.array([[0, 0, width, height]], dtype=np.float32), np.ones(1, dtype=np.float32)
+
+
+class CleanedDetector:
+    """Wraps a detector: clips its boxes to the image and drops invalid boxes and boxes with low scores.
+
+    Boxes that are not finite, have no area, are outside the image, or are in fractions of it are dropped and counted,
+    with a warning for the first ones. Several threads may share a detector.
+
+    Args:
+        detector: the detector.
+        threshold: boxes with lower scores, from 0 to 1, are dropped; 0 keeps all.
+
+    Raises:
+        ValueError: if the threshold is not from 0 to 1.
+    """
+
+    def __init__(self, detector: Detector, threshold: float = 0.0) -> None:
+        self._detector = detector
+        self._threshold = checked_box_threshold(threshold)
+        self._dropped: Counter[str] = Counter()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """The numbers of invalid boxes by reason."""
+        with _count_lock:
+            return dict(self._dropped)
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Detects persons: boxes (P, 4) xyxy inside an image (H, W, 3) uint8 BGR, in its pixels, and scores (P,).
+
+        Raises:
+            TypeError: if the detector does not return two arrays.
+            ValueError: if the detector returns arrays of another shape.
+        """
+        height, width = image_bgr.shape[:2]
+        returned: object = self._detector.detect(image_bgr)
+        name = type(self._detector).__name__
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            got = f"a {type(returned).__name__}"
+            got += f" of length {len(returned)}" if isinstance(returned, tuple | list) else ""
+            raise TypeError(f"expected detect of the detector {name} to return a tuple (boxes, scores), got {got}")
+        raw_boxes, raw_scores = returned
+        try:
+            boxes, scores, dropped = clean_detections(raw_boxes, raw_scores, width, height)
+        except ValueError as error:
+            raise ValueError(f"the detector {name} returned invalid arrays: {error}") from error
+        if dropped:
+            with _count_lock:
+                is_first = not self._dropped
+                self._dropped.update(dropped)
+            if is_first:
+                warnings.warn(
+                    f"boxes of the detector {name} were dropped: {format_reasons(dropped)}, in an image of {width} x "
+                    f"{height} pixels; further ones are dropped without a warning",
+                    stacklevel=3,
+                )
+        is_kept = (scores >= self._threshold) | (self._threshold == 0)
+        return boxes[is_kept], scores[is_kept]

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from posedy.app.service import FULL_IMAGE, PERSON_DETECTOR, PoseService
+from posedy.inference.detectors import base as detectors
+from posedy.inference.estimator import PoseEstimator
+
+
+@pytest.fixture
+def service(model: str) -> PoseService:
+    return PoseService((model,), device="cpu")
+
+
+@pytest.fixture
+def image_path(tmp_path: Path) -> str:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(coarse, (100, 120)))
+    return str(tmp_path / "image.png")
+
+
+def test_process_image_equals_estimator(service: PoseService, model: str, image_path: str) -> None:
+    result = service.process_image(image_path, model, FULL_IMAGE, 0.2)
+    (record,) = json.loads(result.keypoints_file.read_text())
+    expected = PoseEstimator(model, "cpu")(image_path, [[0, 0, 100, 120]])
+    assert record["persons"] == expected.to_records()
+    assert (record["width"], record["height"]) == (100, 120)
+    assert isinstance(result.drawing, np.ndarray)
+    assert result.drawing.shape == (120, 100, 3)
+    assert result.summary.startswith("1 person in")
+
+
+def test_networks_and_detector_are_loaded_once(
+    service: PoseService, model: str, image_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constructed = []
+
+    class TwoPersons:
+        def __init__(self, device: str, weights: Path | None = None, threshold: float = 0.5) -> None:
+            constructed.append((device, weights, threshold))
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return [[0, 0, 50, 100], [40, 0, 90, 110]], [0.9, 0.8]
+
+    monkeypatch.setitem(detectors._DETECTORS, "torchvision", TwoPersons)
+    for _ in range(2):
+        assert service.process_image(image_path, model, PERSON_DETECTOR, 0.2).summary.startswith("2 persons in")
+    assert constructed == [("cpu", None, 0.3)]
+    assert len(service._estimators) == 1
+
+
+def test_invalid_and_low_scoring_boxes_of_detector_are_dropped(
+    service: PoseService, model: str, image_path: str
+) -> None:
+    class FaultyDetector:
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return [[0, 0, 50, 100], [np.nan, 0, 9, 9], [40, 0, 40, 110], [0, 0, 9, 9]], [0.9, 0.8, 0.8, 0.2]
+
+    service.detector = FaultyDetector()
+    with pytest.warns(UserWarning, match="FaultyDetector") as caught:
+        results = [service.process_image(image_path, model, PERSON_DETECTOR, 0.2) for _ in range(2)]
+    assert len(caught) == 1
+    assert all(result.summary.startswith("1 person in") for result in results)
+
+
+def test_process_video_writes_video_and_keypoints(service: PoseService, model: str, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 96))
+    for _ in range(4):
+        writer.write(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
+    writer.release()
+    result = service.process_video(str(tmp_path / "v.avi"), model, FULL_IMAGE, 0.2)
+    assert result.summary.startswith("4 frames, ")
+    assert isinstance(result.drawing, Path)
+    assert result.drawing.stat().st_size > 0
+    assert len(result.keypoints_file.read_text().splitlines()) == 4
+
+
+def test_process_frame_keeps_state_until_a_gap(service: PoseService, model: str) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    drawing, first = service.process_frame(frame, model, FULL_IMAGE, 0.2, None)
+    assert drawing.shape == frame.shape
+    _, second = service.process_frame(frame, model, FULL_IMAGE, 0.2, first)
+    assert second is first
+    first.last_time -= 100
+    assert service.process_frame(frame, model, FULL_IMAGE, 0.2, first)[1] is not first
+
+
+def test_service_rejects_invalid_files_and_settings(
+    service: PoseService, model: str, image_path: str, tmp_path: Path
+) -> None:
+    text = tmp_path / "notes.jpg"
+    text.write_text("not an image")
+    with pytest.raises((OSError, ValueError), match="notes"):
+        service.process_image(str(text), model, FULL_IMAGE, 0.2)
+    with pytest.raises(ValueError, match=r"notes\.jpg"):
+        service.process_video(str(text), model, FULL_IMAGE, 0.2)
+    with pytest.raises(ValueError, match="'other'"):
+        service.process_image(image_path, "other", FULL_IMAGE, 0.2)
+    with pytest.raises(ValueError, match="'unknown'"):
+        service.process_image(image_path, model, "unknown", 0.2)

@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from posedy.cli.main import main
+from posedy.inference.detectors import base as detectors
+from posedy.inference.estimator import PoseEstimator
+from posedy.inference.predict import predict_videos
+from posedy.models.network_file import save_weights
+
+
+def test_other_videos_are_predicted_after_a_failure(dot_net, detector, make_video, tmp_path) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    good = make_video([[(20 + 2.0 * step, 30.0)] for step in range(6)])
+    lines: list[str] = []
+    sources = [tmp_path / "absent.mp4", good]
+    assert predict_videos(sources, estimator, detector, tmp_path / "out", report=lines.append) == sources[:1]
+    assert "FAILED" in lines[0]
+    assert "absent.mp4" in lines[0]
+    assert "6 frames" in lines[1]
+    assert (tmp_path / "out/made.mp4").stat().st_size > 1000
+    assert len((tmp_path / "out/made.jsonl").read_text().splitlines()) == 6
+
+
+def test_input_videos_are_never_overwritten(dot_net, detector, make_video, tmp_path) -> None:
+    video = make_video([[(20.0, 30.0)]] * 3).rename(tmp_path / "mine.mp4")
+    content = video.read_bytes()
+    lines: list[str] = []
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    assert predict_videos([video], estimator, detector, tmp_path, report=lines.append) == [video]
+    assert "mine.mp4" in lines[0]
+    assert video.read_bytes() == content
+
+
+def test_detector_may_be_a_name(dot_net, make_video, tmp_path) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    video = make_video([[(20.0, 30.0)]] * 2)
+    assert predict_videos([video], estimator, "full-image", tmp_path / "out", report=lambda line: None) == []
+    line = (tmp_path / "out/made.jsonl").read_text().splitlines()[0]
+    assert [person["box_xyxy"] for person in json.loads(line)["persons"]] == [[0, 0, 320, 200]]
+    with pytest.raises(ValueError, match="'unknown'"):
+        predict_videos([video], estimator, "unknown", tmp_path / "out")
+
+
+def test_videos_with_equal_names_get_different_outputs(dot_net, detector, make_video, tmp_path) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    videos = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        videos.append(make_video([[(20.0, 30.0)]] * 3).rename(tmp_path / folder / "x.avi"))
+    assert predict_videos(videos, estimator, detector, tmp_path / "out", report=lambda line: None) == []
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["x-2.jsonl", "x-2.mp4", "x.jsonl", "x.mp4"]
+
+
+def test_videos_are_predicted_without_a_display(dot_net, detector, make_video, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    lines: list[str] = []
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    video = make_video([[(20.0, 30.0)]] * 3)
+    assert predict_videos([video], estimator, detector, tmp_path / "out", show=True, report=lines.append) == []
+    assert "window" in lines[0]
+    assert "3 frames" in lines[1]
+
+
+@pytest.fixture
+def model(net, tmp_path: Path) -> str:
+    save_weights(net, tmp_path / "net.safetensors")
+    return str(tmp_path / "net.safetensors")
+
+
+def test_predict_command_accepts_images_and_videos(model, make_video, draw_frame, tmp_path, capsys) -> None:
+    video, image = make_video([[(20.0, 30.0)]] * 3), tmp_path / "image.png"
+    cv2.imwrite(str(image), draw_frame([(20.0, 30.0)]))
+    argv = ["predict", str(image), str(video), "--full-image", "--checkpoint", model, "--out", str(tmp_path / "out")]
+    assert main([*argv, "--no-flip", "--device", "cpu", "--no-smooth"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "image.jpg",
+        "keypoints.json",
+        "made.jsonl",
+        "made.mp4",
+    ]
+    line = json.loads((tmp_path / "out/made.jsonl").read_text().splitlines()[0])
+    assert line["persons"][0]["box_xyxy"] == [0, 0, 320, 200]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", str(video), "--box", "0,0,9,9", "--checkpoint", model, "--out", str(tmp_path / "o")])
+    assert caught.value.code == 2
+    assert "--box" in capsys.readouterr().err
+
+
+def test_one_detector_is_used_for_images_and_videos(model, make_video, draw_frame, tmp_path, monkeypatch) -> None:
+    class FixedDetector:
+        number = 0
+
+        def __init__(self) -> None:
+            FixedDetector.number += 1
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            return [[10, 20, 120, 140], [0, 0, 50, 50]], [0.9, 0.5]
+
+    monkeypatch.setitem(detectors._DETECTORS, "fixed", FixedDetector)
+    image, out = tmp_path / "image.png", tmp_path / "out"
+    cv2.imwrite(str(image), draw_frame([(20.0, 30.0)]))
+    inputs = [str(image), str(make_video([[(20.0, 30.0)]] * 2))]
+    options = ["--checkpoint", model, "--device", "cpu", "--no-flip", "--box-threshold", "0.6"]
+    assert main(["predict", *inputs, "--detector", "fixed", "--out", str(out), *options]) == 0
+    assert FixedDetector.number == 1
+    (record,) = json.loads((out / "keypoints.json").read_text())
+    lines = (out / "made.jsonl").read_text().splitlines()
+    for persons in (record["persons"], json.loads(lines[0])["persons"]):
+        assert [person["box_xyxy"] for person in persons] == [[10, 20, 120, 140]]
+
+
+def test_missing_camera_and_missing_input_are_errors(model, tmp_path, capsys) -> None:
+    out = str(tmp_path / "out")
+    assert (
+        main(["predict", "--webcam", "99", "--full-image", "--checkpoint", model, "--out", out, "--device", "cpu"]) == 1
+    )
+    assert "camera 99" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", "--full-image", "--checkpoint", model, "--out", out])
+    assert caught.value.code == 2
+    assert "no input" in capsys.readouterr().err
+
+
+def test_predict_command_records_the_camera(model, make_video, tmp_path, monkeypatch) -> None:
+    """A video file replaces the device."""
+    video, real = make_video([[(20.0, 30.0)]] * 5), cv2.VideoCapture
+    monkeypatch.setattr(
+        "posedy.inference.video_io.cv2.VideoCapture", lambda source: real(str(video) if source == 0 else source)
+    )
+    argv = ["predict", "--webcam", "0", "--full-image", "--checkpoint", model, "--out", str(tmp_path / "out")]
+    assert main([*argv, "--device", "cpu", "--no-flip"]) == 0
+    lines = (tmp_path / "out/camera-0.jsonl").read_text().splitlines()
+    assert len(lines) == 5
+    times = [json.loads(line)["time"] for line in lines]
+    assert (np.diff(times) > 0).all()
