@@ -1,4 +1,4 @@
-"""Files of version 0.1.0 load: what stands here was written by it, but for the tensors."""
+"""Compatibility with files of version 0.1.0: config, checkpoint and ONNX metadata as it wrote them."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ import yaml
 
 from posedy.config import load_config
 from posedy.export.graph_file import GraphInfo
+from posedy.models.factory import create_model
 from posedy.models.pretrained import load_checkpoint
-from posedy.models.registry import create_model
-from posedy.training.checkpoint import LAST, read_run
+from posedy.training.checkpoint import LAST, read_run_state
 from posedy.training.optim import make_optimizer
 
 SKELETON = {
@@ -42,8 +42,8 @@ eval: {every: 2, flip: true, batch_size: 64, padding: 1.25, box_threshold: 0.0, 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder with its configuration and its last checkpoint."""
-    net = create_model(RECORD["name"], 3, output="softmax", input_size=(32, 64))
+    """A run folder with its config and its last checkpoint."""
+    net = create_model(RECORD["name"], num_keypoints=3, output="softmax", input_size=(32, 64))
     optimizer = torch.optim.AdamW(
         [{"params": list(net.parameters())[:5], "weight_decay": 0.0}, {"params": list(net.parameters())[5:]}],
         fused=True,
@@ -63,25 +63,25 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_checkpoint_is_a_network(run: Path) -> None:
+def test_checkpoint_loads_as_a_network(run: Path) -> None:
     net = load_checkpoint(run / LAST)
-    assert (net.name, net.input_size, net.coding, net.num_keypoints) == (RECORD["name"], (32, 64), "paper", 3)
+    assert (net.name, net.input_size, net.codec.name, net.num_keypoints) == (RECORD["name"], (32, 64), "msra", 3)
     assert net.skeleton is not None
     assert net.skeleton.keypoints == ("nose", "left_wrist", "right_wrist")
-    assert net.codec.target_sigma == 0.5  # the default at this size: the file has none
+    assert net.codec.target_sigma == 0.5  # the default at this size, since the file has no sigma
 
 
-def test_a_run_is_resumed_with_its_own_configuration(run: Path) -> None:
+def test_run_resumes_with_its_own_config(run: Path) -> None:
     config = load_config(run / "config.yaml")
-    state = read_run(run, config, "13 persons, 74ac/11 persons, 8036", 1)
+    state = read_run_state(run, config, "13 persons, 74ac/11 persons, 8036", 1)
     assert state.epoch == 1
     assert not state.changes
     net = load_checkpoint(run / LAST)
     optimizer = make_optimizer(net, config.train)
-    # parameters are in the order of the groups, of which there are two
+    # parameter indices follow the order of the two groups
     state.optimizer["param_groups"] = [
-        group | {"params": list(range(begin, begin + len(ours["params"])))}
-        for group, ours, begin in zip(
+        group | {"params": list(range(begin, begin + len(new["params"])))}
+        for group, new, begin in zip(
             state.optimizer["param_groups"],
             optimizer.param_groups,
             (0, len(optimizer.param_groups[0]["params"])),
@@ -92,8 +92,15 @@ def test_a_run_is_resumed_with_its_own_configuration(run: Path) -> None:
     assert [group["lr_factor"] for group in optimizer.param_groups] == [1, 1]
 
 
-def test_a_graphs_metadata_is_read() -> None:
-    text = {"record": RECORD, "version": "0.1.0", "batch": 1, "runtime": "onnxruntime", "decodes": False, "flip": False}
-    info = GraphInfo.from_json(json.dumps(text | {"half": False, "temperature": 30.0}))
-    assert (info.input_size, info.num_keypoints, info.coding) == ((32, 64), 3, "paper")
+def test_onnx_metadata_is_read() -> None:
+    metadata = {
+        "record": RECORD,
+        "version": "0.1.0",
+        "batch": 1,
+        "runtime": "onnxruntime",
+        "decodes": False,
+        "flip": False,
+    }
+    info = GraphInfo.from_json(json.dumps(metadata | {"half": False, "temperature": 30.0}))
+    assert (info.input_size, info.num_keypoints, info.codec.name) == ((32, 64), 3, "msra")
     assert info.codec.target_sigma == 0.5

@@ -1,6 +1,6 @@
-"""The configuration of an experiment: what can be set, and how it is read."""
+"""The configuration of an experiment: its schema and its reading."""
 
-from posedy.config.reading import DELETED_KEYS, ConfigError, load_config, read_yaml
+from posedy.config.reading import DELETED_KEYS, ConfigError, load_config, read_yaml, upgrade_keys
 from posedy.config.schema import (
     AugmentConfig,
     Config,
@@ -33,4 +33,5 @@ __all__ = [
     "TrainConfig",
     "load_config",
     "read_yaml",
+    "upgrade_keys",
 ]

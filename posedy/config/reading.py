@@ -1,4 +1,4 @@
-"""A configuration from defaults, a YAML file and `key=value` from the command line."""
+"""Reading of a configuration from defaults, a YAML file and `key=value` overrides."""
 
 import contextlib
 import difflib
@@ -12,37 +12,52 @@ from pydantic import BaseModel, ValidationError
 from posedy.config.schema import Config, as_section
 
 DELETED_KEYS: dict[str, Any] = {"train.shared_decoding": False, "train.shuffle_buffer": 2048}
-"""Keys that earlier versions had, with their defaults: files that name these still load."""
+"""Deleted keys of earlier versions with their defaults; files with the default values still load."""
+
+_RENAMED_KEYS = {
+    "model.coding": "model.codec",
+    "eval.padding": "data.padding",
+    "augment.flip": "augment.flip_probability",
+}
+_RENAMED_VALUES = {("model.codec", "paper"): "msra"}
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key."""
+    """An invalid configuration; the message names the key."""
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Reads a configuration.
 
     Args:
-        path: a YAML file that names what differs from the defaults; None is the defaults.
-        overrides: `section.key=value`, values in YAML.
+        path: a YAML file with the values that differ from the defaults; None uses the defaults.
+        overrides: `section.key=value` strings with YAML values.
 
     Raises:
         OSError: if the file cannot be read.
-        ConfigError: if it is not YAML, a key is unknown (the nearest valid one is named) or a value does not fit.
+        ConfigError: if it is not YAML, a key is unknown (the message has the nearest valid one) or a value is invalid.
     """
     values: dict[str, Any] = {}
     if path is not None:
         values = read_yaml(Path(path))
+    if isinstance(overrides, str):
+        raise ConfigError(f"expected a list of section.key=value strings, got {overrides!r}: write [{overrides!r}]")
     for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"expected section.key=value, such as train.epochs=210, got {override!r}")
+        key = override.partition("=")[0]
+        if key in _RENAMED_KEYS:
+            raise ConfigError(f"{override!r}: the key {key} is now {_RENAMED_KEYS[key]}")
         _apply_override(values, override)
     source = str(path) if path is not None else "the command line"
     _drop_deleted(values, source)
+    upgrade_keys(values)
     valid_keys = list(_valid_keys(Config))
     for key in _unknown_keys(values, Config):
         if key in valid_keys:
             section, _, name = key.rpartition(".")
             raise ConfigError(
-                f"{source}: {key!r} must be nested, dots are for the command line: write '{name}: ...' indented below "
+                f"{source}: dotted key {key!r} is only valid on the command line: write '{name}: ...' indented below "
                 f"the section '{section}:'"
             )
         nearest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0)
@@ -55,26 +70,26 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
             + ("" if item["type"] == "value_error" else f", got {item['input']!r}")
             for item in error.errors()
         ]
-        raise ConfigError("\n".join([f"{source}: values that do not fit", *problems])) from None
+        raise ConfigError("\n".join([f"{source}: invalid values", *problems])) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which would take the last of two equal keys without a word."""
+    """A safe YAML loader that rejects duplicate keys, which YAML's own would overwrite silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for index, key in enumerate(keys):
             if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds a mapping; an empty file is an empty one.
+    """Reads a YAML file that contains a mapping; an empty file gives an empty mapping.
 
     Raises:
         OSError: if the file cannot be read.
-        ConfigError: if it is not YAML or holds something else.
+        ConfigError: if it is not YAML or not a mapping.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path.resolve()}")
@@ -85,19 +100,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold sections such as 'data:' and 'train:', got {type(values).__name__}")
+        raise ConfigError(f"{path}: expected sections such as 'data:' and 'train:', got {type(values).__name__}")
     return values
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form section.key=value, such as train.epochs=210")
+        raise ConfigError(f"expected section.key=value, such as train.epochs=210, got {override!r}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {override!r} is not YAML: {error}") from None
-    # YAML 1.1 reads 1e-3, without a dot, as text
+    # YAML 1.1 parses 1e-3, without a dot, as a string
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -111,12 +126,26 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _drop_deleted(values: dict[str, Any], source: str) -> None:
-    """Takes the keys of earlier versions out of the values, where they are the defaults."""
+    """Removes deleted keys of earlier versions from the values if they have their defaults."""
     for key, default in DELETED_KEYS.items():
         section, _, name = key.partition(".")
         inner = values.get(section)
         if isinstance(inner, dict) and name in inner and inner.pop(name) != default:
-            raise ConfigError(f"{source}: {key} was deleted, only its default {default!r} is accepted: leave it out")
+            raise ConfigError(f"{source}: {key} was deleted, only its default {default!r} is accepted: remove it")
+
+
+def upgrade_keys(values: dict[str, Any]) -> None:
+    """Renames the keys of a nested configuration of an earlier version, in place; current keys have precedence."""
+    for old, new in _RENAMED_KEYS.items():
+        section, _, name = old.partition(".")
+        inner = values.get(section)
+        if not isinstance(inner, dict) or name not in inner:
+            continue
+        value = inner.pop(name)
+        new_section, _, new_name = new.partition(".")
+        target = values[new_section] = values.get(new_section) or {}
+        if isinstance(target, dict):
+            target.setdefault(new_name, _RENAMED_VALUES.get((new, value), value) if isinstance(value, str) else value)
 
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:

@@ -1,4 +1,4 @@
-"""Every setting of an experiment with its default, the paper's recipe, and its meaning."""
+"""The configuration keys of an experiment with their defaults, which are the paper's recipe."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,13 +7,15 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from posedy.codecs import Coding
+from posedy.codecs import create_codec
+from posedy.config.imports import import_modules
+from posedy.models.factory import create_model
 from posedy.models.pose_net import HeatmapOutput
-from posedy.models.registry import DEFAULT_NUM_KERNELS, create_model, list_models
+from posedy.models.registry import DEFAULT_NUM_KERNELS, list_models
 
 
 def as_section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field of this annotation is, if it is one."""
+    """Returns the section class of a field's annotation, or None for other fields."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
@@ -22,14 +24,14 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_slip(cls, value: Any, info: ValidationInfo) -> Any:
-        """Empty sections are sections; pydantic would take true for the number 1."""
+    def _reject_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        """Rejects booleans, which pydantic would convert to numbers, and replaces empty sections by their defaults."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if value is None and as_section(kind) is not None:
             return {}
         items = value if isinstance(value, list | tuple) else [value]
         if kind is not bool and any(isinstance(item, bool) for item in items):
-            raise ValueError(f"is not a switch, got {value!r} (YAML reads on and yes as true, off and no as false)")
+            raise ValueError(f"expected no boolean, got {value!r} (YAML reads on and yes as true, off and no as false)")
         return value
 
     @field_validator("*")
@@ -42,50 +44,53 @@ class _Section(BaseModel):
 
 
 class KeypointSet(_Section):
-    """A COCO keypoint file and the folder of its photos."""
+    """A COCO keypoint file and the folder of its images."""
 
     annotations: Path
     images: Path
 
 
 class SkeletonConfig(_Section):
-    """What the annotation file does not say about its keypoints, by their names; it wins over the file."""
+    """Properties of the skeleton by keypoint names; they override those of the annotation file."""
 
     flip_pairs: list[tuple[str, str]] | None = None
-    """Pairs that a mirror exchanges, such as [[left_paw, right_paw]]; None: the file's, or those whose names say so."""
+    """Pairs swapped by a flip, such as [[left_paw, right_paw]]; None uses the file's, or pairs found by name."""
     limbs: list[tuple[str, str]] | None = None
-    """Pairs that drawings join by a line; None is the file's `skeleton`."""
+    """Pairs connected by a line in plots; None uses the file's `skeleton`."""
     sigmas: float | list[float] | dict[str, float] | None = None
-    """Of OKS: one for all, a list in the file's order, or by name; None: the file's, or the mean of COCO's (0.067)."""
+    """Sigmas of OKS: one number, a list in the file's order, or by name; None uses the file's, or the mean of COCO's,
+    0.067."""
     upper_body: list[str] | None = None
-    """The keypoints of the upper body, for half-body augmentation; None: the file's, or none."""
+    """The keypoints of the upper body, for half-body augmentation; None uses the file's, if any."""
 
 
 class DataConfig(_Section):
-    """Where the data set is. Relative paths count from the working directory; ~ is the home directory."""
+    """The data sets. Relative paths are relative to the working directory; ~ is the home directory."""
 
     root: Path = Path("data/coco")
-    """COCO's tree: annotations/, train2017/, val2017/."""
+    """A folder with COCO's layout: annotations/, train2017/, val2017/."""
     train_annotations: Path | None = None
-    """None is ROOT/annotations/person_keypoints_train2017.json."""
+    """The COCO keypoint file for training; None is ROOT/annotations/person_keypoints_train2017.json."""
     train_images: Path | None = None
-    """None is ROOT/train2017."""
+    """The folder of the training images; None is ROOT/train2017."""
     val_annotations: Path | None = None
-    """None is ROOT/annotations/person_keypoints_val2017.json."""
+    """The COCO keypoint file for validation; None is ROOT/annotations/person_keypoints_val2017.json."""
     val_images: Path | None = None
-    """None is ROOT/val2017."""
+    """The folder of the validation images; None is ROOT/val2017."""
     extra: list[KeypointSet] = []
-    """More training sets of the same keypoints."""
+    """Further training sets with the same keypoints."""
     boxes: Path | None = None
-    """Person boxes for testing (COCO results of a detector); None is the ground truth's."""
+    """Person boxes for testing (COCO results of a detector); None uses ground truth boxes."""
+    padding: float = Field(1.25, gt=0)
+    """Factor on the size of person boxes, in training and testing."""
     check_images: bool = True
-    """Open every image of the sets before training or testing to check it. A set whose check found nothing is not
-    opened again until its annotation file or image folder changes; `posedy check` always opens all images."""
+    """Whether to check all image files before training or testing. A data set that passed is not checked again until
+    its annotation file or image folder changes; `posedy check` always checks all images."""
     skeleton: SkeletonConfig = SkeletonConfig()
 
     @property
     def train_set(self) -> KeypointSet:
-        """The first training set."""
+        """The training set, without the sets of `extra`."""
         return KeypointSet(
             annotations=self.train_annotations or self.root / "annotations/person_keypoints_train2017.json",
             images=self.train_images or self.root / "train2017",
@@ -93,92 +98,95 @@ class DataConfig(_Section):
 
     @property
     def val_set(self) -> KeypointSet:
-        """The set that AP is measured on."""
+        """The validation set."""
         return KeypointSet(
             annotations=self.val_annotations or self.root / "annotations/person_keypoints_val2017.json",
             images=self.val_images or self.root / "val2017",
         )
 
 
-# arguments of `create_model` that have a place of their own
-_OPTIONS_ELSEWHERE = {
-    "name": "it is model.name",
-    "num_kernels": "it is model.num_kernels",
-    "output": "it is model.output",
-    "input_size": "it is model.input_size",
-    "temperature": "it is train.temperature",
-    "coding": "it is model.coding",
-    "sigma": "it is model.sigma",
-    "num_keypoints": "the annotation file has the keypoints",
-    "skeleton": "the annotation file has the keypoints",
+# arguments of `create_model` that other keys set
+_RESERVED_OPTIONS = {
+    "name": "set model.name",
+    "num_kernels": "set model.num_kernels",
+    "output": "set model.output",
+    "input_size": "set model.input_size",
+    "temperature": "set train.temperature",
+    "codec": "set model.codec",
+    "sigma": "set model.sigma",
+    "num_keypoints": "the annotation file defines the keypoints",
+    "skeleton": "the annotation file defines the keypoints",
 }
 
 
 class ModelConfig(_Section):
-    """The network and the coding of its heatmaps."""
+    """The network and the codec of its outputs."""
 
     name: str = "dy_mobilenetv2_050-dy_bneck"
     input_size: tuple[int, int] = (192, 256)
-    """(width, height) of the crops, divisible by 32."""
+    """The size (width, height) of the crops in pixels, each divisible by 32."""
     num_kernels: int = Field(DEFAULT_NUM_KERNELS, ge=1)
-    """K of each dynamic convolution; static networks take the default only."""
+    """Number K of kernels of each dynamic convolution; static networks accept the default only."""
     options: dict[str, Any] = {}
-    """Of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; `create_model` documents them."""
+    """Options of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; see `create_model`."""
     output: HeatmapOutput = "linear"
-    """"linear" is the paper's; "softmax" makes each heatmap a distribution, which `train.loss: cross_entropy` needs;
-    "sigmoid" makes each cell a probability, which `train.loss: binary_cross_entropy` needs."""
-    coding: Coding = "paper"
-    """How keypoints become heatmaps: "paper" rounds targets to cells and decodes quarters of a cell; "unbiased" does
-    neither, and decodes where a target matches best (Huang et al., CVPR 2020; Zhang et al., CVPR 2020), which should
-    help most where crops are small or heatmaps unsure. A network keeps the coding that it was trained with."""
+    """The activation of the heatmaps: "linear" (the paper's), "softmax" over the pixels of each heatmap, for
+    `train.loss: cross_entropy`, or "sigmoid" of each heatmap pixel, for `train.loss: binary_cross_entropy`."""
+    codec: str = "msra"
+    """The codec of keypoints and heatmaps: "msra", the paper's, rounds targets to heatmap pixels and decodes with a
+    quarter offset; "unbiased" does not round, and decodes by matching the target (Huang et al., CVPR 2020; Zhang et
+    al., CVPR 2020), which helps most with small crops or uncertain heatmaps. A network file records the codec."""
     sigma: float | None = Field(None, gt=0)
-    """Standard deviation of the targets in heatmap pixels; None is 2 at 256 pixels of height, and in proportion. A
-    network keeps the sigma that it was trained with."""
+    """Standard deviation of the targets in heatmap pixels; None is 2 for crops of height 256, and proportional to the
+    height. A network file records sigma."""
     weights: Path | None = None
-    """What to start from: a checkpoint or .safetensors file of the same network or of its static or dynamic twin (with
-    other keypoints only the layer of the heatmaps is fresh), or ImageNet weights of torchvision's or timm's MobileNetV2
-    or ResNet-18 for the backbone."""
+    """Initial weights: a checkpoint or .safetensors file of the same network or of its static or dynamic counterpart
+    (for other keypoints, the output layer is initialized randomly), or torchvision's or timm's ImageNet weights of
+    MobileNetV2 or ResNet-18 for the backbone."""
 
     @model_validator(mode="after")
-    def _names_a_network(self) -> "ModelConfig":
+    def _check_model(self) -> "ModelConfig":
         for option in self.options:
-            if option in _OPTIONS_ELSEWHERE:
-                raise ValueError(f"options: {option} is no option of the architecture; {_OPTIONS_ELSEWHERE[option]}")
+            if option in _RESERVED_OPTIONS:
+                raise ValueError(f"options: {option} is not an option of the architecture; {_RESERVED_OPTIONS[option]}")
         if self.name not in list_models() or self.options or self.num_kernels != DEFAULT_NUM_KERNELS:
             with torch.device("meta"):
-                create_model(self.name, num_kernels=self.num_kernels, **self.options)  # raises with the nearest name
+                create_model(
+                    self.name, num_kernels=self.num_kernels, **self.options
+                )  # raises an error with the nearest valid name
         if any(side <= 0 or side % 32 for side in self.input_size):
-            raise ValueError(f"input_size is (width, height), each divisible by 32, got {self.input_size}")
+            raise ValueError(f"input_size: expected (width, height), each divisible by 32, got {self.input_size}")
+        create_codec(self.codec, self.input_size, self.sigma)  # raises an error with the nearest valid name
         return self
 
 
 class AugmentConfig(_Section):
-    """How training crops vary (paper, section 6, and Sun et al., CVPR 2019)."""
+    """The training augmentation (paper, section 6, and Sun et al., CVPR 2019)."""
 
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability of mirroring."""
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    """Probability of a flip."""
     scale_std: float = Field(0.35, ge=0)
-    """The crop's size varies by N(1, scale_std), clipped to scale_range."""
+    """Standard deviation of the region's scale, N(1, scale_std), clipped to scale_range."""
     scale_range: tuple[float, float] = (0.65, 1.35)
     rotation_std: float = Field(45, ge=0)
-    """Degrees: N(0, rotation_std), clipped to +-rotation_max."""
+    """Standard deviation of the rotation in degrees, N(0, rotation_std), clipped to +-rotation_max."""
     rotation_max: float = Field(45, ge=0, le=180)
     rotation_probability: float = Field(0.6, ge=0, le=1)
     half_body_probability: float = Field(0.3, ge=0, le=1)
-    """Of showing only the upper or lower body of persons with enough labeled keypoints."""
+    """Probability of showing only the upper or lower body of persons with enough labeled keypoints."""
     photometric: list[dict[str, Any]] = []
-    """More albumentations transforms of the crop: {transform: NAME, and its arguments}."""
+    """Photometric transforms of albumentations for the crop: {transform: NAME, and its arguments}."""
 
     @model_validator(mode="after")
-    def _range_is_ordered(self) -> "AugmentConfig":
+    def _check_scale_range(self) -> "AugmentConfig":
         low, high = self.scale_range
         if not 0 < low <= high:
-            raise ValueError(f"scale_range is (smallest, largest), both positive, got {self.scale_range}")
+            raise ValueError(f"scale_range: expected (smallest, largest), both positive, got {self.scale_range}")
         return self
 
 
 class TemperatureConfig(_Section):
-    """The attention's temperature over the epochs: linear from start to end, then constant (paper, section 4.2)."""
+    """The schedule of the attention's temperature: linear over `epochs`, then constant (paper, section 4.2)."""
 
     start: float = Field(30, gt=0)
     end: float = Field(30, gt=0)
@@ -191,114 +199,122 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class TrainConfig(_Section):
-    """The optimization. Defaults are the paper's."""
+    """The training recipe. Defaults are the paper's."""
 
     epochs: int = Field(210, ge=1)
     minutes: float | None = Field(None, gt=0)
-    """A limit of the time spent in training steps, whatever `epochs` says: the schedule follows the clock where that is
-    ahead of the steps, and the last epoch is cut short. Such a run cannot be repeated to the bit."""
+    """Limit of the time spent in training steps, in addition to `epochs`: the learning rate schedule follows the
+    elapsed time if it is ahead of the steps, and the last epoch may be incomplete. Such a run is not bit-exactly
+    reproducible."""
     batch_size: int = Field(128, ge=1)
-    """Persons per step of the optimizer, over all devices together."""
+    """Samples per optimizer step over all devices."""
     accumulation: int = Field(1, ge=1)
-    """Parts that each device's share of a batch is worked through in: the same step in less memory (but batch norm sees
-    a part at a time)."""
+    """Number of gradient accumulation steps per batch: the same optimizer step in less memory, except that batch norm
+    uses the statistics of each part."""
     lr: float = Field(1e-3, gt=0)
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Factors on the learning rate of parts of the network, by the names of modules: {backbone: 0.3}; the longest name
-    that holds a layer wins. 0 freezes a part, with the statistics of its batch norms."""
+    """Factors of the learning rate by module name: {backbone: 0.3}; the longest matching name applies. 0 freezes a
+    module, including the statistics of its batch norms."""
     schedule: Schedule = "step"
-    """"step": the rate falls to a tenth at each of `lr_drops`; "cosine": half a cosine from lr to 0."""
+    """The learning rate schedule: "step" divides it by ten at each of `lr_drops`, "cosine" decays it from lr to 0."""
     lr_drops: list[Annotated[int, Field(ge=0)]] | None = None
-    """Epochs after which the rate falls; None is the paper's 170 and 200 of 210, in proportion."""
+    """Milestones of the step schedule in epochs; None is the paper's 170 and 200 of 210, scaled to `epochs`."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps over which the rate rises linearly from 0."""
+    """Number of steps of linear learning rate warm-up."""
     loss: Loss = "mse"
     temperature: TemperatureConfig = TemperatureConfig()
     workers: int | None = Field(None, ge=0)
-    """Processes that load crops, for each device; None is one for each CPU core, at most 8."""
+    """Data loader workers per device; None is one per CPU core, at most 8."""
     seed: int = Field(0, ge=0)
     save_every: int = Field(1, ge=1)
-    """Epochs between writings of last.pt; it is always written when a run is stopped, evaluated or done. More than 1
-    where an epoch takes seconds."""
+    """Epochs between checkpoints (last.pt); one is always written when a run is stopped, evaluated or done. Increase it
+    if an epoch takes only seconds."""
     save_minutes: float | None = Field(None, ge=0)
-    """Minutes after which last.pt is written within an epoch too, for epochs that take hours; None is off."""
+    """Minutes between checkpoints (last.pt) within an epoch, for epochs that take hours; None disables them."""
     precision: Precision = "fp32"
-    """Mixed precision of the forward pass; attention and loss stay in float32. bf16 about halves a step's time on
-    devices that compute in it (GPUs from Ampere on, CPUs with AMX or AVX512-BF16) and takes ten times as long on
-    others. "auto" is bf16 on the former and fp32 on the latter. fp16 (GPUs only) needs loss scaling, which is done."""
+    """Mixed precision of the forward pass; attention and loss are computed in float32. bf16 about halves a step's time
+    on devices that support it (GPUs from Ampere on, CPUs with AMX or AVX512-BF16) and takes ten times as long on
+    others. "auto" is bf16 on the former and fp32 on the latter. fp16 (GPUs only) uses loss scaling."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Decay per step of a moving average of the weights, which is then what is evaluated and saved as best.pt; None is
-    off. 0.999 to 0.9998 usually bring a little AP and a steadier curve; the average of few steps forgets faster."""
+    """Decay per step of a moving average of the weights, which is evaluated and saved as best.pt; None disables it.
+    0.999 to 0.9998 usually improve AP a little and smooth its curve; use a smaller decay for few steps."""
     weight_decay: float = Field(0, ge=0)
-    """Decoupled (AdamW), of the kernels of convolutions and linear layers; norms, biases and attention are spared. 0.01
-    to 0.1 helps against overfitting on small data sets."""
+    """Decoupled weight decay (AdamW) of the weights of convolutions and linear layers, not of norms, biases and
+    attention. 0.01 to 0.1 reduces overfitting on small data sets."""
     clip_gradients: float | None = Field(None, gt=0)
-    """Largest norm of all gradients together; None is off. 1 to 10 keeps bad batches from harm at large rates."""
+    """Maximum norm of the gradients; None disables clipping. 1 to 10 stabilizes training at high learning rates."""
     channels_last: bool = False
-    """Train in torch's channels_last format: static networks with 3x3 kernels see 1.8 times as many persons a second on
-    a CPU (`mobilenetv2_100-fpn` at 256x192, one thread). Dynamic networks convert between formats and gain nothing."""
+    """Train in torch's channels_last format: static networks with 3x3 kernels are 1.8 times as fast on a CPU
+    (`mobilenetv2_100-fpn` at 256x192, one thread). Dynamic networks convert between formats and are not faster."""
     freeze_batch_norm: bool = False
-    """Batch norm uses and keeps the statistics that it started with: for fine-tuning with few persons per step."""
+    """Freeze the running statistics of batch norm, for fine-tuning with few samples per step."""
     teacher: Path | None = None
-    """A trained network to learn from beside the labels (a checkpoint, a .safetensors file or a shipped network's
-    name): its heatmaps are mixed into the targets. It may be of any architecture, but must have this one's keypoints,
-    `model.output`, `model.coding`, `model.sigma` and `model.input_size`."""
+    """The teacher for distillation (a checkpoint, a .safetensors file or the name of a pretrained network): its
+    heatmaps are mixed into the targets. It may have any architecture, but must have the same keypoints, `model.output`,
+    `model.codec`, `model.sigma` and `model.input_size`."""
     teacher_weight: float = Field(0.5, gt=0, le=1)
-    """The teacher's share of the targets."""
+    """The weight of the teacher's heatmaps in the targets."""
     cuda_graph: bool = False
-    """Record a whole step once as a CUDA graph and replay it: these networks launch thousands of small kernels a step,
-    which takes Python longer than the GPU works on them. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16,
-    128 persons a step, went from 960 persons/s to 2,100. For one process with a CUDA GPU, without accumulation, in fp32
-    or bf16; a step's memory stays taken between steps."""
+    """Record a whole step as a CUDA graph and replay it: these networks launch thousands of small kernels per step,
+    which takes longer than their computation. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16 with batch
+    size 128 trains on 2,100 instead of 960 samples/s. It requires one process with a CUDA GPU, no accumulation, and
+    fp32 or bf16; a step's memory stays allocated between steps."""
     sync_batch_norm: bool = False
-    """Batch norm takes its statistics over all GPUs: worth its time below about 16 persons per GPU."""
+    """Synchronize batch norm statistics over all GPUs; useful below about 16 samples per GPU."""
 
     @model_validator(mode="after")
-    def _step_fits_cuda_graph(self) -> "TrainConfig":
+    def _check_cuda_graph(self) -> "TrainConfig":
         if self.cuda_graph and (self.accumulation > 1 or self.precision == "fp16"):
             raise ValueError(
-                "cuda_graph: true goes with accumulation: 1 and precision: fp32 or bf16, "
+                "cuda_graph: true requires accumulation: 1 and precision: fp32 or bf16, "
                 f"got accumulation: {self.accumulation} and precision: {self.precision}"
             )
         return self
 
 
 class EvalConfig(_Section):
-    """How AP is measured."""
+    """The evaluation protocol."""
 
     every: int = Field(10, ge=1)
     """Epochs between evaluations during training; the last epoch is always evaluated."""
     flip: bool = True
-    """Average the heatmaps of the crop and its mirror."""
+    """Flip test: average the heatmaps of the crop and of the flipped crop."""
     batch_size: int = Field(64, ge=1)
-    padding: float = Field(1.25, gt=0)
-    """Of the boxes, at test time and in training."""
     box_threshold: float = Field(0.0, ge=0, le=1)
-    """Detector boxes with a lower score are not used."""
+    """Minimum score of detector boxes."""
     keypoint_threshold: float = 0.2
-    """A person's score is box score x mean of the keypoint scores over this."""
+    """A pose's score is the box score times the mean of the keypoint scores above this threshold."""
     nms: float | None = Field(0.9, gt=0, le=1)
-    """OKS above which the lower-scored of two poses is suppressed; None (or off) switches suppression off."""
+    """OKS threshold of the pose NMS; None (or off) disables it."""
     backend: Literal["pycocotools", "hotcoco"] = "pycocotools"
-    """What computes COCO's numbers: hotcoco (`pip install 'posedy[fast]'`) gives the same many times as fast."""
+    """The implementation of COCOeval: hotcoco (`pip install 'posedy[fast]'`) gives the same metrics much faster."""
 
     @field_validator("nms", mode="before")
     @classmethod
-    def _off_is_none(cls, value: Any) -> Any:
+    def _convert_off(cls, value: Any) -> Any:
         return None if value is False else value
 
 
 class Config(_Section):
-    """An experiment."""
+    """The configuration of an experiment."""
 
+    imports: list[str] = []
+    """User modules to import first, which register backbones, heads and codecs: [my_package.backbones]. Network files
+    record only the registered names."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
 
+    @field_validator("imports")
+    @classmethod
+    def _import(cls, names: list[str]) -> list[str]:
+        import_modules(names)  # the first field: values of other fields may be names that these modules register
+        return names
+
     @model_validator(mode="after")
-    def _loss_fits_output(self) -> "Config":
+    def _check_loss(self) -> "Config":
         outputs: dict[Loss, HeatmapOutput] = {
             "mse": "linear",
             "cross_entropy": "softmax",
@@ -306,12 +322,11 @@ class Config(_Section):
         }
         if outputs[self.train.loss] != self.model.output:
             raise ValueError(
-                "train.loss: cross_entropy and model.output: softmax belong together, and so do binary_cross_entropy "
-                "and sigmoid, mse and linear, "
-                f"got train.loss: {self.train.loss} and model.output: {self.model.output}"
+                "expected train.loss: cross_entropy with model.output: softmax, binary_cross_entropy with sigmoid, or "
+                f"mse with linear, got train.loss: {self.train.loss} and model.output: {self.model.output}"
             )
         return self
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML that `load_config` reads back."""
+        """Serializes the whole configuration as YAML for `load_config`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -1,1 +1,1 @@
-"""Training: loss, schedules, checkpoints, logs and the loop."""
+"""Training: losses, optimizer and schedules, checkpoints, logging and the training loop."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, of tensors and plain types only."""
+"""Checkpoints of a training run: written atomically, with tensors and plain types only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -7,69 +7,54 @@ from typing import Any
 
 import torch
 
-from posedy.config import DELETED_KEYS, Config, TrainConfig
-from posedy.files import atomic_write
+from posedy.config import DELETED_KEYS, Config, TrainConfig, upgrade_keys
+from posedy.models.network_file import network_state, read_checkpoint, write_checkpoint
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import network_state, read_checkpoint
 from posedy.models.registry import is_dynamic
-from posedy.training.optim import WeightAverage, describe_rates, lr_drops, moves_rates
+from posedy.training.optim import ModelEMA, changes_past_learning_rates, describe_learning_rates, lr_milestones
 
 LAST = "last.pt"
 BEST = "best.pt"
 
-# What may differ when a run goes on: where data lie (their content is compared), and what only costs time or space; a
-# CUDA graph replays the very kernels of a step. More epochs may be trained where the learning rates stay as they were.
-# Everything else changes the mathematics, of the weights or of the AP that chooses the best ones.
+# Keys that may change when a run resumes: file locations (the data themselves are compared by fingerprint) and settings
+# that only cost time or memory; a CUDA graph replays the same kernels. train.epochs may grow as long as the learning
+# rates of completed epochs stay the same. Any other key changes the weights, or the AP that selects the best weights.
 _FREE_KEYS = (
     *("train.workers", "train.save_every", "train.save_minutes", "train.cuda_graph"),
-    *("eval.every", "eval.batch_size"),
+    *("eval.every", "eval.batch_size", "imports"),
 )
-_FREE_SECTION, _SKELETON = "data.", "data.skeleton."
-# What a position in the middle of an epoch depends on.
-_ORDER_KEYS = ("train.batch_size", "train.seed")
-_EPOCHS, _DROPS = "train.epochs", "train.lr_drops"
-_SCHEDULE_KEYS = (_EPOCHS, _DROPS, "train.lr", "train.schedule", "train.minutes", "train.warmup_steps")
-_DATA, _PROCESSES = "the persons of the data sets", "the number of processes"
-
-
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint that takes the place of the file at `path` only once it is complete.
-
-    Raises:
-        OSError: if it cannot be written, such as on a full disk.
-    """
-    with atomic_write(path) as temporary:
-        try:
-            torch.save(dict(state), temporary)
-        except RuntimeError as error:  # which is how torch tells of a full disk
-            why = str(error).splitlines()[0]
-            raise OSError(
-                f"{path} cannot be written, is the disk full? The file before is unharmed. ({why})"
-            ) from error
+_FREE_SECTION, _SKELETON, _PADDING = "data.", "data.skeleton.", "data.padding"
+# Keys that determine the batches of an epoch, and so the meaning of a step within it.
+_SAMPLING_KEYS = ("train.batch_size", "train.seed")
+_EPOCHS, _LR_DROPS = "train.epochs", "train.lr_drops"
+_SCHEDULE_KEYS = (_EPOCHS, _LR_DROPS, "train.lr", "train.schedule", "train.minutes", "train.warmup_steps")
+_DATA, _WORLD_SIZE = "data sets", "number of processes"
 
 
 @dataclass
 class RunState:
-    """Where a training stands, beside its configuration.
+    """Progress of a training run: everything a checkpoint stores besides the config.
+
+    The field names, all but `changes`, are the keys of the checkpoint file.
 
     Attributes:
-        epoch: epochs done.
-        step: steps done of the epoch that was begun.
-        loss_sum: of these steps.
-        seconds: that they took.
-        seconds_before: that the epochs done took.
-        numbers: the last row of metrics.csv.
-        metrics: of the last evaluation.
-        protocol: of the last evaluation.
-        evaluated_epoch: after how many epochs that was.
-        best_ap: so far.
-        scaler: the state of fp16's loss scaler.
-        network: the network to use, as `network_state` gives it: the average, if there is one.
-        trained: the tensors that training goes on with, where `network` is an average of them.
-        average_steps: that the average has taken in.
-        optimizer: its state.
-        random: the state of torch's generator.
-        changes: what differs from the configuration of the run so far, one line each.
+        epoch: completed epochs.
+        step: completed steps of the current epoch.
+        loss_sum: sum of the losses of these steps.
+        seconds: training time of these steps.
+        seconds_before: training time of the completed epochs.
+        numbers: the latest row of metrics.csv.
+        metrics: the latest evaluation metrics.
+        protocol: the evaluation protocol of `metrics`.
+        evaluated_epoch: completed epochs at the latest evaluation.
+        best_ap: the best AP so far.
+        scaler: state of the fp16 gradient scaler.
+        network: the network for inference, in the format of `network_state`: the moving average if there is one.
+        trained: state dict of the trained network, if `network` is its moving average.
+        average_steps: number of updates of the moving average.
+        optimizer: state dict of the optimizer.
+        random: state of torch's random generator.
+        changes: settings that differ from the checkpoint's config, one line each.
     """
 
     epoch: int = 0
@@ -90,21 +75,21 @@ class RunState:
     random: torch.Tensor | None = None
     changes: Sequence[str] = ()
 
-    def place(self) -> str:
-        """The position in words."""
-        return f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
+    def describe_progress(self) -> str:
+        """Returns the progress as text, such as "7 epochs and 1 step"."""
+        return _format_count(self.epoch, "epoch") + (f" and {_format_count(self.step, 'step')}" if self.step else "")
 
-    def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
-        """Fills a freshly built network, its optimizer and its average, and lets go of the copies."""
+    def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> None:
+        """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies."""
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
-        # of the configuration, which may have been changed, not of the run so far
+        # keep the values of the current config, which may differ from the checkpoint's
         configured = [{key: group[key] for key in ("weight_decay", "lr_factor")} for group in optimizer.param_groups]
         optimizer.load_state_dict(self.optimizer)
         for group, values in zip(optimizer.param_groups, configured, strict=True):
             group.update(values)
-        if average is not None:
-            average.net.load_state_dict(self.network["tensors"])
-            average.steps = self.average_steps
+        if ema is not None:
+            ema.net.load_state_dict(self.network["tensors"])
+            ema.steps = self.average_steps
         if self.random is not None:
             torch.set_rng_state(self.random)
         self.network, self.trained, self.optimizer, self.random = {}, None, {}, None
@@ -114,127 +99,143 @@ class RunState:
         path: Path,
         net: PoseNet,
         optimizer: torch.optim.Optimizer,
-        average: WeightAverage | None,
+        ema: ModelEMA | None,
         config: Config,
-        data: str,
-        processes: int,
+        data_fingerprint: str,
+        world_size: int,
     ) -> None:
-        """Writes all that is needed to go on."""
+        """Writes a checkpoint with everything needed to resume."""
         names = [entry.name for entry in fields(self) if entry.name != "changes"]
         plain = {name: getattr(self, name) for name in names}
-        save_checkpoint(
-            path,
+        write_checkpoint(
             plain
             | {
-                "network": network_state(net if average is None else average.net),
-                "trained": None if average is None else net.state_dict(),
-                "average_steps": 0 if average is None else average.steps,
+                "network": network_state(net if ema is None else ema.net),
+                "trained": None if ema is None else net.state_dict(),
+                "average_steps": 0 if ema is None else ema.steps,
                 "optimizer": optimizer.state_dict(),
                 "random": torch.get_rng_state(),
                 "config": config.model_dump(mode="json"),
-                "data": data,
-                "processes": processes,
+                "data": data_fingerprint,
+                "processes": world_size,
             },
+            path,
         )
 
 
-def read_run(run: Path, config: Config, data: str, processes: int, accept_changes: bool = False) -> RunState:
-    """Reads the last checkpoint of a run that goes on.
+def read_run_state(
+    run: Path, config: Config, data_fingerprint: str, world_size: int, accept_changes: bool = False
+) -> RunState:
+    """Reads the last checkpoint of a run to resume and compares it with the current config.
 
     Args:
-        run: the run's folder.
-        config: of the training that goes on.
-        data: fingerprint of its data sets.
-        processes: their number.
-        accept_changes: whether another mathematics is accepted, where it is possible.
+        run: the run folder.
+        config: the current config.
+        data_fingerprint: fingerprint of the current data sets.
+        world_size: the current number of processes.
+        accept_changes: resume although the config changes training results, where that is possible.
 
     Raises:
-        OSError: if there is none.
-        ValueError: if it is of another kind or of an experiment with another mathematics; the differences are shown.
+        OSError: if there is no checkpoint.
+        ValueError: if the file cannot resume a run, or the config changes training results; the message lists the
+            differences.
     """
     path = run / LAST
-    state = read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
     names = [entry.name for entry in fields(RunState) if entry.name != "changes"]
-    missing = [key for key in (*names, "config", "data", "processes") if key not in state]
+    missing = [key for key in (*names, "config", "data", "processes") if key not in checkpoint]
     if missing:
         raise ValueError(
-            f"{path} is not a checkpoint that a run can go on from (it has no {', '.join(missing)}); to start from its "
-            f"weights: model.weights={path} and another --out"
+            f"{path} cannot resume a run, keys are missing: {', '.join(missing)}; to start a new run from its weights, "
+            f"use model.weights={path} and another --out"
         )
-    of_run = {
+    upgrade_keys(checkpoint["config"])
+    recorded = {
         key: value
-        for key, value in _flat(state["config"]).items()
+        for key, value in _flatten(checkpoint["config"]).items()
         if key not in DELETED_KEYS or value != DELETED_KEYS[key]
     }
-    # a run of before a key existed had its default
-    before = _flat(Config().model_dump(mode="json")) | of_run | {_DATA: state["data"], _PROCESSES: state["processes"]}
-    now = _flat(config.model_dump(mode="json")) | {_DATA: data, _PROCESSES: processes}
+    # a checkpoint older than a key was trained with the key's default
+    before = _flatten(Config().model_dump(mode="json")) | recorded
+    before |= {_DATA: checkpoint["data"], _WORLD_SIZE: checkpoint["processes"]}
+    now = _flatten(config.model_dump(mode="json")) | {_DATA: data_fingerprint, _WORLD_SIZE: world_size}
     if not is_dynamic(config.model.name):
         before.pop("model.num_kernels", None)  # older runs record any number, which static networks do not use
         now.pop("model.num_kernels")
-    earlier = config.train.model_copy(
+    train_before = config.train.model_copy(
         update={key.removeprefix("train."): before[key] for key in _SCHEDULE_KEYS if key in before}
     )
-    same_rates = _same_rates(earlier, config.train)
+    unchanged_schedule = _schedule_keys_without_effect(train_before, config.train)
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
-        if key not in same_rates and _changes(key, before.get(key), now.get(key))
+        if key not in unchanged_schedule and _changes_results(key, before.get(key), now.get(key))
     ]
-    lines = [f"  {_difference(key, before.get(key), now.get(key))}" for key in changed]
-    is_longer = _EPOCHS in changed and config.train.epochs > earlier.epochs
+    lines = [f"  {_format_difference(key, before.get(key), now.get(key))}" for key in changed]
+    is_longer = _EPOCHS in changed and config.train.epochs > train_before.epochs
     if is_longer:
-        rates = f"{describe_rates(earlier)} in the run, {describe_rates(config.train, state['epoch'])} now"
-        lines[changed.index(_EPOCHS)] += f", which changes the learning rate: {rates}"
+        rates_before = describe_learning_rates(train_before)
+        rates_now = describe_learning_rates(config.train, checkpoint["epoch"])
+        lines[changed.index(_EPOCHS)] += (
+            f", which changes the learning rate: {rates_before} in the run, {rates_now} now"
+        )
     if changed and not accept_changes:
-        heading = f"{run} was trained with another configuration:"
-        advice = "go on with its values, use another --out, or say --accept-changes to go on with these"
+        heading = f"{run} was trained with a different config:"
+        advice = (
+            "use the run's values, choose another --out, or pass --accept-changes to resume although the config "
+            "changes training results"
+        )
         if is_longer and config.train.schedule == "step" and config.train.minutes is None:
-            drops = ",".join(map(str, lr_drops(earlier)))
-            advice += f"; train.lr_drops=[{drops}] keeps the learning rates of the run"
+            milestones = ",".join(map(str, lr_milestones(train_before)))
+            advice += f"; train.lr_drops=[{milestones}] keeps the run's learning rates"
         raise ValueError("\n".join([heading, *lines, advice]))
     impossible = [key for key in changed if key.startswith("model.")]
-    if state["step"]:
-        impossible += [key for key in changed if key in (*_ORDER_KEYS, _DATA, _PROCESSES)]
+    if checkpoint["step"]:
+        impossible += [key for key in changed if key in (*_SAMPLING_KEYS, _DATA, _WORLD_SIZE)]
     if impossible:
-        why = "the network would not fit, or the checkpoint stands in the middle of an epoch of another order"
-        heading = f"{run} cannot go on with these changes ({why}):"
-        lines = [f"  {_difference(key, before.get(key), now.get(key))}" for key in impossible]
-        raise ValueError("\n".join([heading, *lines, f"to start anew from its weights: model.weights={path}"]))
-    found = RunState(**{name: state[name] for name in names}, changes=lines)
-    if any(key == _DATA or key.startswith(("eval.", _SKELETON)) for key in changed):
-        found.best_ap = None  # it was measured by another protocol, or on another set
-    return found
+        reason = "the weights do not fit the network, or the checkpoint is in the middle of an epoch with other batches"
+        heading = f"{run} cannot resume with these changes ({reason}):"
+        lines = [f"  {_format_difference(key, before.get(key), now.get(key))}" for key in impossible]
+        advice = f"to start a new run from its weights, use model.weights={path} and another --out"
+        raise ValueError("\n".join([heading, *lines, advice]))
+    state = RunState(**{name: checkpoint[name] for name in names}, changes=lines)
+    if any(key == _DATA or key.startswith(("eval.", _SKELETON, _PADDING)) for key in changed):
+        state.best_ap = None  # not comparable: another evaluation protocol or another validation set
+    return state
 
 
-def _same_rates(earlier: TrainConfig, now: TrainConfig) -> set[str]:
-    """The keys of the schedule that may differ because the learning rates of the earlier epochs stay as they were."""
+def _schedule_keys_without_effect(before: TrainConfig, now: TrainConfig) -> set[str]:
+    """Returns the schedule keys that may differ because the learning rates of completed epochs stay the same."""
     keys = set()
-    if now.epochs >= earlier.epochs and not moves_rates(earlier, now):
+    if now.epochs >= before.epochs and not changes_past_learning_rates(before, now):
         keys.add(_EPOCHS)
-    if lr_drops(now) == lr_drops(earlier):
-        keys.add(_DROPS)
+    if lr_milestones(now) == lr_milestones(before):
+        keys.add(_LR_DROPS)
     return keys
 
 
-def _changes(key: str, before: Any, now: Any) -> bool:
-    """Whether two values of a key change the results of training."""
-    if key in _FREE_KEYS or (key.startswith(_FREE_SECTION) and not key.startswith(_SKELETON)):
+def _changes_results(key: str, before: Any, now: Any) -> bool:
+    """Returns whether two values of a key lead to different training results."""
+    if key in _FREE_KEYS or (key.startswith(_FREE_SECTION) and not key.startswith((_SKELETON, _PADDING))):
         return False
     return before != now
 
 
-def _difference(key: str, before: Any, now: Any) -> str:
+def _format_difference(key: str, before: Any, now: Any) -> str:
     if key == _DATA:
         return f"{key}: {before} in the run, {now} now"
     return f"{key}: {before!r} in the run, {now!r} now"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _format_count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

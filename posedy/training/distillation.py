@@ -1,4 +1,4 @@
-"""Learning from a trained network beside the labels: distillation (Hinton et al., 2015)."""
+"""Knowledge distillation from a trained teacher network (Hinton et al., 2015)."""
 
 import torch
 from torch import Tensor
@@ -7,63 +7,65 @@ from posedy.config import Config
 from posedy.export.fuse import fold_norms
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.models.pretrained import find_weights, load_checkpoint
-from posedy.training.distributed import Processes
+from posedy.training.distributed import DistributedContext
 
 
 class Teacher:
-    """A trained network whose heatmaps are mixed into the targets of one in training.
+    """A trained network whose heatmaps are mixed into the targets of the student.
 
         target <- (1 - a) * target + a * heatmap
 
-    It sees the very crops that the student sees, however they vary (Beyer et al., CVPR 2022). Keypoints that are not
-    labeled stay without a weight in the loss.
+    Teacher and student get the same augmented crops (Beyer et al., CVPR 2022). Unlabeled keypoints keep weight 0 in the
+    loss.
 
     Args:
-        net: the network, of which a copy with folded norms is put on the processes' device.
+        net: the network; a copy with folded norms is moved to the context's device.
         weight: a.
-        processes: whose precision it computes in.
+        context: device and precision of the teacher.
     """
 
-    def __init__(self, net: PoseNet, weight: float, processes: Processes) -> None:
-        self.net = fold_norms(net).to(processes.device)
+    def __init__(self, net: PoseNet, weight: float, context: DistributedContext) -> None:
+        self.net = fold_norms(net).to(context.device)
         self.weight = weight
-        self._autocast = processes.accelerator.autocast
+        self._autocast = context.accelerator.autocast
 
     @torch.no_grad()
-    def mix(self, crops: Tensor, targets: Tensor) -> Tensor:
-        """The targets (N, K, h, w) of crops (N, H, W, 3) uint8, mixed with the teacher's heatmaps."""
+    def mix_targets(self, crops: Tensor, targets: Tensor) -> Tensor:
+        """Returns targets (N, K, h, w) mixed with the teacher's heatmaps of crops (N, H, W, 3) uint8."""
         with self._autocast():
             heatmaps = self.net(normalize_crops(crops))
         return torch.lerp(targets, heatmaps.float(), self.weight)
 
 
-def load_teacher(config: Config, student: PoseNet, processes: Processes) -> Teacher | None:
-    """The teacher of a configuration, if it has one.
+def load_teacher(config: Config, student: PoseNet, context: DistributedContext) -> Teacher | None:
+    """Loads the teacher of a config; None without `train.teacher`.
 
     Raises:
-        OSError: if its file cannot be read.
-        ValueError: if it holds no network, or one whose heatmaps mean something else than the student's.
+        OSError: if the file cannot be read.
+        ValueError: if the file holds no network, or its heatmaps are incompatible with the student's.
     """
     if config.train.teacher is None:
         return None
     path = find_weights(config.train.teacher)
     net = load_checkpoint(path)
-    differing = [
-        f"{what} {theirs} in the file, {ours} in the configuration"
-        for what, theirs, ours in (
+    differences = [
+        f"{name} {teacher_value} in the file, {student_value} in the config"
+        for name, teacher_value, student_value in (
             ("output", net.options["output"], student.options["output"]),
-            ("coding", net.coding, student.coding),
+            ("codec", net.codec.name, student.codec.name),
             ("sigma", net.codec.target_sigma, student.codec.target_sigma),
             ("input_size", net.input_size, student.input_size),
             ("keypoints", _keypoints(net), _keypoints(student)),
         )
-        if theirs != ours
+        if teacher_value != student_value
     ]
-    if differing:
+    if student.codec.output_names != ("heatmaps",):
+        raise ValueError(f"train.teacher: expected a codec of heatmaps, got {student.codec.name!r}")
+    if differences:
         raise ValueError(
-            f"train.teacher: {path} makes other heatmaps than {student.name} is to learn: {'; '.join(differing)}"
+            f"train.teacher: heatmaps of {path} are incompatible with {student.name}: {'; '.join(differences)}"
         )
-    return Teacher(net, config.train.teacher_weight, processes)
+    return Teacher(net, config.train.teacher_weight, context)
 
 
 def _keypoints(net: PoseNet) -> tuple[str, ...] | int:

@@ -1,4 +1,4 @@
-"""Training in one process or in many, on one machine or on several: what differs is here."""
+"""Distributed training: devices, collective operations and errors of one or several processes."""
 
 import re
 import time
@@ -13,141 +13,157 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from posedy.config import Precision, TrainConfig
-from posedy.system import computes_bf16
+from posedy.system import supports_bf16
 
-# Gloo's failures are plain RuntimeErrors that begin with a place in its source code, such as
-# "[.../gloo/transport/tcp/pair.cc:561] Connection closed by peer"; a failed assertion begins with "[enforce fail at ".
+# Gloo's errors are plain RuntimeErrors that start with a source location, such as
+# "[.../gloo/transport/tcp/pair.cc:561] Connection closed by peer"; a failed assertion starts with "[enforce fail at ".
 _GLOO_TRANSPORT = re.compile(r"\[\S*gloo/transport/\S+:\d+\] ")
 
 
 class WorkerLostError(ConnectionError):
-    """Another process of the training has ended; why, it has said itself."""
+    """Another training process has ended; its own error message gives the reason."""
 
 
-class Processes:
-    """The processes that train one network together, each with its device; one alone is the usual case.
+class DistributedContext:
+    """The process group of a training run, as seen by one of its processes; often there is only one.
 
-    `torchrun` and `accelerate launch` tell each process its number; accelerate chooses devices. `precision` is what
-    "auto" comes to.
+    `torchrun` and `accelerate launch` set the rank of each process; accelerate chooses the devices.
 
     Args:
-        config: precision, and what must divide by the number of processes.
+        config: precision, and the settings to validate against the devices and the number of processes.
+
+    Attributes:
+        accelerator: accelerate's interface.
+        rank: index of this process.
+        world_size: number of processes.
+        is_main: whether this is rank 0.
+        device: device of this process.
+        precision: the configured precision, where "auto" is resolved to "bf16" or "fp32".
 
     Raises:
-        ValueError: if the batch does not divide by the number of processes, or the devices cannot do what is asked.
+        ValueError: if the batch size is not divisible by the number of processes, or the devices do not support a
+            setting.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        available = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self.precision: Precision = config.precision
         if config.precision == "auto":
-            self.precision = "bf16" if computes_bf16(found or torch.device("cpu")) else "fp32"
+            self.precision = "bf16" if supports_bf16(available or torch.device("cpu")) else "fp32"
         self.accelerator = Accelerator(
-            cpu=found is None,  # without it, processes of torchrun on CPUs would not know of each other
+            cpu=available is None,  # otherwise CPU processes of torchrun do not form a process group
             mixed_precision="no" if self.precision == "fp32" else self.precision,
         )
-        self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+        self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
         with self.fail_together():
-            if config.batch_size % self.count:
-                raise ValueError(f"train.batch_size={config.batch_size} does not divide by the {self.count} processes")
-            if config.sync_batch_norm and self.device.type != "cuda":
-                raise ValueError(f"train.sync_batch_norm needs CUDA GPUs, the device is {self.device}: set it to false")
-            if config.cuda_graph and (self.device.type != "cuda" or self.count > 1):
-                where = f"the device is {self.device}" if self.count == 1 else f"there are {self.count} processes"
-                raise ValueError(f"train.cuda_graph=true needs a CUDA GPU and one process, {where}: set it to false")
-            if config.precision == "fp16" and self.device.type == "cpu":
-                raise ValueError("train.precision=fp16 needs a GPU, the device is cpu: use auto, bf16 or fp32")
-        with self.fail_together():
-            if not self.same(self.precision):
+            if config.batch_size % self.world_size:
                 raise ValueError(
-                    "train.precision=auto comes to bf16 on some of the devices and to fp32 on others: use fp32"
+                    f"train.batch_size={config.batch_size} is not divisible by the number of processes, "
+                    f"{self.world_size}"
+                )
+            if config.sync_batch_norm and self.device.type != "cuda":
+                raise ValueError(
+                    f"train.sync_batch_norm=true requires CUDA GPUs, got device {self.device}: set it to false"
+                )
+            if config.cuda_graph and (self.device.type != "cuda" or self.world_size > 1):
+                got = f"device {self.device}" if self.world_size == 1 else f"{self.world_size} processes"
+                raise ValueError(
+                    f"train.cuda_graph=true requires a CUDA GPU and one process, got {got}: set it to false"
+                )
+            if config.precision == "fp16" and self.device.type == "cpu":
+                raise ValueError("train.precision=fp16 requires a GPU, got device cpu: use auto, bf16 or fp32")
+        with self.fail_together():
+            if not self.all_equal(self.precision):
+                raise ValueError(
+                    "train.precision=auto resolves to bf16 on some of the devices and to fp32 on others: use fp32"
                 )
 
-    def say(self, text: str) -> None:
-        """Prints, once for all processes."""
+    def log(self, message: str) -> None:
+        """Prints a message on rank 0."""
         if self.is_main:
-            tqdm.write(text)
+            tqdm.write(message)
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """A block that fails in all processes if it fails in one.
+        """Context manager that fails in all processes if its block fails in one.
 
-        Rank 0 reports the error. Any other process ends silently after an OSError or a ValueError, which are about the
-        input, and with its own traceback after an error of another type.
+        Rank 0 reports the error. Any other process exits silently after an OSError or a ValueError, which concern the
+        input, and with its own traceback after any other error.
 
         Raises:
-            Exception: what was raised in this process.
-            ValueError: with the number and the message of another process that raised an OSError or a ValueError.
-            WorkerLostError: with the same of a process that raised an error of another type, or if one has ended.
+            Exception: the error of this process.
+            ValueError: on rank 0, with rank and message of another process that raised an OSError or a ValueError.
+            WorkerLostError: on rank 0, with rank and message of another process that raised any other error; or if a
+                process has ended.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             yield
             return
         error: Exception | None = None
-        with self.together():
+        with self.detect_lost_workers():
             try:
                 yield
             except Exception as raised:
                 if _is_lost_connection(raised):
                     raise
                 error = raised
-            failures = gather_object([None if error is None else _described(error)])
-        failed = [(rank, *failure) for rank, failure in enumerate(failures) if failure is not None]
-        if not failed:
+            gathered = gather_object([None if error is None else _describe_error(error)])
+        failures = [(rank, *failure) for rank, failure in enumerate(gathered) if failure is not None]
+        if not failures:
             return
         if not self.is_main:
-            time.sleep(1)  # rank 0 reports first; as soon as one process ends, the launcher ends all
-            raise SystemExit(1) if error is None or _is_about_input(error) else error
+            time.sleep(1)  # lets rank 0 report first; the launcher ends all processes as soon as one ends
+            raise SystemExit(1) if error is None or _is_input_error(error) else error
         if error is not None:
             raise error
-        rank, message, is_about_input = failed[0]
-        raise (ValueError if is_about_input else WorkerLostError)(f"process {rank}: {message}")
+        rank, message, is_input_error = failures[0]
+        raise (ValueError if is_input_error else WorkerLostError)(f"process {rank}: {message}")
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """A block that needs the others.
+    def detect_lost_workers(self) -> Iterator[None]:
+        """Context manager for communication with other processes.
 
         Raises:
-            WorkerLostError: if one of them has ended.
+            WorkerLostError: if another process has ended.
         """
         try:
             yield
         except RuntimeError as error:
-            if self.count > 1 and _is_lost_connection(error):
-                raise WorkerLostError("another process of this training has ended; its message tells why") from error
+            if self.world_size > 1 and _is_lost_connection(error):
+                raise WorkerLostError("another training process has ended; see its error message") from error
             raise
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in each of them."""
-        return self.accelerator.reduce(values, "sum") if self.count > 1 else values
+        """Returns the sum of a tensor over all processes, in each of them."""
+        return self.accelerator.reduce(values, "sum") if self.world_size > 1 else values
 
-    def same(self, value: object) -> bool:
-        """Whether a value is equal in all processes."""
-        values = gather_object([value]) if self.count > 1 else [value]
+    def all_equal(self, value: object) -> bool:
+        """Returns whether a value is equal in all processes."""
+        values = gather_object([value]) if self.world_size > 1 else [value]
         return all(other == values[0] for other in values)
 
     @torch.no_grad()
-    def share_buffers(self, net: nn.Module) -> None:
-        """Gives all processes the first one's buffers: running statistics differ, since each saw persons of its own."""
-        if self.count > 1:
+    def broadcast_buffers(self, net: nn.Module) -> None:
+        """Copies rank 0's buffers to all processes, whose running statistics differ with their samples."""
+        if self.world_size > 1:
             for buffer in net.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Whether an error is a failure of communication: NCCL and the store have types of their own, Gloo has messages."""
+    """Returns whether an error is a communication failure: by type for NCCL and the store, by message for Gloo."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and _GLOO_TRANSPORT.match(str(error)) is not None
 
 
-def _is_about_input(error: Exception) -> bool:
+def _is_input_error(error: Exception) -> bool:
     return isinstance(error, OSError | ValueError)
 
 
-def _described(error: Exception) -> tuple[str, bool]:
-    """The message of an error, with its type unless it is about the input, and whether it is."""
-    is_about_input = _is_about_input(error)
-    return str(error) if is_about_input else f"{type(error).__name__}: {error}", is_about_input
+def _describe_error(error: Exception) -> tuple[str, bool]:
+    """Returns the message of an error, with its type unless it is an input error, and whether it is an input error."""
+    is_input_error = _is_input_error(error)
+    return str(error) if is_input_error else f"{type(error).__name__}: {error}", is_input_error

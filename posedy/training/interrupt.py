@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the step finish."""
+"""Graceful handling of Ctrl-C and SIGTERM: the current step finishes first."""
 
 import os
 import signal
@@ -13,36 +13,36 @@ class TrainingInterruptedError(InterruptedError):
     """Training was stopped by the user; a checkpoint has been written."""
 
 
-class Interruption:
-    """Whether the user has asked to stop."""
+class StopSignal:
+    """Records whether the user has requested to stop."""
 
-    asked = False
+    received = False
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Turns the first Ctrl-C (or SIGTERM) into `Interruption.asked`; the second one interrupts at once.
+def catch_stop_signals() -> Iterator[StopSignal]:
+    """Context manager that records the first Ctrl-C or SIGTERM; the second one interrupts at once.
 
-    Does nothing outside of the main thread, where signals cannot be caught.
+    Does nothing outside the main thread, where signals cannot be handled.
     """
-    interruption = Interruption()
-    handlers: dict[int, Any] = {}
-    owner = os.getpid()
+    stop_signal = StopSignal()
+    previous_handlers: dict[int, Any] = {}
+    main_pid = os.getpid()
 
-    def note(number: int, frame: Any) -> None:
-        if os.getpid() != owner:  # a worker process that has inherited the handler
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() != main_pid:  # a worker process that inherited the handler
             return
-        interruption.asked = True
-        signal.signal(number, handlers[number])
-        tqdm.write("stopping after this step ...")
+        stop_signal.received = True
+        signal.signal(number, previous_handlers[number])
+        tqdm.write("stopping after the current step ...")
 
     try:
         for caught in (signal.SIGINT, signal.SIGTERM):
-            handlers[caught] = signal.signal(caught, note)
+            previous_handlers[caught] = signal.signal(caught, handle)
     except ValueError:
-        handlers.clear()
+        previous_handlers.clear()
     try:
-        yield interruption
+        yield stop_signal
     finally:
-        for number, handler in handlers.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The log of a training run: metrics.csv, TensorBoard, pictures of a batch, curves.png, and the speed of an epoch."""
+"""Logging of a training run: metrics.csv, TensorBoard, batch visualizations, curves.png and throughput."""
 
 import csv
 import io
@@ -20,138 +20,142 @@ from posedy.data.loaders import Batch
 from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.files import read_csv, write_bytes_atomically
 
-METRICS = "metrics.csv"
-"""The table of a run, in its folder."""
+METRICS_FILE = "metrics.csv"
+"""Name of the table in the run folder."""
 _COLUMNS = (
     *("epoch", "step", "lr", "temperature", "loss", "persons_per_second", "data_share", "memory_mb", "seconds"),
     *METRIC_NAMES,
 )
 
 
-class RunLog:
-    """One row for each epoch in metrics.csv, the same numbers as TensorBoard curves, and pictures.
+class RunLogger:
+    """Writes one row per epoch to metrics.csv, the same values to TensorBoard, and batch visualizations.
 
     Args:
-        run: the run's folder.
-        epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
+        run: the run folder.
+        epochs_done: completed epochs; rows of later epochs, left by an aborted run, are dropped.
     """
 
     def __init__(self, run: Path, epochs_done: int) -> None:
         self._run = run
-        self._path = run / METRICS
-        self._rows = [row for row in read_csv(run / METRICS) if int(row["epoch"]) <= epochs_done]
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
+        self._path = run / METRICS_FILE
+        self._rows = [row for row in read_csv(self._path) if int(row["epoch"]) <= epochs_done]
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
 
-    def write(self, numbers: Mapping[str, float]) -> None:
-        """Writes an epoch's row in place of an earlier one; AP columns stay empty where it was not measured."""
-        self._rows = [row for row in self._rows if int(row["epoch"]) < numbers["epoch"]]
-        self._rows.append({name: _shown(numbers[name]) if name in numbers else "" for name in _COLUMNS})
+    def write_epoch(self, values: Mapping[str, float]) -> None:
+        """Writes the row of an epoch and replaces an earlier one; AP columns stay empty if AP was not measured."""
+        self._rows = [row for row in self._rows if int(row["epoch"]) < values["epoch"]]
+        self._rows.append({name: _format_number(values[name]) if name in values else "" for name in _COLUMNS})
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         write_bytes_atomically(self._path, text.getvalue().encode())
-        for name, value in numbers.items():
+        for name, value in values.items():
             if name != "epoch":
                 group = "val" if name in METRIC_NAMES else "train"
-                self._board.add_scalar(f"{group}/{name}", value, int(numbers["epoch"]))
-        self._board.flush()
+                self._writer.add_scalar(f"{group}/{name}", value, int(values["epoch"]))
+        self._writer.flush()
 
-    def show(self, picture: NDArray[np.uint8], epoch: int) -> None:
-        """Keeps a picture (H, W, 3) RGB as pictures/epoch-NNNN.jpg and in TensorBoard."""
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    def write_image(self, image: NDArray[np.uint8], epoch: int) -> None:
+        """Writes a batch visualization (H, W, 3) RGB to pictures/epoch-NNNN.jpg and to TensorBoard."""
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         write_bytes_atomically(self._run / "pictures" / f"epoch-{epoch:04d}.jpg", jpeg.tobytes())
-        self._board.add_image("batch", picture, epoch, dataformats="HWC")
-        self._board.flush()
+        self._writer.add_image("batch", image, epoch, dataformats="HWC")
+        self._writer.flush()
 
     def close(self) -> None:
-        """Ends the TensorBoard file and draws curves.png."""
-        self._board.close()
-        draw_curves(read_csv(self._run / METRICS), self._run / "curves.png")
+        """Closes the TensorBoard file and plots curves.png."""
+        self._writer.close()
+        plot_curves(read_csv(self._path), self._run / "curves.png")
 
 
-def _shown(number: float) -> str:
+def _format_number(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:.7g}"
 
 
-class Meter:
-    """A stop watch around the batches of an epoch."""
+class ThroughputMeter:
+    """Measures persons per second and the share of time spent waiting for data in an epoch.
+
+    Attributes:
+        persons: processed persons of all processes, counted by the caller.
+        data_seconds: time spent waiting for batches.
+    """
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.waited = 0.0
         self.persons = 0
+        self.data_seconds = 0.0
+        self._start = time.perf_counter()
 
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Hands batches on and counts the time until each is there."""
-        source = iter(batches)
+    def iterate(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yields the batches and measures the time until each arrives."""
+        iterator = iter(batches)
         while True:
-            asked = time.perf_counter()
-            batch = next(source, None)
-            self.waited += time.perf_counter() - asked
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self.data_seconds += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
-        return time.perf_counter() - self.began
+        """Seconds since the meter was created."""
+        return time.perf_counter() - self._start
 
     @property
     def persons_per_second(self) -> float:
-        """Over all processes."""
+        """Processed persons per second, over all processes."""
         return self.persons / self.seconds
 
     @property
     def data_share(self) -> float:
-        """The part of the time that went into waiting for data, from 0 to 1."""
-        return self.waited / self.seconds
+        """Share of the time spent waiting for data, from 0 to 1."""
+        return self.data_seconds / self.seconds
 
 
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+def format_duration(seconds: float) -> str:
+    """Formats seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 _AP_COLORS = {"AP": "tab:blue", "AP50": "tab:cyan", "AP75": "tab:purple"}
-# epochs up to which each is a dot of its own
-_DOTS = 60
+# largest number of epochs at which each epoch gets a marker
+_MAX_MARKERS = 60
 
 
-def draw_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Draws loss, AP, learning rate and speed over the epochs.
+def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Plots loss, AP, learning rate and speed over epochs.
 
-    Speed is persons per second and, if the rows have a column `data_share` (from 0 to 1), the share of the time that
-    was spent waiting for data. What is empty or not finite is left out, and its neighbors are joined.
+    Speed is persons per second and, if the rows have a column `data_share` (from 0 to 1), the share of the time spent
+    waiting for data. Empty and non-finite values are skipped and their neighbors connected.
 
     Args:
-        rows: of metrics.csv, as `read_csv` gives them; none give empty panels.
-        path: of the PNG, which is written whole or not at all.
+        rows: rows of metrics.csv, as returned by `read_csv`; without rows the panels are empty.
+        path: path of the PNG file, which is written atomically.
 
     Raises:
-        ValueError: if a column is not a number.
+        ValueError: if a value is not a number.
         OSError: if the file cannot be written.
     """
     figure = Figure(figsize=(11, 7), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    loss, ap, rate, speed = figure.subplots(2, 2, sharex=True).flat
-    epochs = _column(rows, "epoch")
-    # both fall by factors
-    _draw_logarithmic(loss, epochs, _column(rows, "loss"), "loss", "tab:red")
-    _draw_logarithmic(rate, epochs, _column(rows, "lr"), "learning rate", "tab:green")
-    _draw_ap(ap, epochs, rows)
-    _draw_speed(speed, epochs, rows)
-    for axes in (loss, ap, rate, speed):
+    loss, ap, lr, speed = figure.subplots(2, 2, sharex=True).flat
+    epochs = _read_column(rows, "epoch")
+    _plot_logarithmic(loss, epochs, _read_column(rows, "loss"), "loss", "tab:red")
+    _plot_logarithmic(lr, epochs, _read_column(rows, "lr"), "learning rate", "tab:green")
+    _plot_ap(ap, epochs, rows)
+    _plot_speed(speed, epochs, rows)
+    for axes in (loss, ap, lr, speed):
         axes.grid(alpha=0.3)
         if not axes.lines:
             axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="gray")
             axes.set_yticks([])
-    known = epochs[np.isfinite(epochs)]
-    first, last = (known.min(), known.max()) if len(known) else (1, 1)
+    finite = epochs[np.isfinite(epochs)]
+    first, last = (finite.min(), finite.max()) if len(finite) else (1, 1)
     margin = max(0.02 * (last - first), 0.5)
-    for axes in (rate, speed):
+    for axes in (lr, speed):
         axes.set_xlabel("epoch")
         axes.set_xlim(first - margin, last + margin)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -160,8 +164,8 @@ def draw_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     write_bytes_atomically(path, buffer.getvalue())
 
 
-def _column(rows: Sequence[Mapping[str, str]], name: str) -> NDArray[np.float64]:
-    """The numbers of a column, NaN where it is empty or missing."""
+def _read_column(rows: Sequence[Mapping[str, str]], name: str) -> NDArray[np.float64]:
+    """Returns the values of a column, NaN where a value is empty or missing."""
     values = np.full(len(rows), math.nan)
     for index, row in enumerate(rows):
         text = row.get(name)
@@ -171,61 +175,61 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> NDArray[np.float64]
             values[index] = float(text)
         except ValueError:
             raise ValueError(
-                f"metrics.csv: {name} is a number in each row, got {text!r} in row {index + 1}; mend or delete the row"
+                f"metrics.csv, column {name}: expected a number, got {text!r} in row {index + 1}; fix or delete the row"
             ) from None
     return values
 
 
-def _draw(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, color: str) -> None:
-    """Draws a curve through what is finite; nothing if nothing is."""
-    shown = np.isfinite(epochs) & np.isfinite(values)
-    if shown.any():
-        style = ".-" if shown.sum() <= _DOTS else "-"
-        axes.plot(epochs[shown], values[shown], style, color=color, label=label)
+def _plot(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, color: str) -> None:
+    """Plots the finite values, if there are any."""
+    finite = np.isfinite(epochs) & np.isfinite(values)
+    if finite.any():
+        style = ".-" if finite.sum() <= _MAX_MARKERS else "-"
+        axes.plot(epochs[finite], values[finite], style, color=color, label=label)
 
 
-def _draw_logarithmic(
+def _plot_logarithmic(
     axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], label: str, color: str
 ) -> None:
     axes.set_title(label)
-    _draw(axes, epochs, np.where(values > 0, values, math.nan), label, color)
+    _plot(axes, epochs, np.where(values > 0, values, math.nan), label, color)
     if axes.lines:
         axes.set_yscale("log")
 
 
-def _from_zero(axes: Axes, room: float) -> None:
-    """Lets the axis go from 0 to above its curves by a part of their height."""
+def _set_ylim_from_zero(axes: Axes, margin: float) -> None:
+    """Sets the y limits from 0 to the highest value plus a margin, a fraction of that value."""
     highest = max(float(np.max(line.get_ydata())) for line in axes.lines)
-    axes.set_ylim(0, highest * (1 + room) if highest > 0 else 1)
+    axes.set_ylim(0, highest * (1 + margin) if highest > 0 else 1)
 
 
-def _draw_ap(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
-    """AP, AP50 and AP75, with a star at the best AP: the first of equal ones, which is the one that best.pt keeps."""
-    axes.set_title("AP on the val set")
-    columns = {name: _column(rows, name) for name in _AP_COLORS}
+def _plot_ap(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
+    """Plots AP, AP50 and AP75, with a star at the first epoch of the best AP, whose weights are in best.pt."""
+    axes.set_title("AP on the validation set")
+    columns = {name: _read_column(rows, name) for name in _AP_COLORS}
     for name, values in columns.items():
-        _draw(axes, epochs, values, name, _AP_COLORS[name])
+        _plot(axes, epochs, values, name, _AP_COLORS[name])
     if axes.lines:
-        # room above for the legend
-        _from_zero(axes, room=0.2)
+        # the margin leaves space for the legend
+        _set_ylim_from_zero(axes, margin=0.2)
         axes.legend(loc="upper left", ncols=len(axes.lines), fontsize=8)
-    shown = np.isfinite(epochs) & np.isfinite(columns["AP"])
-    if shown.any():
-        best = int(np.where(shown, columns["AP"], -math.inf).argmax())
+    finite = np.isfinite(epochs) & np.isfinite(columns["AP"])
+    if finite.any():
+        best = int(np.where(finite, columns["AP"], -math.inf).argmax())
         axes.plot(epochs[best], columns["AP"][best], "*", color="tab:orange", markersize=14, zorder=3)
-        axes.set_title(f"AP on the val set, best {columns['AP'][best]:.3f} after epoch {epochs[best]:g}")
+        axes.set_title(f"AP on the validation set, best {columns['AP'][best]:.3f} after epoch {epochs[best]:g}")
 
 
-def _draw_speed(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
-    """Persons per second on the left axis, the share of waiting on one of its own at the right."""
+def _plot_speed(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
+    """Plots persons per second on the left axis and the share of waiting for data on the right axis."""
     axes.set_title("speed")
-    _draw(axes, epochs, _column(rows, "persons_per_second"), "persons/s", "tab:brown")
+    _plot(axes, epochs, _read_column(rows, "persons_per_second"), "persons/s", "tab:brown")
     if axes.lines:
-        _from_zero(axes, room=0.05)
+        _set_ylim_from_zero(axes, margin=0.05)
         axes.set_ylabel("persons/s", color="tab:brown")
-    share = 100 * _column(rows, "data_share")
-    if np.isfinite(share).any():
-        waiting = axes.twinx()
-        _draw(waiting, epochs, share, "waiting for data", "tab:gray")
-        waiting.set_ylim(0, 100)
-        waiting.set_ylabel("% of the time waiting for data", color="tab:gray")
+    percent = 100 * _read_column(rows, "data_share")
+    if np.isfinite(percent).any():
+        right_axes = axes.twinx()
+        _plot(right_axes, epochs, percent, "waiting for data", "tab:gray")
+        right_axes.set_ylim(0, 100)
+        right_axes.set_ylabel("% of the time waiting for data", color="tab:gray")

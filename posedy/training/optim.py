@@ -1,4 +1,4 @@
-"""The optimizer (AdamW with learning rates per part), the schedules and the moving average of weights."""
+"""Optimizer (AdamW with per-module learning rates), schedules and moving average of the weights."""
 
 import copy
 import itertools
@@ -14,53 +14,56 @@ from posedy.models.pose_net import PoseNet
 
 
 def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over groups of parameters: kernels with weight decay and all others without, for each learning rate factor.
+    """Creates AdamW with two parameter groups, with and without weight decay, for each learning rate factor.
 
     The factor of a group is its entry "lr_factor". Parameters of factor 0 are frozen: they are in no group and require
     no gradient.
 
-    Without weight decay, the paper's choice, it is Adam. With it, the step is Adam's and then
+    Without weight decay, the paper's choice, AdamW equals Adam. With it, the step is Adam's followed by
 
         w <- w - lr * weight_decay * w        (Loshchilov and Hutter, ICLR 2019)
 
-    for the kernels of convolutions (each of the K of a dynamic one) and linear layers only. Scales and shifts of norms
-    and biases decide about a level, not about complexity; the attention's small layers would be driven to equal
-    weights for all kernels.
+    for the kernels of convolutions (each of the K of a dynamic one) and linear layers only. Norm parameters and biases
+    hardly affect the complexity; decay of the attention's small layers would lead to equal weights for all
+    kernels.
+
+    Raises:
+        ValueError: if `lr_factors` names an unknown module or freezes all parameters.
     """
     factors = learning_rate_factors(net, config.lr_factors)
-    decayed, spared = split_parameters(net)
+    decayed, undecayed = split_parameters(net)
     groups = []
     for factor in sorted({factors[parameter] for parameter in net.parameters()}, reverse=True):
-        for parameters, decay in ((decayed, config.weight_decay), (spared, 0.0)):
-            chosen = [parameter for parameter in parameters if factors[parameter] == factor]
+        for parameters, decay in ((decayed, config.weight_decay), (undecayed, 0.0)):
+            selected = [parameter for parameter in parameters if factors[parameter] == factor]
             if factor == 0:
-                for parameter in chosen:
+                for parameter in selected:
                     parameter.requires_grad_(False)
             else:
-                groups.append({"params": chosen, "weight_decay": decay, "lr_factor": factor})
+                groups.append({"params": selected, "weight_decay": decay, "lr_factor": factor})
     if not groups:
-        raise ValueError("train.lr_factors freezes the whole network: at least one factor has to be positive")
+        raise ValueError("train.lr_factors freezes the whole network; at least one factor must be positive")
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
 def learning_rate_factors(net: nn.Module, factors: Mapping[str, float]) -> dict[nn.Parameter, float]:
-    """The learning rate factor of each parameter: that of the longest module name that holds it, or 1.
+    """Returns the learning rate factor of each parameter: that of the longest matching module name, or 1.
 
     Args:
         net: the network.
-        factors: {name of a module: factor}, such as {"backbone": 0.3, "backbone.stem": 0}.
+        factors: {module name: factor}, such as {"backbone": 0.3, "backbone.stem": 0}.
 
     Raises:
-        ValueError: if a name is of no module of the network.
+        ValueError: if the network has no module of a name.
     """
-    found = dict.fromkeys(net.parameters(), 1.0)
+    result = dict.fromkeys(net.parameters(), 1.0)
     modules = dict(net.named_modules())
     for name in sorted(factors, key=len):
         if not name or name not in modules:
             children = ", ".join(child for child, _ in modules[_nearest_parent(name, modules)].named_children())
             raise ValueError(f"train.lr_factors: the network has no module {name!r}; nearest are {children}")
-        found |= dict.fromkeys(modules[name].parameters(), factors[name])
-    return found
+        result |= dict.fromkeys(modules[name].parameters(), factors[name])
+    return result
 
 
 def _nearest_parent(name: str, modules: Mapping[str, nn.Module]) -> str:
@@ -70,7 +73,7 @@ def _nearest_parent(name: str, modules: Mapping[str, nn.Module]) -> str:
 
 
 def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters that decay and those that do not: norms, biases and all of the attention."""
+    """Returns the parameters with weight decay and those without: norms, biases and all of the attention."""
     attention = {
         parameter
         for module in net.modules()
@@ -78,88 +81,95 @@ def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
         for parameter in module.parameters()
     }
     decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim > 1 and parameter not in attention
-        (decayed if is_kernel else spared).append(parameter)
-    return decayed, spared
+        (decayed if is_kernel else undecayed).append(parameter)
+    return decayed, undecayed
 
 
 _PAPER_EPOCHS = 210
-_PAPER_DROPS = (170, 200)
-_DROP_FACTOR = 0.1
+_PAPER_MILESTONES = (170, 200)
+_DECAY_FACTOR = 0.1
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, minutes: float = 0.0) -> float:
-    """The rate of a step, counted from 0 over all epochs, after so many minutes of training."""
+    """Returns the learning rate of a step.
+
+    Args:
+        config: the schedule.
+        step: counted from 0 over all epochs.
+        steps_per_epoch: steps of an epoch.
+        minutes: training time so far; with `config.minutes` the schedule follows whichever is further, steps or time.
+    """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    clock = min(minutes / config.minutes, 1.0) if config.minutes is not None else 0.0
+    time_progress = min(minutes / config.minutes, 1.0) if config.minutes is not None else 0.0
     if config.schedule == "cosine":
-        progress = max(step / (config.epochs * steps_per_epoch), clock)
+        progress = max(step / (config.epochs * steps_per_epoch), time_progress)
         return config.lr * warmup * (1 + math.cos(math.pi * progress)) / 2
-    epoch = max(step // steps_per_epoch, int(clock * config.epochs))
-    return config.lr * warmup * _DROP_FACTOR ** sum(epoch >= drop for drop in lr_drops(config))
+    epoch = max(step // steps_per_epoch, int(time_progress * config.epochs))
+    return config.lr * warmup * _DECAY_FACTOR ** sum(epoch >= milestone for milestone in lr_milestones(config))
 
 
-def lr_drops(config: TrainConfig) -> list[int]:
-    """The epochs at which the step schedule drops: the configured ones, or the paper's in proportion to the epochs."""
+def lr_milestones(config: TrainConfig) -> list[int]:
+    """Returns the epochs after which the step schedule decays: `lr_drops`, or the paper's scaled to `epochs`."""
     if config.lr_drops is not None:
         return config.lr_drops
-    return [round(drop / _PAPER_EPOCHS * config.epochs) for drop in _PAPER_DROPS]
+    return [round(milestone / _PAPER_EPOCHS * config.epochs) for milestone in _PAPER_MILESTONES]
 
 
-def moves_rates(before: TrainConfig, now: TrainConfig) -> bool:
-    """Whether more epochs (`now`) change the learning rates of a training of fewer (`before`)."""
+def changes_past_learning_rates(before: TrainConfig, now: TrainConfig) -> bool:
+    """Returns whether a larger `epochs` (`now`) changes the learning rates of the epochs of `before`."""
     if now.schedule == "cosine" or now.minutes is not None:
         return now.epochs != before.epochs
-    return now.lr_drops is None and lr_drops(now) != lr_drops(before)
+    return now.lr_drops is None and lr_milestones(now) != lr_milestones(before)
 
 
-def describe_rates(config: TrainConfig, epochs_done: int = 0) -> str:
-    """The learning rates of the epochs to come, counted from 1: "epochs 1-170: 0.001, 171-210: 0.0001"."""
-    of_epochs = config.model_copy(update={"warmup_steps": 0, "minutes": None})
-    coming = range(epochs_done, config.epochs)
+def describe_learning_rates(config: TrainConfig, epochs_done: int = 0) -> str:
+    """Describes the learning rates of the remaining epochs, counted from 1: "epochs 1-170: 0.001, 171-210: 0.0001"."""
+    per_epoch = config.model_copy(update={"warmup_steps": 0, "minutes": None})
+    remaining = range(epochs_done, config.epochs)
     if config.schedule == "cosine":
-        start = learning_rate(of_epochs, epochs_done, 1)
-        parts = [f"{_epoch_range(coming)}: {start:.3g} to 0 (cosine)"]
+        start = learning_rate(per_epoch, epochs_done, 1)
+        parts = [f"{_format_epochs(remaining)}: {start:.3g} to 0 (cosine)"]
     else:
-        groups = itertools.groupby(coming, lambda epoch: learning_rate(of_epochs, epoch, 1))
-        parts = [f"{_epoch_range(list(epochs))}: {rate:.3g}" for rate, epochs in groups]
+        groups = itertools.groupby(remaining, lambda epoch: learning_rate(per_epoch, epoch, 1))
+        parts = [f"{_format_epochs(list(epochs))}: {lr:.3g}" for lr, epochs in groups]
     text = f"epochs {', '.join(parts)}"
     if config.warmup_steps and epochs_done == 0:
-        text += f"; after {config.warmup_steps} warm-up steps"
+        text += f"; warm-up over {config.warmup_steps} steps"
     if config.minutes is not None:
-        text += f"; earlier if train.minutes={config.minutes:g} ends first"
+        text += f"; compressed if train.minutes={config.minutes:g} ends first"
     return text
 
 
-def _epoch_range(epochs: Sequence[int]) -> str:
+def _format_epochs(epochs: Sequence[int]) -> str:
     first, last = epochs[0] + 1, epochs[-1] + 1
     return str(first) if first == last else f"{first}-{last}"
 
 
 def temperature(config: TemperatureConfig, epoch: int) -> float:
-    """The temperature of an epoch, counted from 0: linear from start to end over the first epochs, then end."""
+    """Returns the temperature of an epoch, counted from 0: linear from `start` to `end` over `epochs`, then `end`."""
     if config.epochs == 0:
         return config.end
     return config.start + (config.end - config.start) * min(1.0, epoch / config.epochs)
 
 
-_SOON = 10
+_EMA_WARMUP = 10
 
 
-class WeightAverage:
-    """A network whose weights are the exponential moving average of another's.
+class ModelEMA:
+    """A copy of a network whose weights are the exponential moving average of the network's weights.
 
         average <- d * average + (1 - d) * weights,    d = min(decay, (1 + n) / (10 + n)) after n steps
 
-    so that the first steps, from random weights, are soon forgotten. The running statistics of batch norm are averaged
-    with the same d: they are those of the weights, and lag behind as much. Temperatures and counters are copied: an
-    average of temperatures is none that any step was trained with.
+    The smaller d of the first steps removes the initial random weights quickly. Batch norm's running statistics are
+    averaged with the same d, so that they lag behind as much as the weights. Temperatures and counters are copied: no
+    step was trained at an averaged temperature.
 
     Args:
-        net: the network to follow.
-        decay: d in the long run.
+        net: the network to average.
+        decay: the largest d.
     """
 
     def __init__(self, net: PoseNet, decay: float) -> None:
@@ -170,18 +180,18 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
-        """Takes in the weights after a step."""
+        """Updates the average with the weights after a step."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (_SOON + self.steps))
-        averaged, copied = _tensors(self.net)
-        new_averaged, new_copied = _tensors(net)
+        decay = min(self.decay, (1 + self.steps) / (_EMA_WARMUP + self.steps))
+        averaged, copied = _split_tensors(self.net)
+        new_averaged, new_copied = _split_tensors(net)
         torch._foreach_lerp_(averaged, new_averaged, 1 - decay)
         for tensor, new in zip(copied, new_copied, strict=True):
             tensor.copy_(new)
 
 
-def _tensors(net: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors that are averaged, and those that are copied."""
+def _split_tensors(net: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the tensors to average and the tensors to copy."""
     statistics = {id(tensor) for tensor in _running_statistics(net)}
     buffers = list(net.buffers())
     averaged = [parameter.detach() for parameter in net.parameters()]

@@ -1,4 +1,4 @@
-"""A training run from a configuration to its folder, and the dry run."""
+"""Training from a config to a run folder, and the dry run."""
 
 import math
 import tempfile
@@ -12,9 +12,10 @@ from posedy.data.datasets import TopDownEvalDataset
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import predict_crops
 from posedy.files import write_json_atomically
+from posedy.models.pose_net import PoseNet
 from posedy.prediction import TorchModel
 from posedy.system import peak_memory_mb
-from posedy.training.loggers import clock
+from posedy.training.loggers import format_duration
 from posedy.training.optim import learning_rate
 from posedy.training.trainer import Trainer
 
@@ -27,52 +28,62 @@ def train(
     stop_after_epochs: int | None = None,
     accept_changes: bool = False,
     json: Path | None = None,
-) -> None:
-    """Trains, or rehearses it; in many processes one writes.
+    model_class: type[PoseNet] = PoseNet,
+) -> dict[str, float]:
+    """Trains a network, or makes a dry run; of several processes, rank 0 writes the files.
 
     Args:
         config: the experiment.
-        out: the run's folder; a rehearsal needs none.
-        dry_run: build everything, make a few steps and one batch of the evaluation, say how long all will take.
-        stop_after_epochs: end after so many epochs of this call.
-        accept_changes: go on with a configuration of another mathematics.
-        json: a file for COCO's ten numbers, or for what the rehearsal measured.
+        out: the run folder; optional for a dry run.
+        dry_run: run a few steps and one evaluation batch, and print the estimated duration of the whole training run.
+        stop_after_epochs: stop after this many epochs of this call.
+        accept_changes: resume although the config changes training results.
+        json: a file for COCO's ten metrics, or for the measurements of the dry run.
+        model_class: the class of the network.
+
+    Returns:
+        COCO's metrics of the last evaluation; empty for a dry run.
 
     Raises:
-        OSError, ValueError: if the configuration, the data or an earlier run do not fit.
+        OSError, ValueError: if the config, the data or an existing run are invalid.
     """
-    numbers: dict[str, Any]
+    record: dict[str, Any]
+    metrics: dict[str, float] = {}
     if dry_run:
         with tempfile.TemporaryDirectory() as empty:
-            trainer = Trainer(config, out or Path(empty), accept_changes=accept_changes)
-            rehearsal = dry_run_report(trainer)
-        trainer.say(str(rehearsal))
-        numbers = asdict(rehearsal) | {"epoch_seconds": rehearsal.epoch_seconds, "seconds": rehearsal.seconds}
+            trainer = Trainer(config, out or Path(empty), accept_changes=accept_changes, model_class=model_class)
+            report = dry_run_report(trainer)
+        trainer.log(str(report))
+        record = asdict(report) | {"epoch_seconds": report.epoch_seconds, "seconds": report.seconds}
     else:
         if out is None:
-            raise ValueError("a training needs a folder: --out runs/NAME")
+            raise ValueError("training requires a run folder: --out runs/NAME")
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"expected a run folder, got the file {out}: choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, out, accept_changes=accept_changes)
-        numbers = metrics_to_json(trainer.fit(stop_after_epochs))
-    if json is not None and trainer.processes.is_main:
-        write_json_atomically(json, numbers, indent=2)
+        trainer = Trainer(config, out, accept_changes=accept_changes, model_class=model_class)
+        metrics = trainer.fit(stop_after_epochs)
+        record = metrics_to_json(metrics)
+    if json is not None and trainer.context.is_main:
+        write_json_atomically(json, record, indent=2)
+    return metrics
 
 
 @dataclass(frozen=True)
 class DryRunReport:
-    """What a dry run measured.
+    """Measurements of a dry run.
 
     Attributes:
-        batch_size: persons of a step.
-        step_seconds: of the last step; the first ones also set memory up.
-        epoch_steps: of a whole epoch.
-        epochs: to be done.
-        evaluation_persons: of the batch of the evaluation.
-        evaluation_seconds: that it took.
-        val_persons: of the whole evaluation.
-        evaluations: to be done.
-        memory_mb: at most in use.
-        loss: of the last step.
+        batch_size: persons per step.
+        step_seconds: duration of the last step; the first ones also allocate memory.
+        epoch_steps: steps per epoch.
+        epochs: remaining epochs.
+        evaluation_persons: persons of the evaluation batch.
+        evaluation_seconds: duration of the evaluation batch.
+        val_persons: persons of a whole evaluation.
+        evaluations: remaining evaluations.
+        memory_mb: peak memory.
+        loss: loss of the last step.
     """
 
     batch_size: int
@@ -88,24 +99,24 @@ class DryRunReport:
 
     @property
     def epoch_seconds(self) -> float:
-        """What an epoch will take."""
+        """Estimated duration of an epoch."""
         return self.step_seconds * self.epoch_steps
 
     @property
     def seconds(self) -> float:
-        """What all will take."""
+        """Estimated duration of the remaining training run."""
         evaluation = self.evaluation_seconds / self.evaluation_persons * self.val_persons
         return self.epoch_seconds * self.epochs + evaluation * self.evaluations
 
     def __str__(self) -> str:
-        """Lines to print."""
+        """Formats the report as lines to print."""
         evaluation = self.evaluation_seconds / self.evaluation_persons * self.val_persons
         return "\n".join(
             [
                 f"a step of {self.batch_size} persons: {self.step_seconds:.3f} s, loss {self.loss:.5f}",
-                f"an epoch of {self.epoch_steps} steps: about {clock(self.epoch_seconds)}",
-                f"an evaluation of {self.val_persons} persons: about {clock(evaluation)}",
-                f"all {self.epochs} epochs with {self.evaluations} evaluations: about {clock(self.seconds)}",
+                f"an epoch of {self.epoch_steps} steps: about {format_duration(self.epoch_seconds)}",
+                f"an evaluation of {self.val_persons} persons: about {format_duration(evaluation)}",
+                f"all {self.epochs} epochs with {self.evaluations} evaluations: about {format_duration(self.seconds)}",
                 f"memory: {self.memory_mb:.0f} MB",
                 "dry run: nothing was written",
             ]
@@ -113,34 +124,34 @@ class DryRunReport:
 
 
 def dry_run_report(trainer: Trainer) -> DryRunReport:
-    """Makes two steps (five with a CUDA graph) and one batch of the evaluation of a training that has been built.
+    """Measures two steps (five with a CUDA graph) and one evaluation batch.
 
-    The network of the trainer is changed by the steps: it is not to be used afterward. Waiting for the first batch is
-    not counted, since workers are started once.
+    The steps change the trainer's network: do not use it afterward. Waiting for the first batch is not counted, since
+    workers start only once.
 
     Raises:
-        OSError, ValueError: if a photo cannot be read.
+        OSError, ValueError: if an image cannot be read.
     """
     config, state, steps = trainer.config, trainer.state, len(trainer.loader)
-    trainer.training_step.begin_epoch()
+    trainer.training_step.set_train_mode()
     seconds, loss = 0.0, 0.0
     batches = trainer.loader.epoch(0)
     for step in range(min(trainer.training_step.slow_steps + 1, steps)):
         batch = next(batches)
-        began = time.perf_counter()
-        rate = learning_rate(config.train, step, steps)
-        loss = float(trainer.processes.sum(trainer.training_step(batch, trainer.loader.order.persons(step), rate)))
-        seconds = time.perf_counter() - began
+        start = time.perf_counter()
+        lr = learning_rate(config.train, step, steps)
+        loss = float(trainer.context.sum(trainer.training_step(batch, trainer.loader.sampler.num_samples(step), lr)))
+        seconds = time.perf_counter() - start
     batches.close()
     val, net = trainer.data.val, trainer.evaluated_net
     first = slice(0, config.eval.batch_size)
     crops = TopDownEvalDataset(
-        val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.eval.padding
+        val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.data.padding
     )
-    began = time.perf_counter()
+    start = time.perf_counter()
     with trainer.training_step.without_autocast():
-        predict_crops(TorchModel(net.eval(), trainer.processes.device), crops, config.eval)
-    evaluation_seconds = time.perf_counter() - began
+        predict_crops(TorchModel(net.eval(), trainer.context.device), crops, config.eval)
+    evaluation_seconds = time.perf_counter() - start
     epochs = config.train.epochs - state.epoch
     if config.train.minutes is not None:
         epochs = min(epochs, math.ceil(60 * config.train.minutes / (seconds * steps)))
@@ -151,8 +162,8 @@ def dry_run_report(trainer: Trainer) -> DryRunReport:
         epochs=epochs,
         evaluation_persons=len(crops),
         evaluation_seconds=evaluation_seconds,
-        val_persons=-(-len(val) // trainer.processes.count),
+        val_persons=-(-len(val) // trainer.context.world_size),
         evaluations=-(-epochs // config.eval.every),
-        memory_mb=peak_memory_mb(trainer.processes.device),
+        memory_mb=peak_memory_mb(trainer.context.device),
         loss=loss,
     )

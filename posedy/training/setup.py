@@ -1,4 +1,4 @@
-"""What a training needs before its first step: the data sets and the network."""
+"""Setup of a training run: data sets, batch sampler and network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,109 +11,115 @@ from posedy.data.datasets import TopDownTrainDataset
 from posedy.data.image_check import ImageCheck
 from posedy.data.loaders import EpochBatchSampler
 from posedy.models.dynamic_conv import temperatures
+from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
-from posedy.models.registry import create_model
 from posedy.models.transfer import load_pretrained
 from posedy.skeleton import Skeleton
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The sets of a training.
+    """The data sets of a training run.
 
     Attributes:
-        crops: what is trained on.
-        val: what AP is measured on.
-        truth: the same for COCOeval.
+        train: the training set.
+        val: the validation set.
+        val_gt: ground truth of the validation set for COCOeval.
     """
 
-    crops: TopDownTrainDataset
+    train: TopDownTrainDataset
     val: CocoPersons
-    truth: GroundTruth
+    val_gt: GroundTruth
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any person, box or keypoint of the sets, and not with the place of their files."""
-        return f"{self.crops.fingerprint}/{self.val.fingerprint}"
+        """Fingerprint of all persons, boxes and keypoints, independent of file locations."""
+        return f"{self.train.fingerprint}/{self.val.fingerprint}"
 
 
-def read_training_data(config: Config, say: Say, is_main: bool = True) -> TrainingData:
-    """Reads and checks the sets of a configuration, and says what they are.
+def read_training_data(config: Config, log: Log, is_main: bool = True) -> TrainingData:
+    """Reads and checks the data sets of a config and logs a summary of each.
 
     Args:
-        config: names the sets.
-        say: prints.
-        is_main: whether this is the one process of several that opens the images to check them.
+        config: names the data sets.
+        log: prints a message.
+        is_main: whether this process is rank 0, which checks that the images can be opened.
 
     Raises:
-        OSError, ValueError: if a set cannot be used, or the sets do not fit each other.
+        OSError, ValueError: if a data set is invalid, or the data sets do not match each other.
     """
     image_check: ImageCheck = "once" if is_main and config.data.check_images else "never"
 
     def read(entry: KeypointSet, file: CocoFile | None = None) -> CocoPersons:
         persons = read_coco(file or entry.annotations, entry.images, config.data.skeleton, image_check)
-        say(persons.summary())
+        log(persons.summary())
         for warning in persons.warnings:
-            say(f"  warning: {warning}")
+            log(f"  warning: {warning}")
         return persons
 
     sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
-    crops = TopDownTrainDataset(sets, config.model.input_size, config.augment, config.eval.padding, config.train.seed)
+    train = TopDownTrainDataset(sets, config.model.input_size, config.augment, config.data.padding, config.train.seed)
     val_file = CocoFile.read(config.data.val_set.annotations)
     val = read(config.data.val_set, val_file)
-    if val.skeleton.keypoints != crops.skeleton.keypoints:
+    if val.skeleton.keypoints != train.skeleton.keypoints:
         raise ValueError(
             f"{val.annotations} and {sets[0].annotations} differ in their keypoints: "
-            f"{list(val.skeleton.keypoints)} and {list(crops.skeleton.keypoints)}"
+            f"{list(val.skeleton.keypoints)} and {list(train.skeleton.keypoints)}"
         )
-    truth = GroundTruth.from_coco(val_file, config.data.skeleton)
-    if not truth.labeled:
-        raise ValueError(f"{val.annotations}: AP is undefined, num_keypoints is 0 for every person")
-    if crops.skeleton.upper_body is None and config.augment.half_body_probability > 0:
-        say("half body is off: neither the training set's category nor data.skeleton names an 'upper_body'")
-    return TrainingData(crops, val, truth)
+    val_gt = GroundTruth.from_coco(val_file, config.data.skeleton)
+    if not val_gt.labeled:
+        raise ValueError(f"{val.annotations}: AP is undefined because num_keypoints is 0 for every person")
+    if train.skeleton.upper_body is None and config.augment.half_body_probability > 0:
+        log(
+            "half-body augmentation is disabled: neither the training set's category nor data.skeleton defines "
+            "'upper_body'"
+        )
+    return TrainingData(train, val, val_gt)
 
 
-def make_order(config: Config, crops: TopDownTrainDataset, rank: int, world_size: int) -> EpochBatchSampler:
-    """Who comes when, for one of several processes."""
+def make_batch_sampler(config: Config, dataset: TopDownTrainDataset, rank: int, world_size: int) -> EpochBatchSampler:
+    """Creates the batch sampler of one process."""
     train = config.train
-    return EpochBatchSampler(len(crops), train.batch_size, train.seed, rank, world_size)
+    return EpochBatchSampler(len(dataset), train.batch_size, train.seed, rank, world_size)
 
 
-def build_network(config: Config, skeleton: Skeleton, say: Say, weights: Path | None) -> PoseNet:
-    """Builds the network of a configuration, from existing weights if there are any to start from.
+def build_network(
+    config: Config, skeleton: Skeleton, log: Log, weights: Path | None, model_class: type[PoseNet] = PoseNet
+) -> PoseNet:
+    """Builds the network of a config and loads pretrained weights, if given.
 
     Raises:
-        OSError, ValueError: if it cannot be built, or the weights do not fit.
+        OSError, ValueError: if the network cannot be built, or the weights do not fit.
     """
     model = config.model
     net = create_model(
         model.name,
-        skeleton.num_keypoints,
-        model.num_kernels,
+        num_keypoints=skeleton.num_keypoints,
+        num_kernels=model.num_kernels,
         temperature=config.train.temperature.start,
         output=model.output,
-        coding=model.coding,
+        codec=model.codec,
         sigma=model.sigma,
         input_size=model.input_size,
         skeleton=skeleton,
+        model_class=model_class,
         **model.options,
     )
     if net.in_channels not in (1, 3):
-        raise ValueError(f"model.options: crops of photos have 3 channels, got in_channels={net.in_channels} (3 or 1)")
+        raise ValueError(f"model.options: expected in_channels 1 or 3, got in_channels={net.in_channels}")
     if weights is not None:
-        say(f"starting from {load_pretrained(net, weights)}")
-        _compare_temperatures(net, config, say)
+        log(f"loaded pretrained weights {load_pretrained(net, weights)}")
+        _compare_temperatures(net, config, log)
     return net
 
 
-def _compare_temperatures(net: PoseNet, config: Config, say: Say) -> None:
-    """Says so if training begins at another temperature than the weights were trained at: it undoes their attention."""
-    begins = config.train.temperature.start
-    for held in sorted(temperatures(net) - {begins}):
-        say(
-            f"warning: these weights were trained at temperature {held:g}, training begins at {begins:g}: "
-            f"train.temperature.start={held:g} train.temperature.end={held:g} goes on where they were"
+def _compare_temperatures(net: PoseNet, config: Config, log: Log) -> None:
+    """Warns if training starts at another temperature than that of the weights, which would undo their attention."""
+    start = config.train.temperature.start
+    for pretrained in sorted(temperatures(net) - {start}):
+        log(
+            f"warning: the pretrained weights have temperature {pretrained:g}, training starts at {start:g}; to keep "
+            f"it, set train.temperature.start={pretrained:g} train.temperature.end={pretrained:g}"
         )

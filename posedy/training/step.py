@@ -1,4 +1,4 @@
-"""One step of training: batch in, weights changed, loss out."""
+"""One training step: forward, loss, backward, optimizer step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,57 +7,57 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from posedy.codecs import HeatmapCodec
+from posedy.codecs import Codec
 from posedy.config import TrainConfig
 from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.training.distillation import Teacher
-from posedy.training.distributed import Processes
-from posedy.training.losses import heatmap_loss, loss_normalizer
-from posedy.training.optim import WeightAverage
+from posedy.training.distributed import DistributedContext
+from posedy.training.losses import codec_loss, is_mean_over_pixels, loss_normalizer
+from posedy.training.optim import ModelEMA
 
 
 class TrainingStep:
-    """Changes a network's weights by one batch after another.
+    """Callable that updates a network's weights with one batch.
 
-    The step is that of the whole batch, whatever it is divided into: each part's loss is a sum, divided by what belongs
-    to the whole batch, over all processes.
+    The gradient is that of the whole batch, however it is split over processes and micro-batches: each loss is a sum,
+    divided by the normalizer of the batch of all processes.
 
     Args:
         net: the network.
-        optimizer: of its parameters.
-        average: follows the network, if wanted.
-        codec: draws the targets.
-        config: loss, accumulation, clipping.
-        processes: that share each batch.
-        teacher: has a share in the targets, if there is one.
+        optimizer: its optimizer.
+        ema: its moving average, or None.
+        codec: encodes the targets.
+        config: loss, gradient accumulation and gradient clipping.
+        context: the processes that share each batch.
+        teacher: teacher whose heatmaps are mixed into the targets, or None.
     """
 
     slow_steps: ClassVar[int] = 1
-    """Steps at first that take longer than those to come."""
+    """Number of first steps that take longer than later ones."""
 
     def __init__(
         self,
         net: PoseNet,
         optimizer: torch.optim.Optimizer,
-        average: WeightAverage | None,
-        codec: HeatmapCodec,
+        ema: ModelEMA | None,
+        codec: Codec,
         config: TrainConfig,
-        processes: Processes,
+        context: DistributedContext,
         teacher: Teacher | None = None,
     ) -> None:
         self.net = net
-        self.average = average
+        self.ema = ema
         self.codec = codec
         self.config = config
-        self.processes = processes
+        self.context = context
         self.teacher = teacher
         self._forward = net.forward
-        self.wrapped_net, self.optimizer = processes.accelerator.prepare(net, optimizer)
+        self.wrapped_net, self.optimizer = context.accelerator.prepare(net, optimizer)
 
     @contextmanager
     def without_autocast(self) -> Iterator[None]:
-        """A block in which the network is called without the autocast that accelerate has put into its `forward`."""
+        """Context manager that calls the network without the autocast that accelerate adds to its `forward`."""
         prepared = self.net.forward
         vars(self.net)["forward"] = self._forward
         try:
@@ -65,8 +65,8 @@ class TrainingStep:
         finally:
             vars(self.net)["forward"] = prepared
 
-    def begin_epoch(self) -> None:
-        """Puts the network into training, but for frozen batch norms and those of frozen parts."""
+    def set_train_mode(self) -> None:
+        """Sets the network to training mode, except for frozen batch norms and batch norms of frozen modules."""
         self.net.train()
         for module in self.net.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -74,49 +74,49 @@ class TrainingStep:
                 if self.config.freeze_batch_norm or is_frozen:
                     module.eval()
 
-    def __call__(self, batch: Batch, persons: int, rate: float) -> Tensor:
-        """Makes a step.
+    def __call__(self, batch: Batch, num_samples: int, lr: float) -> Tensor:
+        """Runs one step.
 
         Args:
-            batch: this process's part.
-            persons: how many count in the batch of all processes.
-            rate: learning rate.
+            batch: this process's share of the batch.
+            num_samples: persons that count in the batch of all processes.
+            lr: learning rate.
 
         Returns:
-            The loss of this process's part, a scalar on the device; the sum over processes is the batch's.
+            The loss of this process's share, a scalar on the device; the batch loss is the sum over processes.
         """
-        accelerator = self.processes.accelerator
+        accelerator = self.context.accelerator
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_factor"]
-        crops, targets, weights, normalizer = self.prepare(batch, persons)
-        loss = torch.zeros((), device=self.processes.device)
+            group["lr"] = lr * group["lr_factor"]
+        crops, targets, weights, normalizer = self.prepare_batch(batch, num_samples)
+        loss = torch.zeros((), device=self.context.device)
         size = -(-len(crops) // self.config.accumulation)
-        parts = list(zip(crops.split(size), targets.split(size), weights.split(size), strict=True))
-        for index, (part, part_targets, part_weights) in enumerate(parts):
-            is_last = index == len(parts) - 1
+        micro_batches = list(zip(crops.split(size), targets.split(size), weights.split(size), strict=True))
+        for index, (micro_crops, micro_targets, micro_weights) in enumerate(micro_batches):
+            is_last = index == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.wrapped_net):
-                heatmaps = self.wrapped_net(normalize_crops(part))
-                part_loss = heatmap_loss(heatmaps, part_targets, part_weights, self.config.loss, normalizer)
-                # gradients are averaged over processes, the loss is a sum over them
-                accelerator.backward(part_loss * self.processes.count)
-            loss = loss + part_loss.detach()
+                outputs = self.wrapped_net(normalize_crops(micro_crops))
+                micro_loss = codec_loss(self.codec, outputs, micro_targets, micro_weights, self.config.loss, normalizer)
+                # gradients are averaged over processes, but the loss is a sum over them
+                accelerator.backward(micro_loss * self.context.world_size)
+            loss = loss + micro_loss.detach()
         if self.config.clip_gradients is not None:
             accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip_gradients)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(self.net)
+        if self.ema is not None:
+            self.ema.update(self.net)
         return loss
 
-    def prepare(self, batch: Batch, persons: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The crops of a batch, its targets, their weights and the loss's normalizer, on the device."""
-        device = self.processes.device
+    def prepare_batch(self, batch: Batch, num_samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the crops of a batch, their targets, the keypoint weights and the loss normalizer, on the device."""
+        device = self.context.device
         crops = batch["crop"].to(device, non_blocking=True)
         keypoints = batch["keypoints"].to(device, non_blocking=True)
         targets, weights = self.codec.encode(keypoints, batch["labeled"].to(device, non_blocking=True))
-        normalizer = loss_normalizer(weights, targets, persons, self.config.loss)
-        if self.config.loss != "mse":
-            normalizer = self.processes.sum(normalizer)
+        normalizer = loss_normalizer(self.codec, weights, targets, num_samples, self.config.loss)
+        if not is_mean_over_pixels(self.codec, self.config.loss):
+            normalizer = self.context.sum(normalizer)
         if self.teacher is not None:
-            targets = self.teacher.mix(crops, targets)
+            targets = self.teacher.mix_targets(crops, targets)
         return crops, targets, weights, normalizer.clamp_min(1)

@@ -1,4 +1,4 @@
-"""One process and several: the same steps, the same evaluation, one writer, one message."""
+"""Several processes: same steps and evaluation as one process, error handling and resuming."""
 
 import json
 import os
@@ -15,14 +15,14 @@ import torch
 from posedy.config import Config
 from posedy.data.coco import read_coco
 from posedy.files import read_csv
-from posedy.models.pretrained import read_checkpoint
+from posedy.models.network_file import read_checkpoint
 from posedy.training.checkpoint import LAST
-from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic import generate_dataset
 
 Experiment = Callable[..., Config]
 
-# Trains, notes the loss of each step, then evaluates once more and writes results.json.
-RECORDED = """
+# Trains, records the loss of each step, evaluates again and writes results.json.
+TRAIN_AND_EVALUATE = """
 import json, sys
 from pathlib import Path
 import torch
@@ -35,28 +35,28 @@ torch.set_num_threads(1)
 config, run = load_config(sys.argv[1]), Path(sys.argv[2])
 losses = []
 
-class Recording(Trainer):
-    def _train_step(self, batch, persons, rate):
-        super()._train_step(batch, persons, rate)
-        losses.append(float(self._pending[0]))
+class RecordingTrainer(Trainer):
+    def _train_step(self, batch, num_samples, lr):
+        super()._train_step(batch, num_samples, lr)
+        losses.append(float(self._pending_loss[0]))
 
-trainer = Recording(config, run, progress=False)
+trainer = RecordingTrainer(config, run, progress=False)
 trainer.fit()
 net = trainer.evaluated_net.eval()
 with trainer.training_step.without_autocast():
-    outcome = evaluate_model(
-        TorchModel(net), trainer.data.val, None, config.eval, accelerator=trainer.processes.accelerator
+    result = evaluate_model(
+        TorchModel(net), trainer.data.val, None, config.eval, accelerator=trainer.context.accelerator
     )
-if trainer.processes.is_main:
+if trainer.context.is_main:
     (run / "losses.json").write_text(json.dumps(losses))
-    (run / "results.json").write_text(json.dumps(outcome.results))
-    (run / "processes.json").write_text(json.dumps(trainer.processes.count))
+    (run / "results.json").write_text(json.dumps(result.results))
+    (run / "world_size.json").write_text(json.dumps(trainer.context.world_size))
 """
 TRAIN = "import sys; from posedy.cli.main import main; sys.exit(main(['train', *sys.argv[1:]]))"
 
 
 def launch(script: Path, *arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Runs a script in several processes on CPUs, as torchrun does."""
+    """Runs a script in several CPU processes with torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run(
         [*command, str(script), *map(str, arguments)],
@@ -69,39 +69,39 @@ def launch(script: Path, *arguments: str | Path, processes: int = 2) -> subproce
 
 
 @pytest.fixture
-def wide(tmp_path: Path) -> Path:
-    """A drawn set with a val part of 101 photos."""
-    draw_dataset(tmp_path / "set", 12, 101, seed=7, processes=1)
+def large_set(tmp_path: Path) -> Path:
+    """A synthetic data set with a validation set of 101 images."""
+    generate_dataset(tmp_path / "set", 12, 101, seed=7, processes=1)
     return tmp_path / "set"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 def test_two_processes_train_and_evaluate_like_one(
-    experiment: Experiment, wide: Path, tmp_path: Path, loss: str
+    experiment: Experiment, large_set: Path, tmp_path: Path, loss: str
 ) -> None:
     script, path = tmp_path / "script.py", tmp_path / "config.yaml"
-    script.write_text(RECORDED)
+    script.write_text(TRAIN_AND_EVALUATE)
     config = experiment(
-        f"data.root={wide}",
+        f"data.root={large_set}",
         "train.epochs=5",
         "train.freeze_batch_norm=true",
         f"train.loss={loss}",
         f"model.output={'softmax' if loss == 'cross_entropy' else 'linear'}",
         "train.ema_decay=0.9",
         "train.clip_gradients=1",
-        # Adam makes full steps of gradients that are rounding alone, which then grows: small ones where it did so
+        # Adam makes full steps of gradients that are rounding errors, which then grow: a small rate limits them
         f"train.lr={0.0002 if loss == 'cross_entropy' else 0.001}",
     )
     path.write_text(config.to_yaml())
     runs = {1: tmp_path / "one", 2: tmp_path / "two"}
     for processes, run in runs.items():
-        done = launch(script, path, run, processes=processes)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert json.loads((run / "processes.json").read_text()) == processes
+        process = launch(script, path, run, processes=processes)
+        assert process.returncode == 0, process.stderr[-3000:]
+        assert json.loads((run / "world_size.json").read_text()) == processes
     one, two = (json.loads((run / "losses.json").read_text()) for run in runs.values())
     assert len(one) == len(two) >= 20
-    assert read_coco(wide / "annotations/person_keypoints_train2017.json").annotation_ids.size % 2 == 1
+    assert read_coco(large_set / "annotations/person_keypoints_train2017.json").annotation_ids.size % 2 == 1
     np.testing.assert_allclose(two, one, rtol=1e-4)
     one, two = (json.loads((run / "results.json").read_text()) for run in runs.values())
     assert len({result["image_id"] for result in one}) > 90
@@ -110,7 +110,7 @@ def test_two_processes_train_and_evaluate_like_one(
     assert [row["AP"] for row in rows[0]] == [row["AP"] for row in rows[1]]
 
 
-EVALUATED = """
+EVALUATE = """
 import json, sys
 from pathlib import Path
 import torch
@@ -118,117 +118,117 @@ from accelerate import Accelerator
 from posedy.config import EvalConfig, SkeletonConfig
 from posedy.data.coco import read_coco
 from posedy.evaluation.evaluator import evaluate_model
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
 from posedy.prediction import TorchModel
 
 torch.set_num_threads(1)
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
-# sigmas so large that even this network finds some
+# sigmas so large that even an untrained network has matches
 overrides = SkeletonConfig(sigmas=0.5)
 persons = read_coco(root / "annotations/person_keypoints_val2017.json", root / "val2017", overrides)
 torch.manual_seed(0)
 net = create_model("mobilenetv2_035-bneck", input_size=(32, 64)).eval()
 with torch.no_grad():
     net.head.heatmap.weight.mul_(1000)
-outcome = evaluate_model(
+result = evaluate_model(
     TorchModel(net), persons, None, EvalConfig(batch_size=7), accelerator=Accelerator(cpu=True)
 )
 if Accelerator(cpu=True).is_main_process:
-    out.write_text(json.dumps([outcome.metrics, outcome.results]))
+    out.write_text(json.dumps([result.metrics, result.results]))
 """
 
 
 @pytest.mark.slow
-def test_a_shared_evaluation_of_101_images_gives_the_results_of_one_process(wide: Path, tmp_path: Path) -> None:
+def test_distributed_evaluation_of_101_images_equals_one_process(large_set: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(EVALUATED)
-    found = []
+    script.write_text(EVALUATE)
+    outputs = []
     for processes in (1, 2, 3):
-        done = launch(script, wide, tmp_path / f"{processes}.json", processes=processes)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found.append((tmp_path / f"{processes}.json").read_text())
-    metrics, results = json.loads(found[0])
+        process = launch(script, large_set, tmp_path / f"{processes}.json", processes=processes)
+        assert process.returncode == 0, process.stderr[-3000:]
+        outputs.append((tmp_path / f"{processes}.json").read_text())
+    metrics, results = json.loads(outputs[0])
     assert metrics["AR"] > 0
     assert len(results) > 101
-    assert found[0] == found[1] == found[2]
+    assert outputs[0] == outputs[1] == outputs[2]
 
 
 @pytest.mark.slow
-def test_a_failing_process_ends_all_with_its_message(experiment: Experiment, tmp_path: Path) -> None:
-    """A photo that vanishes from one process's batches in the middle of training."""
+def test_failing_process_ends_all_with_its_message(experiment: Experiment, tmp_path: Path) -> None:
+    """An image file disappears from the batches of one process during training."""
     script, path, run = tmp_path / "script.py", tmp_path / "config.yaml", tmp_path / "run"
     config = experiment("train.epochs=50")
     path.write_text(config.to_yaml())
-    spoil = """
+    break_dataset = """
 import os
 from posedy.data.datasets import TopDownTrainDataset
 from posedy.files import read_bytes
 original = TopDownTrainDataset.__getitems__
-def failing(self, draws):
-    if os.environ["RANK"] == "1" and draws[0].epoch == 2:
+def failing(self, indices):
+    if os.environ["RANK"] == "1" and indices[0].epoch == 2:
         read_bytes("absent/7.jpg")
-    return original(self, draws)
+    return original(self, indices)
 TopDownTrainDataset.__getitems__ = failing
 """
-    script.write_text(spoil + TRAIN)
-    done = launch(script, path, "--out", run)
-    assert done.returncode != 0
-    assert re.search(r"^posedy train \(process 1\): no file at .*7\.jpg", done.stderr, re.MULTILINE)
-    assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
+    script.write_text(break_dataset + TRAIN)
+    process = launch(script, path, "--out", run)
+    assert process.returncode != 0
+    assert re.search(r"^posedy train \(process 1\): no file at .*7\.jpg", process.stderr, re.MULTILINE)
+    assert "Traceback" not in process.stderr.partition("torch/distributed/elastic")[0]
     assert read_checkpoint(run / LAST)["epoch"] == 2
 
 
 @pytest.mark.slow
-def test_bad_input_is_said_once_and_ends_all(experiment: Experiment, tmp_path: Path) -> None:
+def test_invalid_input_is_reported_once_and_ends_all(experiment: Experiment, tmp_path: Path) -> None:
     script, path = tmp_path / "script.py", tmp_path / "config.yaml"
     script.write_text(TRAIN)
     path.write_text(experiment().to_yaml())
-    done = launch(script, path, "train.batch_size=7", "--out", tmp_path / "run")
-    assert done.returncode != 0
-    assert done.stderr.count("train.batch_size=7 does not divide by the 2 processes") == 1
-    done = launch(script, path, "data.root=/nowhere", "--out", tmp_path / "run")
-    assert done.returncode != 0
-    assert done.stderr.count("no file at /nowhere/annotations/person_keypoints_train2017.json") == 1
+    process = launch(script, path, "train.batch_size=7", "--out", tmp_path / "run")
+    assert process.returncode != 0
+    assert process.stderr.count("train.batch_size=7 is not divisible by the number of processes") == 1
+    process = launch(script, path, "data.root=/nowhere", "--out", tmp_path / "run")
+    assert process.returncode != 0
+    assert process.stderr.count("no file at /nowhere/annotations/person_keypoints_train2017.json") == 1
 
 
-COMMON = """
+FAIL_TOGETHER = """
 import os, time
 import torch
 from posedy.config import TrainConfig
-from posedy.training.distributed import Processes
+from posedy.training.distributed import DistributedContext
 
-processes = Processes(TrainConfig())
+context = DistributedContext(TrainConfig())
 errors = {
     "memory": torch.OutOfMemoryError("CUDA out of memory"), "key": KeyError("color"), "file": FileNotFoundError("no x")
 }
 
-def say(name, raised):
-    print(f"{name} in {processes.rank}: {type(raised).__name__}: {raised}", flush=True)
+def report(name, raised):
+    print(f"{name} in {context.rank}: {type(raised).__name__}: {raised}", flush=True)
 
 for name, error in errors.items():
     for rank in range(2):
         try:
-            with processes.fail_together():
-                if processes.rank == rank:
+            with context.fail_together():
+                if context.rank == rank:
                     raise error
         except BaseException as raised:
-            say(f"{name} of {rank}", raised)
-if processes.rank == 1:
+            report(f"{name} of {rank}", raised)
+if context.rank == 1:
     time.sleep(2)
     os._exit(0)
-for block in (processes.together, processes.fail_together):
+for block in (context.detect_lost_workers, context.fail_together):
     try:
         with block():
-            processes.sum(torch.ones(1))
+            context.sum(torch.ones(1))
     except BaseException as raised:
-        say(block.__name__, raised)
+        report(block.__name__, raised)
 """
 
 
 @pytest.mark.slow
-def test_any_error_of_one_process_ends_all_and_a_lost_process_is_told(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(COMMON)
-    done = launch(tmp_path / "script.py")
+def test_error_or_loss_of_one_process_is_reported_in_all(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FAIL_TOGETHER)
+    process = launch(tmp_path / "script.py")
     for name, kind, message in (
         ("memory", "OutOfMemoryError", "CUDA out of memory"),
         ("key", "KeyError", "'color'"),
@@ -243,20 +243,20 @@ def test_any_error_of_one_process_ends_all_and_a_lost_process_is_told(tmp_path: 
                 f"{name} of 1 in 1: {kind}: {message}",
             ]
         for line in expected:
-            assert line in done.stdout, done.stdout + done.stderr
-    assert "together in 0: WorkerLostError" in done.stdout
-    assert "fail_together in 0: WorkerLostError" in done.stdout
+            assert line in process.stdout, process.stdout + process.stderr
+    assert "detect_lost_workers in 0: WorkerLostError" in process.stdout
+    assert "fail_together in 0: WorkerLostError" in process.stdout
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_exactly(experiment: Experiment, tmp_path: Path) -> None:
+def test_two_processes_resume_exactly(experiment: Experiment, tmp_path: Path) -> None:
     script, path = tmp_path / "script.py", tmp_path / "config.yaml"
     script.write_text(TRAIN)
     path.write_text(experiment("train.epochs=4", "eval.every=2").to_yaml())
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for run, extra in ((whole, ()), (halves, ("--stop-after-epochs", "2")), (halves, ())):
-        done = launch(script, path, "--out", run, *extra)
-        assert done.returncode == 0, done.stderr[-3000:]
+        process = launch(script, path, "--out", run, *extra)
+        assert process.returncode == 0, process.stderr[-3000:]
     one, other = (read_checkpoint(run / LAST)["network"]["tensors"] for run in (whole, halves))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert [row["loss"] for row in read_csv(whole / "metrics.csv")] == [

@@ -1,41 +1,41 @@
-"""The average of the weights against a plain loop; what is copied, what is averaged."""
+"""Moving average of the weights: comparison with a plain loop, averaged and copied tensors."""
 
 import torch
 
 from posedy.models.dynamic_conv import set_temperature
-from posedy.models.registry import create_model
-from posedy.training.optim import WeightAverage
+from posedy.models.factory import create_model
+from posedy.training.optim import ModelEMA
 
 NAME = "dy_mobilenetv2_035-bneck"
 
 
-def test_it_is_the_exponential_moving_average_with_a_quick_beginning() -> None:
+def test_ema_matches_a_plain_loop_with_decay_warmup() -> None:
     net = create_model(NAME, input_size=(32, 64))
-    average = WeightAverage(net, 0.7)
+    ema = ModelEMA(net, 0.7)
     expected = {name: tensor.double().clone() for name, tensor in net.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     for step in range(1, 16):
         for tensor in (*net.parameters(), *net.buffers()):
             if tensor.is_floating_point() and tensor.ndim:
                 tensor.data.add_(0.1 * torch.randn(tensor.shape, generator=generator))
-        average.update(net)
+        ema.update(net)
         decay = min(0.7, (1 + step) / (10 + step))
         for name, tensor in net.state_dict().items():
             if tensor.is_floating_point() and tensor.ndim:
                 expected[name] = decay * expected[name] + (1 - decay) * tensor.double()
-    for name, tensor in average.net.state_dict().items():
+    for name, tensor in ema.net.state_dict().items():
         if tensor.is_floating_point() and tensor.ndim:
             torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-4, atol=1e-5)
     assert any(name.endswith("running_var") for name in expected)
 
 
-def test_temperature_and_counters_are_copied() -> None:
+def test_ema_copies_temperatures_and_counters() -> None:
     net = create_model(NAME, input_size=(32, 64))
-    average = WeightAverage(net, 0.99)
+    ema = ModelEMA(net, 0.99)
     set_temperature(net, 7.0)
     net.train()(torch.randn(2, 3, 64, 32))
-    average.update(net)
-    state = average.net.state_dict()
+    ema.update(net)
+    state = ema.net.state_dict()
     copied = [name for name in state if name.endswith(("temperature", "num_batches_tracked"))]
     assert {name.rpartition(".")[2] for name in copied} == {"temperature", "num_batches_tracked"}
     for name in copied:
@@ -45,11 +45,11 @@ def test_temperature_and_counters_are_copied() -> None:
     assert not any(torch.equal(state[name], net.state_dict()[name]) for name in means)
 
 
-def test_the_network_that_is_followed_is_left_alone() -> None:
+def test_ema_update_does_not_change_the_network() -> None:
     net = create_model(NAME, input_size=(32, 64)).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    average = WeightAverage(net, 0.9)
-    average.update(net)
+    ema = ModelEMA(net, 0.9)
+    ema.update(net)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(parameter.requires_grad for parameter in net.parameters())
-    assert not average.net.training
+    assert not ema.net.training

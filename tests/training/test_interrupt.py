@@ -1,4 +1,4 @@
-"""Ctrl-C lets the step finish; a second one does not wait."""
+"""Stop signals: the first is recorded, the second interrupts at once."""
 
 import os
 import signal
@@ -7,51 +7,51 @@ from collections.abc import Iterator
 
 import pytest
 
-from posedy.training.interrupt import TrainingInterruptedError, interruptible
+from posedy.training.interrupt import TrainingInterruptedError, catch_stop_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
+def test_first_signal_is_recorded_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with interruptible() as interruption:
-        assert not interruption.asked
+    with catch_stop_signals() as stop_signal:
+        assert not stop_signal.received
         os.kill(os.getpid(), number)
-        assert interruption.asked
+        assert stop_signal.received
     assert signal.getsignal(number) is before
 
 
 @pytest.fixture
 def default_handler() -> Iterator[None]:
-    """Python's own handler of Ctrl-C, which a process started in the background may lack."""
+    """Installs Python's default SIGINT handler, which a background process may lack."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("default_handler")
-def test_the_second_interrupts_at_once() -> None:
-    with interruptible() as interruption:
+def test_second_signal_interrupts_at_once() -> None:
+    with catch_stop_signals() as stop_signal:
         os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.asked
+        assert stop_signal.received
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_outside_of_the_main_thread_nothing_is_caught() -> None:
+def test_signals_are_not_handled_outside_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGINT)
-    seen: list[bool] = []
+    received: list[bool] = []
 
-    def work() -> None:
-        with interruptible() as interruption:
-            seen.append(interruption.asked)
+    def run_in_thread() -> None:
+        with catch_stop_signals() as stop_signal:
+            received.append(stop_signal.received)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=run_in_thread)
     thread.start()
     thread.join()
-    assert seen == [False]
+    assert received == [False]
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_it_is_an_error_that_the_command_line_shows() -> None:
+def test_interruption_is_an_os_error_for_the_command_line() -> None:
     assert issubclass(TrainingInterruptedError, OSError)
     assert str(TrainingInterruptedError("stopped")) == "stopped"

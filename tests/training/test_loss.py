@@ -1,12 +1,15 @@
-"""The losses against plain loops."""
+"""Heatmap losses, compared with plain loops."""
 
 import math
 
 import pytest
 import torch
 
+from posedy.codecs import MSRACodec
 from posedy.config import Loss
 from posedy.training.losses import heatmap_loss, loss_normalizer
+
+CODEC = MSRACodec()
 
 KINDS: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 
@@ -20,12 +23,12 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def whole_loss(heatmaps: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, kind: Loss) -> torch.Tensor:
-    """The loss of a batch that nothing shares."""
-    normalizer = loss_normalizer(weights, targets, len(heatmaps), kind).clamp_min(1)
+    """The loss of a batch in one process without micro-batches."""
+    normalizer = loss_normalizer(CODEC, weights, targets, len(heatmaps), kind).clamp_min(1)
     return heatmap_loss(heatmaps, targets, weights, kind, normalizer)
 
 
-def test_mean_squared_error_is_half_the_mean_over_all_cells() -> None:
+def test_mse_is_half_the_mean_over_all_heatmap_pixels() -> None:
     heatmaps, targets, weights = batch()
     total = 0.0
     for n in range(2):
@@ -38,7 +41,7 @@ def test_mean_squared_error_is_half_the_mean_over_all_cells() -> None:
     )
 
 
-def test_cross_entropy_is_that_of_distributions_over_the_cells() -> None:
+def test_cross_entropy_compares_distributions_over_heatmap_pixels() -> None:
     heatmaps, targets, weights = batch()
     total = 0.0
     for n in range(2):
@@ -49,7 +52,7 @@ def test_cross_entropy_is_that_of_distributions_over_the_cells() -> None:
     assert math.isclose(float(loss), total / float(weights.sum()), rel_tol=1e-5)
 
 
-def test_binary_cross_entropy_is_that_of_each_cell() -> None:
+def test_binary_cross_entropy_sums_over_heatmap_pixels() -> None:
     heatmaps, targets, weights = batch()
     total = 0.0
     for n in range(2):
@@ -60,7 +63,7 @@ def test_binary_cross_entropy_is_that_of_each_cell() -> None:
     assert math.isclose(float(loss), total / float(weights.sum()), rel_tol=1e-5)
 
 
-def test_keypoints_of_weight_0_have_no_influence_and_no_gradient() -> None:
+def test_keypoints_of_weight_0_have_no_effect_and_no_gradient() -> None:
     for kind in KINDS:
         heatmaps, targets, weights = batch()
         heatmaps.requires_grad_()
@@ -74,7 +77,7 @@ def test_keypoints_of_weight_0_have_no_influence_and_no_gradient() -> None:
         assert whole_loss(changed, targets, weights, kind) == loss
 
 
-def test_a_batch_without_labeled_keypoints_gives_0() -> None:
+def test_batch_without_labeled_keypoints_has_loss_0() -> None:
     heatmaps, targets, _ = batch()
     for kind in KINDS:
         assert whole_loss(heatmaps, torch.zeros_like(targets), torch.zeros(2, 3), kind) == 0
@@ -87,7 +90,7 @@ def test_losses_are_float32_under_autocast() -> None:
             assert whole_loss(heatmaps.bfloat16(), targets, weights, kind).dtype == torch.float32
 
 
-def test_the_gradient_of_cross_entropy_survives_a_confident_mistake() -> None:
+def test_cross_entropy_has_a_gradient_at_a_confident_error() -> None:
     logits = torch.zeros(1, 1, 4, 4)
     logits[0, 0, 0, 0] = 60.0
     logits.requires_grad_()
@@ -100,9 +103,9 @@ def test_the_gradient_of_cross_entropy_survives_a_confident_mistake() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parts_of_a_batch_add_up_to_the_whole(kind: Loss) -> None:
+def test_micro_batch_losses_add_up_to_the_batch_loss(kind: Loss) -> None:
     heatmaps, targets, weights = batch()
-    normalizer = loss_normalizer(weights, targets, 2, kind)
+    normalizer = loss_normalizer(CODEC, weights, targets, 2, kind)
     halves = zip(heatmaps.split(1), targets.split(1), weights.split(1), strict=True)
     parts = [heatmap_loss(*half, kind, normalizer) for half in halves]
     assert torch.isclose(sum(parts, torch.zeros(())), whole_loss(heatmaps, targets, weights, kind))

@@ -1,35 +1,35 @@
-"""Adam by default, weight decay where it belongs."""
+"""Optimizer: Adam by default, weight decay of kernels only, learning rate factors."""
 
 import pytest
 import torch
 
 from posedy.config import TrainConfig
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
 from posedy.training.optim import make_optimizer, split_parameters
 
 NAME = "dy_mobilenetv3_small-dy_bneck"
 
 
-def test_kernels_decay_and_norms_biases_and_attention_do_not() -> None:
+def test_weight_decay_applies_to_kernels_only() -> None:
     net = create_model(NAME)
-    decayed, spared = split_parameters(net)
+    decayed, undecayed = split_parameters(net)
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    assert len(decayed) + len(spared) == len(names)
+    assert len(decayed) + len(undecayed) == len(names)
     for parameter in decayed:
         name = names[id(parameter)]
         assert name.endswith("weight")
         assert parameter.ndim >= 2
         assert "attention" not in name
-    # every convolution, static or of K kernels, and the layers of squeeze-and-excitation
+    # static and dynamic convolutions
     shapes = {parameter.ndim for parameter in decayed}
     assert shapes >= {4, 5}
-    assert any("attention" in names[id(parameter)] for parameter in spared)
-    for parameter in spared:
+    assert any("attention" in names[id(parameter)] for parameter in undecayed)
+    for parameter in undecayed:
         name = names[id(parameter)]
         assert name.endswith("bias") or parameter.ndim == 1 or "attention" in name
 
 
-def test_without_weight_decay_it_is_adam_to_the_bit() -> None:
+def test_without_weight_decay_it_equals_adam_exactly() -> None:
     nets = [create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64)) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     optimizers = [make_optimizer(nets[0], TrainConfig()), torch.optim.Adam(nets[1].parameters(), lr=1e-3, fused=True)]
@@ -43,7 +43,7 @@ def test_without_weight_decay_it_is_adam_to_the_bit() -> None:
         assert torch.equal(one, other)
 
 
-def test_decay_shrinks_kernels_whatever_their_gradient() -> None:
+def test_weight_decay_is_decoupled_from_the_gradient() -> None:
     net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64))
     optimizer = make_optimizer(net, TrainConfig(weight_decay=0.5, lr=0.1))
     before = [parameter.detach().clone() for group in optimizer.param_groups for parameter in group["params"]]
@@ -57,7 +57,7 @@ def test_decay_shrinks_kernels_whatever_their_gradient() -> None:
         torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if index < decayed else old)
 
 
-def test_the_longest_name_decides_the_learning_rate_factor() -> None:
+def test_longest_module_name_sets_the_learning_rate_factor() -> None:
     net = create_model("dy_mobilenetv2_035-dy_fpn")
     optimizer = make_optimizer(net, TrainConfig(lr_factors={"backbone": 0.3, "backbone.stem": 0, "head.heatmap": 2}))
     factor_of = {parameter: group["lr_factor"] for group in optimizer.param_groups for parameter in group["params"]}
@@ -76,7 +76,7 @@ def test_the_longest_name_decides_the_learning_rate_factor() -> None:
     }
 
 
-def test_without_factors_there_are_the_two_groups_of_earlier_checkpoints() -> None:
+def test_without_factors_there_are_two_groups_as_in_older_checkpoints() -> None:
     optimizer = make_optimizer(create_model("mobilenetv2_035-bneck"), TrainConfig(weight_decay=0.1))
     assert [(group["lr_factor"], group["weight_decay"]) for group in optimizer.param_groups] == [(1, 0.1), (1, 0)]
 
@@ -90,6 +90,6 @@ def test_without_factors_there_are_the_two_groups_of_earlier_checkpoints() -> No
         ({"backbone": 0, "head": 0}, "freezes the whole network"),
     ],
 )
-def test_factors_that_fit_no_module_are_rejected(factors: dict[str, float], message: str) -> None:
+def test_factors_of_unknown_modules_are_rejected(factors: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_optimizer(create_model("mobilenetv2_035-fpn"), TrainConfig(lr_factors=factors))

@@ -1,4 +1,4 @@
-"""The training loop: it learns, goes on exactly, stops cleanly and names what breaks it."""
+"""Training loop: learning, exact resuming, clean stops and error reports."""
 
 import json
 import os
@@ -19,12 +19,13 @@ from accelerate.state import AcceleratorState
 from posedy.config import Config
 from posedy.evaluation.evaluator import evaluate_model
 from posedy.files import read_csv
-from posedy.models.pretrained import load_checkpoint, read_checkpoint, save_weights
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
+from posedy.models.network_file import read_checkpoint, save_weights
+from posedy.models.pretrained import load_checkpoint
 from posedy.prediction import TorchModel
 from posedy.training.checkpoint import BEST, LAST
 from posedy.training.trainer import NonFiniteLossError, Trainer, TrainingInterruptedError
-from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic import generate_dataset
 
 Experiment = Callable[..., Config]
 
@@ -39,7 +40,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(one[name], other[name]), name
 
 
-def test_a_run_leaves_everything_that_is_promised(experiment: Experiment, tmp_path: Path, curves: None) -> None:
+def test_run_writes_all_files(experiment: Experiment, tmp_path: Path, curves: None) -> None:
     run = tmp_path / "run"
     config = experiment("eval.every=1", "train.temperature={start: 30, end: 10, epochs: 1}")
     metrics = Trainer(config, run, progress=False).fit()
@@ -61,12 +62,12 @@ def test_a_run_leaves_everything_that_is_promised(experiment: Experiment, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_ap_of_training_is_that_of_a_test_of_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
+def test_training_ap_equals_evaluation_of_the_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
     config = experiment("train.precision=bf16", "train.lr=0.003", "eval.flip=true", "train.epochs=4")
     trainer = Trainer(config, tmp_path, progress=False)
     metrics = trainer.fit()
-    outcome = evaluate_model(TorchModel(load_checkpoint(tmp_path / LAST)), trainer.data.val, None, config.eval)
-    assert outcome.metrics == pytest.approx(metrics, nan_ok=True, abs=1e-12)
+    result = evaluate_model(TorchModel(load_checkpoint(tmp_path / LAST)), trainer.data.val, None, config.eval)
+    assert result.metrics == pytest.approx(metrics, nan_ok=True, abs=1e-12)
 
 
 def test_training_lowers_the_loss(experiment: Experiment, tmp_path: Path) -> None:
@@ -87,14 +88,14 @@ RECIPES = {
             "train.weight_decay=0.05",
         ),
         *("train.clip_gradients=1", "train.accumulation=2"),
-        *("model.coding=unbiased", "train.temperature={start: 30, end: 1, epochs: 3}", "eval.every=2"),
+        *("model.codec=unbiased", "train.temperature={start: 30, end: 1, epochs: 3}", "eval.every=2"),
         *("train.precision=auto", "augment.photometric=[{transform: ColorJitter}]", "train.workers=1"),
     ),
 }
 
 
 @pytest.mark.parametrize("recipe", ["the paper's", pytest.param("all options", marks=pytest.mark.slow)])
-def test_going_on_gives_the_same_bits_as_never_stopping(experiment: Experiment, tmp_path: Path, recipe: str) -> None:
+def test_resumed_run_equals_uninterrupted_run_exactly(experiment: Experiment, tmp_path: Path, recipe: str) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     config = experiment(*RECIPES[recipe])
     Trainer(config, whole, progress=False).fit()
@@ -114,7 +115,7 @@ def test_going_on_gives_the_same_bits_as_never_stopping(experiment: Experiment, 
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_as_it_is(experiment: Experiment, tmp_path: Path) -> None:
+def test_finished_run_is_not_changed(experiment: Experiment, tmp_path: Path) -> None:
     first = Trainer(experiment(), tmp_path, progress=False).fit()
     before = (tmp_path / LAST).read_bytes()
     again = Trainer(experiment(), tmp_path, progress=False).fit()
@@ -124,27 +125,27 @@ def test_a_finished_run_is_left_as_it_is(experiment: Experiment, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def whole(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was left alone."""
+    """The folder of an uninterrupted run."""
     AcceleratorState._reset_state(reset_partial_state=True)
     path = tmp_path_factory.mktemp("runs") / "whole"
     Trainer(experiment(), path, progress=False).fit()
     return path
 
 
-def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(
+def test_ctrl_c_saves_a_checkpoint_within_an_epoch(
     experiment: Experiment, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = tmp_path / "stopped"
     trainer = Trainer(experiment(), stopped, progress=False)
     step = trainer._train_step
 
-    def interrupted_step(batch: dict[str, torch.Tensor], persons: int, rate: float) -> None:
-        step(batch, persons, rate)
+    def interrupted_step(batch: dict[str, torch.Tensor], num_samples: int, lr: float) -> None:
+        step(batch, num_samples, lr)
         if trainer.state.epoch == 1 and trainer.state.step == 0:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(trainer, "_train_step", interrupted_step)
-    with pytest.raises(TrainingInterruptedError, match=r"1 epochs and 1 steps"):
+    with pytest.raises(TrainingInterruptedError, match=r"1 epoch and 1 step"):
         trainer.fit()
     assert read_checkpoint(stopped / LAST)["step"] == 1
     Trainer(experiment(), stopped, progress=False).fit()
@@ -154,41 +155,41 @@ def test_ctrl_c_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     ]
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_batch(
+def test_non_finite_loss_stops_the_run_and_names_the_batch(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(experiment(), tmp_path, progress=False)
-    seen: list[int] = []
+    annotation_ids: list[int] = []
     step = trainer._train_step
 
-    def broken_step(batch: dict[str, torch.Tensor], persons: int, rate: float) -> None:
+    def broken_step(batch: dict[str, torch.Tensor], num_samples: int, lr: float) -> None:
         if trainer.state.epoch == 1:
-            seen.extend(batch["annotation_id"].tolist())
+            annotation_ids.extend(batch["annotation_id"].tolist())
             with torch.no_grad():
                 trainer.net.head.heatmap.bias.fill_(float("nan"))
-        step(batch, persons, rate)
+        step(batch, num_samples, lr)
 
     monkeypatch.setattr(trainer, "_train_step", broken_step)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.fit()
-    assert str(seen[:8]) in str(caught.value)
+    assert str(annotation_ids[:8]) in str(caught.value)
     assert "in epoch 2" in str(caught.value)
     assert all(value.isfinite().all() for value in tensors(tmp_path).values())
 
 
 @pytest.mark.slow
-def test_another_configuration_is_refused_with_the_difference(experiment: Experiment, tmp_path: Path) -> None:
+def test_changed_config_is_rejected_with_the_differences(experiment: Experiment, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
     with pytest.raises(ValueError, match=r"train\.lr: 0\.001 in the run, 0\.01 now"):
         Trainer(experiment("train.lr=0.01"), tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"train\.epochs: 1 in the run, 2 now"):
         Trainer(experiment("train.epochs=2"), tmp_path, progress=False)
-    free = ("train.epochs=2", "train.lr_drops=[1,1]", "eval.every=7", "train.workers=1")
-    Trainer(experiment(*free), tmp_path, progress=False)
+    allowed = ("train.epochs=2", "train.lr_drops=[1,1]", "eval.every=7", "train.workers=1")
+    Trainer(experiment(*allowed), tmp_path, progress=False)
 
 
 @pytest.mark.slow
-def test_a_longer_run_says_its_coming_rates_and_keeps_to_them(
+def test_longer_run_logs_and_uses_the_remaining_learning_rates(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Trainer(experiment("train.lr_drops=[1,2]"), tmp_path, progress=False).fit()
@@ -199,31 +200,31 @@ def test_a_longer_run_says_its_coming_rates_and_keeps_to_them(
 
 
 @pytest.mark.slow
-def test_starting_from_weights(experiment: Experiment, tmp_path: Path) -> None:
+def test_run_starts_from_weights_of_the_same_architecture(experiment: Experiment, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path / "a", progress=False).fit()
     start = tmp_path / "a" / LAST
     trainer = Trainer(experiment(f"model.weights={start}"), tmp_path / "b", progress=False)
     assert_equal(dict(trainer.net.state_dict()), tensors(tmp_path / "a"))
-    with pytest.raises(
-        ValueError, match=r"last\.pt cannot start mobilenetv2_035-deconv: it holds dy_mobilenetv2_035-b"
-    ):
+    with pytest.raises(ValueError, match=r"last\.pt.*mobilenetv2_035-deconv"):
         Trainer(
             experiment(f"model.weights={start}", "model.name=mobilenetv2_035-deconv"), tmp_path / "c", progress=False
         )
 
 
-def test_starting_from_other_weights_follows_the_seed(
+def test_new_tensors_of_pretrained_networks_follow_the_seed(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A twin and ImageNet weights: equal seeds start equally, others do not; only what the file lacks is fresh."""
-    twin, imagenet = tmp_path / "twin.safetensors", tmp_path / "imagenet.pth"
-    save_weights(create_model("mobilenetv2_035-bneck"), twin)
+    """Static counterpart and ImageNet weights: only tensors missing in the file depend on the seed."""
+    static, imagenet = tmp_path / "static.safetensors", tmp_path / "imagenet.pth"
+    save_weights(create_model("mobilenetv2_035-bneck"), static)
     torch.save(torchvision.models.mobilenet_v2(weights=None, width_mult=0.35).state_dict(), imagenet)
     layer = "backbone.blocks.3.expand.0.weight"
-    for path in (twin, imagenet):
+    for path in (static, imagenet):
         starts = [
             Trainer(
-                experiment(f"model.weights={path}", f"train.seed={seed}"), tmp_path / "run", progress=False
+                experiment("model.options={}", f"model.weights={path}", f"train.seed={seed}"),
+                tmp_path / "run",
+                progress=False,
             ).net.state_dict()
             for seed in (4, 4, 5)
         ]
@@ -234,16 +235,16 @@ def test_starting_from_other_weights_follows_the_seed(
             key: all(torch.equal(starts[0][key], start[key]) for start in starts)
             for key in ("backbone.stem.0.weight", "head.heatmap.weight")
         }
-        assert shared == {"backbone.stem.0.weight": True, "head.heatmap.weight": path == twin}
-    said = capsys.readouterr().out
-    assert f"starting from {twin}: mobilenetv2_035-bneck, " in said
-    assert f"starting from {imagenet}: MobileNetV2 of torchvision's, 312 of 314 tensors of the file used" in said
+        assert shared == {"backbone.stem.0.weight": True, "head.heatmap.weight": path == static}
+    printed = capsys.readouterr().out
+    assert f"loaded pretrained weights {static}: " in printed
+    assert f"loaded pretrained weights {imagenet}: " in printed
 
 
-def test_a_val_set_without_keypoints_is_refused_before_training(
-    experiment: Experiment, drawn: Path, tmp_path: Path
+def test_validation_set_without_keypoints_is_rejected_before_training(
+    experiment: Experiment, synthetic: Path, tmp_path: Path
 ) -> None:
-    path = drawn / "annotations" / "person_keypoints_val2017.json"
+    path = synthetic / "annotations" / "person_keypoints_val2017.json"
     record = json.loads(path.read_text())
     for annotation in record["annotations"]:
         annotation["keypoints"] = [0] * 51
@@ -255,14 +256,14 @@ def test_a_val_set_without_keypoints_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_that_break_after_the_loss_never_reach_the_checkpoint(
+def test_non_finite_weights_are_not_saved(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(experiment(), tmp_path, progress=False)
     step = trainer._train_step
 
-    def breaking_step(batch: dict[str, torch.Tensor], persons: int, rate: float) -> None:
-        step(batch, persons, rate)
+    def breaking_step(batch: dict[str, torch.Tensor], num_samples: int, lr: float) -> None:
+        step(batch, num_samples, lr)
         if trainer.state.epoch == 1 and trainer.state.step == len(trainer.loader) - 1:
             trainer.net.head.heatmap.bias.data.fill_(float("inf"))
 
@@ -273,17 +274,17 @@ def test_weights_that_break_after_the_loss_never_reach_the_checkpoint(
 
 
 @pytest.mark.slow
-def test_an_epoch_is_safe_before_its_evaluation(
+def test_epoch_is_saved_before_its_evaluation(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = Trainer(experiment(), whole, progress=False).fit()
     trainer = Trainer(experiment(), killed, progress=False)
 
-    def killed_here() -> None:
+    def raise_memory_error() -> None:
         raise MemoryError
 
-    monkeypatch.setattr(trainer, "_evaluate", killed_here)
+    monkeypatch.setattr(trainer, "_evaluate", raise_memory_error)
     with pytest.raises(MemoryError):
         trainer.fit()
     assert read_checkpoint(killed / LAST)["epoch"] == 2
@@ -293,19 +294,19 @@ def test_an_epoch_is_safe_before_its_evaluation(
     ]
 
 
-def test_a_long_epoch_is_saved_on_the_way(
+def test_save_minutes_saves_within_an_epoch(
     experiment: Experiment, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = tmp_path / "killed"
     trainer = Trainer(experiment("train.save_minutes=0"), killed, progress=False)
     step = trainer._train_step
 
-    def killed_in_the_second_epoch(batch: dict[str, torch.Tensor], persons: int, rate: float) -> None:
+    def step_that_fails_in_epoch_2(batch: dict[str, torch.Tensor], num_samples: int, lr: float) -> None:
         if trainer.state.epoch == 1 and trainer.state.step == 1:
             raise MemoryError
-        step(batch, persons, rate)
+        step(batch, num_samples, lr)
 
-    monkeypatch.setattr(trainer, "_train_step", killed_in_the_second_epoch)
+    monkeypatch.setattr(trainer, "_train_step", step_that_fails_in_epoch_2)
     with pytest.raises(MemoryError):
         trainer.fit()
     saved = read_checkpoint(killed / LAST)
@@ -315,20 +316,22 @@ def test_a_long_epoch_is_saved_on_the_way(
 
 
 @pytest.mark.slow
-def test_another_training_set_is_refused(experiment: Experiment, drawn: Path, tmp_path: Path) -> None:
+def test_other_data_set_is_rejected(experiment: Experiment, synthetic: Path, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path / "run", progress=False).fit()
     other = tmp_path / "other"
-    draw_dataset(other, 3, 4, seed=9, processes=1)
-    with pytest.raises(ValueError, match=r"the persons of the data sets: 19 persons.* in the run, "):
+    generate_dataset(other, 3, 4, seed=9, processes=1)
+    with pytest.raises(ValueError, match=r"data sets: 19 persons.* in the run, "):
         Trainer(experiment("train.epochs=2", f"data.root={other}"), tmp_path / "run", progress=False)
 
 
-def test_a_val_set_of_other_keypoints_is_refused(experiment: Experiment, drawn: Path, tmp_path: Path) -> None:
-    record = json.loads((drawn / "annotations" / "person_keypoints_val2017.json").read_text())
+def test_validation_set_with_other_keypoints_is_rejected(
+    experiment: Experiment, synthetic: Path, tmp_path: Path
+) -> None:
+    record = json.loads((synthetic / "annotations" / "person_keypoints_val2017.json").read_text())
     record["categories"][0]["keypoints"][5:7] = ["right_shoulder", "left_shoulder"]
     path = tmp_path / "renamed.json"
     path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="differ in their keypoints"):
+    with pytest.raises(ValueError, match="right_shoulder"):
         Trainer(experiment(f"data.val_annotations={path}"), tmp_path / "run", progress=False)
 
 
@@ -343,28 +346,28 @@ Trainer(load_config(sys.argv[1]), Path(sys.argv[2]), progress=False).fit()
 
 
 @pytest.mark.slow
-def test_ten_sigkills_at_random_moments_change_nothing(experiment: Experiment, tmp_path: Path) -> None:
-    """It never leaves a broken file, always goes on and ends with the weights of a run that was left alone."""
+def test_run_survives_ten_sigkills_at_random_times(experiment: Experiment, tmp_path: Path) -> None:
+    """No file is ever broken, every restart resumes, and the weights are those of an uninterrupted run."""
     config = experiment("train.epochs=24", "eval.every=5", "train.ema_decay=0.9")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     Trainer(config, whole, progress=False).fit()
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     kills, epochs = 0, []
     while True:
-        # One thread, as in this process: sums over more threads round otherwise.
+        # One thread, as in this process: sums over more threads round differently.
         process = subprocess.Popen(
             [sys.executable, "-c", TRAIN, str(path), str(killed)],
             stdout=subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         if kills < _KILLS:
-            # At any moment after some writings of the checkpoint, or before the first one.
-            writings = int(random.integers(0, 4))
-            for _ in range(writings):
-                _wait_for_writing(killed / LAST, process)
-            time.sleep(random.uniform(0, 0.3 if writings else 5.0))
+            # At a random time after up to 3 checkpoints, or before the first one.
+            writes = int(rng.integers(0, 4))
+            for _ in range(writes):
+                _wait_for_write(killed / LAST, process)
+            time.sleep(rng.uniform(0, 0.3 if writes else 5.0))
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.communicate()
@@ -377,7 +380,7 @@ def test_ten_sigkills_at_random_moments_change_nothing(experiment: Experiment, t
         if process.returncode == 0 and kills == _KILLS:
             break
         assert process.returncode in (0, -signal.SIGKILL)
-    print(f"killed {kills} times; epochs done after each kill and at the end: {epochs}")
+    print(f"killed {kills} times; completed epochs after each kill and at the end: {epochs}")
     assert len(set(epochs)) > 3
     assert_equal(tensors(whole), tensors(killed))
     assert [row["loss"] for row in read_csv(whole / "metrics.csv")] == [
@@ -385,14 +388,14 @@ def test_ten_sigkills_at_random_moments_change_nothing(experiment: Experiment, t
     ]
 
 
-def _wait_for_writing(path: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait_for_write(path: Path, process: subprocess.Popen[bytes]) -> None:
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
         time.sleep(0.005)
 
 
 @pytest.mark.slow
-def test_a_limit_of_time_ends_the_run_with_an_evaluation_and_it_stays_ended(
+def test_time_limit_ends_the_run_with_an_evaluation(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(10_000))
@@ -411,9 +414,7 @@ def test_a_limit_of_time_ends_the_run_with_an_evaluation_and_it_stays_ended(
 
 
 @pytest.mark.slow
-def test_saving_can_be_rarer_than_epochs(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_save_every_skips_epochs(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     save = Trainer._save
     monkeypatch.setattr(Trainer, "_save", lambda self: (saved.append(self.state.epoch), save(self)))
@@ -426,8 +427,8 @@ def test_saving_can_be_rarer_than_epochs(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="process groups are Unix's")
-def test_a_signal_to_the_whole_process_group_stops_in_order(experiment: Experiment, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="requires Unix process groups")
+def test_signal_to_the_process_group_stops_cleanly(experiment: Experiment, tmp_path: Path) -> None:
     config = experiment("train.epochs=1000", "train.workers=2", "eval.every=1000")
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     command = [
@@ -440,36 +441,34 @@ def test_a_signal_to_the_whole_process_group_stops_in_order(experiment: Experime
         str(tmp_path / "run"),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-    _wait_for_writing(tmp_path / "run" / LAST, process)
+    _wait_for_write(tmp_path / "run" / LAST, process)
     os.killpg(process.pid, signal.SIGTERM)
     output = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 1
-    assert "the same command goes on from there" in output
+    assert "the same command resumes" in output
     assert "Traceback" not in output
     assert "killed by signal" not in output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("computes", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_auto_precision_is_what_the_device_computes_in_and_stays_with_the_run(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computes: bool, precision: str
+@pytest.mark.parametrize(("is_supported", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_follows_the_device_and_is_kept_by_the_run(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_supported: bool, precision: str
 ) -> None:
     config = experiment("train.precision=auto", "train.epochs=1")
-    monkeypatch.setattr("posedy.training.distributed.computes_bf16", lambda device: computes)
+    monkeypatch.setattr("posedy.training.distributed.supports_bf16", lambda device: is_supported)
     trainer = Trainer(config, tmp_path, progress=False)
-    assert trainer.processes.accelerator.mixed_precision == ("bf16" if computes else "no")
+    assert trainer.context.accelerator.mixed_precision == ("bf16" if is_supported else "no")
     trainer.fit()
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["precision"] == precision
     AcceleratorState._reset_state(reset_partial_state=True)
-    monkeypatch.setattr("posedy.training.distributed.computes_bf16", lambda device: not computes)
+    monkeypatch.setattr("posedy.training.distributed.supports_bf16", lambda device: not is_supported)
     with pytest.raises(ValueError, match=f"train.precision: '{precision}' in the run"):
         Trainer(config, tmp_path, progress=False)
 
 
 @pytest.mark.slow
-def test_accepted_changes_take_effect_and_another_measure_forgets_the_best_ap(
-    experiment: Experiment, tmp_path: Path
-) -> None:
+def test_accepted_changes_take_effect_and_reset_the_best_ap(experiment: Experiment, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
     assert read_checkpoint(tmp_path / LAST)["best_ap"] is not None
     changed = experiment("train.epochs=2", "train.weight_decay=0.05", "data.skeleton.sigmas=0.2")
@@ -478,16 +477,16 @@ def test_accepted_changes_take_effect_and_another_measure_forgets_the_best_ap(
     assert trainer.state.best_ap is None
 
 
-def test_a_finished_run_says_so(experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_is_reported(experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = experiment("train.epochs=1")
     Trainer(config, tmp_path, progress=False).fit()
-    assert "nothing was left to do" not in capsys.readouterr().out
+    assert "already finished" not in capsys.readouterr().out
     Trainer(config, tmp_path, progress=False).fit()
-    assert "nothing was left to do" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment, tmp_path: Path) -> None:
+def test_model_options_are_used_and_saved(experiment: Experiment, tmp_path: Path) -> None:
     options = "model.options={in_channels: 1, dynamic_layers: [project], depth: 0.5}"
     Trainer(experiment("train.epochs=1", options), tmp_path, progress=False).fit()
     net = load_checkpoint(tmp_path / "best.pt")
@@ -496,16 +495,16 @@ def test_options_of_the_architecture_are_trained_and_kept(experiment: Experiment
     }
 
 
-def test_channels_that_photos_do_not_have_are_refused_at_once(experiment: Experiment, tmp_path: Path) -> None:
+def test_unsupported_in_channels_are_rejected(experiment: Experiment, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got in_channels=4"):
         Trainer(experiment("model.options={in_channels: 4}"), tmp_path, progress=False)
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_needs_the_weights_it_started_from_no_more(experiment: Experiment, tmp_path: Path) -> None:
+def test_resuming_does_not_need_the_initial_weights(experiment: Experiment, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     config = experiment("train.epochs=1", f"model.weights={start}")
-    save_weights(create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64)), start)
+    save_weights(create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64), depth=0.34), start)
     expected = Trainer(config, tmp_path / "run", progress=False).fit()
     start.unlink()
     assert Trainer(config, tmp_path / "run", progress=False).fit() == expected

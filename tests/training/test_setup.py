@@ -1,3 +1,5 @@
+"""Setup of a training run: data sets and network."""
+
 from pathlib import Path
 
 import pytest
@@ -6,27 +8,27 @@ from PIL import Image
 import posedy
 from posedy.config import load_config
 from posedy.data.tables import load_json
-from posedy.models.pretrained import save_weights
+from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 from posedy.training.setup import build_network, read_training_data
 
 NAME = "dy_mobilenetv2_035-bneck"
 
 
-@pytest.mark.parametrize(("begins", "warns"), [(30, True), (1, False)])
-def test_weights_of_another_temperature_are_told_of(tmp_path: Path, begins: float, warns: bool) -> None:
+@pytest.mark.parametrize(("start", "warns"), [(30, True), (1, False)])
+def test_build_network_warns_of_another_temperature(tmp_path: Path, start: float, warns: bool) -> None:
     net = posedy.create_model(NAME)
     posedy.set_temperature(net, 1)
     weights = tmp_path / "trained.safetensors"
     save_weights(net, weights)
-    config = load_config(None, [f"model.name={NAME}", f"train.temperature.start={begins}"])
-    said: list[str] = []
-    build_network(config, COCO17, said.append, weights)
-    told = "trained at temperature 1, training begins at 30: train.temperature.start=1 train.temperature.end=1"
-    assert (told in "\n".join(said)) is warns
+    config = load_config(None, [f"model.name={NAME}", f"train.temperature.start={start}"])
+    messages: list[str] = []
+    build_network(config, COCO17, messages.append, weights)
+    advice = "train.temperature.start=1 train.temperature.end=1"
+    assert (advice in "\n".join(messages)) is warns
 
 
-def test_the_network_keeps_the_configured_sigma(tmp_path: Path) -> None:
+def test_build_network_keeps_the_configured_sigma(tmp_path: Path) -> None:
     weights = tmp_path / "other.safetensors"
     save_weights(posedy.create_model(NAME, sigma=1), weights)
     net = build_network(load_config(None, [f"model.name={NAME}", "model.sigma=3"]), COCO17, print, weights)
@@ -38,30 +40,30 @@ def test_the_network_keeps_the_configured_sigma(tmp_path: Path) -> None:
     ("is_main", "overrides", "expected"),
     [(True, [], 22), (False, [], 0), (True, ["data.check_images=false"], 0)],
 )
-def test_one_process_opens_the_images(
-    drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_main: bool, overrides: list[str], expected: int
+def test_only_rank_0_opens_the_images(
+    synthetic: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_main: bool, overrides: list[str], expected: int
 ) -> None:
     monkeypatch.setattr("posedy.data.image_check.cache_folder", lambda: tmp_path)
     opened: list[object] = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda file: (opened.append(file), original(file))[1])
-    config = load_config(None, [f"data.root={drawn}", *overrides])
+    config = load_config(None, [f"data.root={synthetic}", *overrides])
     data = read_training_data(config, print, is_main)
     assert len(opened) == expected
-    assert len(data.crops) > 0
+    assert len(data.train) > 0
 
 
-def test_each_annotation_file_is_read_once(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_annotation_file_is_read_once(synthetic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     monkeypatch.setattr("posedy.data.coco_file.load_json", lambda path: (read.append(path), load_json(path))[1])
-    data = read_training_data(load_config(None, [f"data.root={drawn}"]), print)
+    data = read_training_data(load_config(None, [f"data.root={synthetic}"]), print)
     assert [path.name for path in read] == ["person_keypoints_train2017.json", "person_keypoints_val2017.json"]
-    assert len(data.truth.labeled) == len(data.val)
+    assert len(data.val_gt.labeled) == len(data.val)
 
 
-def test_a_static_start_has_no_temperature_to_keep(tmp_path: Path) -> None:
+def test_static_weights_give_no_temperature_warning(tmp_path: Path) -> None:
     weights = tmp_path / "static.safetensors"
     save_weights(posedy.create_model(NAME.removeprefix("dy_")), weights)
-    said: list[str] = []
-    build_network(load_config(None, [f"model.name={NAME}"]), COCO17, said.append, weights)
-    assert "temperature" not in "\n".join(said)
+    messages: list[str] = []
+    build_network(load_config(None, [f"model.name={NAME}"]), COCO17, messages.append, weights)
+    assert "temperature" not in "\n".join(messages)

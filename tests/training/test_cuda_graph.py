@@ -1,4 +1,4 @@
-"""Steps recorded as a CUDA graph are the steps that they would be without."""
+"""Steps captured as a CUDA graph equal eager steps."""
 
 import itertools
 import math
@@ -13,13 +13,13 @@ import posedy.training.cuda_graph
 from posedy.codecs import MSRACodec
 from posedy.config import Config, TrainConfig
 from posedy.files import read_csv
+from posedy.models.factory import create_model
+from posedy.models.network_file import read_checkpoint
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import read_checkpoint
-from posedy.models.registry import create_model
 from posedy.training.checkpoint import LAST
 from posedy.training.cuda_graph import GraphedStep
-from posedy.training.distributed import Processes
-from posedy.training.optim import WeightAverage, make_optimizer
+from posedy.training.distributed import DistributedContext
+from posedy.training.optim import ModelEMA, make_optimizer
 from posedy.training.step import TrainingStep
 from posedy.training.trainer import Trainer
 
@@ -44,13 +44,13 @@ def batch(size: int, seed: int) -> dict[str, Tensor]:
 
 
 class DoubledPoseNet(PoseNet):
-    """A network with a forward of its own."""
+    """A network that overrides `forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
 
 
-def made(
+def make_step(
     kind: type[TrainingStep], in_channels: int, settings: dict[str, object], net_class: type[PoseNet] = PoseNet
 ) -> TrainingStep:
     torch.manual_seed(0)
@@ -62,87 +62,87 @@ def made(
     with torch.no_grad():
         net.head.heatmap.weight.mul_(100)
     net.__class__ = net_class
-    processes = Processes(config)
-    average = WeightAverage(net, 0.9)
-    average.net.to(processes.device)
-    step = kind(net, make_optimizer(net, config), average, CODEC, config, processes)
-    step.begin_epoch()
+    context = DistributedContext(config)
+    ema = ModelEMA(net, 0.9)
+    ema.net.to(context.device)
+    step = kind(net, make_optimizer(net, config), ema, CODEC, config, context)
+    step.set_train_mode()
     return step
 
 
-def rate(index: int) -> float:
-    """Of a step; float32 has it exactly."""
+def step_lr(index: int) -> float:
+    """The learning rate of a step, exactly representable in float32."""
     return 2**-13 * (1 - index / 16)
 
 
-def losses(step: TrainingStep, count: int) -> list[float]:
-    """Of steps at falling rates, the last but one with a smaller batch; each is looked at after the last step."""
+def run_steps(step: TrainingStep, count: int) -> list[float]:
+    """Runs steps at falling rates, the last but one with a smaller batch, then reads their losses."""
     sizes = [4 if index == count - 2 else 6 for index in range(count)]
-    found = [step(batch(size, index), size, rate(index)) for index, size in enumerate(sizes)]
-    return [float(loss) for loss in found]
+    losses = [step(batch(size, index), size, step_lr(index)) for index, size in enumerate(sizes)]
+    return [float(loss) for loss in losses]
 
 
-def flat(tensors: Iterable[Tensor]) -> Tensor:
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().double().flatten().cpu() for tensor in tensors])
 
 
 def assert_same_steps(
     recipe: str, in_channels: int, count: int, tolerance: float, net_class: type[PoseNet] = PoseNet
 ) -> None:
-    plain, graphed = (made(kind, in_channels, RECIPES[recipe], net_class) for kind in (TrainingStep, GraphedStep))
-    start = flat(plain.net.parameters())
-    expected = losses(plain, count)
-    assert losses(graphed, count) == pytest.approx(expected, rel=tolerance, abs=0)
-    assert plain.average is not None
-    assert graphed.average is not None
-    for ours, theirs in ((graphed.net, plain.net), (graphed.average.net, plain.average.net)):
-        change = flat(theirs.parameters()) - start
-        assert float((flat(ours.parameters()) - start - change).norm()) <= 10 * tolerance * float(change.norm())
-        buffers = flat(theirs.buffers())
-        assert float((flat(ours.buffers()) - buffers).norm()) <= tolerance * float(buffers.norm())
+    eager, graphed = (make_step(kind, in_channels, RECIPES[recipe], net_class) for kind in (TrainingStep, GraphedStep))
+    start = flatten(eager.net.parameters())
+    expected = run_steps(eager, count)
+    assert run_steps(graphed, count) == pytest.approx(expected, rel=tolerance, abs=0)
+    assert eager.ema is not None
+    assert graphed.ema is not None
+    for ours, theirs in ((graphed.net, eager.net), (graphed.ema.net, eager.ema.net)):
+        change = flatten(theirs.parameters()) - start
+        assert float((flatten(ours.parameters()) - start - change).norm()) <= 10 * tolerance * float(change.norm())
+        buffers = flatten(theirs.buffers())
+        assert float((flatten(ours.buffers()) - buffers).norm()) <= tolerance * float(buffers.norm())
     assert {float(state["step"]) for state in graphed.optimizer.state.values()} == {count}
     groups = graphed.optimizer.state_dict()["param_groups"]
-    assert [(group["lr"], group["capturable"]) for group in groups] == [(rate(count - 1), False)] * 2
+    assert [(group["lr"], group["capturable"]) for group in groups] == [(step_lr(count - 1), False)] * 2
     assert all(parameter.grad is None for parameter in graphed.net.parameters())
 
 
 @WITH_RECIPES
-def test_what_is_recorded_is_a_step(recipe: str, in_channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the bit, on any device: the function that would be recorded is called instead."""
-    monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
+def test_captured_function_equals_an_eager_step(recipe: str, in_channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit-exact on the CPU: calls the function that would be captured."""
+    monkeypatch.setattr(posedy.training.cuda_graph, "GraphedFunction", lambda function: function)
     assert_same_steps(recipe, in_channels, 3, 1e-2 if torch.cuda.is_available() else 0)
 
 
-def test_the_forward_of_a_subclass_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
+def test_captured_step_uses_forward_of_a_subclass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posedy.training.cuda_graph, "GraphedFunction", lambda function: function)
     assert_same_steps("the paper's", 3, 3, 1e-2 if torch.cuda.is_available() else 0, DoubledPoseNet)
 
 
 @pytest.mark.slow
-def test_forward_hooks_run_in_a_recorded_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posedy.training.cuda_graph, "RecordedFunction", lambda function: function)
-    step = made(GraphedStep, 3, {"precision": "bf16"})
+def test_forward_hooks_run_in_a_captured_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posedy.training.cuda_graph, "GraphedFunction", lambda function: function)
+    step = make_step(GraphedStep, 3, {"precision": "bf16"})
     dtypes: list[torch.dtype] = []
     step.net.register_forward_hook(lambda net, inputs, heatmaps: dtypes.append(heatmaps.dtype))
-    step(batch(6, 0), 6, rate(0))
+    step(batch(6, 0), 6, step_lr(0))
     assert dtypes == [torch.bfloat16]  # accelerate's forward would return float32
 
 
 @ON_GPU
 @WITH_RECIPES
-def test_replayed_steps_are_those_without_a_graph(recipe: str, in_channels: int) -> None:
+def test_replayed_steps_equal_eager_steps(recipe: str, in_channels: int) -> None:
     assert_same_steps(recipe, in_channels, 12, 1e-2)
 
 
 @ON_GPU
-def test_a_run_goes_on_with_a_graph_and_without(experiment: Callable[..., Config], tmp_path: Path) -> None:
+def test_run_resumes_with_and_without_a_graph(experiment: Callable[..., Config], tmp_path: Path) -> None:
     graph = "train.cuda_graph=true"
     for overrides, epochs in (((graph,), 2), ((), 4), ((graph, "eval.every=1"), 6)):
         config = experiment("train.epochs=6", "train.batch_size=4", "train.lr=0.003", *overrides)
         Trainer(config, tmp_path, progress=False).fit(stop_after_epochs=2)
         groups = read_checkpoint(tmp_path / LAST)["optimizer"]["param_groups"]
         assert all(isinstance(group["lr"], float) and not group["capturable"] for group in groups)
-        found = [float(row["loss"]) for row in read_csv(tmp_path / "metrics.csv")]
-        assert len(found) == epochs
-    assert all(math.isfinite(loss) for loss in found)
-    assert all(later < 1.5 * earlier for earlier, later in itertools.pairwise(found))
+        losses = [float(row["loss"]) for row in read_csv(tmp_path / "metrics.csv")]
+        assert len(losses) == epochs
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(later < 1.5 * earlier for earlier, later in itertools.pairwise(losses))

@@ -1,4 +1,4 @@
-"""metrics.csv and the TensorBoard curves."""
+"""Run logger: metrics.csv and TensorBoard."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posedy.files import read_csv
-from posedy.training.loggers import RunLog
+from posedy.training.loggers import RunLogger
 
 
-def numbers(epoch: int, **more: float) -> dict[str, float]:
+def row_values(epoch: int, **more: float) -> dict[str, float]:
     return {"epoch": epoch, "step": 10 * epoch, "loss": 1 / epoch, "lr": 0.001, "temperature": 30, **more}
 
 
-def test_a_row_for_each_epoch_and_the_same_curves(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, 0)
-    log.write(numbers(1))
-    log.write(numbers(2, AP=0.25))
-    log.close()
+def test_epochs_are_written_to_csv_and_tensorboard(tmp_path: Path) -> None:
+    logger = RunLogger(tmp_path, 0)
+    logger.write_epoch(row_values(1))
+    logger.write_epoch(row_values(2, AP=0.25))
+    logger.close()
     rows = read_csv(tmp_path / "metrics.csv")
     assert [(row["epoch"], row["loss"], row["AP"]) for row in rows] == [("1", "1", ""), ("2", "0.5", "0.25")]
     board = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -27,13 +27,13 @@ def test_a_row_for_each_epoch_and_the_same_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, 0)
+def test_resuming_drops_rows_after_the_checkpoint(tmp_path: Path) -> None:
+    logger = RunLogger(tmp_path, 0)
     for epoch in (1, 2, 3):
-        log.write(numbers(epoch))
-    log.close()
-    again = RunLog(tmp_path, 2)
-    again.write(numbers(3, AP=0.5))
+        logger.write_epoch(row_values(epoch))
+    logger.close()
+    again = RunLogger(tmp_path, 2)
+    again.write_epoch(row_values(3, AP=0.5))
     again.close()
     assert [(row["epoch"], row["AP"]) for row in read_csv(tmp_path / "metrics.csv")] == [
         ("1", ""),
@@ -42,22 +42,22 @@ def test_rows_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path
     ]
 
 
-def test_no_file_is_no_rows(tmp_path: Path) -> None:
+def test_missing_file_has_no_rows(tmp_path: Path) -> None:
     assert read_csv(tmp_path / "metrics.csv") == []
 
 
 @pytest.mark.parametrize("content", [b"epoch,loss\n1,\xff\n", b"epoch,loss\n1," + b"2" * 200_000])
-def test_a_file_that_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_table_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"metrics\.csv is not a table"):
+    with pytest.raises(ValueError, match=r"metrics\.csv"):
         read_csv(tmp_path / "metrics.csv")
 
 
-def test_a_row_takes_the_place_of_its_epochs_earlier_one_and_steps_are_exact(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, 0)
-    log.write(numbers(1) | {"step": 1234567})
-    log.write(numbers(1, AP=0.5) | {"step": 1234567})
-    log.close()
+def test_epoch_row_replaces_an_earlier_one_and_keeps_exact_steps(tmp_path: Path) -> None:
+    logger = RunLogger(tmp_path, 0)
+    logger.write_epoch(row_values(1) | {"step": 1234567})
+    logger.write_epoch(row_values(1, AP=0.5) | {"step": 1234567})
+    logger.close()
     assert [(row["epoch"], row["step"], row["AP"]) for row in read_csv(tmp_path / "metrics.csv")] == [
         ("1", "1234567", "0.5")
     ]
