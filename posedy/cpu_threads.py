@@ -1,4 +1,4 @@
-"""OpenMP's settings for torch's CPU threads, which OpenMP reads from the environment when torch is imported."""
+"""OpenMP settings for torch's CPU threads, set in the environment before torch is imported."""
 
 import logging
 import os
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Idle threads spin before they sleep: GNU's runtime for about 300,000 iterations by default, Intel's and LLVM's for
-# 200 ms. Beside other busy processes this takes CPU time from the threads that compute.
+# 200 ms. This takes CPU time from the computing threads of other processes.
 _SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 
 
 def configure_openmp() -> None:
-    """Sets a short spin, and as many threads as the cgroup allows CPUs if these are fewer than the visible ones.
+    """Shortens the spinning of idle threads, and limits the number of threads to the CPUs of the cgroup.
 
-    Variables that are already set keep their values; if OMP_WAIT_POLICY is set, the spin is not changed either. Nothing
-    is changed if POSEDY_KEEP_OMP is 1, or if torch has already been imported.
+    Variables that are already set keep their values; OMP_WAIT_POLICY disables the change of spinning. Nothing is
+    changed if POSEDY_KEEP_OMP is 1, or if torch has already been imported.
     """
     if os.environ.get("POSEDY_KEEP_OMP") == "1":
         return
     if "torch" in sys.modules:
         logging.getLogger("posedy").debug(
-            "torch was imported before posedy: its CPU threads keep their settings; import posedy first to change them"
+            "torch was imported before posedy: CPU thread settings are unchanged; import posedy first to set them"
         )
         return
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -33,31 +33,31 @@ def configure_openmp() -> None:
 
 
 def visible_cpus() -> int:
-    """The number of CPUs that this process may run on."""
+    """Returns the number of CPUs in this process's CPU affinity."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cgroup_cpus(root: Path = Path("/")) -> int | None:
-    """The number of whole CPUs (at least 1) that the process's cgroup may use; None without a limit.
+    """Returns the cgroup's CPU limit of this process in whole CPUs (at least 1); None without a limit.
 
-    The lowest limit of the cgroup and its parents counts. Both versions of cgroups are read.
+    It is the lowest limit of the cgroup and its parents. Both versions of cgroups are supported.
 
     Args:
-        root: the folder that holds proc/ and sys/.
+        root: the folder of proc/ and sys/.
     """
     limit = min(_cpu_limits(root), default=None)
     return None if limit is None else max(1, int(limit))
 
 
 def _cpu_limits(root: Path) -> Iterator[float]:
-    """The limits of the process's cgroup and its parents, each in CPUs."""
+    """Yields the limits of the process's cgroup and its parents in CPUs."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")  # version 2 names no controllers
         parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts) + 1):  # in a container some of the folders are absent
+        for depth in range(len(parts) + 1):  # some of the folders are missing in a container
             folder = mount.joinpath(*parts[:depth])
             version_1 = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
             quota, _, period = (_read(folder / "cpu.max") or version_1).partition(" ")
@@ -66,7 +66,7 @@ def _cpu_limits(root: Path) -> Iterator[float]:
 
 
 def _read(file: Path) -> str:
-    """The text of a file without white space around it; "" if it cannot be read."""
+    """Reads the stripped text of a file; "" if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

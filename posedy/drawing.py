@@ -1,7 +1,4 @@
-"""Poses drawn on pictures: limbs colored by side, bright on a dark outline, so that they read on any background.
-
-And the words beside them, where pictures are put together to a sheet.
-"""
+"""Drawing of poses, boxes and text on images: limbs colored by side, with a dark outline for any background."""
 
 from dataclasses import dataclass
 
@@ -13,7 +10,7 @@ from posedy.skeleton import Skeleton
 
 Color = tuple[int, int, int]
 
-# Orange and blue stay apart for color-blind eyes; names are those of the person, as in the skeleton.
+# Orange and blue are color-blind safe; left and right are the person's, as in the skeleton.
 LEFT: Color = (255, 138, 0)
 RIGHT: Color = (30, 160, 255)
 MIDDLE: Color = (190, 255, 90)
@@ -22,19 +19,18 @@ WHITE: Color = (255, 255, 255)
 _OUTLINE: Color = (20, 20, 20)
 
 CAPTION_HEIGHT = 18
-"""Of a caption, in pixels."""
+"""Height of a caption in pixels."""
 
 DRAW_THRESHOLD = 0.2
-"""Keypoint scores up to this one are drawn faint; it is where a pose's score stops counting a keypoint."""
+"""Keypoints with scores up to this value are drawn faint; it equals the default threshold of `rescore`."""
 
-# opacity of what is not drawn in full
-_FAINT = 0.35
-_FRAME = 0.7
+_FAINT_OPACITY = 0.35
+_BOX_OPACITY = 0.7
 _PERSON_PIXELS_PER_LINE_PIXEL = 90
-_WIDEST = 40
-# OpenCV takes fixed-point coordinates with this many fractional bits.
+_MAX_LINE_WIDTH = 40
+# Fractional bits of OpenCV's fixed-point coordinates.
 _SHIFT = 4
-_FARTHEST = 1e6
+_MAX_COORDINATE = 1e6
 
 
 def draw_poses(
@@ -45,101 +41,102 @@ def draw_poses(
     boxes: ArrayLike | None = None,
     threshold: float = DRAW_THRESHOLD,
 ) -> NDArray[np.uint8]:
-    """Draws poses on a copy of a picture.
+    """Draws poses on a copy of an image.
 
-    Left limbs are orange, right ones blue, those between them green, by the skeleton's flip pairs. A limb is faint if
-    one of its ends is. Keypoints with a score of 0 or less, or whose coordinates are not finite, are not drawn; so
-    visibilities of annotations can be given as scores.
+    Left limbs are orange, right limbs blue and middle limbs green, by the skeleton's flip pairs. A limb is faint if one
+    of its keypoints is. Keypoints with a score of 0 or less, or with coordinates that are not finite, are not drawn, so
+    the visibility of annotations can be passed as scores.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         keypoints: (P, K, 2) in image pixels.
         scores: (P, K).
-        skeleton: the meaning of the K keypoints.
-        boxes: (P, 4) xyxy in image pixels, drawn as thin frames.
-        threshold: scores up to this one are faint.
+        skeleton: the skeleton of K keypoints.
+        boxes: (P, 4) xyxy in image pixels, drawn as thin rectangles.
+        threshold: keypoints with scores up to this value are faint.
 
     Returns:
-        A new (H, W, 3) uint8 RGB picture.
+        A new image (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: if a shape or the picture's type does not fit.
+        ValueError: if a shape or the image's dtype is wrong.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a picture to draw on is (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        raise ValueError(f"expected an image (H, W, 3) uint8, got {image.shape} {image.dtype}")
     keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     K = skeleton.num_keypoints
     if keypoints.shape[1:] != (K, 2) or scores.shape != keypoints.shape[:2]:
         raise ValueError(
-            f"this skeleton has keypoints (P, {K}, 2) and scores (P, {K}), got {keypoints.shape} and {scores.shape}"
+            f"expected keypoints (P, {K}, 2) and scores (P, {K}), got shapes {keypoints.shape} and {scores.shape}"
         )
-    picture = np.ascontiguousarray(image).copy()
+    canvas = np.ascontiguousarray(image).copy()
     if boxes is not None:
         boxes = np.asarray(boxes, dtype=np.float64)
         if boxes.shape != (len(keypoints), 4):
-            raise ValueError(f"{len(keypoints)} poses have boxes of shape ({len(keypoints)}, 4), got {boxes.shape}")
-        layer = picture.copy()
+            raise ValueError(f"expected boxes of shape ({len(keypoints)}, 4), got {boxes.shape}")
+        layer = canvas.copy()
         for box in boxes:
             _draw_box(layer, box)
-        picture = _blend(layer, picture, _FRAME)
+        canvas = _blend(layer, canvas, _BOX_OPACITY)
     persons = []
     for points, point_scores in zip(keypoints, scores, strict=True):
-        shown = (point_scores > 0) & np.isfinite(points).all(axis=-1)
-        persons.append(_Person(points, shown & (point_scores > threshold), shown & ~(point_scores > threshold)))
+        visible = (point_scores > 0) & np.isfinite(points).all(axis=-1)
+        confident = point_scores > threshold
+        persons.append(_Person(points, visible & confident, visible & ~confident))
     colors = _Colors.of(skeleton)
-    if any(person.uncertain.any() for person in persons):
-        layer = picture.copy()
+    if any(person.faint.any() for person in persons):
+        layer = canvas.copy()
         for person in persons:
             _draw_person(layer, person, skeleton, colors, faint=True)
-        picture = _blend(layer, picture, _FAINT)
+        canvas = _blend(layer, canvas, _FAINT_OPACITY)
     for person in persons:
-        _draw_person(picture, person, skeleton, colors, faint=False)
-    return picture
+        _draw_person(canvas, person, skeleton, colors, faint=False)
+    return canvas
 
 
 def keypoint_colors(skeleton: Skeleton) -> tuple[Color, ...]:
-    """The K colors of a skeleton's keypoints, by their sides."""
+    """Returns the K colors of a skeleton's keypoints, by side."""
     side = [MIDDLE] * skeleton.num_keypoints
     for left, right in skeleton.flip_pairs:
         side[left], side[right] = LEFT, RIGHT
     return tuple(side)
 
 
-def caption(width: int, *words: tuple[str, Color]) -> NDArray[np.uint8]:
-    """A black bar (CAPTION_HEIGHT, width, 3) with colored words, cut off where they are too long."""
+def draw_caption(width: int, *texts: tuple[str, Color]) -> NDArray[np.uint8]:
+    """Draws colored texts side by side on a new black image (CAPTION_HEIGHT, width, 3); too long text is cut off."""
     bar = np.zeros((CAPTION_HEIGHT, width, 3), dtype=np.uint8)
     font, size, x = cv2.FONT_HERSHEY_SIMPLEX, 0.42, 4
-    for word, color in words:
-        cv2.putText(bar, word, (x, 13), font, size, color, 1, cv2.LINE_AA)
-        x += cv2.getTextSize(word, font, size, 1)[0][0] + 8
+    for text, color in texts:
+        cv2.putText(bar, text, (x, 13), font, size, color, 1, cv2.LINE_AA)
+        x += cv2.getTextSize(text, font, size, 1)[0][0] + 8
     return bar
 
 
-def label(picture: NDArray[np.uint8], corner: tuple[float, float], words: str) -> None:
-    """Writes words onto a picture (H, W, 3), in place, white on dark below and right of a corner (x, y) in pixels."""
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(picture.shape[:2]) / 1000)
+def draw_label(canvas: NDArray[np.uint8], corner: tuple[float, float], text: str) -> None:
+    """Draws white text on a dark box into an image (H, W, 3) in place, with its top left corner at (x, y) pixels."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(canvas.shape[:2]) / 1000)
     thickness = max(1, round(2 * size))
-    (width, height), baseline = cv2.getTextSize(words, font, size, thickness)
-    x = int(np.clip(corner[0], 0, max(picture.shape[1] - width - 6, 0)))
-    y = int(np.clip(corner[1], 0, max(picture.shape[0] - height - baseline - 4, 0)))
-    cv2.rectangle(picture, (x, y), (x + width + 6, y + height + baseline + 4), _OUTLINE, cv2.FILLED)
-    cv2.putText(picture, words, (x + 3, y + height + 3), font, size, WHITE, thickness, cv2.LINE_AA)
+    (width, height), baseline = cv2.getTextSize(text, font, size, thickness)
+    x = int(np.clip(corner[0], 0, max(canvas.shape[1] - width - 6, 0)))
+    y = int(np.clip(corner[1], 0, max(canvas.shape[0] - height - baseline - 4, 0)))
+    cv2.rectangle(canvas, (x, y), (x + width + 6, y + height + baseline + 4), _OUTLINE, cv2.FILLED)
+    cv2.putText(canvas, text, (x + 3, y + height + 3), font, size, WHITE, thickness, cv2.LINE_AA)
 
 
 @dataclass(frozen=True)
 class _Person:
-    """Points (K, 2) of a person, and which of them (K,) are sure and which uncertain; the others are not shown."""
+    """Keypoints (K, 2) of a person with masks (K,) of the confident and the faint ones; all others are not drawn."""
 
     points: NDArray[np.float64]
-    sure: NDArray[np.bool_]
-    uncertain: NDArray[np.bool_]
+    confident: NDArray[np.bool_]
+    faint: NDArray[np.bool_]
 
     @property
     def line_width(self) -> int:
-        """In pixels, by the extent of the keypoints that are sure, or of the uncertain ones if none is."""
-        points = self.points[self.sure if self.sure.any() else self.uncertain]
+        """The line width in pixels, by the extent of the confident keypoints, or else of the faint ones."""
+        points = self.points[self.confident if self.confident.any() else self.faint]
         extent = np.ptp(points, axis=0).max() if len(points) else 0.0
-        return int(np.clip(round(extent / _PERSON_PIXELS_PER_LINE_PIXEL), 1, _WIDEST))
+        return int(np.clip(round(extent / _PERSON_PIXELS_PER_LINE_PIXEL), 1, _MAX_LINE_WIDTH))
 
 
 @dataclass(frozen=True)
@@ -160,52 +157,52 @@ class _Colors:
 
 
 def _draw_person(
-    picture: NDArray[np.uint8], person: _Person, skeleton: Skeleton, colors: _Colors, *, faint: bool
+    canvas: NDArray[np.uint8], person: _Person, skeleton: Skeleton, colors: _Colors, *, faint: bool
 ) -> None:
-    """Draws either what is faint of a person or the rest, in place.
+    """Draws either the faint or the confident keypoints and limbs of a person, in place.
 
-    All outlines come first, so that none cuts through a colored line.
+    All outlines are drawn first, so that none crosses a colored line.
     """
     width = person.line_width
     points = _fixed_point(person.points)
-    shown = person.sure | person.uncertain
+    visible = person.confident | person.faint
     limbs = [
         (points[a], points[b], color)
         for (a, b), color in zip(skeleton.limbs, colors.limbs, strict=True)
-        if shown[a] and shown[b] and (person.uncertain[a] or person.uncertain[b]) == faint
+        if visible[a] and visible[b] and (person.faint[a] or person.faint[b]) == faint
     ]
-    of_layer = person.uncertain if faint else person.sure
-    discs = [(points[index], colors.keypoints[index]) for index in np.flatnonzero(of_layer)]
+    selected = person.faint if faint else person.confident
+    discs = [(points[index], colors.keypoints[index]) for index in np.flatnonzero(selected)]
     radius = round((width + 1) * 2 ** (_SHIFT - 1) * 1.5)
     outline = 1 if width < 6 else width // 4
     for start, end, _ in limbs:
-        cv2.line(picture, start, end, _OUTLINE, width + 2 * outline, cv2.LINE_AA, _SHIFT)
+        cv2.line(canvas, start, end, _OUTLINE, width + 2 * outline, cv2.LINE_AA, _SHIFT)
     for center, _ in discs:
-        cv2.circle(picture, center, radius + (outline << _SHIFT), _OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, center, radius + (outline << _SHIFT), _OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     for start, end, color in limbs:
-        cv2.line(picture, start, end, color, width, cv2.LINE_AA, _SHIFT)
+        cv2.line(canvas, start, end, color, width, cv2.LINE_AA, _SHIFT)
     for center, color in discs:
-        cv2.circle(picture, center, radius, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, center, radius, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
-def _blend(layer: NDArray[np.uint8], picture: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
-    """The layer over the picture; pixels that are equal in both stay as they are."""
-    return cv2.addWeighted(layer, opacity, picture, 1 - opacity, 0).astype(np.uint8, copy=False)
+def _blend(layer: NDArray[np.uint8], canvas: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
+    """Blends a layer over an image; pixels that are equal in both do not change."""
+    return cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0).astype(np.uint8, copy=False)
 
 
-def _draw_box(picture: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
-    """Draws a thin frame in place."""
+def _draw_box(canvas: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
+    """Draws a thin rectangle in place."""
     if not np.isfinite(box).all():
         return
-    width = max(1, round(max(picture.shape[:2]) / 800))
-    # On whole pixels and without anti-aliasing, so that a frame of one pixel stays sharp.
-    corners = np.round(np.clip(box, -_FARTHEST, _FARTHEST)).astype(int).tolist()
+    width = max(1, round(max(canvas.shape[:2]) / 800))
+    # On whole pixels and without anti-aliasing, so that a line of one pixel stays sharp.
+    corners = np.round(np.clip(box, -_MAX_COORDINATE, _MAX_COORDINATE)).astype(int).tolist()
     top_left, bottom_right = corners[:2], corners[2:]
-    cv2.rectangle(picture, top_left, bottom_right, _OUTLINE, width + 2)
-    cv2.rectangle(picture, top_left, bottom_right, BOX, width)
+    cv2.rectangle(canvas, top_left, bottom_right, _OUTLINE, width + 2)
+    cv2.rectangle(canvas, top_left, bottom_right, BOX, width)
 
 
 def _fixed_point(points: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Points (..., 2) as OpenCV's fixed-point integers; points far outside of any picture are moved nearer."""
-    bounded = np.clip(np.nan_to_num(points, posinf=0, neginf=0), -_FARTHEST, _FARTHEST)
+    """Converts points (N, 2) to OpenCV's fixed-point integers; points far outside any image are clipped."""
+    bounded = np.clip(np.nan_to_num(points, posinf=0, neginf=0), -_MAX_COORDINATE, _MAX_COORDINATE)
     return [(int(x), int(y)) for x, y in np.round(bounded * 2**_SHIFT)]

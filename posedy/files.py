@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all: a temporary file beside the target, then a rename.
+"""Atomic file writes, and file reads with clear errors.
 
-A link stays a link: its target is written. Pipes and devices cannot be replaced, and are rejected.
+A file is written under a temporary name in the same folder, then renamed. Symbolic links are followed. Pipes and
+devices are rejected, since a rename would replace them.
 """
 
 import csv
@@ -17,10 +18,10 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path (same suffix) whose file takes the place of `path` when the block ends without an error.
+    """Yields a temporary path whose file replaces `path` when the block ends without an error.
 
-    It is beside `path`, and the folder is made if needed. After an error, or a kill, the old file is still there
-    unharmed.
+    The temporary path has the same folder and suffix; a missing folder is created. After an error or a kill, the old
+    file is unchanged.
 
     Raises:
         OSError: if the file cannot be written, or is a pipe or a device.
@@ -29,72 +30,72 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     _check_regular(path)
     suffix, path = path.suffix, Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _new_file(path.parent, path.stem, suffix)
+    temporary = _create_temporary_file(path.parent, path.stem, suffix)
     mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(mode)  # safetensors, for one, puts a file of its own there, for its owner alone
+        temporary.chmod(mode)  # some libraries, such as safetensors, replace the file by one with mode 600
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_bytes_atomically(path: str | Path, data: bytes) -> None:
-    """Writes bytes to a file, whole or not at all."""
+    """Writes bytes to a file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json_atomically(path: str | Path, value: Any, indent: int | None = None) -> None:
-    """Writes a value as JSON, whole or not at all; NaN and infinity are refused (ValueError)."""
+    """Writes a value to a JSON file atomically; NaN and infinity raise ValueError."""
     write_bytes_atomically(path, json.dumps(value, indent=indent, allow_nan=False).encode())
 
 
-def check_can_write(path: str | Path) -> None:
-    """Finds out before long work whether a file can be written after it; folders that it lacks can be made then.
+def check_writable(path: str | Path) -> None:
+    """Checks, before a long computation, that a file can be written; missing folders are not created.
 
     Raises:
-        OSError: if it is a folder, or nothing can be written where it goes; the message says what to do.
+        OSError: if the path is a folder, or cannot be written.
     """
     path = Path(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         _check_regular(path)
-        # a part of the path that is a file ends the search too, and refuses the trial
+        # a file in place of a folder ends the search too, and creating a file in it fails
         folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.exists())
-        # under the name that `atomic_write` gives it, which is longer than the file's own
-        _new_file(folder, path.stem, path.suffix).unlink()
+        # a temporary name as in `atomic_write`, which is longer than the file's own
+        _create_temporary_file(folder, path.stem, path.suffix).unlink()
     except OSError as error:
         raise type(error)(f"{path} cannot be written ({error.strerror}): choose another file") from error
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file.
+    """Reads the bytes of a file.
 
     Raises:
-        OSError: of the system's kind, with a message that names the file and says what to do.
+        OSError: if the file cannot be read; of the same subclass as the system's error, with a clearer message.
     """
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no file at {Path(path).absolute()}: check its name and folder") from error
     except IsADirectoryError as error:
-        raise IsADirectoryError(f"{path} is a folder: give a file in it") from error
+        raise IsADirectoryError(f"expected a file, got the folder {path}: give a file in it") from error
     except PermissionError as error:
-        raise PermissionError(f"{path} may not be read by you: change its permissions") from error
+        raise PermissionError(f"no permission to read {path}: change its permissions") from error
     except OSError as error:
-        raise OSError(f"{path} cannot be read ({error.strerror}): fetch it again, or check its disk") from error
+        raise OSError(f"{path} cannot be read ({error.strerror}): check its path and disk") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table of comma-separated values, by column name; none if there is no such file.
+    """Reads the rows of a CSV file as dicts by column name; a missing file has no rows.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not a table of comma-separated values.
+        ValueError: if it is not a CSV file.
     """
     if not path.is_file():
         return []
@@ -102,11 +103,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a table of comma-separated values ({error}): mend or delete it") from error
+        raise ValueError(f"{path} is not a CSV file ({error}): fix or delete it") from error
 
 
 def _check_regular(path: Path) -> None:
-    """Raises OSError if a path is there and neither a file nor a folder: replacing it would destroy it."""
+    """Raises OSError for a pipe or a device, which a rename would destroy."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -115,10 +116,10 @@ def _check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
 
 
-def _new_file(folder: Path, stem: str, suffix: str) -> Path:
-    """Creates an empty temporary file with the permissions that `open` gives: the system applies the umask.
+def _create_temporary_file(folder: Path, stem: str, suffix: str) -> Path:
+    """Creates an empty temporary file with the permissions of `open`: the system applies the umask.
 
-    Those of `tempfile` are for its owner alone, and reading the umask to change them would set it in all threads.
+    `tempfile` creates files with mode 600, and the umask cannot be read without setting it in all threads.
     """
     path = folder / f".{stem}-{secrets.token_hex(4)}{suffix}"
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

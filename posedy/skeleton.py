@@ -1,6 +1,6 @@
-"""What keypoints mean: their names, left/right pairs, limbs and OKS sigmas.
+"""Skeletons: names, flip pairs, limbs and OKS sigmas of keypoints.
 
-COCO's 17 keypoints are built in as `COCO17`; other skeletons are read from the category of a COCO file.
+`COCO17` is the skeleton of COCO's 17 keypoints; other skeletons are read from the category of a COCO file.
 """
 
 import re
@@ -14,17 +14,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The meaning of K keypoints.
+    """The names, flip pairs, limbs and OKS sigmas of K keypoints.
 
     Attributes:
         keypoints: K names.
-        flip_pairs: pairs of indices that a mirror exchanges (left, right).
-        limbs: pairs of indices joined by a line in drawings.
+        flip_pairs: (left, right) pairs of indices that are swapped by a flip.
+        limbs: pairs of indices connected by a line in plots.
         sigmas: K per-keypoint standard deviations of OKS, in units of the square root of the person's area.
-        upper_body: indices of the upper body for half-body augmentation, or None when it is not known.
+        upper_body: indices of the upper body for half-body augmentation, or None if unknown.
 
     Raises:
-        ValueError: if lengths, names or indices do not fit together.
+        ValueError: if lengths, names or indices are inconsistent.
     """
 
     keypoints: tuple[str, ...]
@@ -36,24 +36,24 @@ class Skeleton:
     def __post_init__(self) -> None:
         count = len(self.keypoints)
         if count == 0:
-            raise ValueError("a skeleton needs at least one keypoint")
+            raise ValueError("expected at least one keypoint, got none")
         if len(set(self.keypoints)) != count:
-            raise ValueError(f"keypoint names repeat: {list(self.keypoints)}")
+            raise ValueError(f"expected unique keypoint names, got {list(self.keypoints)}")
         if len(self.sigmas) != count:
-            raise ValueError(f"{count} keypoints need {count} sigmas, got {len(self.sigmas)}")
+            raise ValueError(f"expected {count} sigmas for {count} keypoints, got {len(self.sigmas)}")
         if not all(np.isfinite(sigma) and sigma > 0 for sigma in self.sigmas):
-            raise ValueError(f"sigmas must be positive numbers, got {list(self.sigmas)}")
-        for what, pairs in (("flip_pairs", self.flip_pairs), ("limbs", self.limbs)):
+            raise ValueError(f"expected positive finite sigmas, got {list(self.sigmas)}")
+        for name, pairs in (("flip_pairs", self.flip_pairs), ("limbs", self.limbs)):
             if any(len(pair) != 2 for pair in pairs):
-                raise ValueError(f"{what} are pairs of indices, got {list(pairs)}")
+                raise ValueError(f"{name}: expected pairs of indices, got {list(pairs)}")
         paired = [index for pair in self.flip_pairs for index in pair]
         if len(set(paired)) != len(paired):
-            raise ValueError(f"a keypoint stands in two flip pairs: {list(self.flip_pairs)}")
+            raise ValueError(f"flip_pairs: expected each keypoint at most once, got {list(self.flip_pairs)}")
         limb_ends = [index for limb in self.limbs for index in limb]
-        for what, indices in (("flip_pairs", paired), ("limbs", limb_ends), ("upper_body", self.upper_body or ())):
-            outside = [index for index in indices if not 0 <= index < count]
-            if outside:
-                raise ValueError(f"{what} name keypoints {outside}, but indices go from 0 to {count - 1}")
+        for name, indices in (("flip_pairs", paired), ("limbs", limb_ends), ("upper_body", self.upper_body or ())):
+            invalid = [index for index in indices if not 0 <= index < count]
+            if invalid:
+                raise ValueError(f"{name}: expected indices from 0 to {count - 1}, got {invalid}")
 
     @property
     def num_keypoints(self) -> int:
@@ -62,7 +62,7 @@ class Skeleton:
 
     @property
     def flip_permutation(self) -> tuple[int, ...]:
-        """K indices: keypoint i of a mirrored picture is keypoint flip_permutation[i] of the picture."""
+        """The K indices of a flip: keypoint i of a flipped image is keypoint flip_permutation[i] of the image."""
         permutation = list(range(self.num_keypoints))
         for left, right in self.flip_pairs:
             permutation[left], permutation[right] = right, left
@@ -70,13 +70,13 @@ class Skeleton:
 
     @property
     def lower_body(self) -> tuple[int, ...] | None:
-        """The keypoints that are not the upper body, or None when that is not known."""
+        """The indices outside the upper body, or None if that is unknown."""
         if self.upper_body is None:
             return None
         return tuple(index for index in range(self.num_keypoints) if index not in self.upper_body)
 
     def to_coco_category(self) -> dict[str, Any]:
-        """The `categories` record of a COCO file, with sigmas, pairs and upper body as extra keys."""
+        """Converts to a `categories` record of a COCO file, with the extra keys sigmas, flip_pairs and upper_body."""
         record: dict[str, Any] = {
             "supercategory": "person",
             "id": 1,
@@ -94,16 +94,18 @@ class Skeleton:
     def from_coco_category(cls, category: Mapping[str, Any]) -> "Skeleton":
         """Reads a skeleton from the `categories` record of a COCO keypoint file.
 
-        Names equal to COCO's 17 give `COCO17`'s pairs, sigmas and upper body. For others the optional keys `sigmas`,
-        `flip_pairs` and `upper_body` (zero-based indices) are read; without them pairs come from names that differ in
-        left/right, sigmas are the mean of COCO's (with a warning), and the upper body stays unknown.
+        The optional keys `sigmas`, `flip_pairs` and `upper_body` (zero-based indices) override the defaults. These are
+        `COCO17`'s for COCO's keypoint names. For other names, flip pairs are the names that differ in left/right only,
+        sigmas are the mean of COCO's (with a warning), and the upper body is unknown.
 
         Raises:
-            ValueError: if the record has no keypoint names or its parts do not fit together.
+            ValueError: if the record has no keypoint names or its values are inconsistent.
         """
         names = category.get("keypoints")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"category {category.get('name')!r} has no list of keypoint names under 'keypoints'")
+            raise ValueError(
+                f"category {category.get('name')!r}: expected a list of names under 'keypoints', got {names!r:.60}"
+            )
         names = tuple(names)
         is_coco = names == _COCO_NAMES
         try:
@@ -119,28 +121,28 @@ class Skeleton:
             else:
                 sigma = round(float(np.mean(_COCO_SIGMAS)), 4)
                 warnings.warn(
-                    f"category {category.get('name')!r} has no 'sigmas': OKS uses {sigma}, the mean of COCO's, for "
-                    f"each of its {len(names)} keypoints; add a list 'sigmas' to the category to set them",
+                    f"category {category.get('name')!r} has no 'sigmas': OKS uses {sigma}, the mean of COCO's, for all "
+                    f"{len(names)} keypoints; add a list 'sigmas' to the category to set them",
                     stacklevel=2,
                 )
                 sigmas = (sigma,) * len(names)
             upper = category.get("upper_body")
             upper_body = tuple(int(index) for index in upper) if upper is not None else None
         except (TypeError, ValueError) as error:
-            raise ValueError(f"category {category.get('name')!r} cannot be read as a skeleton: {error}") from error
+            raise ValueError(f"category {category.get('name')!r} is not a valid skeleton: {error}") from error
         if is_coco and upper_body is None:
             upper_body = _COCO_UPPER_BODY
         return cls(names, pairs, limbs, sigmas, upper_body)
 
 
 def _pairs_by_name(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """Pairs of indices whose names differ only in 'left' and 'right', or in L and R as a word of their own."""
+    """Finds the pairs of indices whose names differ only in 'left' and 'right', or in a separate L and R."""
     index_of = {name.lower(): index for index, name in enumerate(names)}
     pairs = []
     for index, name in enumerate(names):
-        mirrored = _LEFT.sub(lambda found: "right" if len(found[0]) > 1 else "r", name.lower())
-        if mirrored != name.lower() and mirrored in index_of:
-            pairs.append((index, index_of[mirrored]))
+        right = _LEFT.sub(lambda match: "right" if len(match[0]) > 1 else "r", name.lower())
+        if right != name.lower() and right in index_of:
+            pairs.append((index, index_of[right]))
     return tuple(pairs)
 
 
@@ -179,6 +181,6 @@ COCO17 = Skeleton(_COCO_NAMES, _pairs_by_name(_COCO_NAMES), _COCO_LIMBS, _COCO_S
 
 
 def numbered_skeleton(num_keypoints: int) -> Skeleton:
-    """A skeleton for keypoints of unknown meaning: numbered names, no pairs and limbs, the mean of COCO's sigmas."""
+    """Creates a skeleton for unnamed keypoints: numbered names, no flip pairs or limbs, the mean of COCO's sigmas."""
     names = tuple(f"keypoint_{index}" for index in range(num_keypoints))
     return Skeleton(names, (), (), (float(np.mean(COCO17.sigmas)),) * num_keypoints)

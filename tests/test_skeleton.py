@@ -33,24 +33,24 @@ def skeletons(draw: st.DrawFn) -> Skeleton:
     )
 
 
-def test_coco_sigmas_are_pycocotools():
+def test_coco_sigmas_equal_pycocotools():
     np.testing.assert_allclose(COCO17.sigmas, Params(iouType="keypoints").kpt_oks_sigmas, rtol=1e-12)
 
 
-def test_coco_left_and_right():
+def test_coco_flip_pairs_are_left_and_right():
     assert len(COCO17.flip_pairs) == 8
     for left, right in COCO17.flip_pairs:
         assert COCO17.keypoints[left].removeprefix("left_") == COCO17.keypoints[right].removeprefix("right_")
     assert [COCO17.keypoints[i] for i, j in enumerate(COCO17.flip_permutation) if i == j] == ["nose"]
 
 
-def test_coco_halves():
+def test_coco_upper_and_lower_body():
     assert COCO17.upper_body == tuple(range(11))
     assert COCO17.lower_body == tuple(range(11, 17))
 
 
 @given(skeletons())
-def test_flip_twice_changes_nothing(skeleton):
+def test_flip_permutation_is_an_involution(skeleton):
     permutation = skeleton.flip_permutation
     assert sorted(permutation) == list(range(skeleton.num_keypoints))
     assert [permutation[index] for index in permutation] == list(range(skeleton.num_keypoints))
@@ -59,7 +59,7 @@ def test_flip_twice_changes_nothing(skeleton):
 
 
 @given(skeletons())
-def test_upper_and_lower_body_are_everything_once(skeleton):
+def test_upper_and_lower_body_partition_the_keypoints(skeleton):
     if skeleton.upper_body is None:
         assert skeleton.lower_body is None
     else:
@@ -68,17 +68,17 @@ def test_upper_and_lower_body_are_everything_once(skeleton):
 
 @given(skeletons() | st.just(COCO17) | st.just(HAND))
 @pytest.mark.filterwarnings("error")
-def test_survives_a_coco_file(skeleton):
+def test_coco_category_can_be_read_back(skeleton):
     category = json.loads(json.dumps(skeleton.to_coco_category()))
     assert Skeleton.from_coco_category(category) == skeleton
 
 
-def test_limbs_count_from_one_in_a_coco_file():
+def test_limbs_of_a_coco_category_are_one_based():
     assert HAND.to_coco_category()["skeleton"] == [[1, 4], [4, 2], [4, 3]]
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_official_category_is_coco17():
+def test_official_category_is_coco17():
     category = {
         "supercategory": "person",
         "id": 1,
@@ -89,9 +89,9 @@ def test_the_official_category_is_coco17():
     assert Skeleton.from_coco_category(category) == COCO17
 
 
-def test_unknown_names_get_pairs_by_name_and_warn_of_sigmas():
+def test_unknown_names_give_flip_pairs_by_name_and_a_warning():
     names = ["Left_Wing", "tail", "right_wing", "wing_left", "wing_right", "left_alone"]
-    with pytest.warns(UserWarning, match=r"'bird' has no 'sigmas'.*6 keypoints"):
+    with pytest.warns(UserWarning, match="'bird'"):
         skeleton = Skeleton.from_coco_category({"name": "bird", "keypoints": names})
     assert skeleton.flip_pairs == ((0, 2), (3, 4))
     assert skeleton.sigmas == (pytest.approx(np.mean(COCO17.sigmas), abs=1e-4),) * 6
@@ -102,22 +102,22 @@ def test_unknown_names_get_pairs_by_name_and_warn_of_sigmas():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keypoints": (), "sigmas": ()}, "at least one keypoint"),
-        ({"keypoints": ("a", "b", "a", "c")}, "names repeat"),
-        ({"sigmas": (0.1, 0.1, 0.1)}, "4 keypoints need 4 sigmas, got 3"),
+        ({"keypoints": (), "sigmas": ()}, "at least one"),
+        ({"keypoints": ("a", "b", "a", "c")}, "unique"),
+        ({"sigmas": (0.1, 0.1, 0.1)}, "expected 4 sigmas .*got 3"),
         ({"sigmas": (0.1, 0.1, 0.1, 0)}, "positive"),
         ({"sigmas": (0.1, 0.1, 0.1, float("nan"))}, "positive"),
         ({"sigmas": (0.1, 0.1, 0.1, float("inf"))}, "positive"),
-        ({"flip_pairs": ((0, 1), (1, 2))}, "two flip pairs"),
-        ({"flip_pairs": ((1, 1),)}, "two flip pairs"),
-        ({"flip_pairs": ((0, 4),)}, r"flip_pairs name keypoints \[4\]"),
-        ({"flip_pairs": ((0, 1, 2),)}, "flip_pairs are pairs"),
-        ({"limbs": ((0, -1),)}, r"limbs name keypoints \[-1\]"),
-        ({"limbs": ((0,),)}, "limbs are pairs"),
-        ({"upper_body": (0, 9)}, r"upper_body name keypoints \[9\], but indices go from 0 to 3"),
+        ({"flip_pairs": ((0, 1), (1, 2))}, "flip_pairs: expected each"),
+        ({"flip_pairs": ((1, 1),)}, "flip_pairs: expected each"),
+        ({"flip_pairs": ((0, 4),)}, r"flip_pairs: .*got \[4\]"),
+        ({"flip_pairs": ((0, 1, 2),)}, "flip_pairs: expected pairs"),
+        ({"limbs": ((0, -1),)}, r"limbs: .*got \[-1\]"),
+        ({"limbs": ((0,),)}, "limbs: expected pairs"),
+        ({"upper_body": (0, 9)}, r"upper_body: .*0 to 3, got \[9\]"),
     ],
 )
-def test_refuses_parts_that_do_not_fit(changes, message):
+def test_inconsistent_values_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(HAND, **changes)
 
@@ -143,11 +143,11 @@ def test_refuses_parts_that_do_not_fit(changes, message):
         {"upper_body": [4]},
     ],
 )
-def test_refuses_spoiled_categories(changes):
-    with pytest.raises(ValueError, match=r"category|keypoints|flip_pairs|limbs|sigmas"):
+def test_invalid_category_raises(changes):
+    with pytest.raises(ValueError, match=r"category|keypoints|flip_pairs|limbs|sigmas|upper_body"):
         Skeleton.from_coco_category(HAND.to_coco_category() | changes)
 
 
-def test_refuses_a_category_without_keypoints():
-    with pytest.raises(ValueError, match="'dog' has no list of keypoint names"):
+def test_category_without_keypoints_raises():
+    with pytest.raises(ValueError, match="'dog'"):
         Skeleton.from_coco_category({"id": 18, "name": "dog"})

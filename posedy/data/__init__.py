@@ -1,1 +1,5 @@
-"""Data sets: COCO files read, checked and written; augmentation, crops and their loaders."""
+"""Data sets: reading, validation and writing of COCO files; augmentation, crop datasets and data loaders.
+
+COCO keypoint files are the only format: convert data in another format to such a file and validate it with
+`posedy check` (`check.py`).
+"""

@@ -1,6 +1,6 @@
-"""Augmentation: one albumentations `Compose` from a photo with a person's box to a crop.
+"""Training augmentation: an albumentations `Compose` from an image and a person's region to a crop.
 
-The geometric part (half body, scale, rotation, flip, crop) is one transform and one warp; photometric transforms of
+The geometric part (half body, scale, rotation, flip, crop) is one transform with one warp; photometric transforms of
 albumentations can follow it. Sources: the paper, section 6, and Sun et al., CVPR 2019, for half body.
 """
 
@@ -17,7 +17,7 @@ from posedy.config import AugmentConfig
 from posedy.geometry import FloatArray, apply_affine, image_to_crop_matrix, padded_region, warp_crop
 from posedy.skeleton import Skeleton
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news when it is imported
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates online when it is imported
 import albumentations as A
 
 _HALF_BODY_MIN_LABELED = 8
@@ -26,12 +26,12 @@ _HALF_BODY_PADDING = 1.5
 
 
 class RandomCropAffine:
-    """How the crop of a person varies in training: half body, scale, rotation and flip.
+    """Random affine map from image to crop: half body, scale, rotation and flip.
 
     Args:
         input_size: (W, H) of the crop.
-        skeleton: whose upper body half body shows.
-        config: how much the crop varies.
+        skeleton: the skeleton; its upper and lower body are the choices of half body.
+        config: the parameters of the augmentation.
     """
 
     def __init__(self, input_size: tuple[int, int], skeleton: Skeleton, config: AugmentConfig) -> None:
@@ -39,31 +39,31 @@ class RandomCropAffine:
         self.skeleton = skeleton
         self.config = config
 
-    def draw(
-        self, random: np.random.Generator, center: FloatArray, size: FloatArray, pose: FloatArray
+    def sample(
+        self, rng: np.random.Generator, center: FloatArray, size: FloatArray, pose: FloatArray
     ) -> tuple[FloatArray, bool]:
-        """Draws the (2, 3) matrix from image to crop, and whether it mirrors.
+        """Samples the (2, 3) matrix from image pixels to crop pixels, and whether it flips the crop.
 
         Args:
-            random: where all randomness comes from.
-            center: (2,) of the person's region in image pixels, as of `padded_region`.
+            rng: the random generator.
+            center: (2,) center of the person's region in image pixels, from `padded_region`.
             size: (2,) width and height of the region.
             pose: (K, 3) x and y in image pixels and visibility.
         """
         config = self.config
-        if random.random() < config.half_body_probability:
-            half = self._half_body_box(random, pose)
+        if rng.random() < config.half_body_probability:
+            half = self._half_body_box(rng, pose)
             if half is not None:
                 center, size = padded_region(half, self.input_size[0] / self.input_size[1], _HALF_BODY_PADDING)
         smallest, largest = config.scale_range
-        scale = min(max(random.normal(1, config.scale_std), smallest), largest)
-        turn = min(max(random.normal(0, config.rotation_std), -config.rotation_max), config.rotation_max)
-        rotation = turn if random.random() < config.rotation_probability else 0.0
-        flip = random.random() < config.flip
+        scale = min(max(rng.normal(1, config.scale_std), smallest), largest)
+        angle = min(max(rng.normal(0, config.rotation_std), -config.rotation_max), config.rotation_max)
+        rotation = angle if rng.random() < config.rotation_probability else 0.0
+        flip = rng.random() < config.flip_probability
         return image_to_crop_matrix(center, size * scale, self.input_size, rotation, flip), flip
 
-    def _half_body_box(self, random: np.random.Generator, pose: FloatArray) -> FloatArray | None:
-        """The box around the labeled keypoints of the upper or the lower body; None when there are too few."""
+    def _half_body_box(self, rng: np.random.Generator, pose: FloatArray) -> FloatArray | None:
+        """Returns the box around the labeled keypoints of the upper or lower body; None if there are too few."""
         keypoints, labeled = pose[:, :2], pose[:, 2] > 0
         upper, lower = self.skeleton.upper_body, self.skeleton.lower_body
         if upper is None or lower is None or labeled.sum() <= _HALF_BODY_MIN_LABELED:
@@ -72,16 +72,16 @@ class RandomCropAffine:
         parts = [part for part in parts if len(part) > _HALF_BODY_MIN_PART]
         if not parts:
             return None
-        part = parts[random.integers(len(parts))]
+        part = parts[rng.integers(len(parts))]
         low, high = part.min(axis=0), part.max(axis=0)
         return np.concatenate([low, high]) if (high > low).any() else None
 
 
 class PersonCrop(A.DualTransform):
-    """Cuts a person's crop out of a photo in one warp; keypoints follow.
+    """Warps a person's crop out of an image and maps the keypoints to it.
 
-    Reads `image_to_crop` and `flip`, as `RandomCropAffine.draw` returns them, `image`, and `keypoints` (K, 3): x, y and
-    visibility. In a flipped crop left and right keypoints are swapped.
+    Its inputs are `image`, `keypoints` (K, 3) of x, y and visibility, and `image_to_crop` and `flip` from
+    `RandomCropAffine.sample`. In a flipped crop, left and right keypoints are swapped.
 
     Args:
         input_size: (W, H) of the crop.
@@ -94,17 +94,17 @@ class PersonCrop(A.DualTransform):
         self.flip_permutation = list(flip_permutation)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Takes the matrix that came with the photo."""
+        """Returns the matrix and the flip given with the image."""
         return {"image_to_crop": data["image_to_crop"], "flip": data["flip"]}
 
     def apply(self, img: NDArray[np.uint8], image_to_crop: FloatArray, **params: Any) -> NDArray[np.uint8]:
-        """Warps the photo."""
+        """Warps the image."""
         return warp_crop(img, image_to_crop, self.input_size)
 
     def apply_to_keypoints(
         self, keypoints: FloatArray, image_to_crop: FloatArray, flip: bool, **params: Any
     ) -> FloatArray:
-        """Maps the keypoints (K, 3) and exchanges left and right if flipped."""
+        """Maps the keypoints (K, 3), and swaps left and right if flipped."""
         keypoints = keypoints.copy()
         keypoints[:, :2] = apply_affine(image_to_crop, keypoints[:, :2])
         return keypoints[self.flip_permutation] if flip else keypoints
@@ -113,10 +113,10 @@ class PersonCrop(A.DualTransform):
 def training_transform(
     input_size: tuple[int, int], flip_permutation: Sequence[int], photometric: Sequence[Mapping[str, Any]]
 ) -> A.Compose:
-    """The augmentation of training: one warp, then what changes colors.
+    """Creates the training augmentation: one warp, then photometric transforms.
 
-    Call it with `image`, `image_to_crop`, `flip` and `keypoints` (K, 3). Its random state is its own:
-    `set_random_seed` before each sample makes a sample repeatable.
+    Call it with `image`, `image_to_crop`, `flip` and `keypoints` (K, 3). It has its own random state: call
+    `set_random_seed` before each sample to make it reproducible.
 
     Args:
         input_size: (W, H) of the crop.
@@ -124,37 +124,39 @@ def training_transform(
         photometric: `AugmentConfig.photometric`.
 
     Raises:
-        ValueError: if a photometric transform is unknown, moves pixels or does not take its arguments.
+        ValueError: if a photometric transform is unknown, moves pixels or has invalid arguments.
     """
-    # Without keypoint_params the poses pass by albumentations' converting and checking, which would take a tenth of a
-    # sample's time; the one transform that moves pixels takes them as they are.
-    return A.Compose([PersonCrop(input_size, flip_permutation), *map(_photometric, photometric)])
+    # Without keypoint_params, albumentations skips its conversion and checks of keypoints, which take a tenth of a
+    # sample's time. PersonCrop, the only transform that moves pixels, reads the keypoints unconverted.
+    return A.Compose([PersonCrop(input_size, flip_permutation), *map(_create_photometric, photometric)])
 
 
-def _photometric(record: Mapping[str, Any]) -> A.BasicTransform:
+def _create_photometric(record: Mapping[str, Any]) -> A.BasicTransform:
     arguments = dict(record)
     name = arguments.pop("transform", None)
-    known = {key: value for key, value in vars(A).items() if inspect.isclass(value) and _keeps_pixels_in_place(value)}
+    known = {key: value for key, value in vars(A).items() if inspect.isclass(value) and _is_photometric(value)}
     if name not in known:
         exists = isinstance(name, str) and hasattr(A, name)
         nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
         raise ValueError(
-            f"augment.photometric: {name!r} "
-            + ("moves pixels, which the crop's one warp is for" if exists else "is not a transform of albumentations")
-            + f"; each entry is {{transform: NAME, and its arguments}}, the nearest name is {nearest!r}"
+            "augment.photometric: expected entries {transform: NAME, and its arguments}, got "
+            + (f"{name!r}, which moves pixels" if exists else f"{name!r}, which is not a transform of albumentations")
+            + f"; the nearest valid name is {nearest!r}"
         )
     allowed = inspect.signature(known[name].__init__).parameters
     for argument in arguments:
         if argument not in allowed:
             nearest = difflib.get_close_matches(argument, allowed, n=1, cutoff=0)[0]
-            raise ValueError(f"augment.photometric: {name} takes no {argument!r}; the nearest is {nearest!r}")
+            raise ValueError(
+                f"augment.photometric: {name} has no argument {argument!r}; the nearest valid name is {nearest!r}"
+            )
     try:
         return known[name](**arguments)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"augment.photometric: {name} does not take {arguments}: {error}") from None
+        raise ValueError(f"augment.photometric: invalid arguments {arguments} of {name}: {error}") from None
 
 
-def _keeps_pixels_in_place(transform: type) -> bool:
+def _is_photometric(transform: type) -> bool:
     if transform in (A.CoarseDropout, A.GridDropout, A.PixelDropout):
         return True
     return issubclass(transform, A.ImageOnlyTransform) and transform is not A.ImageOnlyTransform

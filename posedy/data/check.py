@@ -1,4 +1,4 @@
-"""Validates COCO keypoint files before anything is trained on them: their records, their values and their images."""
+"""Validation of COCO keypoint files: their records, their values and their image files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,30 +7,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.config import SkeletonConfig
-from posedy.data.categories import read_category, read_skeleton
+from posedy.data.categories import read_keypoint_category, read_skeleton
 from posedy.data.coco_file import AnnotationTable, CocoFile, log_invalid_values, read_annotations, read_images
-from posedy.data.findings import CheckReport, CocoFileError, FindingLog, name_reasons, short
 from posedy.data.image_check import ImageCheck, check_images
-from posedy.data.tables import BoolArray, repeated
+from posedy.data.issues import CheckReport, CocoFileError, IssueLog, format_reasons, short_repr
+from posedy.data.tables import BoolArray, find_duplicates
 from posedy.geometry import xywh_to_xyxy
 from posedy.skeleton import Skeleton
 
-# COCO's own boxes end a fraction of a pixel over the border.
+# COCO's own boxes exceed the border by fractions of a pixel.
 _BOX_TOLERANCE = 1.0
-# A labeled keypoint may lie a little outside; further out than this part of the longer side it is a slip.
+# A labeled keypoint may lie outside the image by up to this fraction of the longer side; others are probably wrong.
 _KEYPOINT_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Examination:
-    """The annotations of a file with what was found in them.
+class ValidatedFile:
+    """The annotations of a file and their validation.
 
     Attributes:
-        table: the annotations of the category with keypoints, None where there is no such category.
-        skeleton: of the category, None where it cannot be read.
-        usable: (A,) the annotations to train and test on.
-        left_out: how many annotations are not used, by reason.
-        report: the findings.
+        table: the annotations of the category with keypoints, None if there is no such category.
+        skeleton: the category's skeleton, None if it is invalid.
+        usable: (A,) mask of the annotations to train and test on.
+        left_out: number of the other annotations, by reason.
+        report: the validation errors and warnings.
     """
 
     table: AnnotationTable | None
@@ -41,51 +41,52 @@ class Examination:
 
 
 def check_coco(annotations: Path | str, images: Path | str | None = None, decode: bool = False) -> CheckReport:
-    """Checks a COCO keypoint file, and its photos where their folder is given.
+    """Validates a COCO keypoint file, and its image files if their folder is given.
 
     Args:
         annotations: the file.
-        images: the folder that its file names count from.
-        decode: decode every photo fully, which finds damage inside; else only their headers and ends are read.
+        images: the folder that file names are relative to.
+        decode: whether to decode every image completely, which detects damaged data, or to read only the headers and
+            ends of files.
 
     Returns:
-        All findings; nothing in the file makes this raise.
+        All validation errors and warnings; no content of the file raises an exception.
+
+    Raises:
+        OSError: if the file cannot be read.
     """
-    log = FindingLog()
     try:
         file = CocoFile.read(annotations)
-    except OSError as error:
-        log.error("the annotation file cannot be read", str(error), "Give a file that can be read.")
     except CocoFileError as error:
-        log.findings.extend(error.findings)
-    else:
-        return examine(file, None if images is None else Path(images), decode).report
-    return _report(Path(annotations), None, log)
+        log = IssueLog()
+        log.issues.extend(error.issues)
+        return _create_report(Path(annotations), None, log)
+    return validate(file, None if images is None else Path(images), decode).report
 
 
-def examine(
+def validate(
     file: CocoFile,
     images: Path | None,
     decode: bool = False,
     overrides: SkeletonConfig | None = None,
     image_check: ImageCheck = "always",
-) -> Examination:
-    """Checks a file that has been read.
+) -> ValidatedFile:
+    """Validates the content of a COCO keypoint file.
 
     Args:
         file: the file.
-        images: the folder that its file names count from; None leaves the images out.
-        decode: whether every image is decoded fully, which finds damage inside.
-        overrides: what a configuration says about the keypoints in place of the file.
-        image_check: whether the images are opened.
+        images: the folder that file names are relative to; None skips the image files.
+        decode: whether to decode every image completely, which detects damaged data.
+        overrides: properties of the skeleton that override the file's.
+        image_check: when to open the image files.
     """
-    log = FindingLog()
+    log = IssueLog()
     annotations = Path(file.source)
-    category = read_category(file, log)
+    category = read_keypoint_category(file, log)
     skeleton = read_skeleton(category, overrides, log) if category is not None else None
     image_table = read_images(file, log)
     if category is None or skeleton is None:
-        return Examination(None, None, np.zeros(0, dtype=bool), {}, _report(annotations, None, log))
+        return ValidatedFile(None, None, np.zeros(0, dtype=bool), {}, _create_report(annotations, None, log))
     table = read_annotations(file, image_table, category, log)
     usable, left_out = table.select_persons()
     _check_records(table, log)
@@ -98,64 +99,63 @@ def examine(
     if images is not None:
         check_images(image_table, with_persons, annotations, images, decode, image_check, log)
     summary = summarize(annotations, len(image_table.ids), int(usable.sum()), int(with_persons.sum()), left_out)
-    return Examination(table, skeleton, usable, left_out, _report(annotations, summary, log))
+    return ValidatedFile(table, skeleton, usable, left_out, _create_report(annotations, summary, log))
 
 
-def _report(annotations: Path, summary: str | None, log: FindingLog) -> CheckReport:
-    findings = sorted(log.findings, key=lambda finding: finding.severity)
+def _create_report(annotations: Path, summary: str | None, log: IssueLog) -> CheckReport:
+    issues = sorted(log.issues, key=lambda issue: issue.severity)
     summary = summary or f"{annotations.name}: no annotations could be read"
-    return CheckReport(annotations, summary, tuple(findings))
+    return CheckReport(annotations, summary, tuple(issues))
 
 
 def summarize(
     annotations: Path, num_images: int, num_persons: int, num_person_images: int, left_out: dict[str, int]
 ) -> str:
-    """One line that says what a file gives and what of it is left out."""
+    """Summarizes in one line what a file contains and which annotations are left out."""
     return (
         f"{annotations.name}: {num_images} images, {num_persons} persons with keypoints on {num_person_images} of them"
-        f"; left out: {name_reasons(left_out)}"
+        f"; left out: {format_reasons(left_out)}"
     )
 
 
-def _check_any_usable(table: AnnotationTable, usable: BoolArray, left_out: dict[str, int], log: FindingLog) -> None:
+def _check_any_usable(table: AnnotationTable, usable: BoolArray, left_out: dict[str, int], log: IssueLog) -> None:
     if usable.any():
         return
-    total = len(usable) + table.other_category
-    reasons = f"of: {name_reasons(left_out)}" if total else "there are none"
+    total = len(usable) + table.num_other_category
     log.error(
         "no usable person",
-        f"0 of {total} annotations kept because {reasons}",
+        f"0 of {total} annotations kept" + (f", left out: {format_reasons(left_out)}" if total else ""),
         f"A usable person has category_id {table.category['id']}, iscrowd 0 and at least one keypoint with v > 0.",
     )
 
 
-def _check_records(table: AnnotationTable, log: FindingLog) -> None:
+def _check_records(table: AnnotationTable, log: IssueLog) -> None:
     log_invalid_values(table, log, table.invalid)
     log.add(
         "error",
-        "annotation of an image that the file does not have",
+        "annotation of an unlisted image",
         np.flatnonzero(~table.invalid["image_id"] & (table.image_index < 0)),
         lambda i: f"{table.describe(i)}: image_id {table.records[i]['image_id']}",
         "Add the image to 'images' or remove the annotation.",
     )
 
 
-def _check_ids(table: AnnotationTable, log: FindingLog) -> None:
+def _check_ids(table: AnnotationTable, log: IssueLog) -> None:
     images, ids = table.images, np.array(table.images.ids, dtype=np.int64)
     log.add(
         "error",
-        "image id that stands twice",
-        repeated(ids),
+        "duplicate image id",
+        find_duplicates(ids),
         lambda index: f"image {images.ids[index]} ({images.names[index]})",
-        "Annotations cannot tell such images apart: give each its own id.",
+        "Give each image a unique id: annotations refer to it.",
     )
     valid = np.flatnonzero(table.is_valid)
     log.add(
         "error",
-        "annotation id that stands twice",
-        valid[repeated(table.ids[valid])],
+        "duplicate annotation id",
+        valid[find_duplicates(table.ids[valid])],
         table.describe,
-        "COCO's evaluation keeps only one of them: give each its own id.",
+        "Give each annotation a unique id: COCO's evaluation keeps only one of several with the same id.",
     )
     log.add(
         "warning",
@@ -166,85 +166,85 @@ def _check_ids(table: AnnotationTable, log: FindingLog) -> None:
     )
 
 
-def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: FindingLog) -> None:
+def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> None:
     points, flags = table.keypoints[..., :2], table.keypoints[..., 2]
     log.add(
         "error",
         "visibility flag other than 0, 1, 2",
         np.argwhere(~np.isin(flags, (0, 1, 2)) & table.is_valid[:, None]),
         table.describe_keypoint,
-        "v is 0 for not labeled, 1 for labeled but hidden, 2 for visible.",
+        "v is 0 for not labeled, 1 for labeled but occluded, 2 for visible.",
     )
     log.add(
         "warning",
-        "num_keypoints that disagrees with the flags",
+        "wrong num_keypoints",
         np.flatnonzero(table.is_valid & (table.num_keypoints != table.num_labeled)),
         lambda i: f"{table.describe(i)}: num_keypoints {table.num_keypoints[i]:g}, {table.num_labeled[i]} with v > 0",
-        "COCO's evaluation skips a person by num_keypoints, training by the flags: write the count of v > 0.",
+        "Write the number of keypoints with v > 0: COCO's evaluation skips persons by num_keypoints, training by v.",
     )
     sizes = _image_sizes(table)
-    slack = _KEYPOINT_TOLERANCE * sizes.max(axis=1)[:, None, None]
-    outside = ((points < -slack) | (points > sizes[:, None] + slack)).any(axis=-1)
+    tolerance = _KEYPOINT_TOLERANCE * sizes.max(axis=1)[:, None, None]
+    outside = ((points < -tolerance) | (points > sizes[:, None] + tolerance)).any(axis=-1)
     log.add(
         "warning",
         "labeled keypoint far outside its image",
         np.argwhere(outside & (flags > 0) & (usable & (sizes > 0).all(axis=1))[:, None]),
-        lambda where: f"{table.describe_keypoint(where)}, image {_by(sizes[where[0]])}",
-        "Look at the annotation: is it of this photo, at this size?",
+        lambda where: f"{table.describe_keypoint(where)}, image {_format_size(sizes[where[0]])}",
+        "Check that the annotation belongs to this image and to its size.",
     )
 
 
-def _check_boxes(table: AnnotationTable, usable: BoolArray, log: FindingLog) -> None:
-    """Boxes and areas of the persons that are used; crowds and unlabeled persons need neither."""
+def _check_boxes(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> None:
+    """Checks boxes and areas of the usable persons; crowds and unlabeled persons need neither."""
 
-    def name_box(i: int) -> str:
-        return f"{table.describe(i)}: bbox {short(table.boxes[i].tolist())}"
+    def describe_box(i: int) -> str:
+        return f"{table.describe(i)}: bbox {short_repr(table.boxes[i].tolist())}"
 
-    def name_box_and_image(i: int) -> str:
-        return f"{name_box(i)}, image {_by(sizes[i])}"
+    def describe_box_and_image(i: int) -> str:
+        return f"{describe_box(i)}, image {_format_size(sizes[i])}"
 
     corners = xywh_to_xyxy(table.boxes).astype(np.float32)
     empty = usable & ~(corners[:, 2:] > corners[:, :2]).all(axis=1)
     log.add(
         "error",
-        "box of no area",
+        "box without area",
         np.flatnonzero(empty),
-        name_box,
-        "A box is x, y, width, height with width and height above 0: make it from the mask or the keypoints.",
+        describe_box,
+        "A box is x, y, width, height with width and height above 0: compute it from the mask or the keypoints.",
     )
     sizes = _image_sizes(table)
-    placed = usable & ~empty & (sizes > 0).all(axis=1)
-    off = placed & ((corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)).any(axis=1)
+    checked = usable & ~empty & (sizes > 0).all(axis=1)
+    outside = checked & ((corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)).any(axis=1)
     log.add(
         "error",
-        "box that lies off its image",
-        np.flatnonzero(off),
-        name_box_and_image,
-        "Boxes are x, y, width, height in pixels of the photo as stored; is the record of the right photo?",
+        "box outside its image",
+        np.flatnonzero(outside),
+        describe_box_and_image,
+        "Boxes are x, y, width, height in pixels of the image as stored: check the image of the annotation.",
     )
-    over = ((corners[:, :2] < -_BOX_TOLERANCE) | (corners[:, 2:] > sizes + _BOX_TOLERANCE)).any(axis=1)
+    exceeds = ((corners[:, :2] < -_BOX_TOLERANCE) | (corners[:, 2:] > sizes + _BOX_TOLERANCE)).any(axis=1)
     log.add(
         "warning",
-        "box that reaches over the border of its image",
-        np.flatnonzero(placed & ~off & over),
-        name_box_and_image,
-        "It is used as it is; what lies outside is black in the crop.",
+        "box exceeds its image",
+        np.flatnonzero(checked & ~outside & exceeds),
+        describe_box_and_image,
+        "The box is used unchanged; pixels outside the image are black in the crop.",
     )
     log.add(
         "error",
-        "area not above 0 on a labeled person",
+        "area not above 0 of a labeled person",
         np.flatnonzero(usable & ~((table.areas > 0) & np.isfinite(table.areas))),
         lambda i: f"{table.describe(i)}: area {table.areas[i]:g}",
-        "OKS divides by it: write the area of the person's mask, or of the box where there is no mask.",
+        "OKS divides by it: write the area of the person's mask, or of the box if there is no mask.",
     )
 
 
 def _image_sizes(table: AnnotationTable) -> NDArray[np.int32]:
-    """The image size (A, 2) of every annotation, (0, 0) where it is not known."""
+    """Returns the image size (A, 2) of every annotation, (0, 0) if unknown."""
     sizes = np.append(table.images.sizes, np.zeros((1, 2), np.int32), axis=0)
-    # index -1, an image that the file does not have, is the row appended
+    # index -1, an unlisted image, selects the appended row
     return sizes[table.image_index]
 
 
-def _by(size: NDArray[np.int32]) -> str:
+def _format_size(size: NDArray[np.int32]) -> str:
     return f"{size[0]} x {size[1]}"

@@ -1,4 +1,4 @@
-"""COCO keypoint files as arrays of persons, for training and testing, and as ground truth, for COCOeval."""
+"""COCO keypoint files as arrays of persons (training, testing) and as ground truth (COCOeval)."""
 
 import hashlib
 import warnings
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.config import SkeletonConfig
-from posedy.data.categories import read_category, with_overrides
-from posedy.data.check import examine, summarize
+from posedy.data.categories import apply_overrides, read_keypoint_category
+from posedy.data.check import summarize, validate
 from posedy.data.coco_file import (
     AnnotationSource,
     AnnotationTable,
@@ -21,8 +21,8 @@ from posedy.data.coco_file import (
     read_annotations,
     read_images,
 )
-from posedy.data.findings import Finding, FindingLog
 from posedy.data.image_check import ImageCheck
+from posedy.data.issues import IssueLog, ValidationIssue
 from posedy.data.tables import PackedNames
 from posedy.geometry import xywh_to_xyxy
 from posedy.skeleton import Skeleton
@@ -30,25 +30,25 @@ from posedy.skeleton import Skeleton
 
 @dataclass(frozen=True, eq=False)
 class CocoPersons:
-    """The persons of a COCO keypoint file that can be trained and tested on: not a crowd, some keypoint labeled.
+    """The usable persons of a COCO keypoint file: no crowds, at least one labeled keypoint.
 
-    All that grows with the file is arrays, so worker processes share its memory.
+    All data that grow with the file are arrays, which worker processes share without copying.
 
     Attributes:
         annotations: the file.
-        image_dir: the folder of its photos, if it was given.
-        skeleton: the meaning of the K keypoints.
-        category_id: the category of the persons, which results name too.
-        image_ids: (I,) ids of all images of the file, with persons or without.
+        image_dir: the folder of its images, if given.
+        skeleton: the skeleton of K keypoints.
+        category_id: the id of the persons' category, also used in results.
+        image_ids: (I,) ids of all images of the file, including those without persons.
         image_sizes: (I, 2) width and height in pixels.
-        file_names: I paths below `image_dir`.
-        annotation_ids: (P,).
+        file_names: I paths relative to `image_dir`.
+        annotation_ids: (P,) ids of the annotations.
         image_index: (P,) index of the image among the I.
         boxes: (P, 4) xyxy in image pixels.
         keypoints: (P, K, 2) in image pixels.
-        visibility: (P, K) 0 not labeled, 1 labeled but hidden, 2 visible.
-        left_out: how many annotations are not among the P, by reason.
-        warnings: what to look at in the file.
+        visibility: (P, K) 0 not labeled, 1 labeled but occluded, 2 visible.
+        left_out: number of annotations that are not among the P, by reason.
+        warnings: the validation warnings about the file.
     """
 
     annotations: Path
@@ -64,30 +64,30 @@ class CocoPersons:
     keypoints: NDArray[np.float32]
     visibility: NDArray[np.uint8]
     left_out: dict[str, int]
-    warnings: tuple[Finding, ...]
+    warnings: tuple[ValidationIssue, ...]
 
     def __len__(self) -> int:
         return len(self.annotation_ids)
 
     def image_path(self, image_index: int) -> Path:
-        """The photo of an image.
+        """Returns the path of an image file.
 
         Raises:
-            ValueError: if the file was read without its folder of photos.
+            ValueError: if `image_dir` is None.
             IndexError: if there is no such image.
         """
         if self.image_dir is None:
-            raise ValueError(f"{self.annotations} was read without photos: give their folder to read_coco as `images`")
+            raise ValueError(f"{self.annotations} was read without an image folder: pass `images` to read_coco")
         return self.image_dir / self.file_names[image_index]
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any person, box or keypoint of the file, and not with its place."""
+        """A hash of all persons, boxes and keypoints that does not depend on the path of the file."""
         parts = (self.annotation_ids, self.image_ids[self.image_index], self.boxes, self.keypoints, self.visibility)
         return f"{len(self)} persons, {hashlib.sha256(b''.join(part.tobytes() for part in parts)).hexdigest()[:16]}"
 
     def summary(self) -> str:
-        """One line: images, persons, what was left out and why."""
+        """Summarizes in one line the images, the persons and the annotations left out."""
         num_images = len(np.unique(self.image_index))
         return summarize(self.annotations, len(self.image_ids), len(self), num_images, self.left_out)
 
@@ -98,29 +98,27 @@ def read_coco(
     overrides: SkeletonConfig | None = None,
     image_check: ImageCheck = "always",
 ) -> CocoPersons:
-    """Reads and checks a COCO keypoint file.
+    """Reads and validates a COCO keypoint file.
 
     Args:
-        annotations: a file like person_keypoints_train2017.json, with COCO's keypoints or others; or what
-            `CocoFile.read` made of it.
-        images: the folder that its file names count from; given, it must exist.
-        overrides: what a configuration says about the keypoints in place of the file.
-        image_check: whether every image is opened to check that it is there and of the recorded size: "always", "once"
-            (not again if the last check found nothing and the file and the folder are unchanged) or "never".
+        annotations: a file like person_keypoints_train2017.json, with COCO's keypoints or others, or a `CocoFile`.
+        images: the folder that file names are relative to; it must exist if given.
+        overrides: properties of the skeleton that override the file's.
+        image_check: when to open all images to check that they exist and have the recorded size: "always", "once" (not
+            again after a check without issues, while the file and the folder are unchanged) or "never".
 
     Raises:
         OSError: if the file cannot be read.
-        CocoFileError: if anything makes the file unfit for use; the message lists every kind of error with its count
-            and the first few culprits.
+        CocoFileError: if the file is invalid; the message lists every kind of error with its count and first examples.
     """
     file = annotations if isinstance(annotations, CocoFile) else CocoFile.read(annotations)
     folder = None if images is None else Path(images)
-    examination = examine(file, folder, overrides=overrides, image_check=image_check)
-    table, skeleton, report = examination.table, examination.skeleton, examination.report
+    validated = validate(file, folder, overrides=overrides, image_check=image_check)
+    table, skeleton, report = validated.table, validated.skeleton, validated.report
     report.raise_errors()
     assert table is not None
     assert skeleton is not None
-    usable = examination.usable
+    usable = validated.usable
     return CocoPersons(
         annotations=Path(file.source),
         image_dir=folder,
@@ -134,28 +132,28 @@ def read_coco(
         boxes=xywh_to_xyxy(table.boxes[usable]).astype(np.float32),
         keypoints=table.keypoints[usable, :, :2].astype(np.float32),
         visibility=table.keypoints[usable, :, 2].astype(np.uint8),
-        left_out=examination.left_out,
+        left_out=validated.left_out,
         warnings=report.warnings,
     )
 
 
-# what COCOeval reads of an annotation
+# the keys of an annotation that COCOeval reads
 _KEYS = ("image_id", "category_id", "keypoints", "area", "bbox", "iscrowd")
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One category's annotations of a COCO annotation file, for COCOeval.
+    """The ground truth of one category of a COCO annotation file, for COCOeval.
 
     Attributes:
         source: the file's path, or "annotations" for content in memory.
         category: the record of the category that has keypoints.
         category_ids: the ids of all categories of the file.
         image_ids: the ids of all images, sorted.
-        annotations: copies of the category's annotations in the file's order, crowds and unlabeled persons included,
-            with the keys that COCOeval reads; those of images that the file does not list are left out. Their ids
-            count from 1: COCOeval takes an id of 0 for "not matched", and of two equal ids it sees only one.
-        file_names: the file name of each image, by image id; "" where the file gives no valid one.
+        annotations: copies of the category's annotations in the file's order, including crowds and unlabeled persons,
+            with the keys that COCOeval reads; those of unlisted images are left out. Their ids are numbered from 1:
+            COCOeval interprets id 0 as "not matched", and keeps only one of several annotations with the same id.
+        file_names: the file name of each image by image id; "" if there is no valid one.
     """
 
     source: str
@@ -172,33 +170,33 @@ class GroundTruth:
 
     @property
     def labeled(self) -> list[dict[str, Any]]:
-        """The persons that count: no crowds, at least one labeled keypoint."""
+        """The evaluated persons: no crowds, at least one labeled keypoint."""
         return [person for person in self.annotations if person["num_keypoints"] > 0 and not person["iscrowd"]]
 
     @classmethod
     def from_coco(
         cls, annotations: AnnotationSource | CocoFile, overrides: SkeletonConfig | None = None
     ) -> "GroundTruth":
-        """Reads the ground truth from an annotation file or from its content; what is given is left as it is.
+        """Reads the ground truth from an annotation file or its content.
 
-        It is less strict than `read_coco`, since files of other tools are evaluated as they are: ids may be text,
-        annotations need no id, and one without `num_keypoints` has as many as are labeled (v > 0).
+        It is less strict than `read_coco`, to evaluate files of other tools unchanged: ids may be text, annotations
+        need no id, and a missing `num_keypoints` is replaced by the number of labeled keypoints (v > 0).
 
         Args:
-            annotations: the file, its content, or what `CocoFile.read` made of it.
-            overrides: what a configuration says about the keypoints in place of the file, such as sigmas.
+            annotations: the file, its content (which is not changed), or a `CocoFile`.
+            overrides: properties of the skeleton that override the file's, such as sigmas.
 
         Raises:
             OSError: if the file cannot be read.
-            CocoFileError: if it is not a COCO keypoint file; the message names the file and the annotations.
-            ValueError: if the overrides do not fit the keypoints.
+            CocoFileError: if it is not a COCO keypoint file; the message names the file and the invalid annotations.
+            ValueError: if the overrides do not match the keypoints.
         """
         file = annotations if isinstance(annotations, CocoFile) else CocoFile.read(annotations)
-        log = FindingLog()
-        category = read_category(file, log, allow_text_ids=True)
+        log = IssueLog()
+        category = read_keypoint_category(file, log, allow_text_ids=True)
         images = read_images(file, log, needs=(), allow_text_ids=True)
         if category is None:
-            raise log.as_error(file.source)
+            raise log.to_error(file.source)
         table = read_annotations(file, images, category, log)
         listed = table.image_index >= 0
         unlisted = [table.records[index]["image_id"] for index in np.flatnonzero(~listed & ~table.invalid["image_id"])]
@@ -206,8 +204,8 @@ class GroundTruth:
         log.raise_errors(file.source)
         if unlisted:
             warnings.warn(
-                f"{file.source}: {len(unlisted)} annotations are left out, of {len(set(unlisted))} images that "
-                f"'images' does not list, such as {min(unlisted, key=str)!r}",
+                f"{file.source}: {len(unlisted)} annotations are left out: their {len(set(unlisted))} images are not "
+                f"listed in 'images', such as {min(unlisted, key=str)!r}",
                 stacklevel=2,
             )
         counts = np.where(table.invalid["num_keypoints"], table.num_labeled, table.num_keypoints)
@@ -218,7 +216,7 @@ class GroundTruth:
         category_ids = [record["id"] for record in file.categories if isinstance(record, Mapping) and "id" in record]
         return cls(
             source=file.source,
-            category=with_overrides(category, overrides),
+            category=apply_overrides(category, overrides),
             category_ids=frozenset(value for value in category_ids if isinstance(value, int | str)),
             image_ids=tuple(sorted(set(images.ids))),
             annotations=tuple(copies),
@@ -226,32 +224,32 @@ class GroundTruth:
         )
 
 
-def _check_for_evaluation(table: AnnotationTable, log: FindingLog) -> None:
-    """Logs the annotations of listed images that COCOeval cannot use."""
+def _check_for_evaluation(table: AnnotationTable, log: IssueLog) -> None:
+    """Logs the annotations of listed images that are invalid for COCOeval."""
     listed = table.image_index >= 0
     log_invalid_values(table, log, ("image_id",))
     log_invalid_values(table, log, ("keypoints", "bbox", "area", "iscrowd"), listed)
     log.add(
         "error",
-        "area that is negative or not finite",
+        "area negative or not finite",
         np.flatnonzero(listed & ~table.invalid["area"] & ~(np.isfinite(table.areas) & (table.areas >= 0))),
         lambda i: f"{table.describe(i)}: area {table.areas[i]:g}",
-        "OKS divides by it: write the area of the person's mask, or of the box where there is no mask.",
+        "OKS divides by it: write the area of the person's mask, or of the box if there is no mask.",
     )
     given = np.array(["num_keypoints" in record for record in table.records], dtype=bool) & listed
     counts = table.num_keypoints
     is_count = np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))
     log.add(
         "error",
-        "num_keypoints that is not a count",
+        "num_keypoints is not a count",
         np.flatnonzero(given & ~is_count),
         lambda i: f"{table.describe(i)}: num_keypoints {table.records[i]['num_keypoints']!r:.60}",
-        "Write the number of keypoints with v > 0, or leave it out.",
+        "Write the number of keypoints with v > 0, or omit it.",
     )
     log.add(
         "error",
         "num_keypoints without a labeled keypoint",
         np.flatnonzero(given & is_count & (counts > 0) & ~table.invalid["keypoints"] & (table.num_labeled == 0)),
         lambda i: f"{table.describe(i)}: num_keypoints {counts[i]:g}, but v is 0 everywhere",
-        "Set it to 0, or write v = 2 where a keypoint is labeled.",
+        "Set it to 0, or write v = 2 for labeled keypoints.",
     )

@@ -1,9 +1,10 @@
-"""Persons as crops: what training and testing read."""
+"""Datasets of person crops for training and evaluation, from COCO files (`coco.py`)."""
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,41 +19,48 @@ from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, war
 from posedy.images import read_image
 
 
-class SampleIndex(NamedTuple):
-    """One sample of an epoch: who, and whether it counts or only fills a batch up to the size of other ranks'."""
+@dataclass(frozen=True, slots=True)
+class SampleIndex:
+    """The index of a training sample: an epoch, which selects the augmentation, and a person.
+
+    Attributes:
+        epoch: the epoch, from 0.
+        index: the person's index in the dataset.
+        is_padding: whether the sample only fills up a rank's batch; its keypoints are then unlabeled.
+    """
 
     epoch: int
-    person: int
-    counts: bool = True
+    index: int
+    is_padding: bool = False
 
 
-class _LastPhoto:
-    """Reads photos and keeps the last one, for neighbors that are on the same."""
+class _ImageCache:
+    """Reads images and keeps the last one, since neighboring samples often share it."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._photo: NDArray[np.uint8] | None = None
+        self._image: NDArray[np.uint8] | None = None
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        if self._photo is None or self._path != path:
-            self._path, self._photo = path, read_image(path)
-        return self._photo
+        if self._image is None or self._path != path:
+            self._path, self._image = path, read_image(path)
+        return self._image
 
 
 class TopDownTrainDataset(Dataset[dict[str, Any]]):
-    """Randomly varied crops of the persons of one or more COCO files.
+    """Randomly augmented crops of the persons of one or more COCO files.
 
-    A sample depends on (seed, epoch, index) alone, whichever process makes it, and costs one decoding of the photo and
-    one warp; persons of one photo that follow one another share the decoding. Indexed by `SampleIndex`. Gives `crop`
-    (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labeled` (K,) bool (none if the draw does not
-    count) and `annotation_id`.
+    `dataset[SampleIndex(epoch, index)]` is a sample of an epoch, `dataset[index]` that of epoch 0. A sample is a dict
+    of `crop` (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labeled` (K,) bool (all False for
+    padding) and `annotation_id`. It depends on (seed, epoch, index) alone and costs one image decoding and one warp;
+    consecutive samples of one image share the decoding.
 
     Args:
         sets: COCO files of the same keypoints.
         input_size: (W, H) of the crops.
-        augment: how much they vary.
-        padding: of the boxes.
-        seed: of all randomness.
+        augment: the parameters of the augmentation.
+        padding: factor on the size of the boxes.
+        seed: seed of the augmentation.
 
     Raises:
         ValueError: if the sets differ in their keypoints.
@@ -73,76 +81,88 @@ class TopDownTrainDataset(Dataset[dict[str, Any]]):
                     f"{list(sets[0].skeleton.keypoints)} and {list(other.skeleton.keypoints)}"
                 )
         self.sets = list(sets)
-        self.ends = np.cumsum([len(persons) for persons in sets])
+        self._ends = np.cumsum([len(persons) for persons in sets])
         self.seed = seed
         self.input_size = input_size
         self.skeleton = sets[0].skeleton
-        self.variation = RandomCropAffine(input_size, self.skeleton, augment)
+        self.random_affine = RandomCropAffine(input_size, self.skeleton, augment)
         self.transform = training_transform(input_size, self.skeleton.flip_permutation, augment.photometric)
-        self._is_random = len(augment.photometric) > 0
-        # what does not depend on the epoch, for all persons at once
+        self._has_photometric = len(augment.photometric) > 0
+        # computed once for all persons, since it does not depend on the epoch
         boxes = np.concatenate([persons.boxes for persons in sets])
         self.centers, self.sizes = padded_region(boxes, input_size[0] / input_size[1], padding)
         self.poses = np.concatenate(
             [np.dstack([persons.keypoints, persons.visibility]).astype(np.float32) for persons in sets]
         )
         self.annotation_ids = np.concatenate([persons.annotation_ids for persons in sets])
-        self._last_photo = _LastPhoto()
+        self._images = _ImageCache()
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self._ends[-1])
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any person, box or keypoint, and not with the place of the files."""
+        """A hash of all persons, boxes and keypoints that does not depend on the paths of the files."""
         return "+".join(persons.fingerprint for persons in self.sets)
 
-    def __getitem__(self, draw: SampleIndex) -> dict[str, Any]:
-        return self.__getitems__([draw])[0]
+    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
 
-    def __getitems__(self, draws: Sequence[SampleIndex]) -> list[dict[str, Any]]:
-        """The samples of a batch; torch's loader asks for all at once."""
-        # All matrices first: after a photo has been decoded, Python's own data are out of the processor's cache.
-        seeds = [np.random.SeedSequence((self.seed, *draw[:2])).generate_state(1)[0] for draw in draws]
-        varied = [
-            self.variation.draw(np.random.default_rng(seed), self.centers[index], self.sizes[index], self.poses[index])
-            for seed, (_, index, _) in zip(seeds, draws, strict=True)
+    def __getitems__(self, indices: Sequence[SampleIndex | int]) -> list[dict[str, Any]]:
+        """Returns the samples of a batch; torch's loader calls it once per batch."""
+        batch = [self._sample_index(index) for index in indices]
+        # Compute all matrices first: decoding an image evicts Python's own data from the processor's cache.
+        seeds = [np.random.SeedSequence((self.seed, item.epoch, item.index)).generate_state(1)[0] for item in batch]
+        affines = [
+            self.random_affine.sample(
+                np.random.default_rng(seed), self.centers[item.index], self.sizes[item.index], self.poses[item.index]
+            )
+            for seed, item in zip(seeds, batch, strict=True)
         ]
         samples = []
-        for draw, seed, (image_to_crop, flip) in zip(draws, seeds, varied, strict=True):
-            if self._is_random:
+        for item, seed, (image_to_crop, flip) in zip(batch, seeds, affines, strict=True):
+            if self._has_photometric:
                 self.transform.set_random_seed(int(seed))
-            photo = self._last_photo.read(self._path(draw.person))
             sample = self.transform(
-                image=photo, image_to_crop=image_to_crop, flip=flip, keypoints=self.poses[draw.person]
+                image=self._images.read(self._image_path(item.index)),
+                image_to_crop=image_to_crop,
+                flip=flip,
+                keypoints=self.poses[item.index],
             )
             samples.append(
                 {
                     "crop": sample["image"],
                     "keypoints": sample["keypoints"][:, :2].astype(np.float32),
-                    "labeled": (sample["keypoints"][:, 2] > 0) & draw.counts,
-                    "annotation_id": self.annotation_ids[draw.person],
+                    "labeled": (sample["keypoints"][:, 2] > 0) & (not item.is_padding),
+                    "annotation_id": self.annotation_ids[item.index],
                 }
             )
         return samples
 
-    def _path(self, index: int) -> Path:
-        which = int(np.searchsorted(self.ends, index, side="right"))
+    def _sample_index(self, index: SampleIndex | int) -> SampleIndex:
+        sample = index if isinstance(index, SampleIndex) else SampleIndex(0, int(index))
+        if not 0 <= sample.index < len(self):
+            raise IndexError(f"expected a sample index from 0 to {len(self) - 1}, got {sample.index}")
+        return sample
+
+    def _image_path(self, index: int) -> Path:
+        which = int(np.searchsorted(self._ends, index, side="right"))
         persons = self.sets[which]
-        return persons.image_path(int(persons.image_index[index - (int(self.ends[which - 1]) if which else 0)]))
+        start = int(self._ends[which - 1]) if which else 0
+        return persons.image_path(int(persons.image_index[index - start]))
 
 
 class TopDownEvalDataset(Dataset[dict[str, Any]]):
-    """Crops of given boxes, unvaried: `crop` (H, W, 3) uint8 RGB and `index`.
+    """Crops of given boxes without augmentation: `crop` (H, W, 3) uint8 RGB and `index`.
 
-    Boxes are read image by image, so that a photo is decoded once for neighboring boxes of the same process.
+    Consecutive boxes of one image share its decoding.
 
     Args:
-        persons: the COCO file, for its photos.
+        persons: the COCO file that lists the images.
         image_index: (D,) index of each box's image in the COCO file.
         boxes: (D, 4) xyxy in image pixels.
         input_size: (W, H) of the crops.
-        padding: of the boxes.
+        padding: factor on the size of the boxes.
     """
 
     def __init__(
@@ -157,25 +177,25 @@ class TopDownEvalDataset(Dataset[dict[str, Any]]):
         self.image_index = image_index
         self.input_size = input_size
         self.centers, self.sizes = padded_region(boxes, input_size[0] / input_size[1], padding)
-        self._last_photo = _LastPhoto()
+        self._images = _ImageCache()
 
     def __len__(self) -> int:
         return len(self.image_index)
 
     def image_to_crop(self, index: int) -> FloatArray:
-        """The (2, 3) affine map of a crop."""
+        """Returns the affine map (2, 3) from image pixels to the pixels of a crop."""
         return image_to_crop_matrix(self.centers[index], self.sizes[index], self.input_size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        photo = self._last_photo.read(self.persons.image_path(int(self.image_index[index])))
-        return {"crop": warp_crop(photo, self.image_to_crop(index), self.input_size), "index": index}
+        image = self._images.read(self.persons.image_path(int(self.image_index[index])))
+        return {"crop": warp_crop(image, self.image_to_crop(index), self.input_size), "index": index}
 
 
 def set_up_worker(_: int) -> None:
-    """Set-up of a worker process.
+    """Sets up a worker process: one thread, and a process group of its own.
 
-    One thread each, since the processes are what runs side by side. A process group of its own: terminals and `timeout`
-    signal a whole group, and the process that trains or tests still needs its workers to end in order.
+    Workers run in parallel already, so more threads would only compete. Terminals and `timeout` signal a whole process
+    group; the main process needs its workers until it has shut down in order.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

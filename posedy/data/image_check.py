@@ -1,4 +1,4 @@
-"""Checks the image files of a COCO file, and remembers in the user's cache folder which checks found nothing."""
+"""Validation of the image files of a COCO file; passed checks are recorded in the user's cache folder."""
 
 import contextlib
 import hashlib
@@ -13,28 +13,28 @@ import cv2
 from PIL import Image, UnidentifiedImageError
 
 from posedy.data.coco_file import ImageTable
-from posedy.data.findings import FindingLog
+from posedy.data.issues import IssueLog
 from posedy.data.tables import BoolArray
 from posedy.files import write_json_atomically
 from posedy.images import read_image
 
 ImageCheck = Literal["always", "once", "never"]
-"""Whether images are opened to check them; "once" does not open images again whose last check found nothing."""
+"""When to open images for a check; "once" skips images whose last check passed."""
 
-_PHOTOS_PER_TASK = 256
-# Pillow names what it finds in a file; training decodes with OpenCV, whose builds all read these.
+_IMAGES_PER_TASK = 256
+# Formats, by their Pillow names, that every build of OpenCV reads; training decodes with OpenCV.
 _FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP"})
-_END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 1024
-"""Bytes at the end of a file in which its end mark is looked for: some cameras write a little after it."""
+"""Bytes at the end of a file that are searched for its end marker: some cameras append data to it."""
 
-Trouble = Literal["missing photo", "unreadable photo", "truncated photo", "photo of another size"]
-_ADVICE: dict[Trouble, str] = {
-    "missing photo": "Fetch the photo, or give the folder that the file names count from.",
-    "unreadable photo": "Fetch the photo again, or convert it to JPEG or PNG.",
-    "truncated photo": "Its lower part would be gray in training: fetch the photo again.",
-    "photo of another size": "Annotations count in pixels of the recorded size, as stored (EXIF rotation is ignored): "
-    "fetch the original photo or repair the record.",
+ImageIssueKind = Literal["missing image", "unreadable image", "truncated image", "wrong image size"]
+_ADVICE: dict[ImageIssueKind, str] = {
+    "missing image": "Download the image, or give the folder that file names are relative to.",
+    "unreadable image": "Download the image again, or convert it to JPEG or PNG.",
+    "truncated image": "Download the image again: its lower part would be gray in training.",
+    "wrong image size": "Annotations are in pixels of the recorded size, as stored (EXIF rotation is ignored): "
+    "download the original image or fix the record.",
 }
 
 
@@ -45,32 +45,32 @@ def check_images(
     folder: Path,
     decode: bool,
     image_check: ImageCheck,
-    log: FindingLog,
+    log: IssueLog,
 ) -> None:
-    """Opens the images of a file as far as `image_check` asks for it; a missing folder is found in any case.
+    """Checks the image files unless `image_check` allows skipping; a missing folder is always an error.
 
     Args:
         images: the images of the file.
-        with_persons: (I,) which of them have persons to be used.
-        annotations: the file.
-        folder: the folder that file names count from.
-        decode: whether every image is decoded fully, which finds damage inside.
-        image_check: whether the images are opened.
-        log: takes what is wrong.
+        with_persons: (I,) mask of images with usable persons.
+        annotations: the annotation file.
+        folder: the folder that file names are relative to.
+        decode: whether to decode every image completely, which detects damaged data.
+        image_check: when to open the images.
+        log: the log of errors and warnings.
     """
     key = None
     if folder.is_dir():
-        key = check_key(annotations, folder, images, with_persons) if image_check == "once" else None
-        if image_check == "never" or (key is not None and has_passed(key)):
+        key = cache_key(annotations, folder, images, with_persons) if image_check == "once" else None
+        if image_check == "never" or (key is not None and is_pass_cached(key)):
             return
-    found_before = len(log.findings)
-    check_photos(images, folder, with_persons, decode, log)
-    if key is not None and len(log.findings) == found_before:
-        keep_pass(key, annotations, folder)
+    issues_before = len(log.issues)
+    check_image_files(images, folder, with_persons, decode, log)
+    if key is not None and len(log.issues) == issues_before:
+        cache_pass(key, annotations, folder)
 
 
 def cache_folder() -> Path:
-    """The folder of the files: posedy/image-checks in XDG_CACHE_HOME, by default in ~/.cache.
+    """Returns the folder that records passed checks: posedy/image-checks in XDG_CACHE_HOME, which defaults to ~/.cache.
 
     Raises:
         RuntimeError: if the user has no home folder.
@@ -80,117 +80,116 @@ def cache_folder() -> Path:
     return root / "posedy" / "image-checks"
 
 
-def check_key(annotations: Path, folder: Path, images: ImageTable, with_persons: BoolArray) -> str:
-    """A name for the check of these images; it changes with the annotation file and with the image folder.
+def cache_key(annotations: Path, folder: Path, images: ImageTable, with_persons: BoolArray) -> str:
+    """Computes the key of a check, which changes with the annotation file and the image folder.
 
-    It depends on path, size and modification time of the annotation file, on path and modification time of the folder
-    and on the ids, sizes and names of the images. An image that is replaced under its old name does not change it.
+    It is a hash of the path, size and modification time of the annotation file, the path and modification time of the
+    folder, and the ids, sizes and names of the images. Replacing an image under its old name does not change it.
 
     Raises:
         OSError: if the file or the folder is missing.
     """
     file, tree = annotations.stat(), folder.stat()
-    places = [str(annotations.resolve()), file.st_size, file.st_mtime_ns, str(folder.resolve()), tree.st_mtime_ns]
-    records = json.dumps([places, list(map(int, images.ids)), images.names]).encode()
+    stats = [str(annotations.resolve()), file.st_size, file.st_mtime_ns, str(folder.resolve()), tree.st_mtime_ns]
+    records = json.dumps([stats, list(map(int, images.ids)), images.names]).encode()
     return hashlib.sha256(records + images.sizes.tobytes() + with_persons.tobytes()).hexdigest()[:32]
 
 
-def has_passed(key: str) -> bool:
-    """Whether `keep_pass` was called with the key before."""
+def is_pass_cached(key: str) -> bool:
+    """Returns whether a check with this key has passed before."""
     try:
         return (cache_folder() / f"{key}.json").is_file()
     except (OSError, RuntimeError):
         return False
 
 
-def keep_pass(key: str, annotations: Path, folder: Path) -> None:
-    """Writes the file of a check that found nothing; without a writable cache folder the next check is not skipped."""
+def cache_pass(key: str, annotations: Path, folder: Path) -> None:
+    """Records a passed check; without a writable cache folder, the next check is not skipped."""
     with contextlib.suppress(OSError, RuntimeError):
         content = {"annotations": str(annotations.resolve()), "images": str(folder.resolve())}
         write_json_atomically(cache_folder() / f"{key}.json", content)
 
 
 @dataclass(frozen=True)
-class _PhotoTrouble:
+class _ImageIssue:
     image_index: int
-    kind: Trouble
+    kind: ImageIssueKind
     example: str
 
 
-def check_photos(images: ImageTable, folder: Path, with_persons: BoolArray, decode: bool, log: FindingLog) -> None:
-    """Checks the photo of every image: there, readable, of the recorded size.
+def check_image_files(images: ImageTable, folder: Path, with_persons: BoolArray, decode: bool, log: IssueLog) -> None:
+    """Checks that every image file exists, is readable and complete, and has the recorded size.
 
-    The header tells the size, the file's end whether it is whole; `decode` decodes each photo fully. Trouble is an
-    error where the image has persons to be used (`with_persons`, (I,)), a warning elsewhere: training never opens
-    those.
+    The header gives the size, the end of the file shows truncation; `decode` decodes each image fully. An issue is an
+    error for images with usable persons (mask `with_persons`, (I,)), else a warning: training never opens the others.
     """
     if not folder.is_dir():
-        log.error("no folder of photos", f"{folder} is not a folder", "Give the folder that the file names count from.")
+        log.error("no image folder", f"{folder} is not a folder", "Give the folder that file names are relative to.")
         return
-    Image.preinit()  # Pillow loads its formats at the first open, which threads must not do at once
+    Image.preinit()  # Pillow loads its plugins at the first open, which is not thread-safe
 
-    def check_range(start: int) -> list[_PhotoTrouble]:
-        indices = range(start, min(start + _PHOTOS_PER_TASK, len(images.ids)))
-        found = (_photo_trouble(images, index, folder, decode) for index in indices)
-        return [trouble for trouble in found if trouble is not None]
+    def check_range(start: int) -> list[_ImageIssue]:
+        indices = range(start, min(start + _IMAGES_PER_TASK, len(images.ids)))
+        checked = (_check_image_file(images, index, folder, decode) for index in indices)
+        return [issue for issue in checked if issue is not None]
 
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        tasks = pool.map(check_range, range(0, len(images.ids), _PHOTOS_PER_TASK))
-        troubles = [trouble for part in tasks for trouble in part]
+        tasks = pool.map(check_range, range(0, len(images.ids), _IMAGES_PER_TASK))
+        issues = [issue for task in tasks for issue in task]
     for kind, advice in _ADVICE.items():
-        of_kind = [trouble for trouble in troubles if trouble.kind == kind]
-        needed = [trouble for trouble in of_kind if with_persons[trouble.image_index]]
-        idle = [trouble for trouble in of_kind if not with_persons[trouble.image_index]]
-        log.add("error", kind, needed, lambda trouble: trouble.example, advice)
-        log.add("warning", f"{kind} (without usable persons)", idle, lambda trouble: trouble.example, advice)
+        of_kind = [issue for issue in issues if issue.kind == kind]
+        needed = [issue for issue in of_kind if with_persons[issue.image_index]]
+        unused = [issue for issue in of_kind if not with_persons[issue.image_index]]
+        log.add("error", kind, needed, lambda issue: issue.example, advice)
+        log.add("warning", f"{kind} (without usable persons)", unused, lambda issue: issue.example, advice)
 
 
-def _photo_trouble(images: ImageTable, index: int, folder: Path, decode: bool) -> _PhotoTrouble | None:
+def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool) -> _ImageIssue | None:
     name = images.names[index]
     if not name:
-        return None  # the record has no file name, which is an error already
+        return None  # a missing file name is logged elsewhere
     path = folder / name
 
-    def trouble(kind: Trouble, text: str) -> _PhotoTrouble:
-        return _PhotoTrouble(index, kind, f"image {images.ids[index]}: {text}")
+    def issue(kind: ImageIssueKind, text: str) -> _ImageIssue:
+        return _ImageIssue(index, kind, f"image {images.ids[index]}: {text}")
 
     try:
-        with path.open("rb") as file, Image.open(file) as photo:
-            width, height = photo.size
-            if photo.format not in _FORMATS and not cv2.haveImageReader(str(path)):
-                return trouble("unreadable photo", f"{path} is of the format {photo.format}, which OpenCV cannot read")
-            if _is_truncated(photo, file):
-                return trouble("truncated photo", f"{path} ends early, after {path.stat().st_size} bytes")
+        with path.open("rb") as file, Image.open(file) as image:
+            width, height = image.size
+            if image.format not in _FORMATS and not cv2.haveImageReader(str(path)):
+                return issue("unreadable image", f"{path} has the format {image.format}, which OpenCV cannot read")
+            if _is_truncated(image, file):
+                return issue("truncated image", f"{path} ends early, after {path.stat().st_size} bytes")
             if decode:
-                photo.load()
+                image.load()
                 read_image(path)
     except FileNotFoundError:
-        return trouble("missing photo", str(path))
+        return issue("missing image", str(path))
     except UnidentifiedImageError:
-        return trouble("unreadable photo", f"{path} is not a picture ({path.stat().st_size} bytes)")
+        return issue("unreadable image", f"{path} is not an image ({path.stat().st_size} bytes)")
     except Exception as error:  # decoders raise errors of all kinds for broken files
-        return trouble("unreadable photo", f"{path}: {error}")
+        return issue("unreadable image", f"{path}: {error}")
     recorded = int(images.sizes[index, 0]), int(images.sizes[index, 1])
     if recorded in ((0, 0), (width, height)):
         return None
-    turned = ", turned by a quarter" if recorded == (height, width) else ""
-    text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}{turned}"
-    return trouble("photo of another size", text)
+    rotated = ", rotated by 90 degrees" if recorded == (height, width) else ""
+    text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}{rotated}"
+    return issue("wrong image size", text)
 
 
-def _is_truncated(photo: Image.Image, file: BinaryIO) -> bool:
-    """Whether an open photo lacks its end. One without its end mark is decoded: much may follow the mark in a file."""
-    mark = _END_MARKS.get(photo.format or "")
-    if mark is None:
+def _is_truncated(image: Image.Image, file: BinaryIO) -> bool:
+    """Returns whether an open image file is truncated; decodes it if the end marker is not near the end."""
+    marker = _END_MARKERS.get(image.format or "")
+    if marker is None:
         return False
-    place = file.tell()
+    position = file.tell()
     file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
     tail = file.read()
-    file.seek(place)
-    if mark in tail:
+    file.seek(position)
+    if marker in tail:
         return False
     try:
-        photo.load()
+        image.load()
     except OSError:
         return True
     return False

@@ -1,4 +1,4 @@
-"""Batches of training crops: which samples an epoch's batches have, for each process, and their loading."""
+"""Batch sampling and data loading for training, resumable at any batch and equal on any number of ranks."""
 
 from collections.abc import Generator, Iterable, Iterator
 from itertools import count
@@ -14,16 +14,16 @@ Batch = dict[str, Tensor]
 
 
 class EpochBatchSampler:
-    """Who comes when in an epoch: a function of (seed, epoch) alone.
+    """Batches of a random permutation that depends on (seed, epoch) alone.
 
-    A batch has `batch_size` persons over all ranks, the last one what is left; every rank gets equally many of each
-    batch, where it does not divide with draws that do not count.
+    A batch has `batch_size` samples over all ranks, the last batch of an epoch the remainder. All ranks get equally
+    many samples of each batch; padding samples fill up a batch that the ranks cannot share equally.
 
     Args:
-        size: persons of an epoch.
-        batch_size: persons of a batch over all ranks, a multiple of `world_size`.
-        seed: of the order.
-        rank: of this process.
+        size: number of samples of an epoch.
+        batch_size: number of samples of a batch over all ranks, a multiple of `world_size`.
+        seed: seed of the permutations.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -35,79 +35,79 @@ class EpochBatchSampler:
         self.world_size = world_size
 
     def __len__(self) -> int:
-        """The number of batches."""
+        """Returns the number of batches of an epoch."""
         return -(-self.size // self.batch_size)
 
-    def persons(self, step: int) -> int:
-        """How many persons the batch of a step has over all ranks."""
+    def num_samples(self, step: int) -> int:
+        """Returns the number of samples of a step's batch over all ranks, without padding."""
         return min(self.batch_size, self.size - step * self.batch_size)
 
     def batches(self, epoch: int, start: int = 0) -> list[list[SampleIndex]]:
-        """This rank's part of the batches of an epoch from the batch `start` on."""
+        """Returns this rank's share of the batches of an epoch, from batch `start` on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
         batches = []
         for step in range(start, len(self)):
-            persons = order[step * self.batch_size : (step + 1) * self.batch_size]
-            draws = [SampleIndex(epoch, int(index)) for index in persons]
-            draws += [SampleIndex(epoch, int(order[0]), counts=False)] * (-len(draws) % self.world_size)
-            batches.append(draws[self.rank :: self.world_size])
+            indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+            batch = [SampleIndex(epoch, int(index)) for index in indices]
+            batch += [SampleIndex(epoch, int(order[0]), is_padding=True)] * (-len(batch) % self.world_size)
+            batches.append(batch[self.rank :: self.world_size])
         return batches
 
 
-class _Tasks(Sampler[list[SampleIndex]]):
-    """What workers are asked for, set anew where needed: a DataLoader with lasting workers keeps its sampler."""
+class _ReplaceableBatches(Sampler[list[SampleIndex]]):
+    """A batch sampler with replaceable batches, since a DataLoader with persistent workers keeps its sampler."""
 
     def __init__(self) -> None:
-        self.tasks: Iterable[list[SampleIndex]] = ()
+        self.batches: Iterable[list[SampleIndex]] = ()
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        return iter(self.tasks)
+        return iter(self.batches)
 
 
 class CropLoader:
-    """Feeds training: worker processes that stay, make crops and hand them over as batches.
+    """A data loader for training with persistent worker processes.
 
-    At the end of an epoch workers go on with the next one, so that its first batches are there when it begins.
+    At the end of an epoch, workers continue with the next one, so that its first batches are ready when it begins.
 
     Args:
-        crops: the training set.
-        order: the batches of each epoch.
-        workers: processes that make crops; 0 makes them in this one.
-        pin_memory: whether batches lie in memory that a GPU copies from by itself.
+        dataset: the training set.
+        sampler: the batches of each epoch.
+        workers: number of worker processes; 0 loads in this process.
+        pin_memory: whether batches are copied to pinned memory, for faster transfer to a GPU.
     """
 
     def __init__(
-        self, crops: TopDownTrainDataset, order: EpochBatchSampler, workers: int = 0, pin_memory: bool = False
+        self, dataset: TopDownTrainDataset, sampler: EpochBatchSampler, workers: int = 0, pin_memory: bool = False
     ) -> None:
-        self.order = order
-        self._tasks = _Tasks()
+        self.sampler = sampler
+        self._batches = _ReplaceableBatches()
         self._loader: DataLoader[Any] = DataLoader(
-            crops,
-            batch_sampler=self._tasks,
+            dataset,
+            batch_sampler=self._batches,
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=set_up_worker,
         )
         self._stream: Iterator[Batch] = iter(())
-        self._next: tuple[int, int] | None = None  # the epoch and the step of its next batch
+        self._next: tuple[int, int] | None = None  # epoch and step of the stream's next batch
 
     def __len__(self) -> int:
-        """The number of batches of an epoch."""
-        return len(self.order)
+        """Returns the number of batches of an epoch."""
+        return len(self.sampler)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from the batch `start` on, as `TopDownTrainDataset` makes them, stacked."""
+        """Yields the batches of an epoch from batch `start` on: stacked samples of `TopDownTrainDataset`."""
         if self._next != (epoch, start):
-            self._tasks.tasks = self._from(epoch, start)
+            self._batches.batches = self._batches_from(epoch, start)
             self._stream = iter(self._loader)
         for step in range(start, len(self)):
             batch = next(self._stream)
             self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
             yield batch
 
-    def _from(self, epoch: int, start: int) -> Iterator[list[SampleIndex]]:
-        """All batches from one on, epoch after epoch without end."""
-        yield from self.order.batches(epoch, start)
+    def _batches_from(self, epoch: int, start: int) -> Iterator[list[SampleIndex]]:
+        """Yields batches from a given one on, epoch after epoch without end."""
+        yield from self.sampler.batches(epoch, start)
         for later in count(epoch + 1):
-            yield from self.order.batches(later)
+            yield from self.sampler.batches(later)

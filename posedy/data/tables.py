@@ -1,7 +1,7 @@
-"""Lists of JSON values as numpy arrays, with a mark on each value that is not of the expected type, and packed names.
+"""Conversion of JSON values to numpy arrays with a mask of invalid values, and strings packed in one buffer.
 
-Files of hundreds of thousands of records are converted column by column in C; only a column with a bad value is gone
-through value by value.
+Files of hundreds of thousands of records are converted column by column in C; only a column with an invalid value is
+converted value by value.
 """
 
 import json
@@ -19,47 +19,47 @@ from numpy.typing import NDArray
 from posedy.files import read_bytes
 
 BoolArray = NDArray[np.bool_]
-# Larger coordinates belong to no photo; below, float32 and sums of coordinates stay finite.
-LARGEST_COORDINATE = 1e7
+# No image has larger coordinates; below, float32 and sums of coordinates stay finite.
+MAX_COORDINATE = 1e7
 _LISTS = (list, tuple, np.ndarray)
 
 
 def load_json(path: Path) -> Any:
-    """The value of a JSON file; `segmentation` is dropped on the way, since it is most of a COCO file's memory.
+    """Loads a JSON file without the values of `segmentation`, which take most of a COCO file's memory.
 
     Raises:
         OSError: if the file cannot be read.
         ValueError: if it is not JSON.
     """
     try:
-        return json.loads(read_bytes(path), object_hook=_without_segmentation)
+        return json.loads(read_bytes(path), object_hook=_drop_segmentation)
     except RecursionError:
         raise ValueError("lists or objects are nested too deeply") from None
 
 
-def _without_segmentation(record: dict[str, Any]) -> dict[str, Any]:
+def _drop_segmentation(record: dict[str, Any]) -> dict[str, Any]:
     record.pop("segmentation", None)
     return record
 
 
 def invalid_ids(values: Sequence[Any], expects_text: bool = False) -> BoolArray:
-    """Which values (N,) are not ids: integers of 64 bits, or text where that is expected."""
+    """Returns the mask (N,) of values that are not 64-bit integers, or not text where text is expected."""
     if expects_text:
         return np.array([not isinstance(value, str) for value in values], dtype=bool)
     return np.array([not _is_integer(value) for value in values], dtype=bool)
 
 
 def number_column(values: Sequence[Any]) -> tuple[NDArray[np.float64], BoolArray]:
-    """JSON values as float64 (N,), and which of them are not numbers (NaN in the array).
+    """Converts JSON values to float64 (N,); non-numbers become NaN and are True in the returned mask (N,).
 
     NaN itself is a number, a boolean is not.
     """
-    packed = None if bool in set(map(type, values)) else _packed(values)
+    packed = None if bool in set(map(type, values)) else _pack_numbers(values)
     if packed is not None:
         return np.array(packed, dtype=np.float64), np.zeros(len(values), dtype=bool)
     column, bad = np.full(len(values), np.nan), np.zeros(len(values), dtype=bool)
     for index, value in enumerate(values):
-        single = None if isinstance(value, bool) else _packed((value,))
+        single = None if isinstance(value, bool) else _pack_numbers((value,))
         if single is None:
             bad[index] = True
         else:
@@ -68,18 +68,18 @@ def number_column(values: Sequence[Any]) -> tuple[NDArray[np.float64], BoolArray
 
 
 def number_rows(values: Sequence[Any], length: int) -> tuple[NDArray[np.float64], BoolArray]:
-    """Lists as float64 (N, length), and which of them are not lists of so many numbers (NaN in the array).
+    """Converts lists of `length` numbers to float64 (N, length); others become NaN and True in the returned mask (N,).
 
-    Tuples and arrays, which content in memory may have, are lists too.
+    Tuples and arrays, as in content built in memory, are accepted too.
     """
     bad = np.array([not isinstance(value, _LISTS) or len(value) != length for value in values], dtype=bool)
     if not bad.any():
-        flat = _packed(chain.from_iterable(values))
+        flat = _pack_numbers(chain.from_iterable(values))
         if flat is not None:
             return np.array(flat, dtype=np.float64).reshape(len(values), length), bad
     rows = np.full((len(values), length), np.nan)
     for index in np.flatnonzero(~bad).tolist():
-        row = _packed(values[index])
+        row = _pack_numbers(values[index])
         if row is None:
             bad[index] = True
         else:
@@ -87,26 +87,26 @@ def number_rows(values: Sequence[Any], length: int) -> tuple[NDArray[np.float64]
     return rows, bad
 
 
-def plausible(coordinates: NDArray[np.floating]) -> BoolArray:
-    """Which coordinates are finite and no larger than a photo could be."""
-    return np.abs(coordinates) < LARGEST_COORDINATE
+def is_plausible(coordinates: NDArray[np.floating]) -> BoolArray:
+    """Returns the mask of coordinates that are finite and smaller than `MAX_COORDINATE`."""
+    return np.abs(coordinates) < MAX_COORDINATE
 
 
-def repeated(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The indices (R,) of values that stood in the array before."""
+def find_duplicates(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the indices (R,) of values that occur earlier in the array."""
     first = np.unique(values, return_index=True)[1]
-    again = np.ones(len(values), dtype=bool)
-    again[first] = False
-    return np.flatnonzero(again)
+    is_duplicate = np.ones(len(values), dtype=bool)
+    is_duplicate[first] = False
+    return np.flatnonzero(is_duplicate)
 
 
 @dataclass(frozen=True, eq=False)
 class PackedNames:
-    """Many strings in one buffer: a list of str would be copied by every worker process as it is read.
+    """Strings packed in one buffer, which worker processes share without copying, unlike a list of str.
 
     Attributes:
         buffer: the UTF-8 bytes of all strings joined.
-        offsets: (N + 1,) int64, where each string starts in it.
+        offsets: (N + 1,) int64, the start of each string in the buffer.
     """
 
     buffer: bytes
@@ -114,7 +114,7 @@ class PackedNames:
 
     @classmethod
     def pack(cls, names: list[str]) -> "PackedNames":
-        """Joins strings."""
+        """Packs a list of strings."""
         encoded = [name.encode() for name in names]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return cls(b"".join(encoded), offsets)
@@ -124,7 +124,7 @@ class PackedNames:
 
     def __getitem__(self, index: int) -> str:
         if not 0 <= index < len(self):
-            raise IndexError(f"name {index} of {len(self)}")
+            raise IndexError(f"expected an index from 0 to {len(self) - 1}, got {index}")
         return self.buffer[self.offsets[index] : self.offsets[index + 1]].decode()
 
 
@@ -133,8 +133,8 @@ def _is_integer(value: Any) -> bool:
     return is_integer and -(2**63) <= value < 2**63
 
 
-def _packed(values: Iterable[Any]) -> array | None:
-    """Numbers as a typed array, or None if one does not fit; numpy itself would take "1" and None for numbers."""
+def _pack_numbers(values: Iterable[Any]) -> array | None:
+    """Packs numbers in a typed array, or returns None for other values; numpy itself would convert "1" and None."""
     try:
         return array("d", values)
     except (TypeError, OverflowError):

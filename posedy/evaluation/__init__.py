@@ -1,1 +1,1 @@
-"""Evaluation: OKS, suppression, rescoring, COCO's numbers, and testing a network."""
+"""Evaluation of networks and results with the COCO keypoint metrics."""

@@ -1,7 +1,7 @@
-"""How far numbers would move with other photos: bootstrap intervals over images (Efron, 1979).
+"""Confidence intervals of COCO metrics: percentile bootstrap over images (Efron, 1979).
 
-The photos are drawn anew with replacement; a photo that is drawn w times counts w times, with its persons and its
-results. Matching does not change, so each draw costs one weighted accumulation of what COCOeval matched:
+Images are resampled with replacement; an image drawn w times has weight w, with its persons and its results. Matching
+is per image and does not change, so each resample costs one weighted accumulation of COCOeval's matches:
 
     precision(r) = max over recalls >= r of  sum_i w_i TP_i / sum_i w_i (TP_i + FP_i)
     AP = mean of precision(r) over r = 0, 0.01 .. 1
@@ -21,19 +21,19 @@ from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import METRIC_NAMES, Images, match_results
 
 RESAMPLES = 1000
-LEVEL = 0.95
-FEW_IMAGES = 10
-"""Under so many images draws differ too little from each other to tell how photos differ."""
+CONFIDENCE_LEVEL = 0.95
+MIN_IMAGES = 10
+"""Minimum number of images without a warning: with fewer, resamples hardly differ and intervals are too narrow."""
 
 
 @dataclass(frozen=True)
-class Interval:
-    """From the lower to the upper percentile of a bootstrap, NaN where no draw defines the number.
+class ConfidenceInterval:
+    """A bootstrap percentile interval.
 
     Attributes:
-        low: the lower end.
-        high: the upper end.
-        undefined: the share of draws that missed all persons of a size and say nothing.
+        low: lower end, NaN if no resample defines the metric.
+        high: upper end, likewise.
+        undefined: fraction of resamples without any person of the size class, which are left out.
     """
 
     low: float
@@ -41,32 +41,32 @@ class Interval:
     undefined: float = 0.0
 
     def __str__(self) -> str:
-        """To three decimals."""
+        """Formats the interval to three decimals."""
         return f"{self.low:.3f} to {self.high:.3f}"
 
 
 @dataclass(frozen=True, eq=False)
-class _SizeClass:
-    """What was matched among the truth of one range of areas, the results by descending score.
+class _SizeClassMatches:
+    """COCOeval's matches in one area range, with results in descending order of score.
 
     Attributes:
         image: (D,) index of the image of each result.
-        hits: (T, D) whether it matches a person at the T thresholds of OKS.
-        misses: (T, D) whether it matches nobody; what matches ignored truth is neither.
-        persons: (I,) of each image that count.
+        true_positives: (T, D) whether the result is matched to a person at each of T OKS thresholds.
+        false_positives: (T, D) whether it is unmatched; a result matched to ignored ground truth is neither.
+        persons: (I,) number of counted persons in each image.
     """
 
     image: NDArray[np.int64]
-    hits: NDArray[np.bool_]
-    misses: NDArray[np.bool_]
+    true_positives: NDArray[np.bool_]
+    false_positives: NDArray[np.bool_]
     persons: NDArray[np.int64]
 
 
 class WeightedMetrics:
-    """COCO's ten numbers where each image counts with a weight; with all weights 1 they are COCOeval's.
+    """Computes COCO metrics with a weight per image; with unit weights they equal COCOeval's.
 
     Args:
-        evaluation: after `evaluate`, of keypoints; see `match_results`.
+        evaluation: COCOeval for keypoints after `evaluate`, see `match_results`.
     """
 
     def __init__(self, evaluation: COCOeval) -> None:
@@ -76,43 +76,46 @@ class WeightedMetrics:
         self._recalls = np.asarray(params.recThrs)
         self._thresholds = np.asarray(params.iouThrs)
         per_class = np.array_split(np.arange(len(evaluation.evalImgs)), len(params.areaRng))
-        self._classes = {
-            label: _gather([evaluation.evalImgs[index] for index in indices], len(self._thresholds))
+        self._size_classes = {
+            label: _collect_matches([evaluation.evalImgs[index] for index in indices], len(self._thresholds))
             for label, indices in zip(params.areaRngLbl, per_class, strict=True)
         }
 
     def __call__(self, weights: NDArray[np.int64]) -> dict[str, float]:
-        """`METRIC_NAMES` for (I,) weights of the images, NaN where no person of a size is left."""
+        """Computes `METRIC_NAMES` for image weights (I,); NaN for a size class without persons."""
         precision, recall = zip(
-            *(self._of(self._classes[size], weights) for size in ("all", "medium", "large")), strict=True
+            *(self._accumulate(self._size_classes[size], weights) for size in ("all", "medium", "large")), strict=True
         )
-        return dict(zip(METRIC_NAMES, [*self._six(precision), *self._six(recall)], strict=True))
+        return dict(zip(METRIC_NAMES, [*self._summarize(precision), *self._summarize(recall)], strict=True))
 
-    def _six(self, values: Sequence[NDArray[np.float64]]) -> list[float]:
-        """The mean over thresholds, those at 0.5 and 0.75, and the mean for medium and large persons."""
+    def _summarize(self, values: Sequence[NDArray[np.float64]]) -> list[float]:
+        """Returns the mean over thresholds, the values at 0.5 and 0.75, and the means of medium and large persons."""
         every, medium, large = values
         at = [float(every[np.isclose(self._thresholds, threshold)][0]) for threshold in (0.5, 0.75)]
         return [float(every.mean()), *at, float(medium.mean()), float(large.mean())]
 
-    def _of(self, matched: _SizeClass, weights: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean precision and final recall (T,) at each threshold."""
-        persons = int(weights @ matched.persons)
-        if persons == 0:
+    def _accumulate(
+        self, matches: _SizeClassMatches, weights: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns the mean precision (T,) and the final recall (T,) at each threshold."""
+        num_persons = int(weights @ matches.persons)
+        if num_persons == 0:
             undefined = np.full(len(self._thresholds), np.nan)
             return undefined, undefined
-        drawn = weights[matched.image] > 0
-        if not drawn.any():
+        sampled = weights[matches.image] > 0
+        if not sampled.any():
             return np.zeros(len(self._thresholds)), np.zeros(len(self._thresholds))
-        counts = weights[matched.image[drawn]]
-        hits = np.cumsum(matched.hits[:, drawn] * counts, axis=1)
-        misses = np.cumsum(matched.misses[:, drawn] * counts, axis=1)
-        recall = hits / persons
-        precision = hits / np.maximum(hits + misses, np.spacing(1.0))
-        best_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        counts = weights[matches.image[sampled]]
+        true_positives = np.cumsum(matches.true_positives[:, sampled] * counts, axis=1)
+        false_positives = np.cumsum(matches.false_positives[:, sampled] * counts, axis=1)
+        recall = true_positives / num_persons
+        precision = true_positives / np.maximum(true_positives + false_positives, np.spacing(1.0))
+        interpolated = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         mean_precision = np.zeros(len(self._thresholds))
-        for index, (reached, best) in enumerate(zip(recall, best_from_here, strict=True)):
-            places = np.searchsorted(reached, self._recalls, side="left")
-            mean_precision[index] = best[places[places < len(best)]].sum() / len(self._recalls)
+        for index, (recall_row, precision_row) in enumerate(zip(recall, interpolated, strict=True)):
+            positions = np.searchsorted(recall_row, self._recalls, side="left")
+            reached = positions[positions < len(precision_row)]
+            mean_precision[index] = precision_row[reached].sum() / len(self._recalls)
         return mean_precision, recall[:, -1]
 
 
@@ -123,19 +126,19 @@ def bootstrap_intervals(
     sigmas: Sequence[float] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Interval]:
-    """The 95 % interval of each of COCO's ten numbers over images drawn with replacement.
+) -> dict[str, ConfidenceInterval]:
+    """Computes 95 % confidence intervals of the COCO metrics by bootstrap over images.
 
     Args:
-        annotations: see `evaluate_keypoints`, and so for results, images, sigmas and errors.
+        annotations: see `evaluate_keypoints`, also for the errors raised.
         results: COCO keypoint results.
-        images: those counted, and drawn from.
-        sigmas: of OKS.
-        resamples: draws.
-        seed: of the draws.
+        images: images to evaluate and resample.
+        sigmas: (K,) OKS sigmas; by default the category's.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
     """
     metrics = WeightedMetrics(match_results(annotations, results, images, sigmas))
-    return _intervals([metrics(weights) for weights in _draws(metrics.num_images, resamples, seed)])
+    return _to_intervals([metrics(weights) for weights in _sample_weights(metrics.num_images, resamples, seed)])
 
 
 def bootstrap_difference(
@@ -145,80 +148,90 @@ def bootstrap_difference(
     sigmas: Sequence[float] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, tuple[float, Interval]]:
-    """What the second of two results is better by, in each number, with its 95 % interval over the same drawn images.
+) -> dict[str, tuple[float, ConfidenceInterval]]:
+    """Computes the metric differences of two results, second minus first, with 95 % intervals by paired bootstrap.
+
+    Both results are evaluated on the same resamples.
 
     Args:
-        annotations: see `bootstrap_intervals`, and so for the others.
-        results: two results on the same images.
-        images: "all" or image ids; "detected" may be others for each.
-        sigmas: of OKS.
-        resamples: draws.
-        seed: of the draws.
+        annotations: see `evaluate_keypoints`.
+        results: two results on the same images, the baseline first.
+        images: "all" or image ids; "detected" may select different images for the two.
+        sigmas: (K,) OKS sigmas; by default the category's.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        Each metric's difference and its confidence interval.
 
     Raises:
-        ValueError: also if images is "detected" and differ.
+        OSError: as `evaluate_keypoints`.
+        ValueError: likewise, and if "detected" selects different images.
     """
     first, second = (WeightedMetrics(match_results(annotations, each, images, sigmas)) for each in results)
     if first.images != second.images:
         raise ValueError(
-            f"the two results are on other images ({first.num_images} and {second.num_images} of them): compare on all"
+            "expected two results on the same images, got results on different images "
+            f"({first.num_images} and {second.num_images}): use images='all'"
         )
 
-    def difference(weights: NDArray[np.int64]) -> dict[str, float]:
+    def compute_difference(weights: NDArray[np.int64]) -> dict[str, float]:
         before, after = first(weights), second(weights)
         return {name: after[name] - before[name] for name in METRIC_NAMES}
 
-    whole = difference(np.ones(first.num_images, dtype=np.int64))
-    intervals = _intervals([difference(weights) for weights in _draws(first.num_images, resamples, seed)])
-    return {name: (whole[name], intervals[name]) for name in METRIC_NAMES}
+    difference = compute_difference(np.ones(first.num_images, dtype=np.int64))
+    intervals = _to_intervals(
+        [compute_difference(weights) for weights in _sample_weights(first.num_images, resamples, seed)]
+    )
+    return {name: (difference[name], intervals[name]) for name in METRIC_NAMES}
 
 
-def _draws(num_images: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """(resamples, I): how often each image was drawn."""
+def _sample_weights(num_images: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Samples how often each image occurs in each resample: (resamples, I)."""
     if resamples < 1:
-        raise ValueError(f"an interval needs at least one draw, got {resamples}")
-    generator = np.random.default_rng(seed)
-    if num_images < FEW_IMAGES:
+        raise ValueError(f"resamples: expected at least 1, got {resamples}")
+    rng = np.random.default_rng(seed)
+    if num_images < MIN_IMAGES:
         warnings.warn(
-            f"intervals over {num_images} image{'s' * (num_images != 1)} are too narrow: a bootstrap needs at least "
-            f"{FEW_IMAGES}, better hundreds",
+            f"confidence intervals over {num_images} image{'s' * (num_images != 1)} are too narrow: a bootstrap needs "
+            f"at least {MIN_IMAGES} images, better hundreds",
             stacklevel=3,
         )
-    drawn = generator.integers(num_images, size=(resamples, num_images))
-    return np.stack([np.bincount(images, minlength=num_images) for images in drawn])
+    samples = rng.integers(num_images, size=(resamples, num_images))
+    return np.stack([np.bincount(images, minlength=num_images) for images in samples])
 
 
-def _intervals(draws: list[dict[str, float]]) -> dict[str, Interval]:
-    tail = 100 * (1 - LEVEL) / 2
+def _to_intervals(samples: list[dict[str, float]]) -> dict[str, ConfidenceInterval]:
+    """Computes percentile intervals from the metrics of all resamples."""
+    tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
     intervals = {}
     for name in METRIC_NAMES:
-        values = np.array([numbers[name] for numbers in draws])
-        defined = values[~np.isnan(values)]  # a draw may miss the few persons of a size
+        values = np.array([metrics[name] for metrics in samples])
+        defined = values[~np.isnan(values)]  # a resample may contain no person of a size class
         low, high = np.percentile(defined, [tail, 100 - tail]) if len(defined) else (np.nan, np.nan)
-        intervals[name] = Interval(float(low), float(high), 1 - len(defined) / len(values))
+        intervals[name] = ConfidenceInterval(float(low), float(high), 1 - len(defined) / len(values))
     return intervals
 
 
-def _gather(of_images: Sequence[dict[str, Any] | None], num_thresholds: int) -> _SizeClass:
-    """What COCOeval matched in each image, results of all images together by descending score."""
+def _collect_matches(per_image: Sequence[dict[str, Any] | None], num_thresholds: int) -> _SizeClassMatches:
+    """Concatenates COCOeval's matches of all images, sorted by descending score."""
     empty = np.zeros((num_thresholds, 0), dtype=bool)
-    image, scores, hits, misses = [np.zeros(0, np.int64)], [np.zeros(0)], [empty], [empty]
-    persons = np.zeros(len(of_images), dtype=np.int64)
-    for index, matched in enumerate(of_images):
-        if matched is None:
+    image, scores, true_positives, false_positives = [np.zeros(0, np.int64)], [np.zeros(0)], [empty], [empty]
+    persons = np.zeros(len(per_image), dtype=np.int64)
+    for index, matches in enumerate(per_image):
+        if matches is None:
             continue
-        counted = ~np.asarray(matched["dtIgnore"], dtype=bool)
-        taken = np.asarray(matched["dtMatches"]) != 0
-        persons[index] = np.count_nonzero(np.asarray(matched["gtIgnore"]) == 0)
-        image.append(np.full(len(matched["dtScores"]), index))
-        scores.append(np.asarray(matched["dtScores"]))
-        hits.append(taken & counted)
-        misses.append(~taken & counted)
+        counted = ~np.asarray(matches["dtIgnore"], dtype=bool)
+        matched = np.asarray(matches["dtMatches"]) != 0
+        persons[index] = np.count_nonzero(np.asarray(matches["gtIgnore"]) == 0)
+        image.append(np.full(len(matches["dtScores"]), index))
+        scores.append(np.asarray(matches["dtScores"]))
+        true_positives.append(matched & counted)
+        false_positives.append(~matched & counted)
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    return _SizeClass(
+    return _SizeClassMatches(
         np.concatenate(image)[order],
-        np.concatenate(hits, axis=1)[:, order],
-        np.concatenate(misses, axis=1)[:, order],
+        np.concatenate(true_positives, axis=1)[:, order],
+        np.concatenate(false_positives, axis=1)[:, order],
         persons,
     )

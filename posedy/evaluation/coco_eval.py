@@ -1,4 +1,4 @@
-"""The ten numbers of the COCO keypoint evaluation, computed by pycocotools or, many times as fast, by hotcoco."""
+"""COCO keypoint metrics, computed with pycocotools or the faster hotcoco."""
 
 import io
 import math
@@ -32,37 +32,37 @@ def evaluate_keypoints(
     sigmas: Sequence[float] | None = None,
     backend: Backend = "pycocotools",
 ) -> dict[str, float]:
-    """AP and AR of keypoint results against a COCO annotation file, as COCOeval computes them.
+    """Computes the COCO keypoint metrics, AP and AR, as COCOeval does.
 
-    Nothing is rescored or suppressed. COCOeval counts the 20 best scored results of an image, and takes the size of
-    a result that matches nobody from its `bbox` if every result has one, else from the extent of its keypoints.
-    Results of other categories of the file are not counted.
+    Results are neither rescored nor suppressed. COCOeval keeps the 20 highest-scoring results of an image. The area of
+    an unmatched result is that of its `bbox` if every result has one, otherwise that of the extent of its keypoints.
+    Results of categories other than the one with keypoints are ignored.
 
     Args:
-        annotations: a COCO annotation file, its content, or what `GroundTruth.from_coco` made of it.
+        annotations: a COCO annotation file, its content, or a `GroundTruth`.
         results: COCO keypoint results; extra keys are allowed.
-        images: "all" images of the annotation file, "detected" for those that have results only, or image ids.
-        sigmas: (K,) of OKS; by default those of the file's category (COCO's own for COCO's keypoints).
-        backend: what computes them; "hotcoco" (`pip install hotcoco`) gives the same numbers sooner.
+        images: "all" images of the annotation file, "detected" for images with results only, or image ids.
+        sigmas: (K,) OKS sigmas; by default those of the category (COCO's for COCO keypoints).
+        backend: evaluation library; "hotcoco" (`pip install hotcoco`) returns the same values faster.
 
     Returns:
-        `METRIC_NAMES` with values within [0, 1]; NaN for a size class (m: 32^2 to 96^2 square pixels, l: above)
-        that has no truth.
+        `METRIC_NAMES` mapped to values in [0, 1]; NaN for a size class (m: 32^2 to 96^2 square pixels, l: larger)
+        without ground truth.
 
     Raises:
         OSError: if the annotation file cannot be read.
-        ValueError: if truth or results are malformed or do not belong together, or if no counted image has a
-            labeled person, where AP is undefined; or if the backend is not installed.
+        ValueError: if the ground truth or the results are invalid or do not belong together, if no evaluated image has
+            a labeled person (AP is undefined), or if the backend is not installed.
     """
     if backend == "hotcoco":
-        stats = _stats_of_hotcoco(_checked(annotations, results, images, sigmas))
+        stats = _evaluate_with_hotcoco(_prepare_inputs(annotations, results, images, sigmas))
     else:
         evaluation = match_results(annotations, results, images, sigmas)
         with redirect_stdout(io.StringIO()):
             evaluation.accumulate()
             evaluation.summarize()
         stats = evaluation.stats.tolist()
-    # -1 stands for what is undefined.
+    # COCOeval returns -1 for undefined values.
     values = [float(value) if value >= 0 else math.nan for value in stats]
     return dict(zip(METRIC_NAMES, values, strict=True))
 
@@ -74,17 +74,20 @@ def match_results(
     sigmas: Sequence[float] | None = None,
     oks_thresholds: Sequence[float] | None = None,
 ) -> COCOeval:
-    """COCOeval after `evaluate`, with the results of each image matched to its truth, and not yet accumulated.
+    """Matches results to ground truth with COCOeval, without accumulating them.
 
-    Arguments and errors are those of `evaluate_keypoints`; `oks_thresholds` are COCO's 0.5, 0.55 .. 0.95 unless given.
+    Arguments and errors are those of `evaluate_keypoints`; `oks_thresholds` default to 0.5, 0.55 .. 0.95 as in COCO.
+
+    Returns:
+        COCOeval after `evaluate`, before `accumulate`.
     """
-    task = _checked(annotations, results, images, sigmas)
+    inputs = _prepare_inputs(annotations, results, images, sigmas)
     with redirect_stdout(io.StringIO()):
-        coco_truth = _indexed(task.truth, [dict(annotation) for annotation in task.truth.annotations])
-        coco_results = _load_results(coco_truth, task.truth, _copies_for_coco(task.truth, results))
-        evaluation = COCOeval(coco_truth, coco_results, "keypoints")
-        evaluation.params.imgIds = task.images
-        evaluation.params.kpt_oks_sigmas = task.sigmas
+        coco_gt = _make_coco(inputs.gt, [dict(annotation) for annotation in inputs.gt.annotations])
+        coco_results = _load_results(coco_gt, inputs.gt, _copy_results(inputs.gt, results))
+        evaluation = COCOeval(coco_gt, coco_results, "keypoints")
+        evaluation.params.imgIds = inputs.images
+        evaluation.params.kpt_oks_sigmas = inputs.sigmas
         if oks_thresholds is not None:
             evaluation.params.iouThrs = np.asarray(oks_thresholds, dtype=np.float64)
         evaluation.evaluate()
@@ -96,53 +99,53 @@ def evaluated_images(
     results: list[dict[str, Any]],
     images: Images = "all",
 ) -> list[int]:
-    """The ids of the images that `evaluate_keypoints` counts, sorted.
+    """Returns the sorted ids of the images that `evaluate_keypoints` evaluates.
 
     Raises:
         OSError: if the annotation file cannot be read.
-        ValueError: if truth or results are malformed or do not belong together, or if no image is left.
+        ValueError: if the ground truth or the results are invalid or do not belong together, or if no image is left.
     """
-    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
-    _check_belongs_together(truth, results)
+    gt = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
+    _check_results_match(gt, results)
     if isinstance(images, str):
         if images == "all":
-            return list(truth.image_ids)
+            return list(gt.image_ids)
         if images != "detected":
-            raise ValueError(f"images must be 'all', 'detected' or a sequence of image ids, got {images!r}")
-        counted = {result["image_id"] for result in _of_category(truth, results)}
-        if not counted:
-            raise ValueError("images='detected' counts only images that have results, and there are none: use 'all'")
+            raise ValueError(f"images: expected 'all', 'detected' or a sequence of image ids, got {images!r}")
+        selected = {result["image_id"] for result in _select_category(gt, results)}
+        if not selected:
+            raise ValueError("images='detected': expected at least one result, got none: use images='all'")
     else:
-        counted = set(images)
-        if not counted:
-            raise ValueError("no image ids were given to evaluate on")
-        if unknown := sorted(counted.difference(truth.image_ids), key=str):
-            raise ValueError(f"{truth.source}: has no images {_first(unknown)}, which were asked for")
-    return [image_id for image_id in truth.image_ids if image_id in counted]
+        selected = set(images)
+        if not selected:
+            raise ValueError("images: expected at least one image id, got an empty sequence")
+        if unknown := sorted(selected.difference(gt.image_ids), key=str):
+            raise ValueError(f"images: {gt.source} has no image ids {_preview(unknown)}")
+    return [image_id for image_id in gt.image_ids if image_id in selected]
 
 
 def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics for a JSON file: None (null) in place of NaN, which JSON does not have."""
+    """Converts metrics to JSON values, with None (null) in place of NaN."""
     return {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
 
 
 def format_number(value: float, form: str = ".3f") -> str:
-    """A number to three decimals, or in another form; "-" for an undefined one."""
+    """Formats a metric with a format specification, by default to three decimals; NaN becomes "-"."""
     return "-" if math.isnan(value) else format(value, form)
 
 
 def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
-    """A table of the ten numbers to three decimals under a line that names their protocol; "-" for undefined ones.
+    """Formats the ten metrics as a table headed by the evaluation protocol; NaN becomes "-".
 
     Args:
         metrics: what `evaluate_keypoints` returns.
-        protocol: how the numbers were measured: data, boxes, flip, NMS, input size, number of images.
+        protocol: the evaluation protocol: data, boxes, flip test, NMS, input size, number of images.
 
     Raises:
-        ValueError: if the protocol is empty or a number is missing.
+        ValueError: if the protocol is empty or a metric is missing.
     """
     if not protocol.strip():
-        raise ValueError("AP is printed with its protocol (boxes, flip, NMS, images), got an empty one")
+        raise ValueError("metrics are printed with their protocol (boxes, flip, NMS, images): expected text, got none")
     if missing := [name for name in METRIC_NAMES if name not in metrics]:
         raise ValueError(f"metrics lack {missing}")
     values = [format_number(metrics[name]) for name in METRIC_NAMES]
@@ -151,127 +154,128 @@ def format_metrics(metrics: Mapping[str, float], protocol: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is measured on what, checked."""
+class _EvalInputs:
+    """Validated inputs of an evaluation."""
 
-    truth: GroundTruth
+    gt: GroundTruth
     results: list[dict[str, Any]]
     images: list[Any]
     sigmas: NDArray[np.float64]
 
 
-def _checked(
+def _prepare_inputs(
     annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images,
     sigmas: Sequence[float] | None,
-) -> _Task:
-    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
-    counted = evaluated_images(truth, results, images)
+) -> _EvalInputs:
+    gt = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
+    selected = evaluated_images(gt, results, images)
     if sigmas is None:
-        sigmas = Skeleton.from_coco_category(truth.category).sigmas
+        sigmas = Skeleton.from_coco_category(gt.category).sigmas
     sigma_array = np.asarray(sigmas, dtype=np.float64)
-    if sigma_array.shape != (truth.num_keypoints,) or not (np.isfinite(sigma_array) & (sigma_array > 0)).all():
-        raise ValueError(f"{truth.num_keypoints} keypoints need as many positive sigmas, got {list(sigmas)}")
-    if {person["image_id"] for person in truth.labeled}.isdisjoint(counted):
+    if sigma_array.shape != (gt.num_keypoints,) or not (np.isfinite(sigma_array) & (sigma_array > 0)).all():
+        raise ValueError(f"sigmas: expected {gt.num_keypoints} positive numbers, one per keypoint, got {list(sigmas)}")
+    if {person["image_id"] for person in gt.labeled}.isdisjoint(selected):
         raise ValueError(
-            f"{truth.source}: AP is undefined because no annotation of the {len(counted)} counted images has labeled "
+            f"{gt.source}: AP is undefined because no annotation of the {len(selected)} evaluated images has labeled "
             f"keypoints (num_keypoints > 0 and iscrowd 0)"
         )
-    return _Task(truth, results, counted, sigma_array)
+    return _EvalInputs(gt, results, selected, sigma_array)
 
 
-def _stats_of_hotcoco(task: _Task) -> list[float]:
-    """The ten numbers by hotcoco, whose names are pycocotools'."""
+def _evaluate_with_hotcoco(inputs: _EvalInputs) -> list[float]:
+    """Computes the ten metrics with hotcoco, which has the interface of pycocotools."""
     try:
         import hotcoco
     except ImportError as error:
         raise ValueError(f'the backend "hotcoco" is not installed ({error}): pip install hotcoco') from error
-    # it takes no ids but counts
-    number_of = {image_id: index for index, image_id in enumerate(task.truth.image_ids)}
+    # hotcoco accepts integer image ids only, so images are renumbered
+    number_of = {image_id: index for index, image_id in enumerate(inputs.gt.image_ids)}
     images = [{"id": index} for index in number_of.values()]
 
-    def numbered(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def renumber(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [{**record, "image_id": number_of[record["image_id"]]} for record in records]
 
-    truth = hotcoco.COCO({**_content(task.truth, numbered(task.truth.annotations)), "images": images})
-    copies = numbered(_copies_for_coco(task.truth, task.results))
-    # as in pycocotools, an empty list is loaded as a data set
-    found = truth.loadRes(copies) if copies else hotcoco.COCO({**_content(task.truth, []), "images": images})
-    evaluation = hotcoco.COCOeval(truth, found, "keypoints")
+    coco_gt = hotcoco.COCO({**_make_coco_dict(inputs.gt, renumber(inputs.gt.annotations)), "images": images})
+    copies = renumber(_copy_results(inputs.gt, inputs.results))
+    # as with pycocotools, an empty list is loaded as a data set
+    coco_results = (
+        coco_gt.loadRes(copies) if copies else hotcoco.COCO({**_make_coco_dict(inputs.gt, []), "images": images})
+    )
+    evaluation = hotcoco.COCOeval(coco_gt, coco_results, "keypoints")
     params = evaluation.params
-    params.imgIds = [number_of[image_id] for image_id in task.images]
-    params.kpt_oks_sigmas = task.sigmas.tolist()
+    params.imgIds = [number_of[image_id] for image_id in inputs.images]
+    params.kpt_oks_sigmas = inputs.sigmas.tolist()
     evaluation.params = params
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of sigmas that are not COCO's
+        warnings.simplefilter("ignore")  # hotcoco warns about sigmas other than COCO's
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return list(evaluation.stats)
 
 
-def _check_belongs_together(truth: GroundTruth, results: list[dict[str, Any]]) -> None:
-    """Refuses results of images or categories that the annotation file does not have."""
-    check_results(results, truth.num_keypoints)
-    outside = {result["image_id"] for result in results}.difference(truth.image_ids)
-    if outside:
+def _check_results_match(gt: GroundTruth, results: list[dict[str, Any]]) -> None:
+    """Rejects results of images or categories that the annotation file does not contain."""
+    check_results(results, gt.num_keypoints)
+    unknown_images = {result["image_id"] for result in results}.difference(gt.image_ids)
+    if unknown_images:
         raise ValueError(
-            f"results are for {len(outside)} image ids that {truth.source} does not have: "
-            f"{_first(sorted(outside, key=str))}; do both belong to the same data set?"
+            f"results contain {len(unknown_images)} image ids that are not in {gt.source}: "
+            f"{_preview(sorted(unknown_images, key=str))}; do both belong to the same data set?"
         )
-    expected = truth.category["id"]
-    foreign = {result["category_id"] for result in results} - truth.category_ids
-    if foreign or (results and not _of_category(truth, results)):
-        found = sorted(foreign or {result["category_id"] for result in results}, key=str)
+    unknown_categories = {result["category_id"] for result in results} - gt.category_ids
+    if unknown_categories or (results and not _select_category(gt, results)):
+        ids = sorted(unknown_categories or {result["category_id"] for result in results}, key=str)
         raise ValueError(
-            f"results have category_id {_first(found)}, but the category with keypoints in {truth.source} is "
-            f"{expected} ({truth.category.get('name')!r})"
+            f"results: expected category_id {gt.category['id']} ({gt.category.get('name')!r}), the category with "
+            f"keypoints in {gt.source}, got {_preview(ids)}"
         )
 
 
-def _of_category(truth: GroundTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results of the category that has keypoints."""
-    return [result for result in results if result["category_id"] == truth.category["id"]]
+def _select_category(gt: GroundTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Selects the results of the category with keypoints."""
+    return [result for result in results if result["category_id"] == gt.category["id"]]
 
 
-def _copies_for_coco(truth: GroundTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Copies of the results that loadRes may change, with only the keys that it should see.
+def _copy_results(gt: GroundTruth, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Copies the evaluated results for loadRes, which modifies them, with the keys it needs.
 
-    loadRes decides by the first result what the others must have (`bbox`, `segmentation`, `caption`), so `bbox` stays
-    where all have a usable one, and nothing else does.
+    loadRes infers from the first result which keys all others have (`bbox`, `segmentation`, `caption`), so `bbox` is
+    kept only if every result has a valid one.
     """
     keys = ["image_id", "category_id", "keypoints", "score"]
-    results = _of_category(truth, results)
+    results = _select_category(gt, results)
     boxes, invalid = number_rows([result.get("bbox") for result in results], 4)
     if not invalid.any() and np.isfinite(boxes).all():
         keys.append("bbox")
     return [{key: result[key] for key in keys} for result in results]
 
 
-def _load_results(coco_truth: COCO, truth: GroundTruth, results: list[dict[str, Any]]) -> COCO:
-    """The results as pycocotools holds them; its own loadRes fails on an empty list."""
-    return coco_truth.loadRes(results) if results else _indexed(truth, [])
+def _load_results(coco_gt: COCO, gt: GroundTruth, results: list[dict[str, Any]]) -> COCO:
+    """Loads results into pycocotools, whose loadRes fails on an empty list."""
+    return coco_gt.loadRes(results) if results else _make_coco(gt, [])
 
 
-def _indexed(truth: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
-    """A pycocotools data set of the truth's images with these annotations."""
+def _make_coco(gt: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
+    """Creates a pycocotools data set of the ground truth's images with the given annotations."""
     coco = COCO()
-    coco.dataset = _content(truth, annotations)
+    coco.dataset = _make_coco_dict(gt, annotations)
     coco.createIndex()
     return coco
 
 
-def _content(truth: GroundTruth, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    """A COCO file's content: the truth's images with these annotations."""
+def _make_coco_dict(gt: GroundTruth, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Creates the content of a COCO file: the ground truth's images with the given annotations."""
     return {
-        "images": [{"id": image_id} for image_id in truth.image_ids],
-        "categories": [dict(truth.category)],
+        "images": [{"id": image_id} for image_id in gt.image_ids],
+        "categories": [dict(gt.category)],
         "annotations": annotations,
     }
 
 
-def _first(values: Sequence[Any], limit: int = 5) -> str:
-    """The first few of many values, for errors."""
+def _preview(values: Sequence[Any], limit: int = 5) -> str:
+    """Formats the first values of a sequence for error messages."""
     shown = ", ".join(repr(value) for value in values[:limit])
     return shown if len(values) <= limit else f"{shown}, ... ({len(values)} in all)"

@@ -1,4 +1,4 @@
-"""Testing a network on a COCO set: boxes -> poses -> results -> COCO's numbers."""
+"""Evaluation of a network on a COCO data set: boxes -> poses -> results -> COCO metrics."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from posedy.codecs import Coding, make_codec
+from posedy.codecs import create_codec
 from posedy.config import Config, EvalConfig
 from posedy.data.coco import CocoPersons, GroundTruth
-from posedy.data.coco_results import to_coco_results
 from posedy.data.datasets import TopDownEvalDataset, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
@@ -24,19 +23,20 @@ from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import load_checkpoint
 from posedy.models.registry import is_dynamic
 from posedy.oks import oks_nms, rescore
+from posedy.poses import to_coco_results
 from posedy.prediction import GraphModel, Model, load_model, predict_keypoints
 
 
 @dataclass(frozen=True, eq=False)
 class BoxPoses:
-    """One pose for each of D boxes on the images of a `CocoPersons`.
+    """Poses of D bounding boxes on the images of a `CocoPersons`.
 
     Attributes:
         image_index: (D,) index of the image.
         boxes: (D, 4) xyxy in image pixels.
-        box_scores: (D,).
+        box_scores: (D,) scores of the boxes.
         keypoints: (D, K, 2) in image pixels.
-        scores: (D, K) of the keypoints.
+        scores: (D, K) keypoint scores.
     """
 
     image_index: NDArray[np.int64]
@@ -52,26 +52,26 @@ def predict_crops(
     config: EvalConfig,
     *,
     workers: int = 0,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     progress: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
-    """Predicts the keypoints of crops; persons of several images are batched together.
+    """Predicts the keypoints of crops, in batches across images.
 
     Args:
-        model: predicts crops of the size of `crops`.
-        crops: of the boxes.
-        config: flip and batch size.
-        workers: processes that load crops.
-        part: (i, n) takes the i-th of n parts; together they are all crops, each once.
-        progress: whether to show a bar.
+        model: the model; its input size is that of the crops.
+        crops: the crops of the bounding boxes.
+        config: flip test and batch size.
+        workers: number of data loader workers.
+        shard: (i, n) predicts the i-th of n disjoint shards of the crops.
+        progress: whether to show a progress bar.
 
     Returns:
         Indices (M,) of the crops, keypoints (M, K, 2) in image pixels and their scores (M, K).
     """
     skeleton = crops.persons.skeleton
-    # Whole batches of the whole, so that the last digits do not depend on the number of parts; neighbors, which share
-    # their photo.
-    batches = np.array_split(np.arange(-(-len(crops) // config.batch_size)), part[1])[part[0]]
+    # Shards consist of whole batches, so that the result does not depend on their number to the last bit, and of
+    # consecutive ones, whose crops share images.
+    batches = np.array_split(np.arange(-(-len(crops) // config.batch_size)), shard[1])[shard[0]]
     indices = np.flatnonzero(np.isin(np.arange(len(crops)) // config.batch_size, batches))
     loader: DataLoader[Any] = DataLoader(
         Subset(crops, indices.tolist()),
@@ -95,37 +95,37 @@ def predict_crops(
 def poses_to_results(
     persons: CocoPersons, poses: BoxPoses, areas: NDArray[np.float64], config: EvalConfig
 ) -> list[dict[str, Any]]:
-    """Rescores the poses and suppresses near duplicates image by image: COCO results.
+    """Converts poses to COCO results, with rescoring and OKS-NMS.
 
-    A person's score is its box's times the mean of its keypoint scores over `keypoint_threshold`.
+    The score of a pose is its box score times the mean of its keypoint scores above `keypoint_threshold`.
 
     Args:
-        persons: the set, for image ids and sigmas.
+        persons: the data set, for image ids and sigmas.
         poses: D poses.
-        areas: (D,) for OKS among poses: those of the padded crops, by the protocol behind published numbers.
+        areas: (D,) areas for OKS between poses; published results use those of the padded crops.
         config: thresholds.
     """
-    person_scores = rescore(poses.box_scores, poses.scores, config.keypoint_threshold)
+    pose_scores = rescore(poses.box_scores, poses.scores, config.keypoint_threshold)
     results = []
     order = np.argsort(poses.image_index, kind="stable")
-    for of_image in np.split(order, np.flatnonzero(np.diff(poses.image_index[order])) + 1):
-        if len(of_image) == 0:
+    for in_image in np.split(order, np.flatnonzero(np.diff(poses.image_index[order])) + 1):
+        if len(in_image) == 0:
             continue
         if config.nms is not None:
             kept = oks_nms(
-                poses.keypoints[of_image],
-                person_scores[of_image],
-                areas[of_image],
+                poses.keypoints[in_image],
+                pose_scores[in_image],
+                areas[in_image],
                 np.asarray(persons.skeleton.sigmas),
                 config.nms,
             )
-            of_image = of_image[kept]
-        image_id = int(persons.image_ids[poses.image_index[of_image[0]]])
+            in_image = in_image[kept]
+        image_id = int(persons.image_ids[poses.image_index[in_image[0]]])
         results += to_coco_results(
             image_id,
-            poses.keypoints[of_image],
-            poses.scores[of_image],
-            person_scores[of_image],
+            poses.keypoints[in_image],
+            poses.scores[in_image],
+            pose_scores[in_image],
             persons.category_id,
         )
     return results
@@ -133,7 +133,22 @@ def poses_to_results(
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """What a reader must know to compare an AP; `flip_shift` is in cells, of the mirrored heatmaps before averaging."""
+    """Evaluation settings that affect AP.
+
+    Attributes:
+        boxes: "gt" or the name of the detections file.
+        num_boxes: number of boxes.
+        num_images: number of images.
+        input_size: (width, height) of the crops.
+        flip: whether predictions are averaged with those of the flipped crop.
+        nms: OKS threshold of NMS, None without NMS.
+        padding: size of a crop relative to its box.
+        box_threshold: minimum box score.
+        keypoint_threshold: minimum score of the keypoints that enter a pose's score.
+        backend: evaluation library.
+        codec: name of the codec.
+        flip_shift: shift of the flipped heatmaps before averaging, in heatmap pixels.
+    """
 
     boxes: str
     num_boxes: int
@@ -145,24 +160,31 @@ class EvalProtocol:
     box_threshold: float
     keypoint_threshold: float
     backend: str
-    coding: Coding
+    codec: str
     flip_shift: int
 
     def __str__(self) -> str:
-        """One line, to stand above the numbers."""
+        """Formats the protocol as one line, to be printed above the metrics."""
         width, height = self.input_size
         nms = "off" if self.nms is None else f"OKS {self.nms:g}"
         return (
             f"boxes={self.boxes} ({self.num_boxes} on {self.num_images} images), flip={'on' if self.flip else 'off'}, "
             f"NMS={nms}, input {height}x{width}, "
-            + (f"{self.coding} coding, " if self.coding != "paper" else "")
+            + (f"codec={self.codec}, " if self.codec != "msra" else "")
             + self.backend
         )
 
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """What a test found: COCO's ten numbers with their protocol, the results they are of, and a pose for each box."""
+    """Result of an evaluation.
+
+    Attributes:
+        metrics: the ten COCO metrics.
+        protocol: the evaluation protocol.
+        results: COCO keypoint results.
+        poses: the pose of each box.
+    """
 
     metrics: dict[str, float]
     protocol: EvalProtocol
@@ -176,38 +198,40 @@ def evaluate_model(
     boxes: Detections | None,
     config: EvalConfig,
     *,
+    padding: float = 1.25,
     workers: int = 0,
-    truth: GroundTruth | None = None,
+    gt: GroundTruth | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = False,
 ) -> EvalResult:
-    """Evaluates a model on a COCO set.
+    """Evaluates a model on a COCO data set.
 
     Args:
-        model: the model; its codec has the size of the crops.
-        persons: the set.
-        boxes: of a detector; None is the ground truth's boxes with score 1.
-        config: the protocol.
-        workers: processes that load crops.
-        truth: the annotation file for COCOeval, if it has been read already.
-        accelerator: of several processes, each of which tests its part; every process gets the whole outcome.
-        progress: whether to show a bar.
+        model: the model; its input size is that of the crops.
+        persons: the data set.
+        boxes: detected boxes; None uses the ground-truth boxes with score 1.
+        config: the evaluation protocol.
+        padding: factor on the size of boxes, `DataConfig.padding`.
+        workers: number of data loader workers.
+        gt: the ground truth for COCOeval; by default it is read from the annotation file.
+        accelerator: distributes the crops over its processes; each process returns the whole result.
+        progress: whether to show a progress bar.
     """
     if boxes is None:
         image_index, box_array, scores = persons.image_index, persons.boxes, np.ones(len(persons), dtype=np.float32)
     else:
         image_index, box_array, scores = boxes.image_index, boxes.boxes, boxes.scores
     codec = model.codec
-    crops = TopDownEvalDataset(persons, image_index, box_array, codec.input_size, config.padding)
-    part = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
-    found = predict_crops(model, crops, config, workers=workers, part=part, progress=progress)
-    found_by_all = gather_object([found]) if part[1] > 1 else [found]
-    indices, keypoints, keypoint_scores = (np.concatenate(values) for values in zip(*found_by_all, strict=True))
+    crops = TopDownEvalDataset(persons, image_index, box_array, codec.input_size, padding)
+    shard = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
+    predictions = predict_crops(model, crops, config, workers=workers, shard=shard, progress=progress)
+    gathered = gather_object([predictions]) if shard[1] > 1 else [predictions]
+    indices, keypoints, keypoint_scores = (np.concatenate(values) for values in zip(*gathered, strict=True))
     order = np.argsort(indices)
     poses = BoxPoses(image_index, box_array, scores, keypoints[order], keypoint_scores[order])
     results = poses_to_results(persons, poses, crops.sizes.prod(axis=-1), config)
     metrics = evaluate_keypoints(
-        truth if truth is not None else persons.annotations,
+        gt if gt is not None else persons.annotations,
         results,
         sigmas=persons.skeleton.sigmas,
         backend=config.backend,
@@ -219,11 +243,11 @@ def evaluate_model(
         input_size=codec.input_size,
         flip=config.flip,
         nms=config.nms,
-        padding=config.padding,
+        padding=padding,
         box_threshold=config.box_threshold,
         keypoint_threshold=config.keypoint_threshold,
         backend=config.backend,
-        coding=codec.coding,
+        codec=codec.name,
         flip_shift=codec.flip_shift,
     )
     return EvalResult(metrics, protocol, results, poses)
@@ -233,50 +257,53 @@ def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
     """Loads a checkpoint of the configured network, in evaluation mode, on the CPU.
 
     Raises:
-        OSError, ValueError: if the file is missing, is not a checkpoint, or holds another network.
+        OSError, ValueError: if the file is missing, is not a checkpoint, or contains another network.
     """
     net = load_checkpoint(checkpoint)
-    _check_configured(config, net, checkpoint)
+    _check_config_match(config, net, checkpoint)
     return net
 
 
-def load_tested_model(config: Config, checkpoint: Path, device: str) -> Model:
-    """Loads the configured network, or an exported graph of it, as training measures it: not fused.
+def load_eval_model(config: Config, checkpoint: Path, device: str) -> Model:
+    """Loads the configured network, or a graph exported from it, without fusing layers, as training evaluates it.
 
     Raises:
-        OSError, ValueError: if the file is missing, is neither, contains another network, or the device is absent.
+        OSError, ValueError: if the file is missing, has another format or network, or the device is absent.
     """
     model = load_model(checkpoint, device, fused=False)
     if isinstance(model, GraphModel) and model.info.decodes:
-        raise ValueError(f"{checkpoint} gives keypoints, heatmaps are wanted: export it without --decode")
-    _check_configured(config, model, checkpoint)
+        raise ValueError(f"{checkpoint}: expected a graph with heatmap outputs, got keypoints: export without --decode")
+    _check_config_match(config, model, checkpoint)
     if isinstance(model, GraphModel) and model.input_size != config.model.input_size:
         raise ValueError(
-            f"{checkpoint} takes crops of {model.input_size} and no others, the configuration's are "
-            f"{config.model.input_size}: test it with model.input_size={list(model.input_size)}"
+            f"{checkpoint}: expected input size {config.model.input_size} (model.input_size), got a graph of "
+            f"{model.input_size}: set model.input_size={list(model.input_size)}"
         )
     return model
 
 
-def _check_configured(config: Config, net: PoseNet | Model, checkpoint: Path) -> None:
-    """Makes sure that a network is the configured one.
+def _check_config_match(config: Config, net: PoseNet | Model, checkpoint: Path) -> None:
+    """Checks that a network is the configured one.
 
     Raises:
-        ValueError: if it is another.
+        ValueError: if the name or an option differs.
     """
     if net.name != config.model.name:
-        raise ValueError(f"{checkpoint} holds {net.name}, the configuration names {config.model.name}: use its own")
+        raise ValueError(
+            f"{checkpoint}: expected {config.model.name} (model.name), got {net.name}: use the checkpoint's own "
+            "configuration"
+        )
     model = config.model
-    asked = {"num_kernels": model.num_kernels, "output": model.output, "coding": model.coding, **model.options}
-    held = {name: value for name, value in net.options.items() if name != "num_keypoints"}
+    expected = {"num_kernels": model.num_kernels, "output": model.output, "codec": model.codec, **model.options}
+    recorded = {name: value for name, value in net.options.items() if name != "num_keypoints"}
     if not is_dynamic(net.name):
-        held["num_kernels"] = model.num_kernels  # older files record any number, which static networks do not use
-    # a sigma that is not given equals the default of the configured input size
-    asked["sigma"] = make_codec(model.coding, model.input_size, model.sigma).target_sigma
-    held["sigma"] = dataclasses.replace(net.codec, input_size=model.input_size).target_sigma
-    for name in sorted(asked.keys() | held.keys()):
-        if asked.get(name) != held.get(name):
+        recorded["num_kernels"] = model.num_kernels  # old files of static networks record any number; it is unused
+    # an omitted sigma is the default for the configured input size
+    expected["sigma"] = create_codec(model.codec, model.input_size, model.sigma).target_sigma
+    recorded["sigma"] = dataclasses.replace(net.codec, input_size=model.input_size).target_sigma
+    for name in sorted(expected.keys() | recorded.keys()):
+        if expected.get(name) != recorded.get(name):
             raise ValueError(
-                f"{checkpoint} holds a network of {name}={held.get(name, 'default')}, the configuration says "
-                f"{asked.get(name, 'default')}: use its own configuration"
+                f"{checkpoint}: expected {name}={expected.get(name, 'default')} (configuration), got "
+                f"{recorded.get(name, 'default')}: use the checkpoint's own configuration"
             )

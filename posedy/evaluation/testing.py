@@ -1,4 +1,4 @@
-"""The test of a checkpoint, from files to files."""
+"""Evaluation of a checkpoint, from input files to result files."""
 
 import dataclasses
 from pathlib import Path
@@ -13,70 +13,70 @@ from posedy.data.coco_results import write_results
 from posedy.data.detections import Detections, read_detections
 from posedy.data.image_check import ImageCheck
 from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
-from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_tested_model
-from posedy.evaluation.gallery import best_median_worst
+from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_eval_model
+from posedy.evaluation.gallery import draw_gallery
 from posedy.evaluation.matching import match_persons
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.prediction import Model
-from posedy.system import default_workers
+from posedy.system import default_num_workers
 
 
-def measure_checkpoint(config: Config, checkpoint: Path, out: Path, device: str = "auto") -> dict[str, Any]:
-    """Measures a checkpoint on a configuration's val set and writes what it found.
+def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str = "auto") -> dict[str, Any]:
+    """Evaluates a checkpoint on the configured validation set and writes the result.
 
-    The folder `out` gets metrics.json, results.json and persons.jpg, the best, median and worst persons.
+    Writes metrics.json, results.json and persons.jpg (the best, median and worst persons) to `out`.
 
     Args:
-        config: the val set, the boxes (`data.boxes`, None for the ground truth's) and the protocol.
+        config: validation set, boxes (`data.boxes`, None for the ground truth's) and evaluation protocol.
         checkpoint: a .pt, .safetensors or exported .onnx file of the configured network.
-        out: the folder for the results.
+        out: output folder.
         device: name of a device, or "auto".
 
     Returns:
-        The content of metrics.json: the ten numbers, the protocol, the model and its file.
+        The content of metrics.json: the ten metrics, the protocol, the model and its file.
 
     Raises:
-        OSError, ValueError: if a file is missing or does not fit the others.
+        OSError, ValueError: if a file is missing, or files do not match each other.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = load_tested_model(config, checkpoint, device)
-    persons, boxes, truth = read_val_set(config, model, checkpoint)
-    outcome = run_test(model, persons, boxes, config, truth)
-    print(format_metrics(outcome.metrics, str(outcome.protocol)))
-    numbers = metrics_to_json(outcome.metrics) | {
-        "protocol": dataclasses.asdict(outcome.protocol),
+    model = load_eval_model(config, checkpoint, device)
+    persons, boxes, gt = read_val_set(config, model, checkpoint)
+    result = run_evaluation(model, persons, boxes, config, gt)
+    print(format_metrics(result.metrics, str(result.protocol)))
+    record = metrics_to_json(result.metrics) | {
+        "protocol": dataclasses.asdict(result.protocol),
         "model": model.name,
         "checkpoint": str(checkpoint),
         "data": {
             "annotations": str(persons.annotations),
             "images": str(persons.image_dir),
-            "category": dict(truth.category),
+            "category": dict(gt.category),
         },
     }
-    write_results(out / "results.json", outcome.results)
-    write_json_atomically(out / "metrics.json", numbers, indent=2)
-    matched = match_persons(truth, outcome.results, persons.skeleton.sigmas)
+    write_results(out / "results.json", result.results)
+    write_json_atomically(out / "metrics.json", record, indent=2)
+    matched = match_persons(gt, result.results, persons.skeleton.sigmas)
     index_of = {image_id: index for index, image_id in enumerate(persons.image_ids.tolist())}
-    tiles = best_median_worst(matched, lambda image_id: persons.image_path(index_of[image_id]))
-    _, picture = cv2.imencode(".jpg", cv2.cvtColor(tiles, cv2.COLOR_RGB2BGR))
-    write_bytes_atomically(out / "persons.jpg", picture.tobytes())
+    gallery = draw_gallery(matched, lambda image_id: persons.image_path(index_of[image_id]))
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(gallery, cv2.COLOR_RGB2BGR))
+    write_bytes_atomically(out / "persons.jpg", jpeg.tobytes())
     print(f"wrote {out / 'metrics.json'}, {out / 'results.json'} and {out / 'persons.jpg'}")
-    return numbers
+    return record
 
 
 def read_val_set(config: Config, model: Model, checkpoint: Path) -> tuple[CocoPersons, Detections | None, GroundTruth]:
-    """Reads the configured val set and boxes (None for the ground truth's), says what they are, checks that they fit.
+    """Reads and summarizes the configured validation set and boxes, and checks that they match the model.
 
     Args:
-        config: names the set, the boxes and the size of crops.
-        model: must know the set's keypoints.
-        checkpoint: the model's file, for errors.
+        config: names of the validation set and the boxes, and the input size.
+        model: the model; its keypoints must be those of the data set.
+        checkpoint: the model's file, for error messages.
 
     Returns:
-        The persons, the boxes, and the ground truth for COCOeval, of one reading of the annotation file.
+        The persons, the boxes (None for the ground truth's), and the ground truth for COCOeval.
 
     Raises:
-        OSError, ValueError: if a file is missing, damaged, or has other keypoints than the network.
+        OSError, ValueError: if a file is missing, invalid, or has other keypoints than the network.
     """
     val = config.data.val_set
     image_check: ImageCheck = "once" if config.data.check_images else "never"
@@ -85,51 +85,50 @@ def read_val_set(config: Config, model: Model, checkpoint: Path) -> tuple[CocoPe
     print(persons.summary())
     if model.num_keypoints != persons.skeleton.num_keypoints:
         raise ValueError(
-            f"{checkpoint} predicts {model.num_keypoints} keypoints, {val.annotations} has "
-            f"{persons.skeleton.num_keypoints}"
+            f"{checkpoint}: expected {persons.skeleton.num_keypoints} keypoints, as in {val.annotations}, got "
+            f"{model.num_keypoints}"
         )
     if model.skeleton is not None and model.skeleton.keypoints != persons.skeleton.keypoints:
         raise ValueError(
-            f"{checkpoint} knows the keypoints {list(model.skeleton.keypoints)}, {val.annotations} has "
-            f"{list(persons.skeleton.keypoints)}"
+            f"{checkpoint}: expected keypoints {list(persons.skeleton.keypoints)}, as in {val.annotations}, got "
+            f"{list(model.skeleton.keypoints)}"
         )
     if model.input_size != config.model.input_size:
-        print(
-            f"the network was trained on crops of {model.input_size}, the configuration's are {config.model.input_size}"
-        )
-    truth = GroundTruth.from_coco(file, config.data.skeleton)
+        print(f"input size: trained with {model.input_size}, evaluated with {config.model.input_size} (configuration)")
+    gt = GroundTruth.from_coco(file, config.data.skeleton)
     if config.data.boxes is None:
-        return persons, None, truth
+        return persons, None, gt
     boxes = read_detections(config.data.boxes, persons, config.eval.box_threshold)
     print(boxes.summary())
-    return persons, boxes, truth
+    return persons, boxes, gt
 
 
-def run_test(
+def run_evaluation(
     model: Model,
     persons: CocoPersons,
     boxes: Detections | None,
     config: Config,
-    truth: GroundTruth | None = None,
+    gt: GroundTruth | None = None,
 ) -> EvalResult:
-    """Evaluates a model as a configuration says, with a progress bar.
+    """Evaluates a model according to a configuration, with a progress bar.
 
     Args:
-        model: the model, for crops of any size that it takes.
-        persons: what `read_val_set` read.
-        boxes: the same; None is the ground truth's.
-        config: the size of crops and the protocol.
-        truth: the annotation file for COCOeval, if it has been read already.
+        model: a model that supports the configured input size.
+        persons: the data set, see `read_val_set`.
+        boxes: detected boxes; None uses those of the ground truth.
+        config: input size and evaluation protocol.
+        gt: the ground truth for COCOeval; by default it is read from the annotation file.
 
     Raises:
-        ValueError: if the model does not take crops of the configured size.
+        ValueError: if the model does not support the configured input size.
     """
     return evaluate_model(
         model.with_input_size(config.model.input_size),
         persons,
         boxes,
         config.eval,
-        workers=config.train.workers if config.train.workers is not None else default_workers(),
-        truth=truth,
+        padding=config.data.padding,
+        workers=config.train.workers if config.train.workers is not None else default_num_workers(),
+        gt=gt,
         progress=True,
     )

@@ -1,4 +1,4 @@
-"""A small valid COCO keypoint file with drawn photos, to be spoiled by tests."""
+"""A small valid COCO keypoint file with synthetic images, for tests to modify."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from posedy.skeleton import COCO17
 
 
 class CocoFolder(NamedTuple):
-    """A data set: the content of its annotation file, where that is written to, and the folder of photos."""
+    """A data set: the content and the path of its annotation file, and the image folder."""
 
     content: dict[str, Any]
     annotations: Path
@@ -23,7 +23,7 @@ class CocoFolder(NamedTuple):
 
 
 def person(annotation_id: int, image_id: int, **changes: Any) -> dict[str, Any]:
-    """A person with five labeled keypoints in a 64 x 48 photo."""
+    """A person with five labeled keypoints in an image of 64 x 48 pixels."""
     keypoints = np.zeros((17, 3))
     keypoints[:5] = [[20, 10, 2], [22, 9, 2], [18, 9, 1], [24, 11, 2], [16, 11, 1]]
     record = {
@@ -41,11 +41,11 @@ def person(annotation_id: int, image_id: int, **changes: Any) -> dict[str, Any]:
 
 
 def coco_content() -> dict[str, Any]:
-    """Four images and five annotations: three usable persons, a crowd, one without keypoints; image 40 has nobody."""
+    """Four images (40 has no persons) and five annotations: three usable persons, a crowd, one without keypoints."""
     unlabeled = {"keypoints": [0] * 51, "num_keypoints": 0}
     names = {10: "a.jpg", 20: "sub/b.jpg", 30: "ünï ✓.jpg", 40: "empty.jpg"}
     return {
-        "info": {"description": "drawn"},
+        "info": {"description": "synthetic"},
         "images": [{"id": id_, "file_name": name, "width": 64, "height": 48} for id_, name in names.items()],
         "annotations": [
             person(1, 10),
@@ -60,8 +60,8 @@ def coco_content() -> dict[str, Any]:
 
 @pytest.fixture
 def coco_folder(tmp_path: Path) -> CocoFolder:
-    """A valid data set in a folder of its own; `write()` writes its content after a change."""
-    folder = CocoFolder(coco_content(), tmp_path / "persons.json", tmp_path / "photos")
+    """A valid data set in a temporary folder; `write()` writes its content after a change."""
+    folder = CocoFolder(coco_content(), tmp_path / "persons.json", tmp_path / "images")
     for image in folder.content["images"]:
         path = folder.images / image["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)

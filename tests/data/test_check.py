@@ -10,20 +10,20 @@ from PIL import Image
 
 from posedy.data.check import check_coco
 from posedy.data.coco import CocoPersons, read_coco
-from posedy.data.findings import CocoFileError
+from posedy.data.issues import CocoFileError
 from posedy.images import read_image
 
 
 def change(part, index, **values):
-    """A change of one record; ... removes the key."""
+    """Creates a change of one record; the value ... removes the key."""
 
-    def spoil(content):
+    def modify(content):
         record = content[part][index]
         record.update(values)
         for key in [key for key, value in record.items() if value is ...]:
             del record[key]
 
-    return spoil
+    return modify
 
 
 def annotation(index, **values):
@@ -35,48 +35,48 @@ def image(index, **values):
 
 
 def keypoint(index, position, value):
-    def spoil(content):
+    def modify(content):
         content["annotations"][index]["keypoints"][position] = value
 
-    return spoil
+    return modify
 
 
 def keep(part, *indices):
-    def spoil(content):
+    def modify(content):
         content[part] = [content[part][index] for index in indices]
 
-    return spoil
+    return modify
 
 
 def repeat(part, index, **values):
-    def spoil(content):
+    def modify(content):
         content[part].append(content[part][index] | values)
 
-    return spoil
+    return modify
 
 
-def both(*spoils):
-    def spoil(content):
-        for part in spoils:
-            part(content)
+def both(*changes):
+    def modify(content):
+        for change in changes:
+            change(content)
 
-    return spoil
+    return modify
 
 
 NO_KEYPOINTS = {"keypoints": [0] * 51, "num_keypoints": 0}
-SPOILED = {
-    "no images": (lambda c: c.pop("images"), "error", "top-level part missing", 1, ["'images' is not there"]),
+INVALID = {
+    "no images": (lambda c: c.pop("images"), "error", "missing or invalid top-level list", 1, ["'images' is missing"]),
     "annotations a dict": (
         lambda c: c.update(annotations={}),
         "error",
-        "top-level part missing or not a list",
+        "missing or invalid top-level list",
         1,
         ["'annotations' is {}"],
     ),
     "nothing": (
         lambda c: c.clear(),
         "error",
-        "top-level part missing",
+        "missing or invalid top-level list",
         3,
         ["'images'", "'annotations'", "'categories'"],
     ),
@@ -87,11 +87,11 @@ SPOILED = {
         "error",
         "several categories with keypoints",
         1,
-        ["'person', 'dog'", "Keep the one"],
+        ["'person', 'dog'"],
     ),
     "category id": (change("categories", 0, id="1"), "error", "category without a valid id", 1, ["id '1'"]),
-    "skeleton": (change("categories", 0, keypoints=["a", "a"]), "error", "the skeleton of the category", 1, ["repeat"]),
-    "skeleton far": (change("categories", 0, flip_pairs=[[math.inf, 0]]), "error", "the skeleton", 1, ["Repair"]),
+    "skeleton": (change("categories", 0, keypoints=["a", "a"]), "error", "invalid skeleton", 1, ["unique"]),
+    "skeleton far": (change("categories", 0, flip_pairs=[[math.inf, 0]]), "error", "invalid skeleton", 1, ["Fix"]),
     "no sigmas": (
         change("categories", 0, keypoints=[f"k{i}" for i in range(17)], sigmas=...),
         "warning",
@@ -102,7 +102,7 @@ SPOILED = {
     "no pairs": (
         change("categories", 0, keypoints=[f"k{i}" for i in range(17)], flip_pairs=...),
         "warning",
-        "skeleton without left and right",
+        "skeleton without flip pairs",
         1,
         ["k0", "flip_pairs"],
     ),
@@ -110,23 +110,23 @@ SPOILED = {
     "short keypoints": (
         annotation(2, keypoints=[1, 2, 2]),
         "error",
-        "'keypoints' of the wrong form",
+        "invalid 'keypoints'",
         1,
-        ["annotation 3 of sub/b.jpg: keypoints [1, 2, 2]", "write 51 numbers"],
+        ["annotation 3 of sub/b.jpg: keypoints [1, 2, 2]", "51 numbers"],
     ),
-    "keypoints of text": (keypoint(0, 4, "9"), "error", "'keypoints' of the wrong form", 1, ["annotation 1 of a.jpg"]),
-    "no keypoints": (annotation(4, keypoints=...), "error", "'keypoints' missing", 1, ["annotation 5", "no keypoints"]),
+    "keypoints of text": (keypoint(0, 4, "9"), "error", "invalid 'keypoints'", 1, ["annotation 1 of a.jpg"]),
+    "no keypoints": (annotation(4, keypoints=...), "error", "missing 'keypoints'", 1, ["annotation 5", "no keypoints"]),
     "flag 3": (keypoint(0, 2, 3), "error", "visibility flag", 1, ["annotation 1 of a.jpg: nose x 20, y 10, v 3"]),
     "flag half": (keypoint(0, 5, 0.5), "error", "visibility flag", 1, ["left_eye x 22, y 9, v 0.5"]),
-    "NaN": (keypoint(0, 0, math.nan), "error", "keypoint at NaN", 1, ["annotation 1 of a.jpg: nose x nan, y 10"]),
+    "NaN": (keypoint(0, 0, math.nan), "error", "keypoint not finite", 1, ["annotation 1 of a.jpg: nose x nan, y 10"]),
     "infinity": (
         keypoint(2, 1, math.inf),
         "error",
-        "keypoint at NaN",
+        "keypoint not finite",
         1,
         ["annotation 3 of sub/b.jpg: nose x 20, y inf"],
     ),
-    "huge": (keypoint(2, 1, 1e300), "error", "keypoint at NaN", 1, ["y 1e+300"]),
+    "huge": (keypoint(2, 1, 1e300), "error", "keypoint not finite", 1, ["y 1e+300"]),
     "far keypoint": (
         keypoint(2, 0, 120),
         "warning",
@@ -137,51 +137,51 @@ SPOILED = {
     "flat box": (
         annotation(1, bbox=[3, 4, 5, 0]),
         "error",
-        "box of no area",
+        "box without area",
         1,
         ["annotation 2 of a.jpg: bbox [3.0, 4.0, 5.0, 0.0]"],
     ),
-    "negative box": (annotation(1, bbox=[30, 4, -5, 9]), "error", "box of no area", 1, ["annotation 2", "-5.0"]),
-    "sliver below float32": (annotation(1, bbox=[30, 4, 1e-20, 9]), "error", "box of no area", 1, ["annotation 2"]),
+    "negative box": (annotation(1, bbox=[30, 4, -5, 9]), "error", "box without area", 1, ["annotation 2", "-5.0"]),
+    "sliver below float32": (annotation(1, bbox=[30, 4, 1e-20, 9]), "error", "box without area", 1, ["annotation 2"]),
     "box off": (
         annotation(1, bbox=[64, 0, 10, 10]),
         "error",
-        "box that lies off its image",
+        "box outside its image",
         1,
         ["annotation 2 of a.jpg: bbox [64.0, 0.0, 10.0, 10.0], image 64 x 48"],
     ),
     "box over": (
         annotation(1, bbox=[0, 0, 70, 48]),
         "warning",
-        "box that reaches over the border",
+        "box exceeds its image",
         1,
         ["annotation 2 of a.jpg: bbox [0.0, 0.0, 70.0, 48.0], image 64 x 48"],
     ),
-    "no box": (annotation(1, bbox=...), "error", "'bbox' missing", 1, ["annotation 2 of a.jpg: no bbox"]),
-    "box of three": (annotation(1, bbox=[1, 2, 3]), "error", "'bbox' of the wrong form", 1, ["bbox [1, 2, 3]"]),
-    "NaN box": (annotation(4, bbox=[1, 2, math.nan, 3]), "error", "'bbox' of the wrong form", 1, ["annotation 5"]),
-    "no area": (annotation(0, area=...), "error", "'area' missing", 1, ["annotation 1 of a.jpg: no area"]),
-    "area of text": (annotation(0, area="300"), "error", "'area' of the wrong form", 1, ["area '300'"]),
+    "no box": (annotation(1, bbox=...), "error", "missing 'bbox'", 1, ["annotation 2 of a.jpg: no bbox"]),
+    "box of three": (annotation(1, bbox=[1, 2, 3]), "error", "invalid 'bbox'", 1, ["bbox [1, 2, 3]"]),
+    "NaN box": (annotation(4, bbox=[1, 2, math.nan, 3]), "error", "invalid 'bbox'", 1, ["annotation 5"]),
+    "no area": (annotation(0, area=...), "error", "missing 'area'", 1, ["annotation 1 of a.jpg: no area"]),
+    "area of text": (annotation(0, area="300"), "error", "invalid 'area'", 1, ["area '300'"]),
     "area 0": (annotation(0, area=0), "error", "area not above 0", 1, ["annotation 1 of a.jpg: area 0", "OKS divides"]),
     "area NaN": (annotation(0, area=math.nan), "error", "area not above 0", 1, ["area nan"]),
-    "no iscrowd": (annotation(0, iscrowd=...), "error", "'iscrowd' missing", 1, ["annotation 1 of a.jpg: no iscrowd"]),
-    "iscrowd 2": (annotation(0, iscrowd=2), "error", "'iscrowd' of the wrong form", 1, ["iscrowd 2"]),
-    "no count": (annotation(0, num_keypoints=...), "error", "'num_keypoints' missing", 1, ["annotation 1 of a.jpg"]),
+    "no iscrowd": (annotation(0, iscrowd=...), "error", "missing 'iscrowd'", 1, ["annotation 1 of a.jpg: no iscrowd"]),
+    "iscrowd 2": (annotation(0, iscrowd=2), "error", "invalid 'iscrowd'", 1, ["iscrowd 2"]),
+    "no count": (annotation(0, num_keypoints=...), "error", "missing 'num_keypoints'", 1, ["annotation 1 of a.jpg"]),
     "count": (
         annotation(0, num_keypoints=17),
         "warning",
-        "num_keypoints that disagrees",
+        "wrong num_keypoints",
         1,
         ["annotation 1 of a.jpg: num_keypoints 17, 5 with v > 0"],
     ),
     "stray annotations": (
         keep("images", 1, 2, 3),
         "error",
-        "annotation of an image that the file does not have",
+        "annotation of an unlisted image",
         2,
         ["annotation 1: image_id 10", "annotation 2: image_id 10"],
     ),
-    "image_id of text": (annotation(0, image_id="a"), "error", "'image_id' of the wrong form", 1, ["image_id 'a'"]),
+    "image_id of text": (annotation(0, image_id="a"), "error", "invalid 'image_id'", 1, ["image_id 'a'"]),
     "no category_id": (
         annotation(0, category_id=...),
         "error",
@@ -189,17 +189,17 @@ SPOILED = {
         1,
         ["annotation 1"],
     ),
-    "annotation id": (annotation(0, id=1.5), "error", "'id' of the wrong form", 1, ["id 1.5"]),
-    "long id": (annotation(0, id=10**30), "error", "'id' of the wrong form", 1, ["annotation 1"]),
+    "annotation id": (annotation(0, id=1.5), "error", "invalid 'id'", 1, ["id 1.5"]),
+    "long id": (annotation(0, id=10**30), "error", "invalid 'id'", 1, ["annotation 1"]),
     "annotation id twice": (
         annotation(1, id=1),
         "error",
-        "annotation id that stands twice",
+        "duplicate annotation id",
         1,
         ["annotation 1 of a.jpg"],
     ),
     "annotation id 0": (annotation(0, id=0), "warning", "annotation id 0", 1, ["annotation 0 of a.jpg", "from 1"]),
-    "image id twice": (image(3, id=10), "error", "image id that stands twice", 1, ["image 10 (empty.jpg)"]),
+    "image id twice": (image(3, id=10), "error", "duplicate image id", 1, ["image 10 (empty.jpg)"]),
     "image id": (image(3, id=None), "error", "image without a valid id", 1, ["'empty.jpg': id None"]),
     "no width": (
         image(0, width=...),
@@ -222,73 +222,73 @@ SPOILED = {
         "error",
         "no usable person",
         1,
-        ["0 of 2 annotations kept because of: 1 crowd, 1 no labeled keypoints"],
+        ["0 of 2 annotations kept, left out: 1 crowd, 1 no labeled keypoints"],
     ),
     "other category": (
         change("categories", 0, id=9),
         "error",
         "no usable person",
         1,
-        ["0 of 5 annotations kept because of: 5 of other categories", "category_id 9"],
+        ["0 of 5 annotations kept, left out: 5 of other categories", "category_id 9"],
     ),
     "no annotations": (keep("annotations"), "error", "no usable person", 1, ["0 of 0 annotations kept"]),
     "no images at all": (keep("images"), "error", "no usable person", 1, ["0 of 5 annotations", "5 with errors"]),
-    "missing photo": (image(1, file_name="c.jpg"), "error", "missing photo", 1, ["image 20", "c.jpg", "Fetch"]),
-    "missing photo of nobody": (
+    "missing image": (image(1, file_name="c.jpg"), "error", "missing image", 1, ["image 20", "c.jpg", "Download"]),
+    "missing image without persons": (
         image(3, file_name="c.jpg"),
         "warning",
-        "missing photo (without usable persons)",
+        "missing image (without usable persons)",
         1,
         ["image 40", "c.jpg"],
     ),
-    "folder as photo": (image(0, file_name="sub"), "error", "unreadable photo", 1, ["image 10", "sub"]),
+    "folder as image": (image(0, file_name="sub"), "error", "unreadable image", 1, ["image 10", "sub"]),
     "another size": (
         image(0, width=48, height=64),
         "error",
-        "photo of another size",
+        "wrong image size",
         1,
-        ["a.jpg is 64 x 48, recorded 48 x 64, turned by a quarter"],
+        ["a.jpg is 64 x 48, recorded 48 x 64"],
     ),
 }
 
 
-def finding(report, kind):
-    found = [item for item in report.findings if item.kind.startswith(kind)]
-    assert len(found) == 1, report.format()
-    return found[0]
+def issue_of(report, kind):
+    issues = [issue for issue in report.issues if issue.kind.startswith(kind)]
+    assert len(issues) == 1, report.format()
+    return issues[0]
 
 
-@pytest.mark.parametrize(("spoil", "severity", "kind", "count", "texts"), SPOILED.values(), ids=SPOILED)
-def test_spoiled_file_is_named_and_counted(coco_folder, spoil, severity, kind, count, texts):
-    spoil(coco_folder.content)
+@pytest.mark.parametrize(("modify", "severity", "kind", "count", "texts"), INVALID.values(), ids=INVALID)
+def test_invalid_file_gives_issue_with_count_and_examples(coco_folder, modify, severity, kind, count, texts):
+    modify(coco_folder.content)
     coco_folder.write()
     report = check_coco(coco_folder.annotations, coco_folder.images)
-    found = finding(report, kind)
-    assert (found.severity, found.count) == (severity, count)
+    issue = issue_of(report, kind)
+    assert (issue.severity, issue.count) == (severity, count)
     for text in texts:
-        assert text in str(found)
-    assert str(found) in report.format()
+        assert text in str(issue)
+    assert str(issue) in report.format()
     if severity == "error":
         with pytest.raises(CocoFileError) as caught:
             read_coco(coco_folder.annotations, coco_folder.images)
-        assert str(found) in str(caught.value)
+        assert str(issue) in str(caught.value)
         assert str(coco_folder.annotations) in str(caught.value)
     else:
         assert report.ok
-        assert read_coco(coco_folder.annotations, coco_folder.images).warnings == report.warnings == (found,)
+        assert read_coco(coco_folder.annotations, coco_folder.images).warnings == report.warnings == (issue,)
 
 
-def test_valid_file_has_no_findings(coco_folder):
+def test_valid_file_has_no_issues(coco_folder):
     report = check_coco(coco_folder.annotations, coco_folder.images, decode=True)
     assert report.ok
-    assert report.findings == ()
+    assert report.issues == ()
     assert report.summary == (
         "persons.json: 4 images, 3 persons with keypoints on 2 of them; left out: 1 crowd, 1 no labeled keypoints"
     )
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "modify",
     [
         annotation(3, bbox=[0, 0, 0, 0], area=0),
         annotation(4, bbox=[99, 99, 9, 9], area=-1),
@@ -299,37 +299,49 @@ def test_valid_file_has_no_findings(coco_folder):
         image(0, width=64.0),
         repeat("categories", 0, id=3, name="chair", keypoints=[]),
     ],
-    ids=["crowd", "unlabeled", "fractions over", "a little outside", "extra keys", "other", "float width", "chair"],
+    ids=[
+        "crowd",
+        "unlabeled",
+        "fraction outside",
+        "slightly outside",
+        "extra keys",
+        "other category",
+        "float width",
+        "category without keypoints",
+    ],
 )
-def test_harmless_oddities_are_no_findings(coco_folder, spoil):
-    spoil(coco_folder.content)
+def test_harmless_deviations_give_no_issues(coco_folder, modify):
+    modify(coco_folder.content)
     coco_folder.write()
-    assert check_coco(coco_folder.annotations).findings == ()
+    assert check_coco(coco_folder.annotations).issues == ()
 
 
 @pytest.mark.parametrize(
     ("data", "kind", "text"),
     [
-        (b"{", "the file is not JSON", "line 1"),
-        (b"", "the file is not JSON", "persons.json"),
-        (b"\xff\xfe\x00", "the file is not JSON", "persons.json"),
-        (b"[" * 100_000, "the file is not JSON", "nested"),
-        (b"[]", "the annotation file is not a COCO annotation file", "holds a list"),
-        (b"null", "the annotation file is not a COCO annotation file", "holds a NoneType"),
+        (b"{", "not a JSON file", "line 1"),
+        (b"", "not a JSON file", "persons.json"),
+        (b"\xff\xfe\x00", "not a JSON file", "persons.json"),
+        (b"[" * 100_000, "not a JSON file", "nested"),
+        (b"[]", "not a COCO annotation file", "got a list"),
+        (b"null", "not a COCO annotation file", "got a NoneType"),
     ],
 )
-def test_files_that_are_no_annotations(coco_folder, data, kind, text):
+def test_other_files_give_an_error(coco_folder, data, kind, text):
     coco_folder.annotations.write_bytes(data)
-    assert text in str(finding(check_coco(coco_folder.annotations), kind))
+    assert text in str(issue_of(check_coco(coco_folder.annotations), kind))
     with pytest.raises(CocoFileError, match=kind):
         read_coco(coco_folder.annotations)
 
 
-def test_missing_files_and_folders(coco_folder, tmp_path):
-    found = finding(check_coco(tmp_path / "none.json"), "the annotation file cannot be read")
-    assert "none.json" in str(found)
-    found = finding(check_coco(coco_folder.annotations, tmp_path / "none"), "no folder of photos")
-    assert "none" in str(found)
+def test_missing_file_raises_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        check_coco(tmp_path / "none.json")
+
+
+def test_missing_image_folder_gives_an_error(coco_folder, tmp_path):
+    issue = issue_of(check_coco(coco_folder.annotations, tmp_path / "none"), "no image folder")
+    assert "none" in str(issue)
 
 
 def test_byte_order_mark_is_accepted(coco_folder):
@@ -337,94 +349,94 @@ def test_byte_order_mark_is_accepted(coco_folder):
     assert check_coco(coco_folder.annotations).ok
 
 
-def test_broken_photos(coco_folder):
+def test_unreadable_images_give_an_error(coco_folder):
     (coco_folder.images / "a.jpg").write_bytes(b"")
-    (coco_folder.images / "sub/b.jpg").write_bytes(b"not a picture")
-    found = finding(check_coco(coco_folder.annotations, coco_folder.images), "unreadable photo")
-    assert (found.severity, found.count) == ("error", 2)
-    assert "a.jpg is not a picture (0 bytes)" in str(found)
-    assert "image 20: " in str(found)
+    (coco_folder.images / "sub/b.jpg").write_bytes(b"not an image")
+    issue = issue_of(check_coco(coco_folder.annotations, coco_folder.images), "unreadable image")
+    assert (issue.severity, issue.count) == ("error", 2)
+    assert "a.jpg" in str(issue)
+    assert "image 20: " in str(issue)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("decode", [False, True])
-def test_truncated_photos(coco_folder, kind, decode):
+def test_truncated_images_give_an_error_or_a_warning(coco_folder, kind, decode):
     for name in ("sub/b.jpg", "empty.jpg"):
         path = coco_folder.images / name
         Image.open(path).save(path, format=kind)
         path.write_bytes(path.read_bytes()[:-400])
     report = check_coco(coco_folder.annotations, coco_folder.images, decode=decode)
-    errors, warnings = report.findings
-    assert (errors.severity, errors.kind, errors.count) == ("error", "truncated photo", 1)
-    assert "b.jpg ends early, after" in str(errors)
-    assert (warnings.severity, warnings.kind) == ("warning", "truncated photo (without usable persons)")
+    errors, warnings = report.issues
+    assert (errors.severity, errors.kind, errors.count) == ("error", "truncated image", 1)
+    assert "b.jpg" in str(errors)
+    assert (warnings.severity, warnings.kind) == ("warning", "truncated image (without usable persons)")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_bytes_after_the_end_do_not_make_a_photo_truncated(coco_folder, kind):
+def test_trailing_bytes_are_accepted(coco_folder, kind):
     path = coco_folder.images / "a.jpg"
     Image.open(path).save(path, format=kind)
     for count in (7, 5000):
         path.write_bytes(path.read_bytes() + bytes(count))
-        assert check_coco(coco_folder.annotations, coco_folder.images, decode=True).findings == ()
+        assert check_coco(coco_folder.annotations, coco_folder.images, decode=True).issues == ()
 
 
-def test_only_decoding_finds_damage_inside(coco_folder):
+def test_only_decoding_detects_damage_inside(coco_folder):
     path = coco_folder.images / "sub/b.jpg"
     Image.open(path).save(path, format="PNG")
     data = path.read_bytes()
     path.write_bytes(data[:1000] + bytes(400) + data[1400:])
     assert check_coco(coco_folder.annotations, coco_folder.images).ok
-    assert finding(check_coco(coco_folder.annotations, coco_folder.images, decode=True), "unreadable photo").count == 1
+    assert issue_of(check_coco(coco_folder.annotations, coco_folder.images, decode=True), "unreadable image").count == 1
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "ICO", "JPEG", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP"])
-def test_formats_are_accepted_that_training_reads(coco_folder, kind):
+def test_accepted_formats_are_those_of_read_image(coco_folder, kind):
     path = coco_folder.images / "a.jpg"
     Image.new("RGB", (64, 48)).save(path, format=kind)
     report = check_coco(coco_folder.annotations, coco_folder.images)
     try:
         read_image(path)
     except OSError:
-        assert finding(report, "unreadable photo").count == 1
+        assert issue_of(report, "unreadable image").count == 1
     else:
-        assert report.findings == ()
+        assert report.issues == ()
 
 
-def test_size_is_that_of_the_pixels_not_of_the_exif_orientation(coco_folder):
+def test_image_size_ignores_exif_orientation(coco_folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save(coco_folder.images / "a.jpg", exif=exif)
     assert check_coco(coco_folder.annotations, coco_folder.images, decode=True).ok
 
 
-def test_examples_stop_at_five_and_stay_short(coco_folder):
+def test_issue_has_at_most_five_short_examples(coco_folder):
     for index in range(8):
         coco_folder.content["annotations"].append(
             coco_folder.content["annotations"][0] | {"id": 100 + index, "area": "x" * 9999}
         )
     coco_folder.write()
-    found = finding(check_coco(coco_folder.annotations), "'area' of the wrong form")
-    assert (found.count, len(found.examples)) == (8, 5)
-    assert "and 3 more" in str(found)
-    assert len(str(found)) < 2000
+    issue = issue_of(check_coco(coco_folder.annotations), "invalid 'area'")
+    assert (issue.count, len(issue.examples)) == (8, 5)
+    assert "and 3 more" in str(issue)
+    assert len(str(issue)) < 2000
 
 
-def test_several_errors_are_all_listed(coco_folder):
+def test_all_errors_are_listed(coco_folder):
     both(annotation(0, area=0), annotation(1, bbox=[0, 0, 0, 0]), image(3, id=10))(coco_folder.content)
     coco_folder.write()
     with pytest.raises(CocoFileError) as caught:
         read_coco(coco_folder.annotations)
-    for kind in ("area not above 0", "box of no area", "image id that stands twice"):
+    for kind in ("area not above 0", "box without area", "duplicate image id"):
         assert kind in str(caught.value)
 
 
-def places(value, path=()):
+def paths_in(value, path=()):
     """The paths of all values inside a JSON value."""
     yield path
     if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(part, (*path, key))
+            yield from paths_in(part, (*path, key))
 
 
 JSON_VALUES = st.recursive(
@@ -441,11 +453,11 @@ JSON_VALUES = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_no_content_raises_anything_but_coco_file_errors(coco_folder, data):
+def test_any_content_is_valid_or_raises_coco_file_error(coco_folder, data):
     content = copy.deepcopy(coco_folder.content)
     for _ in range(data.draw(st.integers(1, 4))):
-        # a part of the file first, so that its fifty numbers of keypoints do not take all the changes
-        options = sorted({path[:depth] for path in places(content) for depth in (1, 2, 3, 4)} - {()}, key=repr)
+        # sampled by depth, so that the many keypoint values do not receive most of the changes
+        options = sorted({path[:depth] for path in paths_in(content) for depth in (1, 2, 3, 4)} - {()}, key=repr)
         if not options:
             break
         *parents, key = data.draw(st.sampled_from(options))

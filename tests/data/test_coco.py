@@ -29,7 +29,7 @@ def test_persons_of_a_small_file(coco_folder):
     )
 
 
-def test_arrays_have_the_promised_types(coco_folder):
+def test_arrays_have_documented_types(coco_folder):
     persons = read_coco(coco_folder.annotations)
     types = {
         "image_ids": (np.int64, (4,)),
@@ -45,22 +45,22 @@ def test_arrays_have_the_promised_types(coco_folder):
         assert getattr(persons, name).shape == shape, name
 
 
-def test_a_missing_file_is_an_os_error(tmp_path):
+def test_missing_file_raises_os_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         read_coco(tmp_path / "none.json")
 
 
-def test_photos_in_subfolders_and_of_any_name(coco_folder):
+def test_image_paths_include_subfolders_and_non_ascii_names(coco_folder):
     persons = read_coco(coco_folder.annotations, coco_folder.images)
     expected = [coco_folder.images / image["file_name"] for image in coco_folder.content["images"]]
     assert [persons.image_path(index) for index in range(4)] == expected
     with pytest.raises(IndexError):
         persons.image_path(4)
-    with pytest.raises(ValueError, match="without photos"):
+    with pytest.raises(ValueError, match="images"):
         read_coco(coco_folder.annotations).image_path(0)
 
 
-def test_other_skeletons_and_category_ids(coco_folder):
+def test_custom_skeleton_and_category_id(coco_folder):
     content = coco_folder.content
     content["categories"] = [
         {"id": 1, "name": "tree"},
@@ -77,8 +77,8 @@ def test_other_skeletons_and_category_ids(coco_folder):
     assert "3 of other categories" in persons.summary()
 
 
-def grown(coco_folder, copies):
-    """The file with its first image and person repeated."""
+def read_enlarged(coco_folder, copies):
+    """Reads the file with copies of its first image and person."""
     images, annotations = coco_folder.content["images"], coco_folder.content["annotations"]
     for index in range(copies):
         images.append(images[0] | {"id": 1000 + index, "file_name": f"{index:012d}.jpg"})
@@ -87,18 +87,18 @@ def grown(coco_folder, copies):
     return read_coco(coco_folder.annotations)
 
 
-def test_number_of_objects_does_not_grow_with_the_file(coco_folder):
-    def objects(persons):
-        found = []
+def test_number_of_python_objects_is_constant(coco_folder):
+    def count_objects(persons):
+        objects = []
         pickler = pickle.Pickler(io.BytesIO())
-        pickler.persistent_id = lambda value: found.append(value)
+        pickler.persistent_id = lambda value: objects.append(value)
         pickler.dump(persons)
-        return len(found)
+        return len(objects)
 
-    small = objects(read_coco(coco_folder.annotations))
-    persons = grown(coco_folder, 500)
+    small = count_objects(read_coco(coco_folder.annotations))
+    persons = read_enlarged(coco_folder, 500)
     assert len(persons) == 503
-    assert objects(persons) == small
+    assert count_objects(persons) == small
     assert all(
         getattr(persons, field.name).dtype != object
         for field in fields(persons)
@@ -108,7 +108,7 @@ def test_number_of_objects_does_not_grow_with_the_file(coco_folder):
     assert len(pickle.dumps(persons)) < 503 * 185 + 504 * 40 + 5000
 
 
-def test_survives_a_worker_process(coco_folder):
+def test_persons_can_be_pickled(coco_folder):
     persons = read_coco(coco_folder.annotations, coco_folder.images)
     copy = pickle.loads(pickle.dumps(persons))
     assert copy.summary() == persons.summary()
@@ -126,7 +126,7 @@ def test_survives_a_worker_process(coco_folder):
         ("lspet/person_keypoints_lspet.json", "lspet/images", 2000, 2000),
     ],
 )
-def test_real_files(real_data, annotations, images, num_persons, num_images):
+def test_real_annotation_files(real_data, annotations, images, num_persons, num_images):
     path: Path = real_data / annotations
     persons = read_coco(path, real_data / images)
     assert len(persons) == num_persons

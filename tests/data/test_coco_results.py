@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posedy.data.coco_results import check_results, read_results, to_coco_results, write_results
-from posedy.data.findings import CocoFileError
+from posedy.data.coco_results import check_results, read_results, write_results
+from posedy.data.issues import CocoFileError
+from posedy.poses import to_coco_results
 
 ENTRY = {"image_id": 7, "category_id": 1, "keypoints": [1.5, 2, 0.5] * 17, "score": 0.25}
 
@@ -19,7 +20,7 @@ def with_changes(**changes):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.sampled_from([np.float32, np.float64]))
-def test_nothing_is_lost_on_the_way_through_json(seed, poses, dtype):
+def test_results_survive_json_exactly(seed, poses, dtype):
     rng = np.random.default_rng(seed)
     keypoints, keypoint_scores = rng.normal(300, 100, (poses, 17, 2)).astype(dtype), rng.random((poses, 17))
     scores = rng.random(poses).astype(dtype)
@@ -47,16 +48,16 @@ def test_boxes_are_written_as_xywh():
         ((np.zeros((2, 17, 2)), np.zeros((2, 16)), np.zeros(2)), r"\(2, 16\)"),
         ((np.zeros((2, 17, 2)), np.zeros((2, 17)), np.zeros(3)), r"\(3,\)"),
         ((np.zeros((2, 17, 2)), np.zeros((2, 17)), np.zeros(2), 1, np.zeros((3, 4))), r"boxes of shape \(2, 4\)"),
-        ((np.full((2, 17, 2), np.inf), np.zeros((2, 17)), np.zeros(2)), "(?s)image 7 .*entry 0: keypoint 0"),
-        ((np.zeros((2, 17, 2)), np.zeros((2, 17)), [1, np.nan]), "(?s)image 7 .*entry 1: score nan"),
+        ((np.full((2, 17, 2), np.inf), np.zeros((2, 17)), np.zeros(2)), "image 7: pose 0"),
+        ((np.zeros((2, 17, 2)), np.zeros((2, 17)), [1, np.nan]), "image 7: pose 1"),
     ],
 )
-def test_bad_poses_are_named(arguments, message):
+def test_invalid_poses_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         to_coco_results(7, *arguments)
 
 
-def test_a_file_is_read_as_it_was_written(tmp_path):
+def test_written_file_can_be_read_back(tmp_path):
     path = tmp_path / "new" / "results.json"
     results = [ENTRY, with_changes(bbox=[1, 2, 3, 4], tracker="x"), with_changes(score=1, image_id=8)]
     write_results(path, results)
@@ -69,15 +70,15 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not JSON"),
-        (b"\xff\xfe\x00\x12", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"annotations": [], "images": []}', "is an annotation file"),
-        (b'{"score": 1}', "holds a dict"),
-        (b"3", "holds a int"),
+        (b"", "JSON"),
+        (b"\xff\xfe\x00\x12", "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"annotations": [], "images": []}', "annotation file"),
+        (b'{"score": 1}', "got a dict"),
+        (b"3", "got a int"),
     ],
 )
-def test_a_file_that_is_no_list_of_results_is_named(tmp_path, content, message):
+def test_other_file_raises_with_its_name(tmp_path, content, message):
     path = tmp_path / "results.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -85,7 +86,7 @@ def test_a_file_that_is_no_list_of_results_is_named(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
-BAD_ENTRIES = [
+INVALID_ENTRIES = [
     (5, "entry 2 is 5"),
     (with_changes(image_id=...), "entry 2: no image_id"),
     (with_changes(category_id=...), "entry 2: no category_id"),
@@ -107,33 +108,33 @@ BAD_ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize(("entry", "word"), BAD_ENTRIES)
-def test_a_bad_entry_is_named_with_its_file_and_index(tmp_path, entry, word):
+@pytest.mark.parametrize(("entry", "text"), INVALID_ENTRIES)
+def test_invalid_entry_raises_with_file_and_index(tmp_path, entry, text):
     path = tmp_path / "results.json"
     path.write_text(json.dumps([ENTRY, ENTRY, entry]))
     with pytest.raises(CocoFileError) as caught:
         read_results(path)
-    assert word in str(caught.value)
+    assert text in str(caught.value)
     assert "entry 2" in str(caught.value)
     assert str(path) in str(caught.value)
 
 
-def test_results_in_memory_may_hold_arrays():
+def test_results_may_contain_arrays():
     check_results([with_changes(keypoints=np.zeros(51), score=np.float32(0.5), image_id=np.int64(3))])
 
 
-def test_the_number_of_keypoints_can_be_asked_for():
+def test_wrong_number_of_keypoints_raises():
     check_results([ENTRY], num_keypoints=17)
-    with pytest.raises(CocoFileError, match=r"entry 0: keypoints .*63 finite numbers"):
+    with pytest.raises(CocoFileError, match=r"entry 0: keypoints .*63"):
         check_results([ENTRY], num_keypoints=21)
 
 
-def test_a_missing_file_is_an_os_error(tmp_path):
+def test_missing_file_raises_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_results(tmp_path / "none.json")
 
 
-def test_bad_results_are_not_written(tmp_path):
+def test_invalid_results_are_not_written(tmp_path):
     path = tmp_path / "results.json"
     with pytest.raises(ValueError, match="entry 1"):
         write_results(path, [ENTRY, with_changes(score=float("inf"))])
@@ -142,5 +143,5 @@ def test_bad_results_are_not_written(tmp_path):
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(("name", "count"), [("fakekeypoints100_results", 125), ("fastercoco_kp_dt_dataset", 128)])
-def test_published_results_files_are_read(real_data, name, count):
+def test_published_results_are_valid(real_data, name, count):
     assert len(read_results(real_data / "results" / f"{name}.json", num_keypoints=17)) == count

@@ -1,31 +1,33 @@
-"""Crops of persons: repeatable, in an order of their own, and the same for training and testing."""
+"""Crop datasets: reproducible samples, and equal crops in training and evaluation."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from posedy.config import AugmentConfig
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.datasets import SampleIndex, TopDownEvalDataset, TopDownTrainDataset
 from posedy.geometry import apply_affine, image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import read_image
-from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic import generate_dataset
 
 SIZE = (96, 128)
-STILL = AugmentConfig(flip=0, scale_std=0, rotation_probability=0, half_body_probability=0)
+IDENTITY = AugmentConfig(flip_probability=0, scale_std=0, rotation_probability=0, half_body_probability=0)
 
 
 @pytest.fixture(scope="module")
 def persons(tmp_path_factory: pytest.TempPathFactory) -> CocoPersons:
-    root = tmp_path_factory.mktemp("drawn") / "set"
-    draw_dataset(root, 8, 2, seed=1, processes=1)
+    root = tmp_path_factory.mktemp("synthetic") / "set"
+    generate_dataset(root, 8, 2, seed=1, processes=1)
     return read_coco(root / "annotations/person_keypoints_train2017.json", root / "train2017")
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(persons: CocoPersons) -> None:
+def test_sample_depends_on_seed_epoch_and_index_alone(persons: CocoPersons) -> None:
     one = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
     other = pickle.loads(pickle.dumps(one))
     for key in ((0, 3), (0, 1), (0, 3), (2, 3)):
@@ -37,44 +39,59 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(persons: CocoPersons) ->
     assert not np.array_equal(one[SampleIndex(0, 3)]["keypoints"], reseeded[SampleIndex(0, 3)]["keypoints"])
 
 
-def test_persons_of_one_photo_share_its_decoding(persons: CocoPersons, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consecutive_samples_share_decoding(persons: CocoPersons, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
-    def counted(path: Path) -> NDArray[np.uint8]:
+    def counting_read(path: Path) -> NDArray[np.uint8]:
         read.append(path)
         return read_image(path)
 
-    monkeypatch.setattr("posedy.data.datasets.read_image", counted)
-    crops = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
+    monkeypatch.setattr("posedy.data.datasets.read_image", counting_read)
+    dataset = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
     neighbors = np.argsort(persons.image_index, kind="stable")
-    together = crops.__getitems__([SampleIndex(1, int(index)) for index in neighbors])
+    samples = dataset.__getitems__([SampleIndex(1, int(index)) for index in neighbors])
     assert len(read) == len(set(persons.image_index.tolist())) < len(persons)
-    alone = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
-    for index, sample in zip(neighbors, together, strict=True):
-        assert (sample["crop"] == alone[SampleIndex(1, int(index))]["crop"]).all()
+    fresh = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
+    for index, sample in zip(neighbors, samples, strict=True):
+        assert (sample["crop"] == fresh[SampleIndex(1, int(index))]["crop"]).all()
 
 
-def test_a_draw_that_does_not_count_has_no_labels(persons: CocoPersons) -> None:
-    crops = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
-    assert crops[SampleIndex(0, 2)]["labeled"].any()
-    assert not crops[SampleIndex(0, 2, counts=False)]["labeled"].any()
+def test_padding_sample_is_unlabeled(persons: CocoPersons) -> None:
+    dataset = TopDownTrainDataset([persons], SIZE, AugmentConfig(), 1.25, seed=4)
+    assert dataset[SampleIndex(0, 2)]["labeled"].any()
+    assert not dataset[SampleIndex(0, 2, is_padding=True)]["labeled"].any()
 
 
-def test_training_and_testing_see_the_same_crop(persons: CocoPersons) -> None:
-    train = TopDownTrainDataset([persons], SIZE, STILL, 1.25, seed=0)
+def test_integer_index_is_the_sample_of_epoch_zero(persons: CocoPersons) -> None:
+    dataset = TopDownTrainDataset([persons, persons], SIZE, AugmentConfig(), 1.25, seed=4)
+    for index in (0, np.int64(len(persons) + 1), len(dataset) - 1):
+        sample, expected = dataset[index], dataset[SampleIndex(0, int(index))]
+        assert sample.keys() == expected.keys()
+        for key, value in sample.items():
+            assert np.array_equal(value, expected[key])
+    assert len(list(dataset)) == len(dataset)
+    for batch in DataLoader(dataset, batch_size=len(dataset)):
+        assert batch["crop"].shape == (len(dataset), SIZE[1], SIZE[0], 3)
+    for invalid in (len(dataset), -1):
+        with pytest.raises(IndexError, match=str(invalid)):
+            dataset[invalid]
+
+
+def test_crops_of_training_and_evaluation_are_equal(persons: CocoPersons) -> None:
+    train = TopDownTrainDataset([persons], SIZE, IDENTITY, 1.25, seed=0)
     test = TopDownEvalDataset(persons, persons.image_index, persons.boxes, SIZE, 1.25)
     for index in range(len(persons)):
         sample = train[SampleIndex(0, index)]
         assert (sample["crop"] == test[index]["crop"]).all()
         in_crop = apply_affine(test.image_to_crop(index), persons.keypoints[index])
         assert np.abs(sample["keypoints"] - in_crop).max() < 1e-2
-        photo = read_image(persons.image_path(int(persons.image_index[index])))
+        image = read_image(persons.image_path(int(persons.image_index[index])))
         matrix = image_to_crop_matrix(*padded_region(persons.boxes[index], 0.75, 1.25), SIZE)
-        assert (warp_crop(photo, matrix, SIZE) == test[index]["crop"]).all()
+        assert (warp_crop(image, matrix, SIZE) == test[index]["crop"]).all()
 
 
-def test_several_sets_follow_one_another(persons: CocoPersons) -> None:
-    both = TopDownTrainDataset([persons, persons], SIZE, STILL, 1.25, seed=0)
+def test_several_sets_are_concatenated(persons: CocoPersons) -> None:
+    both = TopDownTrainDataset([persons, persons], SIZE, IDENTITY, 1.25, seed=0)
     assert len(both) == 2 * len(persons)
     for index in (0, len(persons) - 1):
         assert (
@@ -83,18 +100,14 @@ def test_several_sets_follow_one_another(persons: CocoPersons) -> None:
         assert (both[SampleIndex(0, index)]["crop"] == both[SampleIndex(0, index + len(persons))]["crop"]).all()
 
 
-def test_sets_of_other_keypoints_are_refused(persons: CocoPersons) -> None:
-    import dataclasses
-
+def test_sets_with_different_keypoints_raise(persons: CocoPersons) -> None:
     skeleton = dataclasses.replace(persons.skeleton, keypoints=tuple(f"k{i}" for i in range(17)))
     other = dataclasses.replace(persons, skeleton=skeleton)
     with pytest.raises(ValueError, match="differ in their keypoints"):
-        TopDownTrainDataset([persons, other], SIZE, STILL, 1.25, seed=0)
+        TopDownTrainDataset([persons, other], SIZE, IDENTITY, 1.25, seed=0)
 
 
-def test_a_photo_that_has_gone_is_named(persons: CocoPersons, tmp_path: Path) -> None:
-    import dataclasses
-
-    gone = dataclasses.replace(persons, image_dir=tmp_path)
+def test_missing_image_raises_with_its_name(persons: CocoPersons, tmp_path: Path) -> None:
+    missing = dataclasses.replace(persons, image_dir=tmp_path)
     with pytest.raises(OSError, match=r"000000000001\.jpg"):
-        TopDownTrainDataset([gone], SIZE, STILL, 1.25, seed=0)[SampleIndex(0, 0)]
+        TopDownTrainDataset([missing], SIZE, IDENTITY, 1.25, seed=0)[SampleIndex(0, 0)]

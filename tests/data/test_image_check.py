@@ -1,4 +1,4 @@
-"""Images are opened once: a check that found nothing is skipped the next time, one that found anything is not."""
+"""Image checks: a passed check is skipped the next time, one with errors or warnings is not."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from PIL import Image
 
 from posedy.data import image_check
 from posedy.data.coco import read_coco
-from posedy.data.findings import CocoFileError
+from posedy.data.issues import CocoFileError
 
 from .conftest import CocoFolder
 
@@ -29,15 +29,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     files: list[object] = []
     original = Image.open
 
-    def noted(file: object, *arguments: object) -> Image.Image:
+    def recording_open(file: object, *arguments: object) -> Image.Image:
         files.append(file)
         return original(file, *arguments)
 
-    monkeypatch.setattr(Image, "open", noted)
+    monkeypatch.setattr(Image, "open", recording_open)
     return files
 
 
-def test_a_second_start_opens_no_image(coco_folder: CocoFolder, cache: Path, opened: list[object]) -> None:
+def test_passed_check_is_not_repeated(coco_folder: CocoFolder, cache: Path, opened: list[object]) -> None:
     first = read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
     assert len(opened) == 4
     assert len(list(cache.iterdir())) == 1
@@ -64,7 +64,7 @@ def add_image(folder: CocoFolder) -> None:
 
 
 @pytest.mark.parametrize("change", [touch, rename_image, add_image])
-def test_changes_are_checked_again(
+def test_changed_data_set_is_checked_again(
     coco_folder: CocoFolder, cache: Path, opened: list[object], change: Callable[[CocoFolder], None]
 ) -> None:
     read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
@@ -73,11 +73,11 @@ def test_changes_are_checked_again(
     assert len(opened) == 8
 
 
-def test_errors_and_warnings_are_found_each_time(coco_folder: CocoFolder, cache: Path) -> None:
+def test_check_with_errors_or_warnings_is_repeated(coco_folder: CocoFolder, cache: Path) -> None:
     (coco_folder.images / "empty.jpg").unlink()
     for _ in range(2):
         persons = read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
-        assert [warning.kind for warning in persons.warnings] == ["missing photo (without usable persons)"]
+        assert [warning.kind for warning in persons.warnings] == ["missing image (without usable persons)"]
     (coco_folder.images / "a.jpg").unlink()
     for _ in range(2):
         with pytest.raises(CocoFileError, match=r"a\.jpg"):
@@ -85,7 +85,7 @@ def test_errors_and_warnings_are_found_each_time(coco_folder: CocoFolder, cache:
     assert not cache.exists()
 
 
-def test_a_missing_folder_is_found_without_a_check(coco_folder: CocoFolder, opened: list[object]) -> None:
+def test_missing_folder_raises_without_a_check(coco_folder: CocoFolder, opened: list[object]) -> None:
     (coco_folder.images / "a.jpg").unlink()
     assert len(read_coco(coco_folder.annotations, coco_folder.images, image_check="never")) == 3
     assert not opened
@@ -94,7 +94,7 @@ def test_a_missing_folder_is_found_without_a_check(coco_folder: CocoFolder, open
             read_coco(coco_folder.annotations, coco_folder.images / "elsewhere", image_check=check)
 
 
-def test_a_cache_folder_that_cannot_be_written_is_no_error(
+def test_unwritable_cache_folder_is_ignored(
     coco_folder: CocoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[object]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -104,7 +104,7 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(
         assert len(opened) == count
 
 
-def test_the_cache_folder_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder().is_relative_to(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -113,7 +113,7 @@ def test_the_cache_folder_is_that_of_the_user(tmp_path: Path, monkeypatch: pytes
         assert cache_folder().is_relative_to(tmp_path / "home" / ".cache")
 
 
-def test_the_file_says_what_was_checked(coco_folder: CocoFolder, cache: Path) -> None:
+def test_record_names_the_checked_files(coco_folder: CocoFolder, cache: Path) -> None:
     read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
     (file,) = cache.iterdir()
     assert json.loads(file.read_text()) == {

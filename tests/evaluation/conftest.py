@@ -1,4 +1,4 @@
-"""A made COCO annotation file with all that COCOeval treats apart, noised predictions of its truth; drawn people."""
+"""COCO annotations with every case that COCOeval distinguishes, and noisy predictions of their ground truth."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from posedy.skeleton import COCO17
 Annotations = dict[str, Any]
 
 
-def _person(rng: np.random.Generator, identity: int, image_id: int, labeled: float, crowd: bool) -> Annotations:
+def _person(rng: np.random.Generator, annotation_id: int, image_id: int, labeled: float, crowd: bool) -> Annotations:
     x, y = rng.uniform(0, 300, 2)
     width, height = rng.uniform(20, 60, 2) * rng.choice([1, 1.5, 4])
     points = rng.uniform([x, y], [x + width, y + height], (17, 2)).round(1)
     visibility = np.where(rng.random(17) < labeled, rng.integers(1, 3, 17), 0)
     points[visibility == 0] = 0
     return {
-        "id": identity,
+        "id": annotation_id,
         "image_id": image_id,
         "category_id": 1,
         "iscrowd": int(crowd),
@@ -31,20 +31,20 @@ def _person(rng: np.random.Generator, identity: int, image_id: int, labeled: flo
 
 @pytest.fixture
 def annotations() -> Annotations:
-    """12 images, one of them empty, with labeled persons, unlabeled persons and crowds."""
+    """Annotations of 12 images, one without persons, with labeled persons, unlabeled persons and crowds."""
     rng = np.random.default_rng(5)
     images = [{"id": int(i), "width": 640, "height": 480, "file_name": f"{i:012d}.jpg"} for i in range(10, 130, 10)]
-    people = []
+    records = []
     for image in images[:-1]:
         for labeled, crowd in [(0.9, False), (0.5, False), (0.7, False), (0, False), (0, True), (0.3, True)]:
             if labeled == 0.9 or rng.random() < 0.6:
-                people.append(_person(rng, 1000 + len(people), image["id"], labeled, crowd))
-    return {"images": images, "annotations": people, "categories": [COCO17.to_coco_category()]}
+                records.append(_person(rng, 1000 + len(records), image["id"], labeled, crowd))
+    return {"images": images, "annotations": records, "categories": [COCO17.to_coco_category()]}
 
 
 @pytest.fixture
 def noised_results(annotations: Annotations) -> list[Annotations]:
-    """The truth moved a little, by different amounts, with false positives; two images have no result."""
+    """Ground truth with noise of different sizes and false positives; two images have no results."""
     rng = np.random.default_rng(6)
     results = []
     for person in annotations["annotations"]:

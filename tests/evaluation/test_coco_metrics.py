@@ -21,16 +21,16 @@ from posedy.evaluation.coco_eval import (
     format_metrics,
     metrics_to_json,
 )
-from tools.lab.baselines import truth_results
+from tools.lab.baselines import ground_truth_results
 
 
-def pycocotools_alone(annotations, results, images=None, sigmas=None):
-    """The ten numbers as pycocotools prints them, with nothing of ours."""
+def pycocotools_metrics(annotations, results, images=None, sigmas=None):
+    """The ten metrics computed with pycocotools only."""
     with redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(annotations)
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "keypoints")
+        coco_gt = COCO()
+        coco_gt.dataset = copy.deepcopy(annotations)
+        coco_gt.createIndex()
+        evaluation = COCOeval(coco_gt, coco_gt.loadRes(copy.deepcopy(results)), "keypoints")
         if images is not None:
             evaluation.params.imgIds = images
         if sigmas is not None:
@@ -41,65 +41,65 @@ def pycocotools_alone(annotations, results, images=None, sigmas=None):
     return [math.nan if value == -1 else value for value in evaluation.stats]
 
 
-def with_boxes(results):
+def add_boxes(results):
     return [{**result, "bbox": [5.0, 6.0, 30.0 + 10 * i, 60.0]} for i, result in enumerate(results)]
 
 
-def test_equals_pycocotools_alone(annotations, noised_results):
+def test_metrics_equal_pycocotools(annotations, noised_results):
     metrics = evaluate_keypoints(annotations, noised_results)
     assert tuple(metrics) == METRIC_NAMES
-    assert list(metrics.values()) == pycocotools_alone(annotations, noised_results)
+    assert list(metrics.values()) == pycocotools_metrics(annotations, noised_results)
     assert 0.05 < metrics["AP"] < 0.95
     assert len(set(metrics.values())) > 5
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_equals_pycocotools_on_any_choice_of_results_and_images(annotations, noised_results, seed):
+def test_metrics_equal_pycocotools_for_random_results_and_images(annotations, noised_results, seed):
     rng = np.random.default_rng(seed)
-    chosen = [result for result in noised_results if rng.random() < 0.5] or noised_results[:1]
+    selected = [result for result in noised_results if rng.random() < 0.5] or noised_results[:1]
     images = [10, *(int(i) for i in rng.permutation(range(20, 130, 10))[:4])]
-    expected = pycocotools_alone(annotations, chosen, images)
-    np.testing.assert_array_equal(list(evaluate_keypoints(annotations, chosen, images).values()), expected)
+    expected = pycocotools_metrics(annotations, selected, images)
+    np.testing.assert_array_equal(list(evaluate_keypoints(annotations, selected, images).values()), expected)
 
 
-def test_boxes_count_as_in_pycocotools(annotations, noised_results):
-    boxed = with_boxes(noised_results)
-    assert list(evaluate_keypoints(annotations, boxed).values()) == pycocotools_alone(annotations, boxed)
-    # pycocotools looks for boxes in the first result only, and fails where another has none.
+def test_result_boxes_are_used_as_in_pycocotools(annotations, noised_results):
+    boxed = add_boxes(noised_results)
+    assert list(evaluate_keypoints(annotations, boxed).values()) == pycocotools_metrics(annotations, boxed)
+    # pycocotools checks only the first result for a box and fails if another has none
     partly = [noised_results[0], *boxed[1:]]
-    expected = pycocotools_alone(annotations, partly)
+    expected = pycocotools_metrics(annotations, partly)
     assert list(evaluate_keypoints(annotations, partly).values()) == expected
     assert list(evaluate_keypoints(annotations, [*boxed[:1], *noised_results[1:]]).values()) == expected
 
 
-def test_extra_keys_change_nothing(annotations, noised_results):
+def test_extra_result_keys_are_ignored(annotations, noised_results):
     extra = {"caption": "x", "segmentation": [], "area": 5, "id": 3, "iscrowd": 1, "bbox": None, "center": [1, 2]}
     expected = evaluate_keypoints(annotations, noised_results)
     assert evaluate_keypoints(annotations, [{**result, **extra} for result in noised_results]) == expected
 
 
-def test_detected_counts_only_images_with_results(annotations, noised_results):
+def test_detected_evaluates_only_images_with_results(annotations, noised_results):
     images = evaluated_images(annotations, noised_results, "detected")
     assert set(images) == {result["image_id"] for result in noised_results}
     assert set(evaluated_images(annotations, noised_results)) - set(images) == {20, 30, 120}
     metrics = evaluate_keypoints(annotations, noised_results, "detected")
-    assert list(metrics.values()) == pycocotools_alone(annotations, noised_results, images)
+    assert list(metrics.values()) == pycocotools_metrics(annotations, noised_results, images)
     assert metrics["AP"] > evaluate_keypoints(annotations, noised_results)["AP"]
 
 
-def test_a_file_and_a_read_truth_count_as_the_content(annotations, noised_results, tmp_path):
+def test_annotations_are_accepted_as_file_content_or_ground_truth(annotations, noised_results, tmp_path):
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(annotations))
     expected = evaluate_keypoints(annotations, noised_results)
-    truth = GroundTruth.from_coco(path)
-    before = copy.deepcopy(truth)
+    gt = GroundTruth.from_coco(path)
+    before = copy.deepcopy(gt)
     assert evaluate_keypoints(path, noised_results) == evaluate_keypoints(str(path), noised_results) == expected
-    assert evaluate_keypoints(truth, noised_results) == expected
-    assert truth == before
+    assert evaluate_keypoints(gt, noised_results) == expected
+    assert gt == before
 
 
-def test_what_is_given_stays_as_it_is_and_nothing_is_printed(annotations, noised_results, capsys):
+def test_inputs_are_not_modified_and_nothing_is_printed(annotations, noised_results, capsys):
     before = copy.deepcopy((annotations, noised_results))
     evaluate_keypoints(annotations, noised_results)
     assert (annotations, noised_results) == before
@@ -108,7 +108,7 @@ def test_what_is_given_stays_as_it_is_and_nothing_is_printed(annotations, noised
 
 
 @pytest.mark.parametrize("count", [5, 17])
-def test_sigmas_come_from_the_category(annotations, noised_results, count):
+def test_sigmas_default_to_the_category(annotations, noised_results, count):
     sigmas = [0.03 + 0.01 * k for k in range(count)]
     annotations["categories"][0] = {
         "id": 1,
@@ -121,41 +121,41 @@ def test_sigmas_come_from_the_category(annotations, noised_results, count):
     for person in annotations["annotations"]:
         person["num_keypoints"] = sum(visibility > 0 for visibility in person["keypoints"][2::3])
     metrics = evaluate_keypoints(annotations, noised_results)
-    assert list(metrics.values()) == pycocotools_alone(annotations, noised_results, sigmas=sigmas)
+    assert list(metrics.values()) == pycocotools_metrics(annotations, noised_results, sigmas=sigmas)
     doubled = evaluate_keypoints(annotations, noised_results, sigmas=[2 * sigma for sigma in sigmas])
     assert doubled["AP"] > metrics["AP"]
 
 
 @pytest.mark.parametrize("sigmas", [[0.1] * 16, [0.0] * 17, [math.nan] * 17])
-def test_bad_sigmas_are_refused(annotations, noised_results, sigmas):
-    with pytest.raises(ValueError, match="17 keypoints need as many positive sigmas"):
+def test_invalid_sigmas_are_rejected(annotations, noised_results, sigmas):
+    with pytest.raises(ValueError, match="expected 17 positive numbers"):
         evaluate_keypoints(annotations, noised_results, sigmas=sigmas)
 
 
-def test_no_results_give_an_ap_of_zero(annotations):
+def test_ap_is_zero_without_results(annotations):
     assert evaluate_keypoints(annotations, []) == dict.fromkeys(METRIC_NAMES, 0.0)
-    with pytest.raises(ValueError, match="there are none: use 'all'"):
+    with pytest.raises(ValueError, match="at least one result"):
         evaluate_keypoints(annotations, [], "detected")
 
 
-def test_a_size_class_without_truth_is_nan(annotations):
+def test_size_class_without_ground_truth_is_nan(annotations):
     for person in annotations["annotations"]:
         person["area"] = 40.0**2
-    metrics = evaluate_keypoints(annotations, truth_results(annotations))
+    metrics = evaluate_keypoints(annotations, ground_truth_results(annotations))
     assert math.isnan(metrics["APl"])
     assert math.isnan(metrics["ARl"])
     assert metrics["APm"] == metrics["AP"] == 1
 
 
-def test_ids_of_annotations_do_not_matter(annotations, noised_results):
-    # pycocotools takes an annotation of id 0 for unmatched, and one of two with the same id for absent.
+def test_annotation_ids_are_arbitrary(annotations, noised_results):
+    # pycocotools treats annotation id 0 as unmatched and drops one of two annotations with the same id
     expected = evaluate_keypoints(annotations, noised_results)
     for index, person in enumerate(annotations["annotations"]):
         person["id"] = index // 2
     assert evaluate_keypoints(annotations, noised_results) == expected
 
 
-def test_image_ids_may_be_text(annotations, noised_results):
+def test_image_ids_may_be_strings(annotations, noised_results):
     expected = evaluate_keypoints(annotations, noised_results)
     for record in annotations["images"]:
         record["id"] = f"{record['id']:06d}"
@@ -164,44 +164,44 @@ def test_image_ids_may_be_text(annotations, noised_results):
     assert evaluate_keypoints(annotations, noised_results) == expected
 
 
-def test_results_of_unknown_images_are_counted_and_named(annotations, noised_results):
-    strangers = [{**noised_results[0], "image_id": 1_000_001 + index} for index in range(8)]
-    with pytest.raises(ValueError, match=r"8 image ids that .* 1000001, .* \(8 in all\)"):
-        evaluate_keypoints(annotations, [*noised_results, *strangers])
-    with pytest.raises(ValueError, match="1 image ids that annotations does not have: '10'"):
+def test_results_of_unknown_images_are_rejected(annotations, noised_results):
+    unknown = [{**noised_results[0], "image_id": 1_000_001 + index} for index in range(8)]
+    with pytest.raises(ValueError, match=r"8 image ids .* 1000001, .* \(8 in all\)"):
+        evaluate_keypoints(annotations, [*noised_results, *unknown])
+    with pytest.raises(ValueError, match=r"1 image ids .*annotations: '10'"):
         evaluate_keypoints(annotations, [{**noised_results[0], "image_id": "10"}])
 
 
-def test_results_of_other_categories(annotations, noised_results):
+def test_results_of_unknown_categories_are_rejected_and_of_others_ignored(annotations, noised_results):
     expected = evaluate_keypoints(annotations, noised_results)
-    stranger = {**noised_results[0], "category_id": 2, "score": 1.0}
-    with pytest.raises(ValueError, match=r"category_id 2, but the category with keypoints in annotations is 1"):
-        evaluate_keypoints(annotations, [*noised_results, stranger])
+    foreign = {**noised_results[0], "category_id": 2, "score": 1.0}
+    with pytest.raises(ValueError, match=r"category_id 1 .*annotations, got 2"):
+        evaluate_keypoints(annotations, [*noised_results, foreign])
     annotations["categories"].append({"id": 2, "name": "dog"})
-    assert evaluate_keypoints(annotations, [*noised_results, stranger]) == expected
-    with pytest.raises(ValueError, match="category_id 2, but"):
-        evaluate_keypoints(annotations, [stranger])
+    assert evaluate_keypoints(annotations, [*noised_results, foreign]) == expected
+    with pytest.raises(ValueError, match=r"category_id 1 .*got 2"):
+        evaluate_keypoints(annotations, [foreign])
 
 
-def test_truth_without_labels_leaves_ap_undefined(annotations, noised_results):
-    with pytest.raises(ValueError, match="undefined because no annotation of the 1 counted images"):
+def test_undefined_ap_is_rejected(annotations, noised_results):
+    with pytest.raises(ValueError, match=r"undefined .*1 evaluated images"):
         evaluate_keypoints(annotations, noised_results, [120])
     for person in annotations["annotations"]:
         person["num_keypoints"] = 0
-    with pytest.raises(ValueError, match="undefined because no annotation of the 12 counted images has labeled"):
+    with pytest.raises(ValueError, match=r"undefined .*12 evaluated images"):
         evaluate_keypoints(annotations, noised_results)
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
-    [("some", "'all', 'detected' or"), ([], "no image ids"), ([10, 5, 6], "has no images 5, 6")],
+    [("some", "'some'"), ([], "at least one image id"), ([10, 5, 6], "5, 6")],
 )
-def test_bad_choices_of_images_are_named(annotations, noised_results, images, message):
+def test_invalid_images_are_rejected(annotations, noised_results, images, message):
     with pytest.raises(ValueError, match=message):
         evaluate_keypoints(annotations, noised_results, images)
 
 
-def test_results_with_other_keypoints_are_refused(annotations, noised_results):
+def test_results_with_wrong_number_of_keypoints_are_rejected(annotations, noised_results):
     with pytest.raises(ValueError, match=r"entry 0: keypoints .*51 finite numbers"):
         evaluate_keypoints(annotations, [{**noised_results[0], "keypoints": [1, 2, 3] * 21}])
 
@@ -211,7 +211,7 @@ def test_undefined_metrics_are_null_in_json():
     assert json.dumps(metrics_to_json(metrics), allow_nan=False) == '{"AP": 0.5, "APl": null}'
 
 
-def test_the_table_names_its_protocol():
+def test_table_contains_protocol():
     metrics = {name: 0.1234 * index / 2 for index, name in enumerate(METRIC_NAMES)} | {"APl": math.nan}
     protocol, names, values = format_metrics(metrics, "ground-truth boxes, no flip, 12 images").splitlines()
     assert protocol == "ground-truth boxes, no flip, 12 images"
@@ -225,19 +225,19 @@ def test_the_table_names_its_protocol():
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_hotcoco_gives_the_same_numbers(annotations, noised_results, seed):
+def test_hotcoco_equals_pycocotools(annotations, noised_results, seed):
     pytest.importorskip("hotcoco")
     rng = np.random.default_rng(seed)
-    chosen = [result for result in noised_results if rng.random() < 0.7]
+    selected = [result for result in noised_results if rng.random() < 0.7]
     images = [10, *(int(i) for i in rng.permutation(range(20, 130, 10))[:6])]
     sigmas = rng.uniform(0.02, 0.1, 17).tolist()
-    for results in (chosen, with_boxes(chosen), chosen[:0]):
+    for results in (selected, add_boxes(selected), selected[:0]):
         expected = evaluate_keypoints(annotations, results, images, sigmas)
-        found = evaluate_keypoints(annotations, results, images, sigmas, backend="hotcoco")
-        assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        metrics = evaluate_keypoints(annotations, results, images, sigmas, backend="hotcoco")
+        assert metrics == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_a_backend_that_is_not_installed_is_named(annotations, noised_results, monkeypatch):
+def test_missing_backend_is_rejected(annotations, noised_results, monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     with pytest.raises(ValueError, match="pip install hotcoco"):
         evaluate_keypoints(annotations, noised_results, backend="hotcoco")
@@ -246,25 +246,25 @@ def test_a_backend_that_is_not_installed_is_named(annotations, noised_results, m
 @pytest.mark.realdata
 @pytest.mark.parametrize("backend", ["pycocotools", "hotcoco"])
 @pytest.mark.parametrize(
-    ("name", "truth", "results", "images"),
+    ("name", "gt", "results", "images"),
     [
         ("fakekeypoints100", "fakekeypoints100_gt", "fakekeypoints100_results", "all"),
         ("fakekeypoints100_detimgs", "fakekeypoints100_gt", "fakekeypoints100_results", "detected"),
         ("fastercoco_kp", "fastercoco_kp_gt_dataset", "fastercoco_kp_dt_dataset", "all"),
     ],
 )
-def test_published_results_give_their_known_numbers(real_data, name, truth, results, images, backend):
+def test_published_results_reproduce_published_metrics(real_data, name, gt, results, images, backend):
     pytest.importorskip(backend)
     folder = real_data / "results"
     expected = json.loads((folder / "expected.json").read_text())[name]
     metrics = evaluate_keypoints(
-        folder / f"{truth}.json", read_results(folder / f"{results}.json"), images, backend=backend
+        folder / f"{gt}.json", read_results(folder / f"{results}.json"), images, backend=backend
     )
     assert list(metrics.values()) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.realdata
-def test_the_truth_of_the_real_val_part_scores_one(real_data):
-    truth = real_data / "coco" / "annotations" / "person_keypoints_val2017.json"
-    metrics = evaluate_keypoints(truth, truth_results(truth))
+def test_ground_truth_of_the_real_validation_set_has_ap_one(real_data):
+    annotations = real_data / "coco" / "annotations" / "person_keypoints_val2017.json"
+    metrics = evaluate_keypoints(annotations, ground_truth_results(annotations))
     assert min(metrics.values()) >= 0.999

@@ -9,7 +9,7 @@ from posedy.skeleton import COCO17
 SIGMAS = COCO17.sigmas
 
 
-def nms_by_loops(keypoints, scores, areas, threshold):
+def reference_nms(keypoints, scores, areas, threshold):
     oks = oks_matrix(keypoints, areas, SIGMAS)
     kept = []
     for pose in sorted(range(len(scores)), key=lambda index: -scores[index]):
@@ -20,7 +20,7 @@ def nms_by_loops(keypoints, scores, areas, threshold):
 
 @st.composite
 def crowded_poses(draw):
-    """Poses of a few persons that are predicted several times, with ties among the scores."""
+    """Several predictions of each of a few persons, some with equal scores."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     count = draw(st.integers(0, 12))
     persons = rng.uniform(0, 300, (3, 17, 2))
@@ -29,15 +29,15 @@ def crowded_poses(draw):
 
 
 @given(crowded_poses(), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
-def test_equals_plain_loops(case, threshold):
+def test_nms_agrees_with_a_loop(case, threshold):
     keypoints, scores, areas = case
     kept = oks_nms(keypoints, scores, areas, SIGMAS, threshold)
     assert kept.dtype == np.intp
-    assert kept.tolist() == nms_by_loops(keypoints, scores, areas, threshold)
+    assert kept.tolist() == reference_nms(keypoints, scores, areas, threshold)
 
 
 @given(crowded_poses())
-def test_kept_poses_fall_in_score_and_are_not_alike(case):
+def test_kept_poses_are_sorted_by_score_and_dissimilar(case):
     keypoints, scores, areas = case
     kept = oks_nms(keypoints, scores, areas, SIGMAS)
     assert (np.diff(scores[kept]) <= 0).all()
@@ -45,8 +45,8 @@ def test_kept_poses_fall_in_score_and_are_not_alike(case):
     assert (oks - np.eye(len(kept)) <= 0.9).all()
 
 
-def test_a_suppressed_pose_suppresses_nobody():
-    # b is near a, and c near b but not near a.
+def test_suppressed_pose_does_not_suppress():
+    # The second pose is near the first, and the third near the second only.
     keypoints = np.zeros((3, 17, 2)) + np.array([0.0, 6.0, 12.0])[:, None, None]
     areas = np.full(3, 10000.0)
     oks = oks_matrix(keypoints, areas, SIGMAS)
@@ -59,11 +59,11 @@ def test_equal_scores_keep_their_order():
     assert oks_nms(keypoints, [0.5, 0.5, 0.5, 0.5], np.full(4, 900.0), SIGMAS).tolist() == [0, 1, 3]
 
 
-def test_an_oks_equal_to_the_threshold_suppresses_nothing():
+def test_oks_equal_to_the_threshold_does_not_suppress():
     assert oks_nms(np.zeros((2, 17, 2)), [0.5, 0.6], np.full(2, 900.0), SIGMAS, threshold=1.0).tolist() == [1, 0]
 
 
-def test_no_poses_give_no_indices():
+def test_no_poses_return_no_indices():
     kept = oks_nms(np.zeros((0, 17, 2)), [], [], SIGMAS)
     assert kept.shape == (0,)
     assert kept.dtype == np.intp
@@ -71,6 +71,6 @@ def test_no_poses_give_no_indices():
 
 
 @pytest.mark.parametrize("scores", [[0.5], [[0.5, 0.5]], [0.5, np.nan]])
-def test_bad_scores_are_refused(scores):
+def test_invalid_scores_raise(scores):
     with pytest.raises(ValueError, match="scores"):
         oks_nms(np.zeros((2, 17, 2)), scores, np.ones(2), SIGMAS)

@@ -20,7 +20,7 @@ def poses(max_poses: int = 6) -> st.SearchStrategy:
     )
 
 
-def oks_by_loops(keypoints: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+def reference_oks(keypoints: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     count = len(keypoints)
     matrix = np.zeros((count, count))
     for i in range(count):
@@ -34,13 +34,13 @@ def oks_by_loops(keypoints: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -
 
 
 @given(poses(4))
-def test_equals_plain_loops(case):
+def test_oks_agrees_with_a_loop(case):
     keypoints, areas = case
-    np.testing.assert_allclose(oks_matrix(keypoints, areas, SIGMAS), oks_by_loops(keypoints, areas, SIGMAS), atol=1e-9)
+    np.testing.assert_allclose(oks_matrix(keypoints, areas, SIGMAS), reference_oks(keypoints, areas, SIGMAS), atol=1e-9)
 
 
 @given(poses())
-def test_is_symmetric_with_ones_on_the_diagonal(case):
+def test_oks_is_symmetric_with_ones_on_the_diagonal(case):
     matrix = oks_matrix(*case, SIGMAS)
     np.testing.assert_array_equal(matrix, matrix.T)
     np.testing.assert_array_equal(np.diag(matrix), 1)
@@ -48,9 +48,9 @@ def test_is_symmetric_with_ones_on_the_diagonal(case):
 
 
 @given(poses(), st.floats(-300, 300), st.floats(0.5, 20))
-def test_does_not_depend_on_position_and_scale(case, shift, scale):
+def test_oks_is_invariant_to_translation_and_scale(case, shift, scale):
     keypoints, areas = case
-    # Multiples of 1/8 pixel: shifting them loses no digits that a steep exponential would show.
+    # Multiples of 1/8 pixel are shifted exactly; the steep exponential would amplify rounding errors.
     keypoints, shift = np.round(keypoints * 8) / 8, np.round(shift * 8) / 8
     expected = oks_matrix(keypoints, areas, SIGMAS)
     np.testing.assert_allclose(oks_matrix(keypoints + shift, areas, SIGMAS), expected, atol=1e-9)
@@ -58,7 +58,7 @@ def test_does_not_depend_on_position_and_scale(case, shift, scale):
 
 
 @given(st.integers(0, 16), st.floats(1, 20), st.floats(0.5, 10))
-def test_falls_with_distance(keypoint, near, further):
+def test_oks_decreases_with_distance(keypoint, near, further):
     keypoints = np.zeros((3, 17, 2))
     keypoints[1, keypoint, 0] = near
     keypoints[2, keypoint, 0] = near + further
@@ -66,14 +66,14 @@ def test_falls_with_distance(keypoint, near, further):
     assert 1 > oks[1] > oks[2] >= 16 / 17 - 1e-12
 
 
-def test_one_sigma_gives_the_value_of_the_equation():
-    # d = 2 sigma sqrt(area) makes the exponent -1/2.
+def test_oks_at_one_sigma_equals_the_equation():
+    # d = 2 sigma sqrt(area) gives the exponent -1/2.
     keypoints = np.zeros((2, 17, 2))
     keypoints[1, :, 1] = 2 * SIGMAS * np.sqrt(2500)
     assert oks_matrix(keypoints, [2500, 2500], SIGMAS)[0, 1] == pytest.approx(np.exp(-0.5))
 
 
-def test_poses_without_area_are_similar_only_to_themselves():
+def test_poses_without_area_match_only_equal_poses():
     keypoints = np.stack([np.zeros((17, 2)), np.zeros((17, 2)), np.ones((17, 2))])
     np.testing.assert_array_equal(oks_matrix(keypoints, np.zeros(3), SIGMAS), [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
 
@@ -85,10 +85,10 @@ def test_poses_without_area_are_similar_only_to_themselves():
         (np.zeros((2, 17, 2)), np.ones(3), SIGMAS, r"areas of shape \(2,\).*got \(3,\)"),
         (np.zeros((2, 16, 2)), np.ones(2), SIGMAS, r"sigmas of shape \(16,\).*\(17,\)"),
         (np.full((2, 17, 2), np.nan), np.ones(2), SIGMAS, "finite"),
-        (np.zeros((2, 17, 2)), -np.ones(2), SIGMAS, "not negative"),
+        (np.zeros((2, 17, 2)), -np.ones(2), SIGMAS, "non-negative"),
         (np.zeros((2, 17, 2)), np.ones(2), np.zeros(17), "positive"),
     ],
 )
-def test_bad_arguments_are_named(keypoints, areas, sigmas, message):
+def test_invalid_arguments_raise(keypoints, areas, sigmas, message):
     with pytest.raises(ValueError, match=message):
         oks_matrix(keypoints, areas, sigmas)

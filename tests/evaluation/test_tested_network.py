@@ -1,4 +1,4 @@
-"""Networks and exported graphs are tested by the same configuration, which they must fit."""
+"""Evaluation of networks and exported graphs, which must match the configuration."""
 
 import dataclasses
 from pathlib import Path
@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from posedy.config import Config, load_config
-from posedy.evaluation.evaluator import load_configured_network, load_tested_model
-from posedy.evaluation.testing import measure_checkpoint
+from posedy.evaluation.evaluator import load_configured_network, load_eval_model
+from posedy.evaluation.testing import evaluate_checkpoint
 from posedy.export.graph_file import METADATA_KEY, read_graph
 from posedy.export.onnx import export_onnx
-from posedy.models.pretrained import save_weights
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
+from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 
 NAME = "resnet10-fpn"
@@ -23,7 +23,7 @@ SETTINGS = [f"model.name={NAME}", "model.input_size=[32,64]", "train.workers=0"]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same network as weights, as a graph and as a graph that says that it decodes."""
+    """One network as weights, as a graph, and as a graph marked as decoding."""
     folder = tmp_path_factory.mktemp("network")
     torch.manual_seed(0)
     net = create_model(NAME, input_size=(32, 64), skeleton=COCO17).eval()
@@ -37,52 +37,52 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_a_graph_computes_what_its_network_computes(files: dict[str, Path]) -> None:
+def test_graph_outputs_equal_those_of_the_network(files: dict[str, Path]) -> None:
     config = load_config(None, SETTINGS)
-    net = load_tested_model(config, files["net.safetensors"], "cpu")
-    graph = load_tested_model(config, files["net.onnx"], "auto")
+    net = load_eval_model(config, files["net.safetensors"], "cpu")
+    graph = load_eval_model(config, files["net.onnx"], "auto")
     assert graph.device.type == "cpu"
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), dtype=np.uint8)
     heatmaps = net(crops)["heatmaps"]
     np.testing.assert_allclose(graph(crops)["heatmaps"], heatmaps, rtol=0, atol=1e-4 * float(heatmaps.abs().max()))
 
 
-def test_graphs_of_static_networks_may_record_any_number_of_kernels(files: dict[str, Path], tmp_path: Path) -> None:
+def test_num_kernels_of_static_graphs_is_ignored(files: dict[str, Path], tmp_path: Path) -> None:
     model, info = read_graph(files["net.onnx"])
     info.record["options"]["num_kernels"] = 2
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     onnx.save(model, tmp_path / "old.onnx")
-    assert load_tested_model(load_config(None, SETTINGS), tmp_path / "old.onnx", "cpu").name == NAME
+    assert load_eval_model(load_config(None, SETTINGS), tmp_path / "old.onnx", "cpu").name == NAME
 
 
-def test_a_graph_is_measured_as_its_network(files: dict[str, Path], drawn: Path, tmp_path: Path) -> None:
-    config: Config = load_config(None, [*SETTINGS, f"data.root={drawn}"])
-    of_net = measure_checkpoint(config, files["net.safetensors"], tmp_path / "net", "cpu")
-    of_graph = measure_checkpoint(config, files["net.onnx"], tmp_path / "graph", "cpu")
-    assert of_graph["AR"] == pytest.approx(of_net["AR"], abs=0.005)
-    assert of_graph["model"] == NAME
+def test_graph_and_network_have_equal_metrics(files: dict[str, Path], synthetic: Path, tmp_path: Path) -> None:
+    config: Config = load_config(None, [*SETTINGS, f"data.root={synthetic}"])
+    net_metrics = evaluate_checkpoint(config, files["net.safetensors"], tmp_path / "net", "cpu")
+    graph_metrics = evaluate_checkpoint(config, files["net.onnx"], tmp_path / "graph", "cpu")
+    assert graph_metrics["AR"] == pytest.approx(net_metrics["AR"], abs=0.005)
+    assert graph_metrics["model"] == NAME
 
 
-def test_graphs_that_do_not_fit_are_refused(files: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match=r"export it without --decode"):
-        load_tested_model(load_config(None, SETTINGS), files["decoding.onnx"], "cpu")
-    with pytest.raises(ValueError, match=r"test it with model\.input_size=\[32, 64\]"):
-        load_tested_model(load_config(None, [*SETTINGS, "model.input_size=[64,64]"]), files["net.onnx"], "cpu")
-    with pytest.raises(ValueError, match=f"holds {NAME}, the configuration names dy_{NAME}"):
-        load_tested_model(load_config(None, [*SETTINGS, f"model.name=dy_{NAME}"]), files["net.onnx"], "cpu")
+def test_mismatched_graphs_are_rejected(files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="--decode"):
+        load_eval_model(load_config(None, SETTINGS), files["decoding.onnx"], "cpu")
+    with pytest.raises(ValueError, match=r"model\.input_size=\[32, 64\]"):
+        load_eval_model(load_config(None, [*SETTINGS, "model.input_size=[64,64]"]), files["net.onnx"], "cpu")
+    with pytest.raises(ValueError, match=f"expected dy_{NAME} .*got {NAME}"):
+        load_eval_model(load_config(None, [*SETTINGS, f"model.name=dy_{NAME}"]), files["net.onnx"], "cpu")
 
 
-def test_a_network_of_other_options_is_refused(tmp_path: Path) -> None:
+def test_network_with_other_options_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_weights(create_model("dy_mobilenetv2_035-bneck", num_kernels=2, depth=0.5), path)
     settings = ["model.name=dy_mobilenetv2_035-bneck", "model.num_kernels=2", "model.options.depth=0.5"]
     assert load_configured_network(load_config(None, settings), path).options["depth"] == 0.5
-    for wrong, words in (
-        ("model.num_kernels=4", "num_kernels=2, the configuration says 4"),
-        ("model.options.depth=1", "depth=0.5, the configuration says 1"),
-        ("model.options.attention=sigmoid", "attention=default, the configuration says sigmoid"),
-        ("model.sigma=3", r"sigma=2\.0, the configuration says 3\.0"),
+    for override, message in (
+        ("model.num_kernels=4", "num_kernels=4 .*got 2"),
+        ("model.options.depth=1", "depth=1.* got 0.5"),
+        ("model.options.attention=sigmoid", "attention=sigmoid .*got default"),
+        ("model.sigma=3", r"sigma=3\.0 .*got 2\.0"),
     ):
-        with pytest.raises(ValueError, match=words):
-            load_configured_network(load_config(None, [*settings, wrong]), path)
+        with pytest.raises(ValueError, match=message):
+            load_configured_network(load_config(None, [*settings, override]), path)
     assert load_configured_network(load_config(None, [*settings, "model.sigma=2"]), path).sigma is None

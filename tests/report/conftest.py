@@ -1,4 +1,4 @@
-"""A small drawn set and results that are its truth, moved a little."""
+"""A small synthetic data set and noisy predictions of its ground truth."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 
 from posedy.data.coco import GroundTruth
-from tools.lab.baselines import truth_results
-from tools.lab.synthetic import draw_dataset
+from tools.lab.baselines import ground_truth_results
+from tools.lab.synthetic import generate_dataset
 
 
 @pytest.fixture(scope="session")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
-    folder = tmp_path_factory.mktemp("drawn")
-    draw_dataset(folder, 1, 8, 0)
+def gt(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
+    folder = tmp_path_factory.mktemp("synthetic")
+    generate_dataset(folder, 1, 8, 0)
     return GroundTruth.from_coco(folder / "annotations/person_keypoints_val2017.json")
 
 
 @pytest.fixture
-def noised(truth: GroundTruth) -> Callable[[float], list[dict[str, Any]]]:
-    """`noised(size)`: the truth with noise of so many pixels, and random scores."""
+def make_noisy_results(gt: GroundTruth) -> Callable[[float], list[dict[str, Any]]]:
+    """A function of the noise in pixels that returns noisy ground truth with random scores."""
 
-    def make(size: float) -> list[dict[str, Any]]:
+    def make_results(noise: float) -> list[dict[str, Any]]:
         rng = np.random.default_rng(0)
-        results = truth_results(truth.source)
+        results = ground_truth_results(gt.source)
         for result in results:
-            triplets = np.reshape(result["keypoints"], (17, 3)) + rng.normal(0, size, (17, 3)) * [1, 1, 0]
+            triplets = np.reshape(result["keypoints"], (17, 3)) + rng.normal(0, noise, (17, 3)) * [1, 1, 0]
             result |= {"keypoints": triplets.reshape(-1).tolist(), "score": float(rng.random())}
         return results
 
-    return make
+    return make_results

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posedy.evaluation.analysis import Part
-from posedy.evaluation.report.contents import gather
-from posedy.evaluation.report.page import render
+from posedy.evaluation.analysis import SubsetMetrics
+from posedy.evaluation.report.contents import collect_contents
+from posedy.evaluation.report.page import render_page
 
 
-class Parsed(html.parser.HTMLParser):
-    """Checks that elements are closed in order, and gathers text and addresses."""
+class ParsedPage(html.parser.HTMLParser):
+    """Checks that elements are nested correctly, and collects texts, addresses and ids."""
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.words, self.addresses, self.ids = [], [], [], []
+        self.open, self.texts, self.addresses, self.ids = [], [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -29,77 +29,89 @@ class Parsed(html.parser.HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(data.strip())
+        self.texts.append(data.strip())
 
 
-def test_the_page_is_whole_and_needs_nothing_else(truth, noised):
-    picture = np.zeros((60, 80, 3), dtype=np.uint8)
-    contents = replace(gather("a <network>", [("boxes", "gt & more")], truth, noised(6)), persons=picture)
-    page = render(contents)
-    parsed = Parsed(page)
+def test_page_is_valid_and_self_contained(gt, make_noisy_results):
+    gallery = np.zeros((60, 80, 3), dtype=np.uint8)
+    contents = replace(
+        collect_contents("a <network>", [("boxes", "gt & more")], gt, make_noisy_results(6)), gallery=gallery
+    )
+    page = render_page(contents)
+    parsed = ParsedPage(page)
     assert parsed.open == []
     assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
     assert "url(http" not in page
     assert len(set(parsed.ids)) == len(parsed.ids)
-    pointed_at = {address[1:] for address in parsed.addresses if address.startswith("#")}
-    assert pointed_at | set(re.findall(r"url\(#([^)]*)\)", page)) <= set(parsed.ids)
-    assert f"a <network>: AP {contents.metrics['AP']:.3f}" in parsed.words
-    assert "gt & more" in parsed.words
-    for heading in ("Numbers", "Protocol", "Precision and recall", "Errors", "Keypoints", "Scores"):
-        assert heading in parsed.words
-    assert "Training" not in parsed.words
-    for words in (
+    referenced = {address[1:] for address in parsed.addresses if address.startswith("#")}
+    assert referenced | set(re.findall(r"url\(#([^)]*)\)", page)) <= set(parsed.ids)
+    assert f"a <network>: AP {contents.metrics['AP']:.3f}" in parsed.texts
+    assert "gt & more" in parsed.texts
+    for heading in (
+        "Confidence intervals",
+        "Protocol",
+        "Precision-recall curves",
+        "Error analysis",
+        "Keypoints",
+        "Subsets of persons",
+        "Calibration",
+        "Persons",
+    ):
+        assert heading in parsed.texts
+    assert "Training" not in parsed.texts
+    for text in (
         "left wrist",
         "inversion",
         "neighbors (IoU of boxes)",
-        f"{contents.details.errors.costs['miss']:+.3f}",
+        f"{contents.details.errors.ap_costs['miss']:+.3f}",
     ):
-        assert words in parsed.words
+        assert text in parsed.texts
 
 
 @pytest.mark.slow
-def test_curves_of_a_training_are_there_if_there_was_one(truth, noised):
+def test_page_contains_training_curves_of_a_training_run(gt, make_noisy_results):
     rows = [{"epoch": "1", "loss": "2.5", "AP": ""}, {"epoch": "2", "loss": "2.0", "AP": "0.1"}]
-    assert "Training" in Parsed(render(gather("x", [], truth, noised(6), training=rows))).words
+    contents = collect_contents("x", [], gt, make_noisy_results(6), training_log=rows)
+    assert "Training" in ParsedPage(render_page(contents)).texts
 
 
-@pytest.mark.parametrize("size", [0, 500])
-def test_perfect_and_hopeless_results_have_pages_too(truth, noised, size):
-    Parsed(render(gather("x", [], truth, noised(size))))
+@pytest.mark.parametrize("noise", [0, 500])
+def test_page_is_valid_for_perfect_and_useless_results(gt, make_noisy_results, noise):
+    ParsedPage(render_page(collect_contents("x", [], gt, make_noisy_results(noise))))
 
 
-def test_what_is_undefined_is_a_dash(truth, noised):
-    contents = gather("x", [], truth, noised(6))
-    empty = {"size": {"nobody": Part(0, np.nan, np.nan, np.nan)}}
-    words = Parsed(render(replace(contents, details=replace(contents.details, parts=empty)))).words
-    assert words[words.index("nobody") + 1 :][:8].count("–") == 3
+def test_undefined_metrics_are_shown_as_dashes(gt, make_noisy_results):
+    contents = collect_contents("x", [], gt, make_noisy_results(6))
+    empty = {"size": {"empty": SubsetMetrics(0, np.nan, np.nan, np.nan)}}
+    texts = ParsedPage(render_page(replace(contents, details=replace(contents.details, breakdown=empty)))).texts
+    assert texts[texts.index("empty") + 1 :][:8].count("–") == 3
 
 
 @pytest.mark.slow
-def test_scores_that_are_no_probabilities_have_no_calibration(truth, noised):
-    results = [{**result, "score": 30 * result["score"]} for result in noised(6)]
-    contents = gather("x", [], truth, results)
-    page = render(contents)
-    assert "Scores of poses are no probabilities" in page
-    assert "poses, mean distance" not in page
-    assert "keypoints, mean distance" in page
-    page = render(replace(contents, keypoint_calibration=contents.pose_calibration))
-    assert "Scores of keypoints are no probabilities" in page
-    assert "mean distance" not in page
+def test_calibration_is_omitted_for_scores_outside_0_to_1(gt, make_noisy_results):
+    results = [{**result, "score": 30 * result["score"]} for result in make_noisy_results(6)]
+    contents = collect_contents("x", [], gt, results)
+    page = render_page(contents)
+    assert "Scores of poses are not probabilities" in page
+    assert "poses, ECE" not in page
+    assert "keypoints, ECE" in page
+    page = render_page(replace(contents, keypoint_calibration=contents.pose_calibration))
+    assert "Scores of keypoints are not probabilities" in page
+    assert ", ECE" not in page
 
 
-def test_names_of_keypoints_are_words_not_formulas(truth, noised):
+def test_keypoint_names_are_escaped_and_not_math(gt, make_noisy_results):
     names = [f"${index}<\\frac$" for index in range(17)]
-    odd = replace(truth, category={**truth.category, "keypoints": names, "sigmas": [0.05] * 17})
-    parsed = Parsed(render(gather("x", [], odd, noised(6))))
-    assert parsed.words.count(names[3]) == 2
+    odd = replace(gt, category={**gt.category, "keypoints": names, "sigmas": [0.05] * 17})
+    parsed = ParsedPage(render_page(collect_contents("x", [], odd, make_noisy_results(6))))
+    assert parsed.texts.count(names[3]) == 2
 
 
-def test_one_keypoint_is_enough(truth, noised):
+def test_page_supports_one_keypoint(gt, make_noisy_results):
     one = replace(
-        truth,
+        gt,
         category={"id": 1, "name": "dot", "keypoints": ["dot"], "sigmas": [0.1]},
-        annotations=tuple({**person, "keypoints": person["keypoints"][:3]} for person in truth.annotations),
+        annotations=tuple({**person, "keypoints": person["keypoints"][:3]} for person in gt.annotations),
     )
-    results = [{**result, "keypoints": result["keypoints"][:3]} for result in noised(2)]
-    assert Parsed(render(gather("x", [], one, results))).words.count("dot") == 2
+    results = [{**result, "keypoints": result["keypoints"][:3]} for result in make_noisy_results(2)]
+    assert ParsedPage(render_page(collect_contents("x", [], one, results))).texts.count("dot") == 2

@@ -1,1 +1,1 @@
-"""One HTML file that says what an AP is made of."""
+"""HTML report of an evaluation."""

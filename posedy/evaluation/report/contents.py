@@ -1,4 +1,4 @@
-"""What a report says, in numbers."""
+"""Metrics and images of a report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,31 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.coco import GroundTruth
-from posedy.evaluation.analysis import Calibration, Details, calibrate, measure_details
-from posedy.evaluation.bootstrap import Interval, bootstrap_intervals
+from posedy.evaluation.analysis import Calibration, DetailedMetrics, calibrate, compute_details
+from posedy.evaluation.bootstrap import ConfidenceInterval, bootstrap_intervals
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.gallery import best_median_worst, shown_persons
+from posedy.evaluation.gallery import draw_gallery, select_gallery
 from posedy.evaluation.matching import MatchedPersons
 from posedy.skeleton import COCO17
 
 
 @dataclass(frozen=True, eq=False)
 class ReportContents:
-    """All that a report shows.
+    """The contents of a report.
 
     Attributes:
-        title: what was measured.
-        protocol: how, as pairs of a name and words.
-        num_images: of the truth.
-        num_results: poses that count, see `MatchedPersons`.
-        metrics: COCO's ten numbers.
-        intervals: of each of them, 95 % over images.
-        details: what AP is made of.
-        pose_calibration: pose scores against OKS.
-        keypoint_calibration: keypoint scores against the similarity with the truth.
-        persons: a picture (H, W, 3) RGB of the best, median and worst persons, if there were photos.
-        missing_photos: what is to say about photos that cannot be read, "" if all can.
-        training: rows of metrics.csv, if there is one.
+        title: name of the evaluated model or results.
+        protocol: evaluation protocol, as pairs of name and value.
+        num_images: number of images of the ground truth.
+        num_results: number of counted results, see `MatchedPersons.counted`.
+        metrics: the ten COCO metrics.
+        intervals: 95 % confidence intervals of the metrics, by bootstrap over images.
+        details: detailed metrics.
+        pose_calibration: pose scores compared with OKS.
+        keypoint_calibration: keypoint scores compared with keypoint similarity.
+        gallery: (H, W, 3) RGB image of the best, median and worst persons, None without images.
+        missing_images: message about unreadable images, "" if there are none.
+        training_log: rows of metrics.csv, empty without a training run.
     """
 
     title: str
@@ -41,83 +41,88 @@ class ReportContents:
     num_images: int
     num_results: int
     metrics: Mapping[str, float]
-    intervals: Mapping[str, Interval]
-    details: Details
+    intervals: Mapping[str, ConfidenceInterval]
+    details: DetailedMetrics
     pose_calibration: Calibration
     keypoint_calibration: Calibration
-    persons: NDArray[np.uint8] | None
-    missing_photos: str
-    training: Sequence[Mapping[str, str]]
+    gallery: NDArray[np.uint8] | None
+    missing_images: str
+    training_log: Sequence[Mapping[str, str]]
 
 
-def gather(
+def collect_contents(
     title: str,
     protocol: Sequence[tuple[str, str]],
-    truth: GroundTruth,
+    gt: GroundTruth,
     results: list[dict[str, Any]],
     *,
-    photo_of: Callable[[Any], Path] | None = None,
-    training: Sequence[Mapping[str, str]] = (),
+    find_image: Callable[[Any], Path] | None = None,
+    training_log: Sequence[Mapping[str, str]] = (),
 ) -> ReportContents:
-    """Measures results in every way that a report shows.
+    """Computes the metrics of a report and draws its images.
 
     Args:
-        title: what was measured.
-        protocol: how, as pairs of a name and words; sigmas are added if they are not COCO's.
-        truth: the annotation file.
-        results: COCO keypoint results on it.
-        photo_of: the photo of an image id, for pictures; None leaves them out, and so do photos that cannot be read.
-        training: rows of metrics.csv.
+        title: name of the evaluated model or results.
+        protocol: evaluation protocol, as pairs of name and value; sigmas other than COCO's are added.
+        gt: the ground truth.
+        results: COCO keypoint results.
+        find_image: returns the image file of an image id; None omits the gallery.
+        training_log: rows of metrics.csv.
 
     Raises:
-        ValueError: if truth and results do not fit together.
+        ValueError: if ground truth and results do not belong together.
     """
-    details = measure_details(truth, results)
+    details = compute_details(gt, results)
     persons = details.errors.persons
-    picture, missing_photos = _picture(persons, photo_of) if photo_of is not None else (None, "")
+    gallery, missing_images = _draw_gallery(persons, find_image) if find_image is not None else (None, "")
     return ReportContents(
         title=title,
-        protocol=(*protocol, *_sigmas(persons)),
-        num_images=len(truth.image_ids),
+        protocol=(*protocol, *_list_sigmas(persons)),
+        num_images=len(gt.image_ids),
         num_results=int(persons.counted.sum()),
-        metrics=evaluate_keypoints(truth, results),
-        intervals=bootstrap_intervals(truth, results),
+        metrics=evaluate_keypoints(gt, results),
+        intervals=bootstrap_intervals(gt, results),
         details=details,
-        pose_calibration=calibrate(*_poses(persons, results)),
+        pose_calibration=calibrate(*_collect_pose_scores(persons, results)),
         keypoint_calibration=calibrate(
-            persons.keypoint_scores[persons.found][persons.labeled[persons.found]],
-            persons.similarity[persons.found][persons.labeled[persons.found]],
+            persons.keypoint_scores[persons.matched][persons.labeled[persons.matched]],
+            persons.similarity[persons.matched][persons.labeled[persons.matched]],
         ),
-        persons=picture,
-        missing_photos=missing_photos,
-        training=tuple(training),
+        gallery=gallery,
+        missing_images=missing_images,
+        training_log=tuple(training_log),
     )
 
 
-def _poses(persons: MatchedPersons, results: list[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The score and the OKS of each pose that counts, 0 for one that was matched with nobody."""
-    similarity = np.zeros(len(results))
-    similarity[persons.results[persons.found]] = persons.oks[persons.found]
+def _collect_pose_scores(
+    persons: MatchedPersons, results: list[dict[str, Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the score and the OKS of each counted result; the OKS of an unmatched result is 0."""
+    oks = np.zeros(len(results))
+    oks[persons.result_indices[persons.matched]] = persons.oks[persons.matched]
     scores = np.array([result["score"] for result in results], dtype=np.float64)
-    return scores[persons.counted], similarity[persons.counted]
+    return scores[persons.counted], oks[persons.counted]
 
 
-def _sigmas(persons: MatchedPersons) -> list[tuple[str, str]]:
-    """What the protocol says about the sigmas: nothing if they are COCO's."""
+def _list_sigmas(persons: MatchedPersons) -> list[tuple[str, str]]:
+    """Returns the protocol's row about OKS sigmas, none for COCO's."""
     if np.array_equal(persons.sigmas, COCO17.sigmas):
         return []
-    numbers = ", ".join(f"{sigma:g}" for sigma in persons.sigmas)
-    return [("sigmas of OKS", f"{numbers} (in the order of the keypoints)")]
+    values = ", ".join(f"{sigma:g}" for sigma in persons.sigmas)
+    return [("OKS sigmas", f"{values} (in keypoint order)")]
 
 
-def _picture(persons: MatchedPersons, photo_of: Callable[[Any], Path]) -> tuple[NDArray[np.uint8] | None, str]:
-    """The picture of the persons, None if no photo can be read, and what is to say about those that cannot."""
+def _draw_gallery(persons: MatchedPersons, find_image: Callable[[Any], Path]) -> tuple[NDArray[np.uint8] | None, str]:
+    """Draws the gallery, None if no image can be read; returns it with a message about unreadable images."""
     errors: dict[Any, str] = {}
-    picture = best_median_worst(persons, photo_of, lambda image_id, error: errors.setdefault(image_id, str(error)))
+    gallery = draw_gallery(persons, find_image, lambda image_id, error: errors.setdefault(image_id, str(error)))
     if not errors:
-        return picture, ""
-    wanted = len(np.unique(persons.image_ids[np.concatenate(list(shown_persons(persons).values()))]))
+        return gallery, ""
+    num_images = len(np.unique(persons.image_ids[np.concatenate(list(select_gallery(persons).values()))]))
     first = next(iter(errors.values()))
-    if len(errors) == wanted:
-        return None, f"No pictures: none of {wanted} photos can be read. The first: {first}"
-    return picture, f"{len(errors)} of {wanted} photos cannot be read, their persons are on gray. The first: {first}"
+    if len(errors) == num_images:
+        return None, f"Persons are not shown: none of {num_images} images can be read. First error: {first}"
+    return (
+        gallery,
+        f"{len(errors)} of {num_images} images cannot be read; their persons are drawn on gray. First error: {first}",
+    )

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: styles, plots and pictures are inside."""
+"""Rendering of the report as a self-contained HTML file: styles, plots and images are inline."""
 
 import base64
 import html
@@ -13,11 +13,11 @@ from posedy.evaluation.errors import ERROR_CLASSES
 from posedy.evaluation.report.contents import ReportContents
 from posedy.evaluation.report.plots import (
     ERROR_COLORS,
+    make_swatch,
     plot_calibration,
     plot_errors,
     plot_precision_recall,
     plot_training,
-    swatch,
 )
 
 _STYLE = """
@@ -42,162 +42,177 @@ svg, img { max-width: 100%; height: auto; display: block; }
 svg { width: 34rem; }
 .legend { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin-top: .5rem; font-size: .9rem;
           font-variant-numeric: tabular-nums; }
-.persons img { min-width: 48rem; max-width: none; width: 100%; }
+.gallery img { min-width: 48rem; max-width: none; width: 100%; }
 .swatch { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .4em; }
 """
-_CLASS_WORDS = {
-    "good": "similarity with the truth from 0.85",
-    "jitter": "0.5 to 0.85",
-    "inversion": "on the other side's keypoint of the same person",
-    "swap": "on a keypoint of another person",
-    "miss": "near nothing",
+_CLASS_DESCRIPTIONS = {
+    "good": "similarity with its ground truth >= 0.85",
+    "jitter": "similarity from 0.5 to 0.85",
+    "inversion": "left and right confused on the same person",
+    "swap": "nearest to a keypoint of another person",
+    "miss": "similarity < 0.5 with every keypoint",
 }
 
 
-def render(contents: ReportContents) -> str:
-    """The HTML."""
+def render_page(contents: ReportContents) -> str:
+    """Renders a report as HTML."""
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{html.escape(contents.title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{html.escape(contents.title)}: AP {_number(contents.metrics['AP'])}</h1>",
+            f"<h1>{html.escape(contents.title)}: AP {_format_number(contents.metrics['AP'])}</h1>",
             f"<p>{contents.num_results} poses on {contents.num_images} images, "
             f"{len(contents.details.errors.persons.oks)} labeled persons.</p>",
             '<div class="columns">',
-            _section("Numbers", "95 % intervals by bootstrap over images.", _metrics(contents)),
-            _section("Protocol", "", _table(None, contents.protocol, "protocol")),
-            _section(
-                "Precision and recall",
-                "One curve for each threshold of OKS; AP is the mean of all.",
+            _render_section(
+                "Confidence intervals",
+                "COCO metrics with 95 % confidence intervals, by bootstrap over images.",
+                _render_metrics(contents),
+            ),
+            _render_section("Protocol", "", _render_table(None, contents.protocol, "protocol")),
+            _render_section(
+                "Precision-recall curves",
+                "One curve for each OKS threshold; AP is the mean over all curves.",
                 plot_precision_recall(contents.details.curves),
             ),
-            _section(
-                "Errors",
-                "What predicted keypoints of persons that were found are (Ronchi and Perona, 2017), and the AP that "
-                "each class of errors costs: what AP rises by when a jitter has a similarity of 0.85 with the truth, a "
-                "miss of 0.5, and an inversion or a swap the one that it has with what it is confused with.",
-                _errors(contents),
+            _render_section(
+                "Error analysis",
+                "Error classes of the predicted keypoints of matched persons (Ronchi and Perona, 2017). The AP cost of "
+                "a class is the AP gained by correcting its keypoints: each is moved towards its ground truth until "
+                "their similarity is 0.85 for a jitter, 0.5 for a miss, and for an inversion or a swap that with the "
+                "keypoint it is confused with.",
+                _render_errors(contents),
             ),
             "</div>",
-            _section(
+            _render_section(
                 "Keypoints",
-                "Similarity and PCK count persons not found as missed; the shares are of those found.",
-                _keypoints(contents),
+                "In similarity and PCK, unmatched persons count as missed. Error classes are fractions of the "
+                "keypoints of matched persons.",
+                _render_keypoints(contents),
             ),
             '<div class="columns">',
-            _section("Errors by keypoint", "", plot_errors(contents.details.errors)),
-            _section(
-                "Parts of the persons",
-                "AP of the poses that are nearest to the persons of a part; those that are near nobody count in the "
-                "whole alone.",
-                _parts(contents),
+            _render_section("Errors by keypoint", "", plot_errors(contents.details.errors)),
+            _render_section(
+                "Subsets of persons",
+                "Metrics of subsets of the persons. Results that are near no person reduce the overall AP, but not the "
+                "AP of a subset.",
+                _render_breakdown(contents),
             ),
-            _scores(contents),
-            _section("Training", "", plot_training(contents.training)) if contents.training else "",
+            _render_calibration(contents),
+            _render_section("Training", "", plot_training(contents.training_log)) if contents.training_log else "",
             "</div>",
-            _persons(contents),
+            _render_gallery(contents),
             "</body></html>",
         ]
     )
 
 
-def _section(title: str, words: str, body: str) -> str:
-    paragraph = f"<p>{html.escape(words)}</p>" if words else ""
+def _render_section(title: str, text: str, body: str) -> str:
+    paragraph = f"<p>{html.escape(text)}</p>" if text else ""
     return f'<section><h2>{html.escape(title)}</h2>{paragraph}<div class="scroll">{body}</div></section>'
 
 
-def _table(head: Sequence[str] | None, rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """Cells are words, escaped here, but for those that begin with a swatch."""
-    top = f"<thead><tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr></thead>" if head else ""
-    lines = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<table class="{kind}">{top}<tbody>{lines}</tbody></table>'
+def _render_table(header: Sequence[str] | None, rows: Iterable[Sequence[str]], css_class: str = "") -> str:
+    """Renders a table of text cells, which are escaped, except for cells that start with a swatch."""
+    head = f"<thead><tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in header)}</tr></thead>" if header else ""
+    body = "".join(f"<tr>{''.join(f'<td>{_render_cell(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<table class="{css_class}">{head}<tbody>{body}</tbody></table>'
 
 
-def _cell(words: str) -> str:
-    return words if words.startswith('<span class="swatch"') else html.escape(words)
+def _render_cell(text: str) -> str:
+    return text if text.startswith('<span class="swatch"') else html.escape(text)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def _metrics(contents: ReportContents) -> str:
+def _render_metrics(contents: ReportContents) -> str:
     rows = []
     for name in METRIC_NAMES:
         interval = contents.intervals[name]
-        rows.append((name, _number(contents.metrics[name]), f"{_number(interval.low)} to {_number(interval.high)}"))
-    return _table(("", "", "95 %"), rows)
+        bounds = f"{_format_number(interval.low)} to {_format_number(interval.high)}"
+        rows.append((name, _format_number(contents.metrics[name]), bounds))
+    return _render_table(("metric", "value", "95 % interval"), rows)
 
 
-def _errors(contents: ReportContents) -> str:
+def _render_errors(contents: ReportContents) -> str:
     counts = contents.details.errors.counts.sum(axis=0)
+    costs = contents.details.errors.ap_costs
     rows = []
     for name, count in zip(ERROR_CLASSES, counts, strict=True):
-        title, share = f"{swatch(ERROR_COLORS[name])}{name}", f"{count / max(counts.sum(), 1):.1%}"
-        cost = contents.details.errors.costs.get(name)
-        rows.append((title, share, "" if cost is None else f"{cost:+.3f}", _CLASS_WORDS[name]))
-    rows.append(("all errors", "", f"{contents.details.errors.costs['all']:+.3f}", ""))
-    return _table(("", "share", "AP", ""), rows, "errors")
+        title, fraction = f"{make_swatch(ERROR_COLORS[name])}{name}", f"{count / max(counts.sum(), 1):.1%}"
+        cost = costs.get(name)
+        rows.append((title, fraction, "" if cost is None else f"{cost:+.3f}", _CLASS_DESCRIPTIONS[name]))
+    rows.append(("all errors", "", f"{costs['all']:+.3f}", ""))
+    return _render_table(("class", "fraction", "AP cost", ""), rows, "errors")
 
 
-def _keypoints(contents: ReportContents) -> str:
-    numbers, skeleton = contents.details.keypoints, contents.details.errors.persons.skeleton
+def _render_keypoints(contents: ReportContents) -> str:
+    metrics, skeleton = contents.details.keypoints, contents.details.errors.persons.skeleton
     counts = contents.details.errors.counts
     rows = []
     for index, name in enumerate(skeleton.keypoints):
-        shares = counts[index] / max(counts[index].sum(), 1)
+        fractions = counts[index] / max(counts[index].sum(), 1)
         rows.append(
             [
                 name.replace("_", " "),
-                str(numbers.labeled[index]),
-                _number(float(numbers.similarity[index])),
-                *(_number(float(numbers.pck[fraction][index])) for fraction in PCK_FRACTIONS),
-                *(f"{share:.1%}" for share in shares),
+                str(metrics.labeled[index]),
+                _format_number(float(metrics.similarity[index])),
+                *(_format_number(float(metrics.pck[threshold][index])) for threshold in PCK_FRACTIONS),
+                *(f"{fraction:.1%}" for fraction in fractions),
             ]
         )
-    head = ["", "labeled", "similarity", *(f"PCK {fraction:g}" for fraction in PCK_FRACTIONS), *ERROR_CLASSES]
-    return _table(head, rows)
+    pck = (f"PCK {threshold:g}" for threshold in PCK_FRACTIONS)
+    return _render_table(["keypoint", "labeled", "similarity", *pck, *ERROR_CLASSES], rows)
 
 
-def _parts(contents: ReportContents) -> str:
+def _render_breakdown(contents: ReportContents) -> str:
     tables = []
-    for title, group in contents.details.parts.items():
+    for criterion, subsets in contents.details.breakdown.items():
         rows = [
-            (name, str(part.persons), _number(part.ap), _number(part.ar), _number(part.oks))
-            for name, part in group.items()
+            (
+                name,
+                str(subset.persons),
+                _format_number(subset.ap),
+                _format_number(subset.ar),
+                _format_number(subset.oks),
+            )
+            for name, subset in subsets.items()
         ]
-        tables.append(_table((title, "persons", "AP", "AR", "OKS"), rows))
+        tables.append(_render_table((criterion, "persons", "AP", "AR", "OKS"), rows))
     return "<br>".join(tables)
 
 
-def _scores(contents: ReportContents) -> str:
-    words = (
-        "Poses: their score beside their OKS, 0 for those of nobody. Keypoints: their score beside their "
-        "similarity with the truth. Ten bins of equally many; calibrated scores are on the diagonal."
+def _render_calibration(contents: ReportContents) -> str:
+    text = (
+        "Mean OKS of poses and mean similarity of keypoints against their mean score, in ten equal-count bins; the OKS "
+        "of an unmatched pose is 0. Calibrated scores lie on the diagonal. ECE is the expected calibration error."
     )
-    shown = {}
+    plotted = {}
     for name, calibration in (("poses", contents.pose_calibration), ("keypoints", contents.keypoint_calibration)):
-        if calibration.of_probabilities:
-            shown[name] = calibration
+        if calibration.is_probability:
+            plotted[name] = calibration
         else:
             low, high = calibration.score[[0, -1]]
-            words += (
-                f" Scores of {name} are no probabilities, which are from 0 to 1: the means of the bins go from "
-                f"{low:.3g} to {high:.3g}; their calibration is left out."
+            text += (
+                f" Scores of {name} are not probabilities, which are in [0, 1]: the bin means range from {low:.3g} to "
+                f"{high:.3g}, so their calibration is not shown."
             )
-    return _section("Scores", words, plot_calibration(shown) if shown else "")
+    return _render_section("Calibration", text, plot_calibration(plotted) if plotted else "")
 
 
-def _persons(contents: ReportContents) -> str:
-    title = "Best, median and worst persons"
-    if contents.persons is None:
-        return _section(title, contents.missing_photos, "") if contents.missing_photos else ""
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(contents.persons, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+def _render_gallery(contents: ReportContents) -> str:
+    title = "Persons"
+    if contents.gallery is None:
+        return _render_section(title, contents.missing_images, "") if contents.missing_images else ""
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(contents.gallery, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     source = base64.b64encode(jpeg.tobytes()).decode()
-    picture = (
-        f'<div class="persons"><img alt="persons, truth beside prediction" src="data:image/jpeg;base64,{source}"></div>'
+    image = (
+        '<div class="gallery"><img alt="persons, ground truth next to prediction" '
+        f'src="data:image/jpeg;base64,{source}"></div>'
     )
-    words = f"The truth (left) beside the prediction, and OKS. {contents.missing_photos}".strip()
-    return _section(title, words, picture)
+    text = "The best, median and worst persons by OKS: ground truth (left) and prediction (right)."
+    return _render_section(title, f"{text} {contents.missing_images}".strip(), image)

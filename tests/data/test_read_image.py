@@ -7,35 +7,35 @@ from posedy.images import read_image
 
 @pytest.fixture
 def pixels():
-    """A smooth colorful picture, so that JPEG keeps it close."""
+    """A smooth color image, which lossy formats change little."""
     y, x = np.mgrid[0:24, 0:32]
     return np.stack([x * 7, y * 9, 200 - x * 3 - y], axis=-1).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "ünï ✓ 写真.png", "no_suffix"])
-def test_lossless_photos_come_back_as_rgb(tmp_path, pixels, name):
+def test_lossless_images_are_read_exactly(tmp_path, pixels, name):
     Image.fromarray(pixels).save(tmp_path / name, format=None if "." in name else "PNG")
-    photo = read_image(tmp_path / name)
-    assert photo.dtype == np.uint8
-    np.testing.assert_array_equal(photo, pixels)
-    assert photo.flags.c_contiguous
+    image = read_image(tmp_path / name)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, pixels)
+    assert image.flags.c_contiguous
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
-def test_lossy_photos_equal_what_pillow_decodes(tmp_path, pixels, name):
+def test_lossy_images_match_pillow(tmp_path, pixels, name):
     Image.fromarray(pixels).save(tmp_path / name, quality=95)
     expected = np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int)
     assert np.abs(read_image(str(tmp_path / name)) - expected).max() <= 3
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1"])
-def test_other_modes_become_rgb(tmp_path, pixels, mode):
+def test_other_modes_are_converted_to_rgb(tmp_path, pixels, mode):
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
 
 
-def test_transparency_is_dropped_not_blended(tmp_path, pixels):
+def test_transparency_is_dropped(tmp_path, pixels):
     Image.fromarray(np.dstack([pixels, np.zeros((24, 32), np.uint8)])).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
 
@@ -44,28 +44,28 @@ def test_transparency_is_dropped_not_blended(tmp_path, pixels):
 def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
     values = np.linspace(0, 65535, 24 * 32).astype(np.uint16).reshape(24, 32)
     Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-    photo = read_image(tmp_path / f"a.{suffix}")
-    np.testing.assert_array_equal(photo, np.repeat((values // 256).astype(np.uint8)[..., None], 3, axis=-1))
+    image = read_image(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(image, np.repeat((values // 256).astype(np.uint8)[..., None], 3, axis=-1))
 
 
-def test_exif_orientation_is_ignored_unless_asked(tmp_path, pixels):
-    for orientation, turned in ((1, 0), (3, 2), (6, 3), (8, 1)):
+def test_exif_orientation_is_ignored_by_default(tmp_path, pixels):
+    for orientation, quarter_turns in ((1, 0), (3, 2), (6, 3), (8, 1)):
         exif = Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
         assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - pixels).max() < 12
         upright = read_image(tmp_path / "a.jpg", apply_exif=True)
-        assert np.abs(upright.astype(int) - np.rot90(pixels, turned)).max() < 12
+        assert np.abs(upright.astype(int) - np.rot90(pixels, quarter_turns)).max() < 12
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
-def test_broken_files_are_named(tmp_path, data):
-    (tmp_path / "broken.jpg").write_bytes(data)
-    with pytest.raises(OSError, match=r"broken\.jpg"):
-        read_image(tmp_path / "broken.jpg")
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
+def test_invalid_file_raises_with_its_name(tmp_path, data):
+    (tmp_path / "invalid.jpg").write_bytes(data)
+    with pytest.raises(OSError, match=r"invalid\.jpg"):
+        read_image(tmp_path / "invalid.jpg")
 
 
-def test_missing_files_and_folders_are_named(tmp_path):
+def test_missing_file_or_folder_raises_with_its_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
         read_image(tmp_path / "missing.jpg")
     with pytest.raises(OSError, match=tmp_path.name):
