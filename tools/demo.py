@@ -1,4 +1,4 @@
-"""Draws the keypoints of photos: `python tools/demo.py photo.jpg --checkpoint FILE`, the same as `posedy demo`."""
+"""Draw the keypoints of images: `python tools/demo.py image.jpg --checkpoint FILE` is the same as `posedy predict`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Measures a network: `python tools/test.py CONFIG --checkpoint FILE --out FOLDER`, the same as `posedy test`."""
+"""Evaluate a network: `python tools/test.py CONFIG --checkpoint FILE --out FOLDER` is the same as `posedy test`."""
 
 import sys
 

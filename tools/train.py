@@ -1,4 +1,4 @@
-"""Trains a network: `python tools/train.py CONFIG key=value ... --out RUN`, the same as `posedy train`."""
+"""Train a network: `python tools/train.py CONFIG key=value ... --out RUN` is the same as `posedy train`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line: `main` and one module for each command."""
+"""The command line: `main`, and one module per command."""
 
 from posedy.cli.main import main
 

@@ -1,47 +1,74 @@
-"""`posedy app`: a web page for images, videos and the camera."""
+"""`posedy app`: run the web page."""
 
 import argparse
 import importlib.util
 from pathlib import Path
 from typing import Any
 
+from posedy.cli.options import (
+    add_command,
+    add_detector,
+    add_detector_weights,
+    add_device,
+    add_import,
+    check_detector_weights,
+)
+
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("app", help="a web page for images, videos and the camera")
-    parser.set_defaults(run=run)
+    """Adds the command to the main parser."""
+    parser = add_command(
+        commands,
+        "app",
+        "run a web page for images, videos and the camera",
+        "posedy app\nposedy app --checkpoint runs/dy050/best.pt --port 8000",
+    )
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
         "--checkpoint",
         action="append",
         type=Path,
         default=[],
         metavar="FILE",
-        help="a network to choose beside the shipped ones, as often as you like",
+        help="a network file to list besides the pretrained networks; repeatable",
     )
-    parser.add_argument("--detector-weights", type=Path, metavar="FILE", help="default: torchvision's, fetched once")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other computers in (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    add_detector(parser)
+    add_detector_weights(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 0.0.0.0 accepts connections from other computers (default: 127.0.0.1)",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at (default: 7860)")
+    add_import(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command until Ctrl-C."""
+    """Serves the page until Ctrl-C.
+
+    Raises:
+        OSError, ValueError: if gradio, a file, the detector or the port is not available.
+    """
+    check_detector_weights(arguments)
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the web page needs gradio: pip install 'posedy[app]'")
     missing = [path for path in arguments.checkpoint if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"no checkpoint at {missing[0].absolute()}")
-    from posedy.models.pretrained import list_pretrained
+    from posedy.inference.detectors import check_detector
+    from posedy.models.registry import list_pretrained
 
+    check_detector(arguments.detector)
     models = [*map(str, arguments.checkpoint), *list_pretrained()]
     if not models:
-        raise ValueError("there is no network to show: give one with --checkpoint FILE")
+        raise ValueError("no network is available: give one with --checkpoint FILE")
     from posedy.app.page import launch
     from posedy.app.service import PoseService
 
-    looker = PoseService(tuple(models), arguments.detector_weights, arguments.device)
+    service = PoseService(tuple(models), arguments.detector, arguments.detector_weights, arguments.device)
     launch(
-        looker,
+        service,
         arguments.host,
         arguments.port,
         lambda address: print(f"{address} shows the page; Ctrl-C ends it", flush=True),

@@ -1,18 +1,39 @@
-"""`posedy compare`: what a results file is better by than another, with intervals."""
+"""`posedy compare`: the difference in AP and AR between two results files, with confidence intervals."""
 
 import argparse
 import math
 from pathlib import Path
 from typing import Any
 
-from posedy.cli.options import add_backend, add_json, add_skeleton, describe_sigmas, read_ground_truth, write_json
+from posedy.cli.options import (
+    add_backend,
+    add_command,
+    add_json,
+    add_skeleton,
+    format_sigmas,
+    read_ground_truth,
+    write_json,
+)
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("compare", help="what a results file is better by than another, with intervals")
-    parser.add_argument("results", type=Path, nargs=2, help="two COCO keypoint results files, the baseline first")
-    parser.add_argument("--annotations", type=Path, required=True, help="the truth, like person_keypoints_val2017.json")
+    """Adds the command to the main parser."""
+    parser = add_command(
+        commands,
+        "compare",
+        "compare two results files, with confidence intervals",
+        "posedy compare baseline/results.json mine/results.json --annotations person_keypoints_val2017.json",
+    )
+    parser.add_argument(
+        "results", type=Path, nargs=2, metavar="RESULTS", help="two COCO keypoint results files, the baseline first"
+    )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the ground truth, such as person_keypoints_val2017.json",
+    )
     add_skeleton(parser)
     add_backend(parser)
     add_json(parser)
@@ -23,20 +44,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        OSError, ValueError: if a file is missing, damaged or does not fit the others.
+        OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.
     """
     from posedy.data.coco_results import read_results
     from posedy.evaluation.bootstrap import bootstrap_difference
     from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints, format_number, metrics_to_json
 
-    truth = read_ground_truth(arguments)
-    first, second = (read_results(path, truth.num_keypoints) for path in arguments.results)
-    before, after = (evaluate_keypoints(truth, results, backend=arguments.backend) for results in (first, second))
-    gains = bootstrap_difference(truth, (first, second))
+    ground_truth = read_ground_truth(arguments)
+    first, second = (read_results(path, ground_truth.num_keypoints) for path in arguments.results)
+    before, after = (
+        evaluate_keypoints(ground_truth, results, backend=arguments.backend) for results in (first, second)
+    )
+    gains = bootstrap_difference(ground_truth, (first, second))
     protocol = (
-        f"{arguments.results[1]} ({len(second)} poses) against {arguments.results[0]} ({len(first)}), all "
-        f"{len(truth.image_ids)} images, nothing rescored or suppressed{describe_sigmas(truth)}; 95 % interval of the "
-        "difference: bootstrap over images, the same draws for both"
+        f"{arguments.results[1]} ({len(second)} poses) against {arguments.results[0]} ({len(first)} poses), all "
+        f"{len(ground_truth.image_ids)} images, no rescoring or suppression{format_sigmas(ground_truth)}; 95 % "
+        "confidence interval of the difference: paired bootstrap over images"
     )
     print(f"{protocol}\n{'':>5}{'first':>8}{'second':>8}{'gain':>8}  95 %")
     for name in METRIC_NAMES:

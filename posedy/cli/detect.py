@@ -1,87 +1,109 @@
-"""`posedy detect`: person boxes of images, in a file for `posedy test` and `posedy predict`."""
+"""`posedy detect`: write the person boxes of images to a file for `posedy test` and `posedy predict`."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from posedy.cli.options import box_threshold
+from posedy.cli.options import (
+    add_command,
+    add_detector,
+    add_detector_weights,
+    add_device,
+    add_import,
+    add_json,
+    check_detector_weights,
+    parse_score,
+    write_json,
+)
 
-# AP is taken over all scores: leaving boxes out here can only lower it. The demo leaves out what it does not show.
-_THRESHOLD = 0.01
+# AP integrates over all scores, so dropping boxes here can only lower it; `posedy predict` has its own threshold.
+_BOX_THRESHOLD = 0.01
+
+_EXAMPLE = """
+posedy detect images/ --out boxes.json
+posedy detect val2017/ --annotations person_keypoints_val2017.json --out person_detections_val2017.json
+"""
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("detect", help="find the persons of images with torchvision's detector")
-    parser.set_defaults(run=run)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns")
+    """Adds the command to the main parser."""
+    parser = add_command(commands, "detect", "detect persons in images and write their boxes to a file", _EXAMPLE)
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or glob patterns")
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="an object with images and annotations, in upright pixels, for posedy demo --boxes FILE; with "
-        "--annotations a COCO results list, in stored pixels, for posedy test --boxes FILE too",
+        help="the file to write: images and annotations in COCO format, in upright pixels, for posedy predict --boxes "
+        "FILE; with --annotations a COCO results list, in stored pixels, also for posedy test --boxes FILE",
     )
     parser.add_argument(
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="a COCO file that gives the photos their names and ids; posedy demo takes it beside the list, and knows "
-        "photos without persons by it",
+        help="a COCO annotation file with the names and ids of the images; posedy predict requires it with the "
+        "results list, which does not list images without persons",
     )
-    parser.add_argument("--detector-weights", type=Path, metavar="FILE", help="default: torchvision's, fetched once")
+    add_detector(parser)
+    add_detector_weights(parser)
     parser.add_argument(
         "--box-threshold",
-        type=box_threshold,
-        default=_THRESHOLD,
+        type=parse_score,
+        default=_BOX_THRESHOLD,
         metavar="SCORE",
-        help="leave out boxes under it, from 0 to 1 (default: %(default)s, since AP counts the unsure ones too)",
+        help="drop boxes with lower scores, from 0 to 1 (default: %(default)s, since AP counts low scores too)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add_device(parser)
+    add_import(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command: 0 when all photos were looked at, 1 when some could not be.
+    """Runs the command; returns 1 if an image failed.
 
     Raises:
-        OSError, ValueError: if an argument does not fit, or no photo could be looked at; nothing is written then.
+        OSError, ValueError: if an argument is invalid or every image failed; nothing is written then.
     """
+    check_detector_weights(arguments)
     from tqdm import tqdm
 
     from posedy.data.detections import boxes_to_annotations, boxes_to_results
-    from posedy.files import check_can_write, write_json_atomically
+    from posedy.files import check_writable, write_json_atomically
     from posedy.images import image_paths
-    from posedy.inference.detect import (
-        detect_images,
-        photos_by_themselves,
-        photos_of_annotations,
-    )
-    from posedy.inference.detectors import TorchvisionDetector
+    from posedy.inference.detect import detect_images, entries_from_annotations, entries_from_paths
+    from posedy.inference.detectors import create_detector
 
-    check_can_write(arguments.out)
-    paths = image_paths(arguments.photos)
-    for given in (*paths, arguments.annotations, arguments.detector_weights):
-        if given is not None and given.resolve() == arguments.out.resolve():
-            raise ValueError(f"--out {arguments.out} would take the place of {given}: choose another --out")
+    check_writable(arguments.out)
+    paths = image_paths(arguments.images)
+    for path in (*paths, arguments.annotations, arguments.detector_weights):
+        if path is not None and path.resolve() == arguments.out.resolve():
+            raise ValueError(f"--out {arguments.out} would overwrite {path}: choose another file")
     if arguments.annotations is not None:
-        photos, category = photos_of_annotations(paths, arguments.annotations)
+        entries, category = entries_from_annotations(paths, arguments.annotations)
     else:
-        photos = photos_by_themselves(paths)
-    detector = TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
-    # a progress bar stands on the same screen
-    detected = detect_images(photos, detector, warn=lambda line: tqdm.write(line, file=sys.stderr))
-    failed = len(photos) - len(detected)
+        entries = entries_from_paths(paths)
+    threshold = arguments.box_threshold
+    detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, threshold)
+    # tqdm.write keeps the progress bar intact
+    detected = detect_images(entries, detector, lambda line: tqdm.write(line, file=sys.stderr), threshold)
+    failed = len(entries) - len(detected)
     if not detected:
-        raise ValueError(f"none of the {failed} photos could be looked at, and nothing was written: see above why")
+        raise ValueError(f"all {failed} images FAILED, nothing was written: see the messages above")
     content = (
         boxes_to_results(detected, category) if arguments.annotations is not None else boxes_to_annotations(detected)
     )
     write_json_atomically(arguments.out, content)
-    with_boxes = sum(len(photo.boxes) > 0 for photo in detected)
-    print(f"{sum(len(photo.boxes) for photo in detected)} boxes on {with_boxes} of {len(detected)} photos")
+    numbers = {
+        "boxes": sum(len(image.boxes) for image in detected),
+        "images_with_boxes": sum(len(image.boxes) > 0 for image in detected),
+        "images": len(detected),
+        "failed": failed,
+    }
+    print(f"{numbers['boxes']} boxes on {numbers['images_with_boxes']} of {numbers['images']} images")
     print(f"wrote {arguments.out}")
+    write_json(arguments.json, numbers)
     if failed:
-        print(f"posedy detect: {failed} of {len(photos)} photos NOT DONE: see above why", file=sys.stderr)
+        print(f"posedy detect: FAILED: {failed} of {len(entries)} images, see the messages above", file=sys.stderr)
     return int(failed > 0)

@@ -1,4 +1,4 @@
-"""Messages about the error that ends a command: one line, and the location in the code of an unexpected error."""
+"""Error messages of the command line: one line, and the location in the code for an unexpected error."""
 
 import dis
 import re
@@ -7,21 +7,22 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _RAISE = dis.opmap["RAISE_VARARGS"]
-# "Original Traceback" is torch's data loader, the classes are those of multiprocessing and concurrent.futures.
+# Errors of worker processes: "Original Traceback" is torch's DataLoader, the class names are those of multiprocessing
+# and concurrent.futures.
 _LOADER_MARK, _POOL_CAUSES = "Original Traceback", ("RemoteTraceback", "_RemoteTraceback")
 _FRAME_LINES = re.compile(r'^ *File "(.+)", line (\d+), in (.+)$(?:\n(?! *File ") *(.*))?', re.MULTILINE)
 
 
 def describe_error(error: Exception, debug: bool = False) -> str:
-    """What the command line prints about an error.
+    """Returns the message that the command line prints for an error.
 
     An error is expected if a `raise` statement of posedy raised it, or if it is an OSError that names a file (or comes
-    from a worker process): its message says what to do, and is returned alone. Every other error, such as one that
-    numpy raises, gets its type, the first line of its message, and on a second line the innermost location in posedy.
+    from a worker process): its message is complete and is returned alone. For every other error, such as one that
+    numpy raises, the message has its type, its first line, and on a second line the innermost location in posedy.
 
     Args:
         error: an exception with its traceback.
-        debug: whether the traceback is shown already, so that no line says how to get it.
+        debug: whether the traceback has been printed; the hint to run again with --debug is then omitted.
     """
     text = str(error)
     lines = text.strip().splitlines()
@@ -30,17 +31,17 @@ def describe_error(error: Exception, debug: bool = False) -> str:
     if _is_expected(error, frames):
         return lines[-1].partition(": ")[2] if from_loader else text
     first = lines[-1] if from_loader else ": ".join([type(error).__name__, *lines[:1]])
-    place = next((frame for frame in reversed(frames) if frame.is_in_package), None)
-    if place is None:
+    innermost = next((frame for frame in reversed(frames) if frame.is_in_package), None)
+    if innermost is None:
         return first
-    file = Path(place.file).relative_to(_PACKAGE.parent).as_posix()
+    file = Path(innermost.file).relative_to(_PACKAGE.parent).as_posix()
     hint = "" if debug else "; run again with --debug for the traceback"
-    return f"{first}\n  in {file}:{place.line}, function {place.function}{hint}"
+    return f"{first}\n  in {file}:{innermost.line}, function {innermost.function}{hint}"
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame of a traceback; `raises` tells whether it is at a `raise` statement."""
+    """A frame of a traceback; `raises` is true at a `raise` statement."""
 
     file: str
     line: int
@@ -55,12 +56,12 @@ class _Frame:
 def _is_expected(error: Exception, frames: list[_Frame]) -> bool:
     if isinstance(error, OSError) and (error.filename is not None or _worker_traceback(error)):
         return True
-    # an assert statement raises too
+    # assert statements compile to RAISE_VARARGS too
     return bool(frames) and frames[-1].is_in_package and frames[-1].raises and not isinstance(error, AssertionError)
 
 
 def _frames_of_process(error: Exception) -> list[_Frame]:
-    """The frames of an error's traceback, the innermost one last."""
+    """Returns the frames of an error's traceback, the innermost last."""
     frames, entry = [], error.__traceback__
     while entry is not None:
         code = entry.tb_frame.f_code
@@ -71,7 +72,7 @@ def _frames_of_process(error: Exception) -> list[_Frame]:
 
 
 def _frames_of_worker(error: Exception) -> list[_Frame]:
-    """The frames that the error had in a worker process, which are only known as text; none for other errors."""
+    """Parses the frames of a worker process from its traceback's text; none for errors of this process."""
     return [
         _Frame(file, int(line), function, source.startswith("raise "))
         for file, line, function, source in _FRAME_LINES.findall(_worker_traceback(error))
@@ -79,7 +80,7 @@ def _frames_of_worker(error: Exception) -> list[_Frame]:
 
 
 def _worker_traceback(error: Exception) -> str:
-    """The traceback that a worker process sent with its error; "" for errors of this process."""
+    """Returns the traceback text of a worker process's error; "" for errors of this process."""
     if _LOADER_MARK in str(error):
         return str(error)
     return str(error.__cause__) if type(error.__cause__).__name__ in _POOL_CAUSES else ""

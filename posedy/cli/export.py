@@ -1,78 +1,105 @@
-"""`posedy export`: writes a trained network to a file of its own, for PyTorch or for other runtimes."""
+"""`posedy export`: write a trained network to a file for PyTorch or another runtime."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posedy.cli.options import add_command, add_import, add_json, write_json
+
 if TYPE_CHECKING:
     from posedy.models.pose_net import PoseNet
 
-_SUFFIXES = (".onnx", ".safetensors")
+_EXAMPLE = """
+posedy export runs/dy050/best.pt --out dy050.safetensors --half
+posedy export dy_mobilenetv2_050-dy_bneck --out pose.onnx --runtime openvino
+"""
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser(
-        "export", help="write a trained network to a file of its own, for PyTorch or for other runtimes"
-    )
-    parser.set_defaults(run=run)
+    """Adds the command to the main parser."""
+    parser = add_command(commands, "export", "write a trained network to an ONNX or .safetensors file", _EXAMPLE)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
-        "checkpoint", type=Path, metavar="NAME|CHECKPOINT", help="a shipped network, or a file such as runs/x/best.pt"
+        "checkpoint",
+        type=Path,
+        metavar="NAME|CHECKPOINT",
+        help="the name of a pretrained network, or a file such as runs/dy050/best.pt",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="NAME.onnx for other runtimes, NAME.safetensors for posedy"
+        "--out",
+        type=_parse_out,
+        required=True,
+        metavar="FILE",
+        help="NAME.onnx for other runtimes, NAME.safetensors for posedy",
     )
-    parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
-    of_onnx = parser.add_argument_group("ONNX files")
-    of_onnx.add_argument(
-        "--batch", choices=("free", "1"), help="images of a call: any number, or 1 (default: the runtime's fastest)"
+    parser.add_argument("--half", action="store_true", help="store weights in float16, at half the file size")
+    add_import(parser)
+    add_json(parser)
+    onnx = parser.add_argument_group("ONNX files")
+    onnx.add_argument(
+        "--batch", choices=("free", "1"), help="batch size: free (any), or 1 (default: the fastest of the runtime)"
     )
-    of_onnx.add_argument(
-        "--runtime", choices=("onnxruntime", "openvino"), help="what will run the file (default: onnxruntime)"
+    onnx.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        help="the runtime that verifies and by default runs the file (default: onnxruntime)",
     )
-    of_onnx.add_argument(
-        "--decode", action="store_true", help="uint8 crops in, keypoints and scores out, instead of heatmaps"
+    onnx.add_argument(
+        "--decode", action="store_true", help="take uint8 crops and return keypoints and scores instead of heatmaps"
     )
-    of_onnx.add_argument(
-        "--no-flip", dest="flip", action="store_false", help="with --decode, leave out the mirrored crop: half the time"
+    onnx.add_argument(
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        help="with --decode: leave out the flip test (half the time)",
     )
+
+
+def _parse_out(text: str) -> Path:
+    if not text.endswith((".onnx", ".safetensors")):
+        raise argparse.ArgumentTypeError(
+            f"expected NAME.onnx for other runtimes or NAME.safetensors for posedy, got {text}"
+        )
+    return Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        OSError, ValueError: if the network cannot be read or the file not be written, or the two differ.
+        OSError, ValueError: if the network cannot be read, the file cannot be written, or its outputs differ from
+            PyTorch's.
     """
     out = arguments.out
-    if out.suffix not in _SUFFIXES:
-        raise ValueError(f"--out is NAME.onnx for other runtimes or NAME.safetensors for posedy, got {out}")
     if not arguments.flip and not arguments.decode:
-        raise ValueError("--no-flip belongs to --decode: graphs of heatmaps leave the mirrored crop to who runs them")
+        arguments.parser.error("--no-flip needs --decode: without it the caller runs the flip test")
     if out.suffix == ".safetensors":
-        given = {"--batch": arguments.batch, "--runtime": arguments.runtime, "--decode": arguments.decode}
-        unfit = [option for option, value in given.items() if value]
-        if unfit:
-            raise ValueError(f"{unfit[0]} is for ONNX files: write --out NAME.onnx, or leave it out")
+        onnx_options = {"--batch": arguments.batch, "--runtime": arguments.runtime, "--decode": arguments.decode}
+        if given := [option for option, value in onnx_options.items() if value]:
+            arguments.parser.error(f"{given[0]} is for ONNX files: write --out NAME.onnx, or leave it out")
     else:
         from posedy.export.runtimes import require
 
         require("onnx", "onnxscript", arguments.runtime or "onnxruntime")
-    from posedy.files import check_can_write
-    from posedy.models.pretrained import load_checkpoint, save_weights
+    from posedy.files import check_writable
+    from posedy.models.network_file import save_weights
+    from posedy.models.pretrained import load_checkpoint
 
-    check_can_write(out)
+    check_writable(out)
     net = load_checkpoint(arguments.checkpoint)
+    numbers: dict[str, Any] = {}
     if out.suffix == ".safetensors":
         save_weights(net, out, arguments.half)
     else:
-        _write_onnx(net, arguments)
-    print(f"wrote {out}: {net.name}, {out.stat().st_size / 1e6:.1f} MB")
+        numbers = _write_onnx(net, arguments)
+    size = out.stat().st_size
+    print(f"wrote {out}: {net.name}, {size / 1e6:.1f} MB")
+    write_json(arguments.json, {"file": str(out), "model": net.name, "bytes": size} | numbers)
     return 0
 
 
-def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> None:
-    """Writes and tells what goes in, what comes out, and how close it is to PyTorch."""
+def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]:
+    """Writes an ONNX file, prints its inputs and outputs, and returns its numerical difference from PyTorch."""
     from posedy.export.onnx import export_onnx
 
     report = export_onnx(
@@ -87,10 +114,10 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> None:
     info = report.info
     (width, height), N = info.input_size, "N" if info.batch == "free" else "1"
     if info.decodes:
-        mirrored = "averaged with the mirrored crop" if info.flip else "without the mirrored crop"
+        flip = "with the flip test" if info.flip else "without the flip test"
         print(
             f"crops ({N}, {height}, {width}, 3) uint8 RGB -> keypoints ({N}, {info.num_keypoints}, 2), "
-            f"scores ({N}, {info.num_keypoints}), {mirrored}"
+            f"scores ({N}, {info.num_keypoints}), {flip}"
         )
     else:
         channels = 3 if net.in_channels == 1 else net.in_channels
@@ -99,6 +126,7 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> None:
             f"heatmaps ({N}, {info.num_keypoints}, {height // 4}, {width // 4})"
         )
     print(
-        f"largest difference from PyTorch {report.difference:.1e} of the largest output "
-        f"({report.tolerance:.0e} is allowed), on noise and soft shapes"
+        f"largest difference from PyTorch: {report.difference:.1e} of the largest output (tolerance "
+        f"{report.tolerance:.0e}), on noise and smooth shapes"
     )
+    return {"difference": report.difference, "tolerance": report.tolerance}

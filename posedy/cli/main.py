@@ -1,7 +1,7 @@
-"""The parser of all commands, and what is done about their errors.
+"""The parser of all commands and the handling of their errors.
 
-Every command is a module of this package with `register_parser` and `run`. Everything heavy is imported inside `run`,
-so that `--help` answers at once.
+Each command is a module of this package with `register_parser` and `run`. Heavy packages are imported inside `run`, so
+that `--help` is fast.
 """
 
 import argparse
@@ -12,53 +12,78 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import posedy
 from posedy.cli import app, check, compare, detect, eval, export, models, predict, report, test, train
 from posedy.cli.errors import describe_error
+from posedy.cli.options import format_examples
 
-COMMANDS = (train, test, predict, eval, compare, report, detect, check, models, export, app)
-"""The modules of the commands, in the order of `posedy --help`."""
+COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "test": test,
+    "predict": predict,
+    "eval": eval,
+    "compare": compare,
+    "report": report,
+    "detect": detect,
+    "check": check,
+    "models": models,
+    "export": export,
+    "app": app,
+}
+"""The module of each command, in the order of `posedy --help`."""
+
+_EXAMPLES = """
+posedy predict image.jpg --out predictions
+posedy train configs/coco/dy_mobilenetv2_050-dy_bneck.yaml data.root=/data/coco --out runs/dy050
+posedy COMMAND --help
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 1 the work failed or its input is bad.
+    """Runs a command and returns its exit code: 0 done, 1 failed or bad input.
 
-    Wrong usage exits with 2.
+    Raises:
+        SystemExit: with code 2 for wrong usage, and with 0 after `--help` and `--version`.
     """
     parser = make_parser()
     parsed, rest = parser.parse_known_args(arguments)
     if rest:
-        # Settings may stand after options too.
+        # argparse does not accept overrides after an option
         if not hasattr(parsed, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         parsed.overrides += rest
-    previous_form = warnings.formatwarning
+    previous_format = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"posedy {parsed.command}: warning: {message}\n"
     try:
         with _debug_messages(parsed.debug):
+            if imports := getattr(parsed, "imports", ()):
+                from posedy.config.imports import import_modules
+
+                import_modules(imports)
             return parsed.run(parsed)
     except KeyboardInterrupt:
-        print(f"posedy {parsed.command}: stopped", file=sys.stderr)
+        print(f"posedy {parsed.command}: interrupted", file=sys.stderr)
         return 1
     except Exception as error:
         if parsed.debug:
             traceback.print_exception(error)
-        rank = os.environ.get("RANK", "0")  # of several processes each says which it is
+        rank = os.environ.get("RANK", "0")
         process = f" (process {rank})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         print(f"posedy {parsed.command}{process}: {describe_error(error, parsed.debug)}", file=sys.stderr)
         return 1
     finally:
-        warnings.formatwarning = previous_form
+        warnings.formatwarning = previous_format
 
 
 @contextmanager
-def _debug_messages(shown: bool) -> Iterator[None]:
-    """Shows the debug messages of posedy's loggers on standard error for the time of the block, if asked to."""
+def _debug_messages(enabled: bool) -> Iterator[None]:
+    """Shows the debug messages of posedy's loggers on standard error within the block, if enabled."""
     logger = logging.getLogger("posedy")
     level, handler = logger.level, logging.StreamHandler()
-    if shown:
+    if enabled:
         handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
@@ -70,26 +95,31 @@ def _debug_messages(shown: bool) -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser with --debug. The parsers of its commands are of this class too, so it may follow the command."""
+    """A parser with `--debug`; subparsers inherit the class, so the option may also follow the command."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        # without a default, which would replace what stands before the command
+        # a subparser's default would overwrite the value given before the command
         self.add_argument(
             "--debug",
             action="store_true",
             default=argparse.SUPPRESS,
-            help="show the traceback of an error, and debug messages",
+            help="show debug messages, and the traceback of an error",
         )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; what it returns has `run`, which does the work."""
-    parser = _Parser(prog="posedy", description="Human pose estimation with dynamic convolution.")
+    """Creates the parser of all commands; `run` of a parsed namespace is the function of the command."""
+    parser = _Parser(
+        prog="posedy",
+        description="Human pose estimation with dynamic convolution.",
+        epilog=format_examples(_EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"posedy {posedy.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for command in COMMANDS.values():
         command.register_parser(commands)
     return parser
 

@@ -1,17 +1,28 @@
-"""`posedy models`: lists the networks with their size and cost."""
+"""`posedy models`: list the networks with their size and cost."""
 
 import argparse
 from typing import Any
 
-from posedy.cli.options import add_json, write_json
+from posedy.cli.options import add_command, add_import, add_json, write_json
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("models", help="list the networks with their size and cost")
-    parser.add_argument(
-        "--input-size", type=int, nargs=2, default=[192, 256], metavar=("WIDTH", "HEIGHT"), help="of crops: 192 256"
+    """Adds the command to the main parser."""
+    parser = add_command(
+        commands,
+        "models",
+        "list the networks with their size and cost",
+        "posedy models --input-size 192 256",
     )
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        nargs=2,
+        default=[192, 256],
+        metavar=("WIDTH", "HEIGHT"),
+        help="size of the crops (default: 192 256)",
+    )
+    add_import(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -26,19 +37,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     from posedy.codecs import MSRACodec
     from posedy.models.complexity import measure
-    from posedy.models.pretrained import list_pretrained
-    from posedy.models.registry import create_model, is_beyond_paper, list_models
+    from posedy.models.factory import create_model
+    from posedy.models.registry import is_beyond_paper, list_models, list_pretrained
 
     width, height = arguments.input_size
-    MSRACodec((width, height))  # rejects sizes that do not divide by 32
+    MSRACodec((width, height))  # rejects sizes that are not divisible by 32
     pretrained = list_pretrained()
-    print(f"Networks for crops of {height}x{width} (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
+    print(f"Networks for {height}x{width} crops (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
     print(f"\n{'':29}{'#Param':>9}{'MAdds':>9}")
     rows = []
     for name in list_models():
         with torch.device("meta"):
             complexity = measure(create_model(name, input_size=(width, height)), (3, height, width))
-        notes = ["beyond the paper"] * is_beyond_paper(name) + ["pretrained"] * (name in pretrained)
+        notes = ["not in the paper"] * is_beyond_paper(name) + ["pretrained"] * (name in pretrained)
         print(
             f"{name:29}{complexity.parameters / 1e6:8.3f}M{complexity.madds / 1e6:8.1f}M  {', '.join(notes)}".rstrip()
         )
@@ -51,6 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
                 "pretrained": name in pretrained,
             }
         )
-    print("\n#Param includes batch norm; MAdds are multiply-adds of one image, counted in what runs.")
+    print("\n#Param includes batch norm; MAdds are the multiply-adds of one crop, counted during a forward pass.")
     write_json(arguments.json, {"input_size": [width, height], "models": rows})
     return 0

@@ -1,8 +1,9 @@
-"""Options that several commands share."""
+"""Options and helpers shared by the commands."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from posedy.files import write_json_atomically
 
@@ -10,55 +11,162 @@ if TYPE_CHECKING:
     from posedy.config import SkeletonConfig
     from posedy.data.coco import GroundTruth
 
+DETECTOR = "torchvision"
+"""The default of `--detector`."""
+
+RENAMED_OPTIONS = {
+    "predict": {
+        "--whole": "--full-image",
+        "--detect": "--detector torchvision",
+        "--threshold": "--keypoint-threshold",
+    }
+}
+"""Option names of earlier versions and their current names, by command."""
+
+
+class _RenamedOption(argparse.Action):
+    """An option of an earlier version; using it is an error that names the new option."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.error(f"{self.option_strings[0]} was renamed: use {self.const}")
+
+
+def add_command(
+    commands: Any, name: str, summary: str, example: str, aliases: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Adds a command and returns its parser.
+
+    Args:
+        commands: the subparsers of the main parser.
+        name: the command.
+        summary: one line, shown by `posedy --help` and by the command's own help.
+        example: command lines, shown below the options.
+        aliases: other names of the command, which `posedy --help` does not list.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=format_examples(example),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for alias in aliases:
+        commands.choices[alias] = parser
+    for old, new in RENAMED_OPTIONS.get(name, {}).items():
+        parser.add_argument(old, action=_RenamedOption, nargs="?", const=new, help=argparse.SUPPRESS)
+    return parser
+
+
+def format_examples(text: str) -> str:
+    """Formats example command lines for a help text: indented, below a heading."""
+    lines = "\n".join(f"  {line}" for line in text.strip().splitlines())
+    return f"{'examples' if text.count('posedy ') > 1 else 'example'}:\n{lines}"
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Adds `--import MODULE`, for modules that register backbones, heads, codecs or detectors."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module that registers backbones, heads, codecs or detectors; repeatable",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device`."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+
+
+def add_detector(parser: argparse._ActionsContainer, default: str | None = DETECTOR) -> None:
+    """Adds `--detector` to a parser or a group of options."""
+    parser.add_argument(
+        "--detector",
+        default=default,
+        metavar="NAME",
+        help="the person detector: torchvision, full-image (each full image is the box of one person), or a name that "
+        "a module given with --import registers (default: torchvision)",
+    )
+
+
+def add_detector_weights(parser: argparse._ActionsContainer) -> None:
+    """Adds `--detector-weights` to a parser or a group of options."""
+    parser.add_argument(
+        "--detector-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of the torchvision detector (default: torchvision's own, downloaded once)",
+    )
+
+
+def check_detector_weights(arguments: argparse.Namespace) -> None:
+    """Exits with a usage error if `--detector-weights` is given for another detector than torchvision's."""
+    if arguments.detector_weights is not None and arguments.detector != DETECTOR:
+        arguments.parser.error(f"--detector-weights is only for --detector {DETECTOR}")
+
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds `--json FILE`, of commands that print numbers."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a JSON file too")
+    """Adds `--json FILE` to a command that prints numbers."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a JSON file")
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Writes the numbers, if a file was given."""
+    """Writes a value to the file given with `--json`; does nothing without one."""
     if path is not None:
         write_json_atomically(path, value, indent=2)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds a configuration file and settings as `key=value`."""
-    parser.add_argument("config", type=Path, help="a YAML file, such as configs/coco/dy_mobilenetv2_050-dy_bneck.yaml")
+    """Adds the arguments CONFIG, a configuration file, and `key=value`, its overrides."""
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as data.root=/data/coco train.epochs=210"
+        "config",
+        type=Path,
+        metavar="CONFIG",
+        help="a YAML file, such as configs/coco/dy_mobilenetv2_050-dy_bneck.yaml",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="configuration values, such as data.root=/data/coco train.epochs=210",
     )
 
 
 def add_skeleton(parser: argparse.ArgumentParser) -> None:
-    """Adds what is said about keypoints in place of the annotation file."""
+    """Adds the options that override the annotation file's keypoint definitions."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a configuration whose data.skeleton holds here too"
+        "--config", type=Path, metavar="FILE", help="take the keypoint definitions of a configuration (data.skeleton)"
     )
     parser.add_argument(
-        "--sigmas", type=float, nargs="+", metavar="S", help="of OKS, one for all or one for each; default: the file's"
+        "--sigmas",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help="OKS sigmas, one for all keypoints or one per keypoint (default: the annotation file's)",
     )
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Adds the choice of what computes AP."""
+    """Adds `--backend`, the implementation of COCOeval."""
     parser.add_argument(
         "--backend",
         choices=("pycocotools", "hotcoco"),
         default="pycocotools",
-        help="what computes AP and AR; intervals are always of what pycocotools matches",
+        help="implementation that computes AP and AR (default: pycocotools); intervals always use pycocotools",
     )
 
 
 def read_ground_truth(arguments: argparse.Namespace) -> "GroundTruth":
-    """The annotation file, with what the configuration and --sigmas say about its keypoints."""
+    """Reads the annotation file, with the keypoint definitions of `--config` and `--sigmas`."""
     from posedy.data.coco import GroundTruth
 
     return GroundTruth.from_coco(arguments.annotations, read_skeleton(arguments))
 
 
 def read_skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
-    """What `--config` and `--sigmas` say about the keypoints."""
+    """Reads the keypoint definitions that `--config` and `--sigmas` give."""
     from posedy.config import SkeletonConfig, load_config
 
     skeleton = load_config(arguments.config).data.skeleton if arguments.config is not None else SkeletonConfig()
@@ -68,22 +176,22 @@ def read_skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
     return skeleton
 
 
-def describe_sigmas(truth: "GroundTruth") -> str:
-    """The sigmas in the order of the keypoints, if the category does not leave them to COCO."""
-    sigmas = truth.category.get("sigmas")
+def format_sigmas(ground_truth: "GroundTruth") -> str:
+    """Returns the category's own sigmas as the end of a protocol; "" if it has none and COCO's are used."""
+    sigmas = ground_truth.category.get("sigmas")
     return "" if sigmas is None else f", sigmas {', '.join(f'{sigma:g}' for sigma in sigmas)}"
 
 
-def box_threshold(text: str) -> float:
-    """The score from 0 to 1 that a word of a command line means.
+def parse_score(text: str) -> float:
+    """Parses a score from 0 to 1.
 
     Raises:
-        argparse.ArgumentTypeError: if it is another.
+        argparse.ArgumentTypeError: if the text is not a score.
     """
     try:
         score = float(text)
     except ValueError:
         score = float("nan")
     if not 0 <= score <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
+        raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text!r}")
     return score

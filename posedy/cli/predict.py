@@ -1,95 +1,128 @@
-"""`posedy predict`: draws the keypoints of images, videos or a camera."""
+"""`posedy predict`: draw the keypoints of persons in images, videos or a camera, and write them to files."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from posedy.cli.options import box_threshold
+from posedy.cli.options import (
+    DETECTOR,
+    add_command,
+    add_detector,
+    add_detector_weights,
+    add_device,
+    add_import,
+    check_detector_weights,
+    parse_score,
+)
+
+if TYPE_CHECKING:
+    from posedy.inference.detectors import Detector
+
+_EXAMPLES = """
+posedy predict image.jpg images/ video.mp4 --out predictions
+posedy predict image.jpg --box 48,20,210,400
+posedy predict image.jpg --full-image --checkpoint runs/dy050/best.pt
+posedy predict --webcam 0
+"""
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("predict", aliases=["demo"], help="draw the keypoints of images, videos or a camera")
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "photos",
-        nargs="*",
-        metavar="PHOTO",
-        help="photos, folders of photos, patterns like 'a/*.jpg', or videos",
+    """Adds the command to the main parser."""
+    parser = add_command(
+        commands, "predict", "predict keypoints in images, videos and camera streams", _EXAMPLES, aliases=["demo"]
     )
-    parser.add_argument("--webcam", type=int, metavar="N", help="the camera of this number, 0 for the first")
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="image files, folders of images, glob patterns such as 'a/*.jpg', or video files",
+    )
+    parser.add_argument("--webcam", type=int, metavar="N", help="read camera N; 0 is the first")
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help="a .pt or .safetensors file, or the name of a shipped model (default: dy_mobilenetv2_050-dy_bneck)",
+        help="a .pt, .safetensors or .onnx file, or the name of a pretrained network (default: "
+        "dy_mobilenetv2_050-dy_bneck)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("out"),
         metavar="FOLDER",
-        help="for NAME.jpg and keypoints.json, NAME.mp4 and NAME.jsonl (default: out)",
+        help="output folder: NAME.jpg and keypoints.json for images, NAME.mp4 and NAME.jsonl for videos (default: out)",
     )
-    where = parser.add_argument_group("where the persons are", "one of these; --detect if none is given")
-    persons = where.add_mutually_exclusive_group()
-    persons.add_argument(
+    group = parser.add_argument_group(
+        "person boxes",
+        "At most one of --detector, --full-image, --box and --boxes; the default is --detector torchvision.",
+    )
+    boxes = group.add_mutually_exclusive_group()
+    add_detector(boxes, default=None)  # None: argparse cannot tell a given default from a missing option
+    boxes.add_argument(
+        "--full-image",
+        dest="detector",
+        action="store_const",
+        const="full-image",
+        help="short for --detector full-image",
+    )
+    boxes.add_argument(
         "--box",
         action="append",
-        type=_box,
+        type=_parse_box,
         metavar="x1,y1,x2,y2",
-        help="a person of the photo in pixels, once for each; write --box=-5,... where it begins with a minus",
+        help="a person's box in pixels of a single image; repeatable; write --box=-5,... if x1 is negative",
     )
-    persons.add_argument(
+    boxes.add_argument(
         "--boxes",
         type=Path,
         metavar="FILE",
-        help="boxes in COCO's form: annotations, or a list with bbox and file_name",
+        help="boxes in COCO format: an annotation file, or a list of entries with bbox and file_name",
     )
-    persons.add_argument("--whole", action="store_true", help="take each photo as a whole for one person")
-    persons.add_argument(
-        "--detect", action="store_true", help="find persons with torchvision's detector, whose weights it fetches once"
-    )
-    parser.add_argument(
-        "--detector-weights", type=Path, metavar="FILE", help="the detector's weights, where nothing can be fetched"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="the annotation file of a list of boxes: it knows image_id, and photos without persons",
+        help="the annotation file of --boxes: it maps image_id to file names and lists images without persons",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument(
-        "--no-flip", dest="flip", action="store_false", help="leave out the mirrored crop: half the time, less accurate"
-    )
-    parser.add_argument(
-        "--threshold", type=float, metavar="SCORE", help="draw keypoints up to this score faint (default: 0.2)"
-    )
-    parser.add_argument(
+    add_detector_weights(group)
+    group.add_argument(
         "--box-threshold",
-        type=box_threshold,
+        type=parse_score,
         metavar="SCORE",
-        help="leave out boxes of the file or the detector under this score, from 0 to 1 (default: 0.3)",
+        help="drop boxes of the file or the detector with lower scores, from 0 to 1 (default: 0.3)",
     )
-    of_videos = parser.add_argument_group("videos and cameras")
-    of_videos.add_argument(
-        "--detect-every", type=int, default=10, metavar="N", help="look for persons at every N-th frame (default: 10)"
+    add_device(parser)
+    parser.add_argument(
+        "--no-flip", dest="flip", action="store_false", help="skip the flip test: twice as fast, less accurate"
     )
-    of_videos.add_argument("--no-smooth", dest="smooth", action="store_false", help="leave out smoothing over time")
-    of_videos.add_argument(
-        "--show", action="store_true", help="show a window, as --webcam does if it can; Escape or q ends it"
+    parser.add_argument(
+        "--keypoint-threshold",
+        type=parse_score,
+        metavar="SCORE",
+        help="draw keypoints with scores up to this one faintly, from 0 to 1 (default: 0.2)",
+    )
+    add_import(parser)
+    videos = parser.add_argument_group("videos and cameras")
+    videos.add_argument(
+        "--detect-every", type=int, default=10, metavar="N", help="detect persons in every N-th frame (default: 10)"
+    )
+    videos.add_argument("--no-smooth", dest="smooth", action="store_false", help="do not smooth keypoints over time")
+    videos.add_argument(
+        "--show", action="store_true", help="open a window, as --webcam does where possible; Escape or q closes it"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command: 0 when everything was done, 1 when something could not be.
+    """Runs the command; returns 1 if an image or a video failed.
 
     Raises:
-        OSError, ValueError: if it is not clear what to do, or the work failed as a whole.
+        OSError, ValueError: if an argument is invalid or nothing can be written.
     """
-    from posedy.images import VIDEO_SUFFIXES
+    from posedy.drawing import DRAW_THRESHOLD
+    from posedy.images import VIDEO_SUFFIXES, image_paths
     from posedy.inference.boxes import BOX_THRESHOLD
+    from posedy.inference.detectors import create_detector
     from posedy.models.pretrained import DEFAULT
     from posedy.system import keep_freed_memory
 
@@ -97,80 +130,81 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint = DEFAULT
     if arguments.box_threshold is None:
         arguments.box_threshold = BOX_THRESHOLD
-    videos: list[Path | int] = [Path(word) for word in arguments.photos if Path(word).suffix.lower() in VIDEO_SUFFIXES]
-    photos = [word for word in arguments.photos if Path(word).suffix.lower() not in VIDEO_SUFFIXES]
+    if arguments.keypoint_threshold is None:
+        arguments.keypoint_threshold = DRAW_THRESHOLD
+    if arguments.box is None and arguments.boxes is None and arguments.detector is None:
+        arguments.detector = DETECTOR
+    videos: list[Path | int] = [Path(name) for name in arguments.inputs if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+    images = [name for name in arguments.inputs if Path(name).suffix.lower() not in VIDEO_SUFFIXES]
     if arguments.webcam is not None:
         videos.append(arguments.webcam)
-    if not videos and not photos:
-        raise ValueError("nothing to look at: give photos, folders, videos, or --webcam 0")
+    if not videos and not images:
+        arguments.parser.error("no input: give images, folders, videos, or --webcam 0")
     if videos and (arguments.box is not None or arguments.boxes is not None):
-        raise ValueError(
-            "persons move in videos: leave out --box and --boxes, or give --whole where one person fills the picture"
+        arguments.parser.error(
+            "--box and --boxes are for images: for videos use --detector, or --full-image if one person fills the frame"
         )
-    if arguments.box is None and arguments.boxes is None and not arguments.whole:
-        arguments.detect = True
-    if arguments.detector_weights is not None and not arguments.detect:
-        raise ValueError("--detector-weights belongs to --detect")
+    if arguments.annotations is not None and arguments.boxes is None:
+        arguments.parser.error(
+            "--annotations needs --boxes FILE; to use the boxes in annotations, pass --boxes ANNOTATIONS"
+        )
+    check_detector_weights(arguments)
     keep_freed_memory()
-    failed = bool(photos) and _annotate_photos(arguments, photos)
-    return int((bool(videos) and _annotate_videos(arguments, videos)) or failed)
+    paths = image_paths(images) if images else []
+    detector = None
+    if arguments.detector is not None:
+        detector = create_detector(
+            arguments.detector, arguments.device, arguments.detector_weights, arguments.box_threshold
+        )
+    images_failed = bool(images) and _predict_images(arguments, paths, detector)
+    videos_failed = bool(videos) and _predict_videos(arguments, videos, detector)
+    return int(images_failed or videos_failed)
 
 
-def _annotate_photos(arguments: argparse.Namespace, photos: Sequence[str]) -> bool:
-    """Whether something could not be done."""
-    from posedy.drawing import DRAW_THRESHOLD
-    from posedy.images import image_paths
+def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detector: "Detector | None") -> bool:
+    """Predicts images; returns whether one failed."""
     from posedy.inference.predict import predict_images
 
-    done = predict_images(
-        image_paths(photos),
+    report = predict_images(
+        images,
         arguments.checkpoint,
         arguments.out,
         boxes=arguments.box,
         boxes_file=arguments.boxes,
         annotations=arguments.annotations,
-        whole=arguments.whole,
-        detect=arguments.detect,
-        detector_weights=arguments.detector_weights,
+        detector=detector,
         device=arguments.device,
         flip=arguments.flip,
-        threshold=DRAW_THRESHOLD if arguments.threshold is None else arguments.threshold,
+        keypoint_threshold=arguments.keypoint_threshold,
         box_threshold=arguments.box_threshold,
     )
-    return bool(done.failures)
+    return bool(report.failures)
 
 
-def _annotate_videos(arguments: argparse.Namespace, videos: Sequence[Path | int]) -> bool:
-    """Whether something could not be done."""
-    from posedy.drawing import DRAW_THRESHOLD
-    from posedy.inference.detectors import FullImageDetector, TorchvisionDetector
+def _predict_videos(arguments: argparse.Namespace, videos: Sequence[Path | int], detector: "Detector | None") -> bool:
+    """Predicts videos; returns whether one failed."""
     from posedy.inference.estimator import PoseEstimator
     from posedy.inference.predict import predict_videos
 
-    detector = (
-        TorchvisionDetector(arguments.detector_weights, arguments.device, arguments.box_threshold)
-        if arguments.detect
-        else FullImageDetector()
+    assert detector is not None  # boxes are for images only
+    failures = predict_videos(
+        videos,
+        PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip),
+        detector,
+        arguments.out,
+        detect_every=arguments.detect_every,
+        smooth=arguments.smooth,
+        keypoint_threshold=arguments.keypoint_threshold,
+        box_threshold=arguments.box_threshold,
+        show=arguments.show or arguments.webcam is not None,
     )
-    return bool(
-        predict_videos(
-            videos,
-            PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip),
-            detector,
-            arguments.out,
-            every=arguments.detect_every,
-            smooth=arguments.smooth,
-            threshold=DRAW_THRESHOLD if arguments.threshold is None else arguments.threshold,
-            box_threshold=arguments.box_threshold,
-            show=arguments.show or arguments.webcam is not None,
-        )
-    )
+    return bool(failures)
 
 
-def _box(text: str) -> list[float]:
-    """x1,y1,x2,y2 as numbers."""
+def _parse_box(text: str) -> list[float]:
+    """Parses a box from the text x1,y1,x2,y2."""
     try:
         x1, y1, x2, y2 = map(float, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers x1,y1,x2,y2") from None
+        raise argparse.ArgumentTypeError(f"expected four numbers x1,y1,x2,y2, got {text!r}") from None
     return [x1, y1, x2, y2]

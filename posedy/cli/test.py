@@ -1,26 +1,44 @@
-"""`posedy test`: measures a network on a COCO set."""
+"""`posedy test`: evaluate a network on a COCO data set."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from posedy.cli.options import add_config, add_json, write_json
+from posedy.cli.options import add_command, add_config, add_device, add_import, add_json, write_json
+
+_EXAMPLE = """
+posedy test configs/coco/dy_mobilenetv2_050-dy_bneck.yaml data.root=/data/coco \\
+    --checkpoint runs/dy050/best.pt --boxes gt --out runs/dy050/test-gt
+"""
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("test", help="measure a network on a COCO set")
+    """Adds the command to the main parser."""
+    parser = add_command(commands, "test", "evaluate a network on a COCO data set", _EXAMPLE)
     add_config(parser)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a .pt or .safetensors file")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="a .pt, .safetensors or .onnx file, or the name of a pretrained network",
+    )
     parser.add_argument(
         "--boxes",
         action="append",
-        metavar="FILE",
-        help="'gt', or a detector's boxes as COCO results; given several times, each has a folder of its own in OUT; "
-        "default: data.boxes, else gt",
+        metavar="gt|FILE",
+        help="ground-truth boxes (gt), or a COCO results file of a detector; repeatable: each gets its own folder in "
+        "--out (default: data.boxes, or gt)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, results.json, persons.jpg")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for metrics.json, results.json and persons.jpg",
+    )
+    add_device(parser)
+    add_import(parser)
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -29,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        OSError, ValueError: if a file is missing or does not fit the others.
+        OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.
     """
     from posedy.config import load_config
-    from posedy.evaluation.testing import measure_checkpoint
+    from posedy.evaluation.testing import evaluate_checkpoint
     from posedy.system import keep_freed_memory
 
     keep_freed_memory()
@@ -40,15 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     choices = arguments.boxes or [str(config.data.boxes or "gt")]
     names = [Path(boxes).stem for boxes in choices]
     if len(set(names)) < len(names):
-        arguments.parser.error(
-            f"--boxes: the names of {', '.join(choices)} are those of their folders, and not distinct"
-        )
-    measured = {}
+        arguments.parser.error(f"--boxes: expected distinct file names, as they name the folders, got {choices}")
+    metrics = {}
     for boxes, name in zip(choices, names, strict=True):
         config.data.boxes = None if boxes == "gt" else Path(boxes)
         out = arguments.out if len(choices) == 1 else arguments.out / name
-        measured[name] = measure_checkpoint(config, arguments.checkpoint, out, arguments.device)
+        metrics[name] = evaluate_checkpoint(config, arguments.checkpoint, out, arguments.device)
     if len(choices) > 1:
-        print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in measured.items()))
-    write_json(arguments.json, measured if len(choices) > 1 else measured[names[0]])
+        print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in metrics.items()))
+    write_json(arguments.json, metrics if len(choices) > 1 else metrics[names[0]])
     return 0

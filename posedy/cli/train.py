@@ -1,26 +1,63 @@
-"""`posedy train`: trains a network."""
+"""`posedy train`: train a network."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from posedy.cli.options import add_config, add_json
+from posedy.cli.options import add_command, add_config, add_import, add_json
+
+COMMON_KEYS = (
+    ("data.root", "data/coco", "folder with annotations/, train2017/ and val2017/"),
+    ("model.name", "dy_mobilenetv2_050-dy_bneck", "architecture, see posedy models"),
+    ("model.input_size", "[192, 256]", "width and height of the crops"),
+    ("model.weights", "null", "initial weights: a checkpoint, or ImageNet weights of the backbone"),
+    ("train.epochs", "210", ""),
+    ("train.batch_size", "128", "persons per step, over all devices"),
+    ("train.lr", "0.001", "learning rate"),
+    ("train.precision", "fp32", "fp32, bf16, fp16 or auto"),
+    ("train.workers", "null", "data loader processes per device; null: one per CPU core, at most 8"),
+    ("eval.every", "10", "epochs between evaluations"),
+)
+"""The configuration keys in the command's help: key, default and meaning.
+
+They are copied from `posedy.config`, which imports torch and would slow the help down; a test compares the defaults.
+"""
+
+_EXAMPLE = """
+posedy train configs/coco/dy_mobilenetv2_050-dy_bneck.yaml data.root=/data/coco --out runs/dy050
+posedy train configs/coco/dy_mobilenetv2_050-dy_bneck.yaml train.batch_size=32 train.lr=2.5e-4 --dry-run
+"""
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the parser of all commands."""
-    parser = commands.add_parser("train", help="train a network; the same --out goes on from its last checkpoint")
+    """Adds the command to the main parser."""
+    parser = add_command(commands, "train", "train a network, or resume a training run", _EXAMPLE)
+    rows = "\n".join(f"  {key:17} {default:28} {meaning}".rstrip() for key, default, meaning in COMMON_KEYS)
+    parser.epilog = (
+        f"common configuration keys, with their defaults:\n{rows}\n"
+        f"posedy/config/schema.py documents all keys.\n\n{parser.epilog}"
+    )
     add_config(parser)
-    parser.add_argument("--out", type=Path, help="the run's folder; only --dry-run needs none")
     parser.add_argument(
-        "--dry-run", action="store_true", help="build everything, make a few steps, say how long all will take, stop"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the run folder; an existing run is resumed from its last checkpoint",
     )
     parser.add_argument(
-        "--stop-after-epochs", type=int, metavar="N", help="end after N epochs; the same command goes on from there"
+        "--dry-run",
+        action="store_true",
+        help="run a few steps, print the expected time and memory of the training run, and write nothing",
     )
     parser.add_argument(
-        "--accept-changes", action="store_true", help="go on with a configuration that changes the mathematics"
+        "--stop-after-epochs", type=int, metavar="N", help="stop after N epochs; the same command resumes the run"
     )
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="resume although the configuration changes training results",
+    )
+    add_import(parser)
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -29,16 +66,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        OSError, ValueError: if the configuration, the data or an earlier run do not fit.
+        OSError, ValueError: if the configuration or the data are invalid, or do not fit the run to resume.
     """
+    if arguments.out is None and not arguments.dry_run:
+        arguments.parser.error("--out is required without --dry-run: give the run's folder, such as --out runs/mine")
+    if arguments.stop_after_epochs is not None and arguments.stop_after_epochs < 1:
+        arguments.parser.error(f"--stop-after-epochs: expected at least 1, got {arguments.stop_after_epochs}")
     from posedy.config import load_config
     from posedy.system import keep_freed_memory
     from posedy.training.run import train
 
-    if arguments.out is None and not arguments.dry_run:
-        arguments.parser.error("--out is needed, the folder of the run, such as --out runs/mine")
-    if arguments.stop_after_epochs is not None and arguments.stop_after_epochs < 1:
-        arguments.parser.error(f"--stop-after-epochs counts from 1, got {arguments.stop_after_epochs}")
     config = load_config(arguments.config, arguments.overrides)
     keep_freed_memory()
     train(
