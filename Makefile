@@ -1,14 +1,14 @@
-# make quickstart   set up, show the shipped network on drawn people, train and test a small one on them
-# make quickstart PHOTO=me.jpg   the same, after the shipped network's view of a photo of one person
-# make test         set up, then lint, types and every test that is not marked slow
-# make test-all     the same with the slow tests
-# PYTHON=python3.12 make ...   uses that interpreter for the virtual environment
+# make quickstart   set up, run the pretrained network on synthetic people, train and test a small one
+# make quickstart IMAGE=me.jpg   the same, after running the pretrained network on an image of one person
+# make test         set up, lint, type-check and run all tests that are not marked slow
+# make test-all     the same, including the slow tests
+# PYTHON=python3.12 make ...   selects the interpreter of the virtual environment
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Tests start many processes, which share the compiled modules.
+# Tests start many processes, which reuse compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-all lint clean
@@ -18,7 +18,7 @@ $(BIN)/python:
 	  { echo "posedy needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# A stamp file says which set of packages the environment holds, so that a second make installs nothing.
+# Stamp files record the installed set of packages, so that a second make installs nothing.
 $(VENV)/.core: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
@@ -28,7 +28,7 @@ $(VENV)/.all: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.core
 
 quickstart: $(VENV)/.core
-	$(BIN)/python -m tools.lab.quickstart $(if $(PHOTO),"$(PHOTO)")
+	$(BIN)/python -m tools.lab.quickstart $(if $(IMAGE),"$(IMAGE)")
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The steps of `make quickstart` are commands that exist, on files that exist or that an earlier step makes."""
+"""The steps of `make quickstart` are valid commands, and each reads files that exist or that an earlier step writes."""
 
 from pathlib import Path
 
@@ -16,30 +16,35 @@ def test_every_step_parses() -> None:
     assert quickstart.STEPS[0][0] == "tools.lab.synthetic"
 
 
-def test_files_fit_together() -> None:
-    shipped, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS[1:])
+def test_steps_use_consistent_files() -> None:
+    pretrained, train, test, _, demo = (make_parser().parse_args(step) for step in quickstart.STEPS[1:])
     assert (REPOSITORY / train.config).is_file()
     assert test.config == train.config
     assert test.checkpoint == Path(demo.checkpoint) == train.out / "best.pt"
-    assert shipped.checkpoint is None
-    assert shipped.photos == demo.photos
+    assert pretrained.checkpoint is None
+    assert pretrained.inputs == demo.inputs
 
 
-def test_a_photo_is_shown_first() -> None:
-    first, *others = quickstart.steps("a photo.jpg")
+def test_image_is_predicted_first() -> None:
+    first, *others = quickstart.steps("an image.jpg")
     demo = make_parser().parse_args(first)
-    assert (demo.command, demo.photos, demo.whole, demo.checkpoint) == ("predict", ["a photo.jpg"], True, None)
+    assert (demo.command, demo.inputs, demo.detector, demo.checkpoint) == (
+        "predict",
+        ["an image.jpg"],
+        "full-image",
+        None,
+    )
     assert others == quickstart.STEPS == quickstart.steps(None)
 
 
-def test_a_failing_step_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_step_stops_the_quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def failing(step: list[str]) -> int:
+    def fail_training(step: list[str]) -> int:
         ran.append(step[0])
         return 1 if step[0] == "train" else 0
 
-    monkeypatch.setattr(quickstart, "main", failing)
-    monkeypatch.setattr(quickstart, "draw", lambda arguments: ran.append("draw"))
+    monkeypatch.setattr(quickstart, "main", fail_training)
+    monkeypatch.setattr(quickstart, "generate", lambda arguments: ran.append("generate"))
     assert quickstart.run([]) == 1
-    assert ran == ["draw", "predict", "train"]
+    assert ran == ["generate", "predict", "train"]

@@ -1,4 +1,4 @@
-"""The commands of the laboratory: what they print, where they write, how they end."""
+"""The lab commands: output, files and exit status."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from tools.lab.attention.__main__ import main as attention
 from tools.lab.benchmarks.__main__ import main as benchmarks
 from tools.lab.entry import run_and_exit
 from tools.lab.paper.__main__ import main as paper
-from tools.lab.synthetic import draw_dataset
+from tools.lab.synthetic import generate_dataset
 from tools.lab.synthetic.__main__ import main as synthetic
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,9 +27,11 @@ COMMANDS = ("synthetic", "benchmarks", "attention", "paper", "sweep", "movenet",
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("lab")
-    draw_dataset(folder / "drawn", 4, 4, seed=2)
-    config = REPOSITORY / "configs/drawn/quickstart.yaml"
-    assert posedy(["train", str(config), f"data.root={folder / 'drawn'}", *QUICK, "--out", str(folder / "run")]) == 0
+    generate_dataset(folder / "synthetic", 4, 4, seed=2)
+    config = REPOSITORY / "configs/synthetic/quickstart.yaml"
+    assert (
+        posedy(["train", str(config), f"data.root={folder / 'synthetic'}", *QUICK, "--out", str(folder / "run")]) == 0
+    )
     return folder / "run"
 
 
@@ -39,46 +41,46 @@ for name in sys.argv[1:]:
     sys.argv = [name, "--help"]
     try:
         runpy.run_module(f"tools.lab.{name}", run_name="__main__")
-    except SystemExit as ended:
-        print("status", ended.code, name)
+    except SystemExit as error:
+        print("status", error.code, name)
 """
 
 
-def test_commands_show_their_help() -> None:
+def test_commands_print_help() -> None:
     command = [sys.executable, "-c", SHOW_HELP, *COMMANDS]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
     for name in COMMANDS:
-        assert f"tools.lab.{name}" in shown
-        assert f"status 0 {name}" in shown
+        assert f"tools.lab.{name}" in output
+        assert f"status 0 {name}" in output
 
 
-def test_bad_input_is_one_line_and_status_1(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as ended:
+def test_invalid_input_prints_one_line_and_exits_with_status_1(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as error:
         run_and_exit(lambda: synthetic([str(tmp_path / "set"), "--train", "0"]), "synthetic")
-    # a text as exit code is printed to standard error, and the status is 1
-    assert str(ended.value.code).startswith("synthetic: ")
-    assert "\n" not in str(ended.value.code)
+    # a string as exit code is printed to standard error, with status 1
+    assert str(error.value.code).startswith("synthetic: ")
+    assert "\n" not in str(error.value.code)
 
 
-def test_a_synthetic_set_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synthetic_prints_and_writes_the_difficulty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, out = tmp_path / "report.json", tmp_path / "people"
     synthetic([str(out), "--train", "1", "--val", "8", "--seed", "5", "--json", str(report)])
     printed = capsys.readouterr().out
-    for words in ("back views", "with a neighbor", "occluded keypoints", "AP of the median pose", "left and right"):
-        assert words in printed
-    assert json.loads(report.read_text())["val"]["photos"] == 8
+    for text in ("back views", "with a neighbor", "occluded keypoints", "AP of the median pose", "left and right"):
+        assert text in printed
+    assert json.loads(report.read_text())["val"]["images"] == 8
     assert (out / "annotations/person_keypoints_val2017.json").is_file()
 
 
-def test_attention_finds_its_configuration_beside_the_checkpoint(
+def test_attention_finds_the_configuration_of_the_checkpoint(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    numbers = tmp_path / "numbers.json"
-    attention([str(run / "last.pt"), "eval.flip=false", "--json", str(numbers)])
+    report = tmp_path / "report.json"
+    attention([str(run / "last.pt"), "eval.flip=false", "--json", str(report)])
     printed = capsys.readouterr().out
     assert printed.count("flip=off") == 2
     written = json.loads((run / "inspect/inspection.json").read_text())
-    assert json.loads(numbers.read_text()) == written
+    assert json.loads(report.read_text()) == written
     assert written["verdict"] in printed
     assert (run / "inspect/attention.png").is_file()
     elsewhere = shutil.copy(run / "last.pt", tmp_path)
@@ -91,37 +93,37 @@ def test_attention_finds_its_configuration_beside_the_checkpoint(
         attention(["nowhere.pt", "--config", str(run / "config.yaml")])
 
 
-def test_the_data_benchmark_prints_its_ratios(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    numbers, data = tmp_path / "numbers.json", run.parent / "drawn"
+def test_data_benchmark_prints_ratios(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, data = tmp_path / "report.json", run.parent / "synthetic"
     command = ["data", f"data.root={data}", "model.input_size=[32,64]", "--persons", "8", "--rounds", "2"]
-    benchmarks([*command, "--json", str(numbers)])
+    benchmarks([*command, "--json", str(report)])
     printed = capsys.readouterr().out
-    for words in ("samples/s per worker", "of the floor", "as fast as the usual way"):
-        assert words in printed
-    assert json.loads(numbers.read_text())["rounds"] == 2
+    for text in ("samples/s per worker", "the time of decode + warp", "as fast as the reference"):
+        assert text in printed
+    assert json.loads(report.read_text())["rounds"] == 2
 
 
 @pytest.mark.slow
-def test_the_papers_tables_are_compared(
+def test_paper_compares_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tools.lab.paper.comparison.TABLE_1", {})
     monkeypatch.setattr("tools.lab.paper.comparison.TABLE_8", {})
-    numbers = tmp_path / "numbers.json"
-    paper(["--tables", "--json", str(numbers)])
+    report = tmp_path / "report.json"
+    paper(["--tables", "--json", str(report)])
     printed = capsys.readouterr().out
-    titles = [table["title"] for table in json.loads(numbers.read_text())["tables"]]
+    titles = [table["title"] for table in json.loads(report.read_text())["tables"]]
     assert [title.partition(":")[0] for title in titles] == ["Table 1", "Table 8", "Table 9", "Table 10"]
     assert all(title in printed for title in titles)
 
 
-def test_networks_stand_beside_the_papers_numbers(
+def test_paper_compares_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comparison = importlib.import_module("tools.lab.paper.comparison")
     monkeypatch.setattr(comparison, "list_models", lambda: ["dy_mobilenetv2_050-dy_bneck"])
-    numbers = tmp_path / "numbers.json"
-    paper(["--json", str(numbers)])
+    report = tmp_path / "report.json"
+    paper(["--json", str(report)])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dy_mobilenetv2_050-dy_bneck"))
     assert line.split()[1:6] == ["2.665M", "2.7M", "99.83M", "98.0M", "a"]
-    assert json.loads(numbers.read_text())["models"][0]["total"]["parameters"] == 2_665_334 + 6_318_877
+    assert json.loads(report.read_text())["models"][0]["total"]["parameters"] == 2_665_334 + 6_318_877

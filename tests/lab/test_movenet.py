@@ -1,4 +1,4 @@
-"""MoveNet's decoding against loops, and networks that start from its weights."""
+"""MoveNet's decoding against loops, and the conversion of its weights."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.skeleton import COCO17
+from tools.lab.movenet.conversion import calibrate_norms, convert_movenet
 from tools.lab.movenet.network import MoveNet, _unflip, decode, load_movenet
-from tools.lab.movenet.start import calibrate_norms, start_network
 
 
 def random_maps(N: int, h: int, w: int, K: int = 17) -> list[Tensor]:
@@ -25,14 +25,14 @@ def random_maps(N: int, h: int, w: int, K: int = 17) -> list[Tensor]:
 
 
 def decode_one(heat: Tensor, center: Tensor, regress: Tensor, offset: Tensor) -> list[tuple[float, float, float]]:
-    """The equation of one image, cell by cell."""
+    """Decode one image with loops over pixels."""
     K, h, w = heat.shape
-    cells = [(y, x) for y in range(h) for x in range(w)]
-    cy, cx = max(cells, key=lambda c: float(center[0, c[0], c[1]]) / (math.hypot(c[0] - h // 2, c[1] - w // 2) + 1.8))
+    pixels = [(y, x) for y in range(h) for x in range(w)]
+    cy, cx = max(pixels, key=lambda c: float(center[0, c[0], c[1]]) / (math.hypot(c[0] - h // 2, c[1] - w // 2) + 1.8))
     keypoints = []
     for k in range(K):
         ry, rx = cy + float(regress[k, 0, cy, cx]), cx + float(regress[k, 1, cy, cx])
-        y, x = max(cells, key=lambda c: float(heat[k, c[0], c[1]]) / (math.hypot(c[0] - ry, c[1] - rx) + 1.8))
+        y, x = max(pixels, key=lambda c: float(heat[k, c[0], c[1]]) / (math.hypot(c[0] - ry, c[1] - rx) + 1.8))
         dy, dx = (float(offset[k, axis, y, x]) for axis in (0, 1))
         keypoints.append((4 * (x + dx) - 0.5, 4 * (y + dy) - 0.5, float(heat[k, y, x])))
     return keypoints
@@ -41,16 +41,16 @@ def decode_one(heat: Tensor, center: Tensor, regress: Tensor, offset: Tensor) ->
 def test_decoding_equals_loops() -> None:
     maps = random_maps(3, 8, 6)
     keypoints, scores = decode(*maps)
-    found = torch.cat([keypoints, scores[..., None]], dim=-1)
-    expected = [decode_one(*(each[index] for each in maps)) for index in range(3)]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    decoded = torch.cat([keypoints, scores[..., None]], dim=-1)
+    expected = [decode_one(*(m[index] for m in maps)) for index in range(3)]
+    torch.testing.assert_close(decoded, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_maps_of_the_flipped_crop_say_the_same() -> None:
-    """Decoded from unflipped maps, keypoints are those of the flipped crop, flipped: x' = W - 1 - x, left for right."""
+def test_unflipped_maps_decode_to_flipped_keypoints() -> None:
+    """Keypoints decoded from unflipped maps are flipped: x' = W - 1 - x, with left and right swapped."""
     h, w = 8, 6
     maps = random_maps(2, h, w)
-    # one high peak for each keypoint: the distances that weigh the others are of corners, which a flip does not keep
+    # one high peak per keypoint, because the distance weights use pixel corners, which a flip does not preserve
     highest = maps[0].flatten(2).argmax(dim=-1)
     maps[0] = maps[0] * 1e-3 + torch.nn.functional.one_hot(highest, h * w).unflatten(-1, (h, w))
     keypoints, scores = decode(*maps)
@@ -58,16 +58,16 @@ def test_maps_of_the_flipped_crop_say_the_same() -> None:
     flipped = _unflip(maps, permutation)
     for one, other in zip(_unflip(flipped, permutation), maps, strict=True):
         torch.testing.assert_close(one, other)
-    found, found_scores = decode(*flipped)
+    flipped_keypoints, flipped_scores = decode(*flipped)
     expected = keypoints[:, list(permutation)]
     expected[..., 0] = 4 * w - 1 - expected[..., 0]
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found_scores, scores[:, list(permutation)])
+    torch.testing.assert_close(flipped_keypoints, expected)
+    torch.testing.assert_close(flipped_scores, scores[:, list(permutation)])
 
 
 @pytest.fixture(scope="module")
 def movenet() -> MoveNet:
-    """Random weights, with norms that are identities with shifts, as MoveNet's file gives them."""
+    """MoveNet with random weights and norms that are identities with shifts, as in its file."""
     torch.manual_seed(0)
     net = MoveNet("lightning").eval()
     with torch.no_grad():
@@ -86,44 +86,50 @@ def crops() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def started(movenet: MoveNet, crops: Tensor) -> PoseNet:
-    return start_network(movenet, "linear", normalize_crops(crops))
+def converted(movenet: MoveNet, crops: Tensor) -> PoseNet:
+    return convert_movenet(movenet, "linear", normalize_crops(crops))
 
 
 @torch.no_grad()
-def test_a_start_has_the_heatmaps_of_movenet_inside_the_image(
-    movenet: MoveNet, started: PoseNet, crops: Tensor
+def test_converted_network_has_movenets_heatmaps_except_at_the_border(
+    movenet: MoveNet, converted: PoseNet, crops: Tensor
 ) -> None:
-    """The stem's last row and column differ, where zeros mean another gray, and all heatmaps see a little of them."""
+    """The stem differs in its last row and column, where zero padding means another gray value."""
     images = crops.permute(0, 3, 1, 2).float() * (2 / 255) - 1
-    own = movenet.pose_net.backbone.stem(images)
-    ours = started.backbone.stem(normalize_crops(crops))
-    torch.testing.assert_close(ours[..., :-1, :-1], own[..., :-1, :-1], rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(ours[..., -1], own[..., -1], rtol=1e-3, atol=1e-3)
-    expected, found = movenet.pose_net(images), started(normalize_crops(crops))
-    assert float((found - expected).abs().mean() / expected.abs().mean()) < 0.05
-    hook = started.backbone.stem.register_forward_hook(lambda module, inputs, output: own)
+    expected_stem = movenet.pose_net.backbone.stem(images)
+    stem = converted.backbone.stem(normalize_crops(crops))
+    torch.testing.assert_close(stem[..., :-1, :-1], expected_stem[..., :-1, :-1], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(stem[..., -1], expected_stem[..., -1], rtol=1e-3, atol=1e-3)
+    expected, heatmaps = movenet.pose_net(images), converted(normalize_crops(crops))
+    assert float((heatmaps - expected).abs().mean() / expected.abs().mean()) < 0.05
+    hook = converted.backbone.stem.register_forward_hook(lambda module, inputs, output: expected_stem)
     try:
-        torch.testing.assert_close(started(images), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(converted(images), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
     finally:
         hook.remove()
-    assert (started.options["padding"], started.coding, started.input_size) == ("tensorflow", "unbiased", (192, 256))
+    assert (converted.options["padding"], converted.codec.name, converted.input_size) == (
+        "tensorflow",
+        "unbiased",
+        (192, 256),
+    )
 
 
 @torch.no_grad()
-def test_calibrated_norms_compute_the_same_in_training(movenet: MoveNet, started: PoseNet, crops: Tensor) -> None:
+def test_calibrated_norms_compute_the_same_in_training_mode(
+    movenet: MoveNet, converted: PoseNet, crops: Tensor
+) -> None:
     images = normalize_crops(crops)
-    before = started(images)
-    training = started.train()(images)
-    started.eval()
-    # in training the variance is that of the batch itself, 1 / 383 less than its estimate at stride 32
+    before = converted(images)
+    training = converted.train()(images)
+    converted.eval()
+    # training mode uses the biased variance, which is smaller by 1 / 384 at stride 32
     torch.testing.assert_close(training, before, rtol=0, atol=3e-3 * float(before.abs().max()))
     with pytest.raises(ValueError, match="evaluation mode"):
         calibrate_norms(nn.Sequential(nn.BatchNorm2d(3)).train(), images)
 
 
 @torch.no_grad()
-def test_calibration_leaves_any_norm_as_it_is() -> None:
+def test_calibration_preserves_the_output_of_a_norm() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(3).eval()
     for tensor in (norm.weight, norm.bias, norm.running_mean):
@@ -138,9 +144,9 @@ def test_calibration_leaves_any_norm_as_it_is() -> None:
 
 
 def test_other_files_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected movenet-lightning.json or movenet-thunder.json"):
+    with pytest.raises(ValueError, match=r"nanodet\.json"):
         load_movenet(tmp_path / "nanodet.json")
     path = tmp_path / "movenet-thunder.json"
     path.write_text(json.dumps({"weightsManifest": []}))
-    with pytest.raises(ValueError, match="is not MoveNet v4: it has no tensor"):
+    with pytest.raises(ValueError, match=r"movenet-thunder\.json"):
         load_movenet(path)

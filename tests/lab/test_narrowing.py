@@ -12,8 +12,8 @@ from tools.lab.narrowing import narrow
 pytestmark = pytest.mark.slow
 
 
-def trained(width: float) -> MobileNetV2:
-    """A network with kernels that are alike, as training makes them, and statistics of its own."""
+def trained_network(width: float) -> MobileNetV2:
+    """Return a network with low-rank kernels, as after training, and batch norm statistics of IMAGES."""
     generator = torch.Generator().manual_seed(0)
     net = MobileNetV2(width)
     for layer in net.modules():
@@ -42,10 +42,10 @@ IMAGES = smooth_images()
 
 @pytest.fixture(scope="module")
 def wide() -> MobileNetV2:
-    return trained(0.5)
+    return trained_network(0.5)
 
 
-def test_with_all_channels_it_is_the_same_network(wide: MobileNetV2) -> None:
+def test_narrowing_to_full_width_keeps_the_network(wide: MobileNetV2) -> None:
     same = MobileNetV2(0.5)
     assert narrow(wide, same, IMAGES) < 1e-3
     with torch.no_grad():
@@ -53,21 +53,21 @@ def test_with_all_channels_it_is_the_same_network(wide: MobileNetV2) -> None:
     assert (found - expected).abs().mean() < 0.02 * expected.abs().mean()
 
 
-def test_keeps_more_than_chance_and_wider_keeps_more(wide: MobileNetV2) -> None:
+def test_wider_networks_lose_less_variance(wide: MobileNetV2) -> None:
     lost = [narrow(wide, MobileNetV2(width), IMAGES) for width in (0.35, 0.4, 0.5)]
     assert all(narrower > wider for narrower, wider in itertools.pairwise(lost))
     assert lost[0] < 0.5
 
 
-def test_training_sees_what_evaluation_sees(wide: MobileNetV2) -> None:
+def test_training_mode_computes_nearly_the_same_as_evaluation_mode(wide: MobileNetV2) -> None:
     slim = MobileNetV2(0.35)
     narrow(wide, slim, IMAGES)
     with torch.no_grad():
-        evaluated, trained_on = slim.eval()(IMAGES), slim.train()(IMAGES)
-    assert (trained_on - evaluated).abs().mean() < 0.1 * evaluated.abs().mean()
+        evaluated, trained = slim.eval()(IMAGES), slim.train()(IMAGES)
+    assert (trained - evaluated).abs().mean() < 0.1 * evaluated.abs().mean()
 
 
-def test_maps_between_blocks_have_no_mean_that_would_drown_them(wide: MobileNetV2) -> None:
+def test_maps_between_blocks_have_small_means(wide: MobileNetV2) -> None:
     slim = MobileNetV2(0.35)
     narrow(wide, slim, IMAGES)
     with torch.no_grad():
@@ -78,15 +78,15 @@ def test_maps_between_blocks_have_no_mean_that_would_drown_them(wide: MobileNetV
             assert (channels.mean(dim=1).abs() < 0.1 * channels.std(dim=1).max()).all()
 
 
-def test_the_wide_network_stays_as_it_is(wide: MobileNetV2) -> None:
+def test_wide_network_is_unchanged(wide: MobileNetV2) -> None:
     before = {name: tensor.clone() for name, tensor in wide.state_dict().items()}
     narrow(wide, MobileNetV2(0.35), IMAGES)
     assert all(torch.equal(tensor, before[name]) for name, tensor in wide.state_dict().items())
 
 
-def test_refuses_what_is_wider_deeper_or_dynamic(wide: MobileNetV2) -> None:
-    with pytest.raises(ValueError, match=r"stem\.0\.weight is \(24, 3, 3, 3\) in the narrow network, \(16, 3, 3, 3\)"):
+def test_wider_deeper_and_dynamic_networks_are_rejected(wide: MobileNetV2) -> None:
+    with pytest.raises(ValueError, match=r"stem\.0\.weight.*\(16, 3, 3, 3\).*\(24, 3, 3, 3\)"):
         narrow(wide, MobileNetV2(0.75), IMAGES)
     for other in (MobileNetV2(0.35, depth=2), MobileNetV2(0.35, DynamicConvFactory())):
-        with pytest.raises(ValueError, match="a static one of the same depth"):
+        with pytest.raises(ValueError, match="same depth"):
             narrow(wide, other, IMAGES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from posedy.config import ConfigError
-from posedy.models.registry import create_model
+from posedy.models.factory import create_model
 from posedy.training.interrupt import TrainingInterruptedError
 from posedy.training.trainer import Trainer
 from tools.lab.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarize
@@ -34,7 +34,7 @@ def write_sweep(folder: Path, text: str = ROWS) -> Path:
     return path
 
 
-def test_reads_rows_over_what_they_share(tmp_path: Path) -> None:
+def test_rows_override_the_base_configuration(tmp_path: Path) -> None:
     sweep = read_sweep(write_sweep(tmp_path), overrides=["train.lr=0.5"])
     assert list(sweep.rows) == ["static", "K = 2"]
     assert list(sweep.seeds) == [3, 5]
@@ -47,7 +47,7 @@ def test_reads_rows_over_what_they_share(tmp_path: Path) -> None:
         assert (config.train.epochs, config.train.lr, config.model.input_size) == (1, 0.5, (32, 64))
 
 
-def test_another_configuration_takes_the_place_of_the_files_own(tmp_path: Path) -> None:
+def test_config_argument_replaces_the_base_configuration(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("train: {epochs: 7}")
     sweep = read_sweep(write_sweep(tmp_path), other)
@@ -56,37 +56,37 @@ def test_another_configuration_takes_the_place_of_the_files_own(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("", "rows is a mapping"),
-        ("rows: [a]", "rows is a mapping"),
-        ("rows: {a: train.lr=1}", "row 'a' is a list of key=value"),
+        ("", "rows"),
+        ("rows: [a]", "rows"),
+        ("rows: {a: train.lr=1}", "row 'a'.*list of key=value"),
         ("rows: {a: [train.l=1]}", r"row 'a': .*'train.l'.*'train.lr'"),
         ("rows: {a: []}\nseed: [1]", "unknown key 'seed'; the nearest valid key is 'seeds'"),
-        ("rows: {a: []}\nseeds: 3", "seeds is a list of whole numbers, got 3"),
-        ("rows: {a: []}\nseeds: [1, 1]", "twice"),
-        ("rows: {a: []}\nseeds: [-1]", "whole numbers"),
-        ("rows: {a b: [], A-B: []}", "differ in letters or digits"),
-        ("rows: {a: [], b: [train.precision=bf16]}", "one precision"),
-        ("rows: {a: [], b: [eval.flip=false]}", "one protocol"),
-        ("rows: {a: [], b: ['model.input_size=[64, 64]']}", "one protocol"),
-        ("rows: {a: [train.seed=3]}", "row 'a': train.seed is none"),
-        ("rows: {a: [], a: [train.lr=1]}", "the key 'a' is given twice"),
+        ("rows: {a: []}\nseeds: 3", "seeds.*got 3"),
+        ("rows: {a: []}\nseeds: [1, 1]", "seeds.*unique"),
+        ("rows: {a: []}\nseeds: [-1]", "seeds.*-1"),
+        ("rows: {a b: [], A-B: []}", "a b.*A-B"),
+        ("rows: {a: [], b: [train.precision=bf16]}", "train.precision"),
+        ("rows: {a: [], b: [eval.flip=false]}", "eval settings and input size"),
+        ("rows: {a: [], b: ['model.input_size=[64, 64]']}", "eval settings and input size"),
+        ("rows: {a: [train.seed=3]}", "row 'a': train.seed"),
+        ("rows: {a: [], a: [train.lr=1]}", "'a'"),
     ],
 )
-def test_refuses_what_is_no_sweep(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_invalid_sweeps_are_rejected(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         read_sweep(write_sweep(tmp_path, text))
 
 
-def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+def test_missing_base_configuration_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"nowhere\.yaml"):
         read_sweep(write_sweep(tmp_path, "config: nowhere.yaml\nrows: {a: []}"))
 
 
 @pytest.mark.slow
-def test_goes_on_where_it_was_stopped_and_gives_the_same_numbers(tmp_path: Path, drawn: Path, monkeypatch) -> None:
-    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={drawn}"])
+def test_interrupted_sweep_resumes_with_the_same_metrics(tmp_path: Path, synthetic: Path, monkeypatch) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={synthetic}"])
     expected = run_sweep(sweep, tmp_path / "a", progress=False)
     fit, calls = Trainer.fit, []
 
@@ -104,8 +104,8 @@ def test_goes_on_where_it_was_stopped_and_gives_the_same_numbers(tmp_path: Path,
     again = run_sweep(sweep, tmp_path / "b", progress=False)
     assert calls == ["static-seed3", "k-2-seed3", "static-seed5", *calls[:2], "static-seed5", "k-2-seed5"]
     assert (tmp_path / "b" / "static-seed3" / "last.pt").stat().st_mtime_ns == trained
-    for ours, theirs in zip(again["rows"], expected["rows"], strict=True):
-        assert (ours["row"], ours["seeds"], ours["AP"]) == (theirs["row"], theirs["seeds"], theirs["AP"])
+    for row, expected_row in zip(again["rows"], expected["rows"], strict=True):
+        assert all(row[key] == expected_row[key] for key in ("row", "seeds", "AP"))
     assert again["protocol"].startswith("boxes=gt")
     assert json.loads((tmp_path / "b" / "sweep.json").read_text()) == again
 
@@ -114,7 +114,7 @@ def result(row: str, seed: int, ap: float) -> RunResult:
     return RunResult(row, seed, 4, {"AP": ap, "AP50": 2 * ap}, "boxes=gt", 3.0 + seed)
 
 
-def test_gain_is_taken_seed_by_seed() -> None:
+def test_gain_is_computed_seed_by_seed() -> None:
     values = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.15, ("b", 1): 0.37}
     results = [result(row, seed, ap) for (row, seed), ap in values.items()]
     first, second = summarize(results)["rows"]
@@ -129,7 +129,7 @@ def test_gain_is_taken_seed_by_seed() -> None:
     assert "boxes=gt" in table.splitlines()[0]
 
 
-def test_one_seed_has_no_spread() -> None:
+def test_one_seed_has_no_standard_deviation() -> None:
     table = format_sweep([result("a", 0, 0.1), result("b", 0, 0.2)])
     assert "±" not in table.split("|", 1)[1]
     assert "| b | 1 | 0.200 | +0.100 | 0.400 | 3.0 |" in table
@@ -137,7 +137,7 @@ def test_one_seed_has_no_spread() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_sweep_builds(path: Path) -> None:
+def test_every_sweep_file_has_valid_models(path: Path) -> None:
     sweep = read_sweep(path)
     experiments = set()
     for config in sweep.rows.values():
@@ -147,14 +147,14 @@ def test_every_shipped_sweep_builds(path: Path) -> None:
     assert len(experiments) == len(sweep.rows) > 1
 
 
-def test_numbers_of_two_protocols_are_not_compared() -> None:
+def test_different_protocols_are_rejected() -> None:
     other = RunResult("b", 0, 4, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
-    with pytest.raises(ValueError, match=r"b, seed 0, was measured with .*flip=off.*one protocol"):
+    with pytest.raises(ValueError, match=r"b, seed 0.*flip=off"):
         summarize([result("a", 0, 0.1), other])
 
 
-def test_the_table_keeps_finished_runs_while_going_on(tmp_path: Path, drawn: Path, monkeypatch) -> None:
-    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={drawn}"])
+def test_table_keeps_finished_runs_after_resuming(tmp_path: Path, synthetic: Path, monkeypatch) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={synthetic}"])
     monkeypatch.setattr(
         Trainer, "fit", lambda trainer: {"AP": trainer.config.train.seed / 10, "AP50": 0.5, "APm": float("nan")}
     )
@@ -174,10 +174,10 @@ def test_the_table_keeps_finished_runs_while_going_on(tmp_path: Path, drawn: Pat
     assert (tmp_path / "out" / "table.md").read_text() == complete
 
 
-def test_shorter_runs_of_before_leave_the_table(tmp_path: Path, drawn: Path, monkeypatch) -> None:
+def test_shorter_earlier_runs_are_left_out_of_the_table(tmp_path: Path, synthetic: Path, monkeypatch) -> None:
     monkeypatch.setattr(Trainer, "fit", lambda trainer: {"AP": trainer.config.train.epochs / 10, "AP50": 0.5})
     path = write_sweep(tmp_path)
-    run_sweep(read_sweep(path, overrides=[f"data.root={drawn}"]), tmp_path / "out", progress=False)
+    run_sweep(read_sweep(path, overrides=[f"data.root={synthetic}"]), tmp_path / "out", progress=False)
     tables = []
 
     def fit(trainer: Trainer) -> dict[str, float]:
@@ -185,7 +185,7 @@ def test_shorter_runs_of_before_leave_the_table(tmp_path: Path, drawn: Path, mon
         return {"AP": trainer.config.train.epochs / 10, "AP50": 0.5}
 
     monkeypatch.setattr(Trainer, "fit", fit)
-    longer = read_sweep(path, overrides=[f"data.root={drawn}", "train.epochs=2"])
+    longer = read_sweep(path, overrides=[f"data.root={synthetic}", "train.epochs=2"])
     summary = run_sweep(longer, tmp_path / "out", progress=False)
     assert [row["AP"]["values"] for row in json.loads(tables[1])["rows"]] == [[0.2]]
     assert [row["AP"]["values"] for row in summary["rows"]] == [[0.2, 0.2], [0.2, 0.2]]

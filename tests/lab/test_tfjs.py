@@ -1,4 +1,4 @@
-"""Reading the weights of TensorFlow.js graph models."""
+"""The reader of TensorFlow.js graph models."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ KERNEL = np.arange(6, dtype=np.float32).reshape(1, 2, 3) / 7
 SHAPE = np.array([3, -1], dtype=np.int32)
 
 
-def write(folder: Path, data: bytes | None = None, kind: str = "float16") -> Path:
-    """A model of a float16 and an int32 tensor, spread over two shards."""
+def write_model(folder: Path, data: bytes | None = None, kind: str = "float16") -> Path:
+    """Write a model with a float16 and an int32 tensor in two shards."""
     data = KERNEL.astype(np.float16).tobytes() + SHAPE.tobytes() if data is None else data
     (folder / "a.bin").write_bytes(data[:7])
     (folder / "b.bin").write_bytes(data[7:])
@@ -26,23 +26,23 @@ def write(folder: Path, data: bytes | None = None, kind: str = "float16") -> Pat
     return path
 
 
-def test_tensors_come_back(tmp_path: Path) -> None:
-    tensors = read_weights(write(tmp_path))
+def test_tensors_are_read(tmp_path: Path) -> None:
+    tensors = read_weights(write_model(tmp_path))
     assert list(tensors) == ["kernel", "shape"]
     assert tensors["kernel"].dtype == np.float32
     np.testing.assert_array_equal(tensors["kernel"], KERNEL.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(tensors["shape"], SHAPE)
 
 
-@pytest.mark.parametrize(("size", "message"), [(19, "end within shape"), (24, "have 24 bytes, expected 20")])
-def test_shards_of_another_length_are_rejected(tmp_path: Path, size: int, message: str) -> None:
+@pytest.mark.parametrize(("size", "message"), [(19, "shape"), (24, r"20 bytes.*24")])
+def test_shards_of_wrong_size_are_rejected(tmp_path: Path, size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_weights(write(tmp_path, bytes(size)))
+        read_weights(write_model(tmp_path, bytes(size)))
 
 
 def test_unknown_types_and_files_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="kernel is stored as uint8"):
-        read_weights(write(tmp_path, kind="uint8"))
+    with pytest.raises(ValueError, match=r"kernel.*uint8"):
+        read_weights(write_model(tmp_path, kind="uint8"))
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"not a TensorFlow\.js graph model"):
+    with pytest.raises(ValueError, match=r"other\.json"):
         read_weights(tmp_path / "other.json")

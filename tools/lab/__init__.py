@@ -1,3 +1,3 @@
-"""The laboratory: conversions, measurements and recipes. It may import posedy; posedy never imports it."""
+"""Lab code: synthetic data, benchmarks, the paper's tables, one-off recipes. posedy does not import it."""
 
-import posedy  # noqa: F401  (before torch, whose threads it sets up)
+import posedy  # noqa: F401  (imported before torch because it configures OpenMP threads)

@@ -1,4 +1,4 @@
-"""Predictions made without a network: what AP a data set gives to the truth, to one average pose, to mixed-up sides."""
+"""Baseline predictions without a network: ground truth, ground truth with swapped sides, median pose."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_file import AnnotationSource
-from posedy.data.coco_results import to_coco_results
+from posedy.poses import to_coco_results
 from posedy.skeleton import Skeleton
 
 
-def truth_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
-    """Every labeled person as a prediction; keypoints without a label lie at the center of the box with score 0.
+def ground_truth_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
+    """Return every labeled person as a prediction; unlabeled keypoints lie at the box center with score 0.
 
     Args:
         annotations: a COCO annotation file or its content.
@@ -21,35 +21,35 @@ def truth_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
         OSError: if the file cannot be read.
         ValueError: if it is not a COCO keypoint file or has no labeled person.
     """
-    truth, keypoints, labeled, boxes = _labeled_people(annotations)
-    return _results(truth, _centered_where_unlabeled(keypoints, labeled, boxes), labeled)
+    gt, keypoints, labeled, boxes = _labeled_persons(annotations)
+    return _to_results(gt, _center_unlabeled(keypoints, labeled, boxes), labeled)
 
 
-def mirrored_truth_results(annotations: AnnotationSource, skeleton: Skeleton) -> list[dict[str, Any]]:
-    """The truth with left and right exchanged: what a network scores that finds every keypoint but not its side.
+def swapped_sides_results(annotations: AnnotationSource, skeleton: Skeleton) -> list[dict[str, Any]]:
+    """Return the ground truth with left and right swapped, the predictions of a network that confuses all sides.
 
     Args:
         annotations: a COCO annotation file or its content.
-        skeleton: says which keypoints are left and right of each other.
+        skeleton: defines the pairs of left and right keypoints.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not a COCO keypoint file, has no labeled person or has another number of keypoints.
+        ValueError: if it is not a COCO keypoint file, has no labeled person or another number of keypoints.
     """
-    truth, keypoints, labeled, boxes = _labeled_people(annotations)
-    if skeleton.num_keypoints != truth.num_keypoints:
+    gt, keypoints, labeled, boxes = _labeled_persons(annotations)
+    if skeleton.num_keypoints != gt.num_keypoints:
         raise ValueError(
-            f"{truth.source}: has {truth.num_keypoints} keypoints, but the skeleton has {skeleton.num_keypoints}"
+            f"{gt.source}: has {gt.num_keypoints} keypoints, but the skeleton has {skeleton.num_keypoints}"
         )
-    exchanged = list(skeleton.flip_permutation)
-    keypoints, labeled = keypoints[:, exchanged], labeled[:, exchanged]
-    return _results(truth, _centered_where_unlabeled(keypoints, labeled, boxes), labeled)
+    permutation = list(skeleton.flip_permutation)
+    keypoints, labeled = keypoints[:, permutation], labeled[:, permutation]
+    return _to_results(gt, _center_unlabeled(keypoints, labeled, boxes), labeled)
 
 
 def median_pose_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
-    """One pose for everybody: each keypoint's median place in the box, put into the box of every labeled person.
+    """Return the same pose for all labeled persons: the median position of each keypoint relative to the box.
 
-    A keypoint that is labeled nowhere lies at the center of the box.
+    A keypoint without any label lies at the center of the box.
 
     Args:
         annotations: a COCO annotation file or its content.
@@ -58,45 +58,45 @@ def median_pose_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
         OSError: if the file cannot be read.
         ValueError: if it is not a COCO keypoint file or has no labeled person.
     """
-    truth, keypoints, labeled, boxes = _labeled_people(annotations)
+    gt, keypoints, labeled, boxes = _labeled_persons(annotations)
     corner, size = boxes[:, None, :2], boxes[:, None, 2:]
-    # A box without width or height has no places in it.
+    # relative positions are undefined in a box without width or height
     usable = labeled & (size > 0).all(axis=-1)
     relative = np.full_like(keypoints, np.nan)
     np.divide(keypoints - corner, size, out=relative, where=usable[..., None])
     relative[:, ~usable.any(axis=0)] = 0.5
     median = np.nanmedian(relative, axis=0)
-    return _results(truth, corner + median * size, np.ones_like(labeled))
+    return _to_results(gt, corner + median * size, np.ones_like(labeled))
 
 
-def _labeled_people(
+def _labeled_persons(
     annotations: AnnotationSource,
 ) -> tuple[GroundTruth, NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """The truth, and of its P labeled persons: keypoints (P, K, 2), which are labeled (P, K), xywh boxes (P, 4)."""
-    truth = GroundTruth.from_coco(annotations)
-    if not truth.labeled:
-        raise ValueError(f"{truth.source}: no annotation has labeled keypoints (num_keypoints > 0 and iscrowd 0)")
-    triplets = np.array([person["keypoints"] for person in truth.labeled], dtype=np.float64)
+    """Return the ground truth and its labeled persons: keypoints (P, K, 2), labels (P, K), xywh boxes (P, 4)."""
+    gt = GroundTruth.from_coco(annotations)
+    if not gt.labeled:
+        raise ValueError(f"{gt.source}: no annotation has labeled keypoints (num_keypoints > 0 and iscrowd 0)")
+    triplets = np.array([person["keypoints"] for person in gt.labeled], dtype=np.float64)
     triplets = triplets.reshape(len(triplets), -1, 3)
-    boxes = np.array([person["bbox"] for person in truth.labeled], dtype=np.float64)
-    return truth, triplets[..., :2], triplets[..., 2] > 0, boxes
+    boxes = np.array([person["bbox"] for person in gt.labeled], dtype=np.float64)
+    return gt, triplets[..., :2], triplets[..., 2] > 0, boxes
 
 
-def _centered_where_unlabeled(
+def _center_unlabeled(
     keypoints: NDArray[np.float64], labeled: NDArray[np.bool_], boxes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Keypoints (P, K, 2) with those that have no label moved from COCO's (0, 0) to the center of the xywh box."""
+    """Move unlabeled keypoints of (P, K, 2), which COCO puts at (0, 0), to the center of the xywh box."""
     center = boxes[:, :2] + boxes[:, 2:] / 2
     return np.where(labeled[..., None], keypoints, center[:, None])
 
 
-def _results(
-    truth: GroundTruth, keypoints: NDArray[np.float64], keypoint_scores: NDArray[np.bool_]
+def _to_results(
+    gt: GroundTruth, keypoints: NDArray[np.float64], keypoint_scores: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """One COCO result of score 1 for each labeled person, in their order."""
-    category_id = truth.category["id"]
+    """Return one COCO result with score 1 per labeled person, in their order."""
+    category_id = gt.category["id"]
     results = []
-    for index, person in enumerate(truth.labeled):
+    for index, person in enumerate(gt.labeled):
         pose = slice(index, index + 1)
         results += to_coco_results(person["image_id"], keypoints[pose], keypoint_scores[pose], [1.0], category_id)
     return results

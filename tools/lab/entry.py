@@ -1,4 +1,4 @@
-"""How lab commands end: an error of the input as one line, exit status 1."""
+"""Entry point of lab commands: input errors are printed as one line with exit status 1."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def run_and_exit(main: Callable[[], None], name: str) -> NoReturn:
-    """Runs a command and leaves the process: status 0, or 1 with one line for what the input is to blame for."""
+    """Run a command and exit with status 0, or with status 1 and one line for an OSError or ValueError."""
     try:
         main()
     except (OSError, ValueError) as error:

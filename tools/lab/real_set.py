@@ -1,9 +1,9 @@
-"""The real photos that the shipped networks are trained on: a part held out, boxes made whole, persons packed.
+"""Prepares the training data of the pretrained networks: dev split, boxes extended to the head, packed persons.
 
-The folder that comes in holds `coco/`, COCO's tree or a part of it, and, if they exist, `lspet/`, Leeds Sports Pose
+The input folder contains `coco/`, COCO's folders or a subset of them, and optionally `lspet/`, Leeds Sports Pose
 Extended (Johnson and Everingham, CVPR 2011) as a COCO file with its images in `images/`; `actions/`, Stanford 40
-Actions (Yao et al., ICCV 2011) as a COCO file of boxes; and `teacher/`, a network's keypoints for the persons of the
-three.
+Actions (Yao et al., ICCV 2011) as a COCO file of boxes; and `teacher/`, keypoints predicted by a teacher network for
+the persons of these sets.
 """
 
 import argparse
@@ -21,13 +21,16 @@ from tools.lab.entry import run_and_exit
 from tools.lab.packing import pack_persons
 
 TEACHER_THRESHOLD = 0.5
-"""At scores of 0.5 to 0.6, 70 % of MoveNet Thunder's keypoints lie within 5 % of sqrt(box area) of the labels of dev,
-and 59 % at 0.4 to 0.5 (`python -m tools.lab.real_set DATA --agreement`)."""
+"""Minimum score of keypoints predicted by the teacher.
+
+On dev, 70 % of MoveNet Thunder's keypoints with scores of 0.5 to 0.6 lie within 5 % of sqrt(box area) of the labels,
+and 59 % of those with 0.4 to 0.5 (`python -m tools.lab.real_set DATA --agreement`).
+"""
 
 _DEV_ONE_IN = 5
-_QUALITY = 80  # of packed JPEG files
+_QUALITY = 80  # JPEG quality of packed images
 _SHOULDERS, _HIPS = (5, 6), (11, 12)
-# from the middle of the hips through that of the shoulders to the top of the head, in lengths of the trunk
+# distance from the center of the shoulders to the top of the head, along the trunk, in trunk lengths
 _HEAD_TOP = 0.65
 _HEAD_WIDTH = 0.25
 
@@ -40,39 +43,39 @@ def prepare_real_set(
     teacher_threshold: float = TEACHER_THRESHOLD,
     progress: bool = False,
 ) -> None:
-    """Writes dev.json with its images in dev/, and the packed sets train/, lspet/ and actions/, as far as they exist.
+    """Write dev.json with its images in dev/, and the packed sets train/, lspet/ and actions/ if their data exist.
 
-    Where `data` has teacher/NAME.json, {annotation id: K x [x, y, score]}, keypoints without a label get the teacher's
-    where its score is high enough, see `with_teacher_keypoints`; dev keeps its labels alone.
+    If `data` has teacher/NAME.json, {annotation id: K x [x, y, score]}, unlabeled keypoints of the set NAME are filled
+    with the teacher's, see `add_teacher_keypoints`; dev keeps the original labels only.
 
     Args:
-        data: see above.
-        out: the folder to write.
-        reserved: ids of COCO images that no training may use.
-        teacher_threshold: the lowest score of a teacher's keypoint that becomes a label.
-        progress: whether to show bars.
+        data: the input folder, see the module's docstring.
+        out: output folder.
+        reserved: ids of COCO images that must not be used for training.
+        teacher_threshold: minimum score of a teacher's keypoint used as a label.
+        progress: whether to show progress bars.
 
     Raises:
         OSError, ValueError: if a set cannot be read or a file cannot be written.
     """
     images = data / "coco/train2017"
-    content = without_images(_read(data / "coco/annotations/person_keypoints_train2017.json"), reserved)
-    dev = dev_part(content, dev=True)
+    content = remove_images(_read(data / "coco/annotations/person_keypoints_train2017.json"), reserved)
+    dev = select_dev(content, dev=True)
     write_json_atomically(out / "dev.json", dev)
     (out / "dev").mkdir(exist_ok=True)
     for image in dev["images"]:
         shutil.copyfile(images / image["file_name"], out / "dev" / image["file_name"])
-    sets = {"train": (dev_part(content, dev=False), images)}
+    sets = {"train": (select_dev(content, dev=False), images)}
     lspet = data / "lspet/person_keypoints_lspet.json"
     if lspet.is_file():
-        sets["lspet"] = with_heads(_read(lspet)), data / "lspet/images"
+        sets["lspet"] = extend_boxes_to_head(_read(lspet)), data / "lspet/images"
     actions = data / "actions/boxes.json"
     if actions.is_file() and (data / "teacher/actions.json").is_file():
-        sets["actions"] = without_labels(_read(actions), content["categories"]), data / "actions/images"
+        sets["actions"] = clear_keypoints(_read(actions), content["categories"]), data / "actions/images"
     for name, (labels, folder) in sets.items():
         teacher = data / f"teacher/{name}.json"
         if teacher.is_file():
-            labels = with_teacher_keypoints(labels, _read(teacher), teacher_threshold)
+            labels = add_teacher_keypoints(labels, _read(teacher), teacher_threshold)
         write_json_atomically(out / f"{name}.json", labels)
         pack_persons(read_coco(out / f"{name}.json", folder), out / name, quality=_QUALITY, progress=progress)
 
@@ -81,30 +84,30 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_bytes())
 
 
-def without_images(content: Mapping[str, Any], ids: Collection[int]) -> dict[str, Any]:
-    """A COCO file without some of its images and their annotations."""
-    left_out = set(ids)
-    images = [image for image in content["images"] if image["id"] not in left_out]
-    annotations = [record for record in content["annotations"] if record["image_id"] not in left_out]
+def remove_images(content: Mapping[str, Any], ids: Collection[int]) -> dict[str, Any]:
+    """Return a COCO file without the given images and their annotations."""
+    removed = set(ids)
+    images = [image for image in content["images"] if image["id"] not in removed]
+    annotations = [record for record in content["annotations"] if record["image_id"] not in removed]
     return {**content, "images": images, "annotations": annotations}
 
 
-def without_labels(content: Mapping[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any]:
-    """A COCO file of person boxes as one of keypoints, none of which is labeled."""
+def clear_keypoints(content: Mapping[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a COCO file of person boxes as a keypoint file without labeled keypoints."""
     keypoints = [0] * 3 * len(categories[0]["keypoints"])
     annotations = [record | {"keypoints": keypoints, "num_keypoints": 0} for record in content["annotations"]]
     return {**content, "annotations": annotations, "categories": categories}
 
 
-def with_teacher_keypoints(
+def add_teacher_keypoints(
     content: Mapping[str, Any], teacher: Mapping[str, list[list[float]]], threshold: float
 ) -> dict[str, Any]:
-    """A COCO file whose unlabeled keypoints are a teacher's, with visibility 1, where it is confident.
+    """Fill unlabeled keypoints of a COCO file with confident keypoints of a teacher, with visibility 1.
 
     Args:
-        content: the file; labels stay as they are, and so do crowds.
-        teacher: {annotation id: K x [x, y, score]} in image pixels; annotations without an entry stay as they are.
-        threshold: the lowest score of a teacher's keypoint that is taken, if it lies inside the image.
+        content: content of the file; existing labels and crowds are unchanged.
+        teacher: {annotation id: K x [x, y, score]} in image pixels; annotations without an entry are unchanged.
+        threshold: minimum score; keypoints outside the image are ignored.
     """
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations = []
@@ -113,40 +116,38 @@ def with_teacher_keypoints(
         if predicted is None or record.get("iscrowd"):
             annotations.append(record)
             continue
-        points = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
+        triplets = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
         xy, scores = np.array(predicted)[:, :2], np.array(predicted)[:, 2]
         inside = ((xy >= 0) & (xy <= np.array(sizes[record["image_id"]]) - 1)).all(axis=1)
-        taken = (points[:, 2] == 0) & (scores >= threshold) & inside
-        points[taken] = np.column_stack([xy[taken], np.ones(taken.sum())])
-        count = int((points[:, 2] > 0).sum())
-        annotations.append(record | {"keypoints": points.ravel().tolist(), "num_keypoints": count})
+        filled = (triplets[:, 2] == 0) & (scores >= threshold) & inside
+        triplets[filled] = np.column_stack([xy[filled], np.ones(filled.sum())])
+        count = int((triplets[:, 2] > 0).sum())
+        annotations.append(record | {"keypoints": triplets.ravel().tolist(), "num_keypoints": count})
     return {**content, "annotations": annotations}
 
 
 def teacher_agreement(
     content: Mapping[str, Any], teacher: Mapping[str, list[list[float]]], bounds: Sequence[float]
 ) -> list[dict[str, float]]:
-    """How far a teacher's keypoints lie from labels, by score.
+    """Return the agreement of a teacher's keypoints with the labels, in bins of the score.
 
     Args:
-        content: a labeled COCO file.
-        teacher: see `with_teacher_keypoints`.
-        bounds: of the bins of scores, ascending.
+        content: content of a labeled COCO file.
+        teacher: see `add_teacher_keypoints`.
+        bounds: lower bounds of the score bins, ascending.
 
     Returns:
-        For each bin its lowest score, the number of labeled keypoints, and the shares of them within 5 and 10 % of
+        For each bin its lower bound, the number of labeled keypoints, and the fractions of them within 5 and 10 % of
         sqrt(box area) of the label.
     """
     rows = []
     for record in content["annotations"]:
         if str(record["id"]) not in teacher or not record["num_keypoints"]:
             continue
-        points, predicted = (
-            np.array(record["keypoints"], dtype=float).reshape(-1, 3),
-            np.array(teacher[str(record["id"])]),
-        )
-        distance = np.hypot(*(points[:, :2] - predicted[:, :2]).T) / np.sqrt(np.prod(record["bbox"][2:]))
-        rows.append(np.column_stack([predicted[:, 2], distance])[points[:, 2] > 0])
+        triplets = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
+        predicted = np.array(teacher[str(record["id"])])
+        distance = np.hypot(*(triplets[:, :2] - predicted[:, :2]).T) / np.sqrt(np.prod(record["bbox"][2:]))
+        rows.append(np.column_stack([predicted[:, 2], distance])[triplets[:, 2] > 0])
     scores, distances = np.concatenate(rows).T
     bins = np.digitize(scores, bounds) - 1
     return [
@@ -161,10 +162,10 @@ def teacher_agreement(
     ]
 
 
-def dev_part(content: Mapping[str, Any], dev: bool) -> dict[str, Any]:
-    """The photos of a COCO file that are held out of training, or all others, with their annotations.
+def select_dev(content: Mapping[str, Any], dev: bool) -> dict[str, Any]:
+    """Return the dev split of a COCO file (`dev=True`) or the remaining images, with their annotations.
 
-    Held out is every fifth of those that come from COCO's own val2017.
+    Dev images are those of COCO's val2017 whose id is divisible by 5; they are held out of training.
     """
     images = [image for image in content["images"] if _is_dev(image) == dev]
     ids = {image["id"] for image in images}
@@ -176,16 +177,16 @@ def _is_dev(image: Mapping[str, Any]) -> bool:
     return image.get("from") == "val2017" and image["id"] % _DEV_ONE_IN == 0
 
 
-def with_heads(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Enlarges boxes made from keypoints without a face, which end at the neck, to hold the head wherever it is."""
+def extend_boxes_to_head(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Extend boxes computed from keypoints without a face, which end at the neck, to include the head."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations = []
     for record in content["annotations"]:
-        points = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
+        triplets = np.array(record["keypoints"], dtype=float).reshape(-1, 3)
         left, top, width, height = record["bbox"]
         low, high = np.array([left, top]), np.array([left + width, top + height])
-        if (points[[*_SHOULDERS, *_HIPS], 2] > 0).all():
-            neck, hips = points[list(_SHOULDERS), :2].mean(axis=0), points[list(_HIPS), :2].mean(axis=0)
+        if (triplets[[*_SHOULDERS, *_HIPS], 2] > 0).all():
+            neck, hips = triplets[list(_SHOULDERS), :2].mean(axis=0), triplets[list(_HIPS), :2].mean(axis=0)
             head, radius = neck + _HEAD_TOP * (neck - hips), _HEAD_WIDTH * np.hypot(*(neck - hips)) / 2
             low, high = np.minimum(low, head - radius), np.maximum(high, head + radius)
         low, high = np.maximum(low, 0), np.minimum(high, sizes[record["image_id"]])
@@ -194,15 +195,15 @@ def with_heads(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 RESERVED = Path(__file__).parents[2] / "data/coco_mini/images.json"
-"""The ids of images that are for showing and testing: no training and no choice may use them."""
+"""Ids of the images of examples and tests, excluded from training and model selection."""
 
 
 def print_agreement(data: Path) -> None:
-    """Prints how far the teacher's keypoints lie from the labels of dev, by score."""
+    """Print the agreement of the teacher's keypoints with the labels of dev, in bins of the score."""
     labels = json.loads((data / "coco/annotations/person_keypoints_train2017.json").read_bytes())
     teacher = json.loads((data / "teacher/train.json").read_bytes())
-    print("score from  keypoints  within 5 %  within 10 % of sqrt(box area)")
-    for row in teacher_agreement(dev_part(labels, dev=True), teacher, [tenth / 10 for tenth in range(9)]):
+    print("min. score  keypoints  within 5 %  within 10 % of sqrt(box area)")
+    for row in teacher_agreement(select_dev(labels, dev=True), teacher, [tenth / 10 for tenth in range(9)]):
         print(
             f"{row['score']:10.1f} {row['keypoints']:10.0f} {row['within_5_percent']:11.2f} "
             f"{row['within_10_percent']:12.2f}"
@@ -210,19 +211,21 @@ def print_agreement(data: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prepares the sets, or prints how far the teacher's keypoints lie from labels."""
+    """Prepare the data sets, or print the agreement of the teacher's keypoints with the labels."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.lab.real_set", description="Prepares images for configs/real/."
+        prog="python -m tools.lab.real_set", description="Prepare the data sets of configs/real/."
     )
-    parser.add_argument("data", type=Path, help="the folder with coco/ (COCO's tree), lspet/, actions/ and teacher/")
-    parser.add_argument("--out", type=Path, default=Path("data/real"), help="the folder to write")
+    parser.add_argument("data", type=Path, help="folder with coco/ (COCO's folders), lspet/, actions/ and teacher/")
+    parser.add_argument("--out", type=Path, default=Path("data/real"), help="output folder (default: %(default)s)")
     parser.add_argument(
         "--teacher-threshold",
         type=float,
         default=TEACHER_THRESHOLD,
-        help="lowest score of a teacher's keypoint that becomes a label (default: %(default)s; over 1 for none)",
+        help="minimum score of a teacher's keypoint used as a label (default: %(default)s; above 1 for none)",
     )
-    parser.add_argument("--agreement", action="store_true", help="only print how far the teacher is from labels")
+    parser.add_argument(
+        "--agreement", action="store_true", help="only print the agreement of the teacher with the labels"
+    )
     arguments = parser.parse_args(argv)
     if arguments.agreement:
         print_agreement(arguments.data)

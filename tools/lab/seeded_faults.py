@@ -1,10 +1,10 @@
-"""Whether the tests catch faults: 40 of them are put in, one at a time, and the tests of their place are run.
+"""Mutation testing with a fixed list: inserts 40 faults into the package, one at a time, and runs the related tests.
 
 python -m tools.lab.seeded_faults                     # in this checkout
-python -m tools.lab.seeded_faults --checkout FOLDER   # in another one, such as one of an earlier commit
+python -m tools.lab.seeded_faults --checkout FOLDER   # in another one, such as an earlier commit
 
-A fault is a text of the package and what stands in its place: swapped axes, an index off by one, a dropped term, a
-wrong sign. Its file is found by the text, so that the list fits every layout. It is caught if a quick test fails.
+A fault replaces a text of the package: swapped axes, an off-by-one index, a dropped term, a wrong sign. The file is
+found by the text, so that the list is independent of the layout. A fault is caught if a quick test fails.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from tools.lab.entry import run_and_exit
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault.
+    """A text of the package and its faulty replacement.
 
     Attributes:
-        package: where it is.
-        text: what stands in exactly one file of the package, once.
-        instead: what stands there with the fault.
-        tests: files or folders of tests, of which those that exist are run.
+        package: area of the package, for the report.
+        text: the correct text, which occurs exactly once in the package.
+        replacement: the faulty text.
+        tests: test files or folders to run; missing ones are skipped.
     """
 
     package: str
     text: str
-    instead: str
+    replacement: str
     tests: tuple[str, ...]
 
 
@@ -82,14 +82,21 @@ FAULTS = (
     Fault("export", "per_pixel = 1 / (H * W)", "per_pixel = 1 / (H + W)", _EXPORT),
     Fault("export", "parameter.data.div_(attention.temperature)", "parameter.data.mul_(1)", _EXPORT),
     Fault("data", "keypoints[self.flip_permutation] if flip", "keypoints if flip", _DATA),
-    Fault("data", "flip = random.random() < config.flip", "flip = random.random() > config.flip", _DATA),
+    Fault(
+        "data", "flip = rng.random() < config.flip_probability", "flip = rng.random() > config.flip_probability", _DATA
+    ),
     Fault("data", "labeled.sum() <= _HALF_BODY_MIN_LABELED", "labeled.sum() < _HALF_BODY_MIN_LABELED", _DATA),
     Fault("data", "np.random.default_rng((self.seed, epoch)).permutation(self.size)", "np.arange(self.size)", _DATA),
-    Fault("data", "draws[self.rank :: self.world_size]", "draws[:: self.world_size]", _DATA),
+    Fault("data", "batch[self.rank :: self.world_size]", "batch[:: self.world_size]", _DATA),
     Fault("data", "(corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)", "(corners[:, 2:] <= 0)", _DATA),
-    Fault("training", "(1 + self.steps) / (_SOON + self.steps)", "self.steps / (_SOON + self.steps)", _TRAINING),
+    Fault(
+        "training",
+        "(1 + self.steps) / (_EMA_WARMUP + self.steps)",
+        "self.steps / (_EMA_WARMUP + self.steps)",
+        _TRAINING,
+    ),
     Fault("training", "config.lr * warmup * (1 + math.cos", "config.lr * warmup * (1 - math.cos", _TRAINING),
-    Fault("training", "sum(epoch >= drop for drop", "sum(epoch > drop for drop", _TRAINING),
+    Fault("training", "sum(epoch >= milestone for milestone", "sum(epoch > milestone for milestone", _TRAINING),
     Fault("training", "0.5 * (weights[..., None, None] * (heat", "0.5 * (1 * (heat", _TRAINING),
     Fault("training", "(weights * per_keypoint).sum()", "per_keypoint.sum()", _TRAINING),
     Fault("training", "torch.lerp(targets, heatmaps.float(), self.weight)", "targets", _TRAINING),
@@ -101,49 +108,59 @@ FAULTS = (
         "before[name] - after[name] for name in METRIC",
         _EVALUATION,
     ),
-    Fault("inference", "speed = (points - self._points) / dt", "speed = (points - self._points) * dt", _INFERENCE),
-    Fault("inference", 'raise ValueError(f"time must advance', 'return points  # (f"time must advance', _INFERENCE),
+    Fault(
+        "inference",
+        "velocity = (keypoints - self._keypoints) / dt",
+        "velocity = (keypoints - self._keypoints) * dt",
+        _INFERENCE,
+    ),
+    Fault(
+        "inference",
+        "        dt = time - self._time\n        if dt <= 0:",
+        "        dt = time - self._time\n        if dt < 0:",
+        _INFERENCE,
+    ),
     Fault("cli", "indent=indent, allow_nan=False", "indent=indent, allow_nan=True", _CLI),
 )
 
 
 def locate(root: Path, text: str) -> Path:
-    """The file of a package that holds a text once.
+    """Return the file of the package that contains a text once.
 
     Raises:
-        ValueError: if it stands in no file, in several, or more than once.
+        ValueError: if the text does not occur exactly once in the package.
     """
     counts = {path: path.read_text(encoding="utf-8").count(text) for path in sorted((root / "posedy").rglob("*.py"))}
     found = [path for path, count in counts.items() if count]
     if len(found) != 1 or counts[found[0]] != 1:
-        raise ValueError(f"{text!r} stands {sum(counts.values())} times in {root}, expected once")
+        raise ValueError(f"expected one occurrence of {text!r} in {root}, got {sum(counts.values())}")
     return found[0]
 
 
 def is_caught(checkout: Path, fault: Fault) -> bool:
-    """Whether a quick test fails with the fault in a copy of a checkout."""
+    """Return whether a quick test fails with the fault inserted into a copy of a checkout."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "real", "__pycache__"))
         path = locate(copy, fault.text)
-        path.write_text(path.read_text(encoding="utf-8").replace(fault.text, fault.instead), encoding="utf-8")
+        path.write_text(path.read_text(encoding="utf-8").replace(fault.text, fault.replacement), encoding="utf-8")
         tests = [test for test in fault.tests if (copy / test).exists()]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
         environment = os.environ | {"PYTHONPATH": str(copy)}
-        ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-    if ended.returncode not in (0, 1, 2):
-        raise ValueError(f"pytest ended with {ended.returncode} on {tests}: {ended.stdout[-500:]}")
-    return ended.returncode != 0
+        process = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode not in (0, 1, 2):
+        raise ValueError(f"pytest exited with {process.returncode} on {tests}: {process.stdout[-500:]}")
+    return process.returncode != 0
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Puts the faults in and prints which are caught."""
+    """Insert the faults and print which ones are caught."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.lab.seeded_faults",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[2], help="default: this one")
+    parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[2], help="default: this checkout")
     add_json(parser)
     arguments = parser.parse_args(argv)
     rows = []
@@ -152,12 +169,12 @@ def main(argv: list[str] | None = None) -> None:
             path: Path | None = locate(arguments.checkout, fault.text)
         except ValueError as error:
             path = None
-            print(f"{number:3} {fault.package:11} not there: {error}", flush=True)
+            print(f"{number:3} {fault.package:11} not found: {error}", flush=True)
         caught = is_caught(arguments.checkout, fault) if path is not None else None
         if path is not None:
-            verdict = "caught" if caught else "MISSED"
-            print(f"{number:3} {fault.package:11} {verdict}  {fault.text} -> {fault.instead}", flush=True)
-        rows.append({"package": fault.package, "text": fault.text, "instead": fault.instead, "caught": caught})
+            result = "caught" if caught else "MISSED"
+            print(f"{number:3} {fault.package:11} {result}  {fault.text} -> {fault.replacement}", flush=True)
+        rows.append({"package": fault.package, "text": fault.text, "instead": fault.replacement, "caught": caught})
     print(f"{sum(row['caught'] is True for row in rows)} of {len(rows)} caught")
     write_json(arguments.json, {"faults": rows})
 

@@ -1,9 +1,9 @@
-"""Times poses on the CPU alone and beside busy processes, with the current spin of OpenMP threads and the default one.
+"""Benchmark of OpenMP's spin-waiting: time per pose with and without busy processes, current and default setting.
 
     python -m tools.lab.spin
 
-Each measurement runs in a process of its own. The current setting is that of the environment, such as
-`GOMP_SPINCOUNT=1000 OMP_NUM_THREADS=2 python -m tools.lab.spin`, and posedy's where the environment has none.
+Each measurement runs in a separate process. The current setting is taken from the environment, for example
+`GOMP_SPINCOUNT=1000 OMP_NUM_THREADS=2 python -m tools.lab.spin`; without one it is posedy's default.
 """
 
 import argparse
@@ -23,14 +23,10 @@ _WARM_UP = 3
 
 
 def time_poses(poses: int) -> float:
-    """The median time in seconds of one pose (one person, flip test).
+    """Return the median time in seconds of one pose (one person, flip test) over `poses` measurements."""
+    from posedy import PoseEstimator  # here because only the measuring processes need torch
 
-    Args:
-        poses: number of timed poses.
-    """
-    from posedy import PoseEstimator  # imports torch, which only the measuring processes need
-
-    estimator = PoseEstimator(device="cpu", detector="whole")
+    estimator = PoseEstimator(device="cpu", detector="full-image")
     image = np.random.default_rng(0).integers(0, 256, (256, 192, 3), dtype=np.uint8)
     seconds = []
     for _ in range(_WARM_UP + poses):
@@ -42,7 +38,7 @@ def time_poses(poses: int) -> float:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Runs processes during the block that each keep one CPU busy."""
+    """Keep `count` CPUs busy with one process each during the block."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -61,18 +57,18 @@ def _time_in_process(environment: Mapping[str, str], poses: int) -> float:
 
 
 def _settings() -> dict[str, dict[str, str]]:
-    """The environments to compare, by their names."""
-    current = dict(os.environ)  # with the values that `import posedy` has set
+    """Return the environments to compare by name."""
+    current = dict(os.environ)  # including the values set by `import posedy`
     unset = {name: value for name, value in current.items() if name not in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
     name = f"current (GOMP_SPINCOUNT={current.get('GOMP_SPINCOUNT', 'unset')})"
     return {name: current, "GOMP_SPINCOUNT unset": unset | {"POSEDY_KEEP_OMP": "1"}}
 
 
 def main() -> None:
-    """Prints the table of times and their ratios."""
+    """Print the table of times and ratios."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.spin", description="Time poses beside busy processes.")
-    parser.add_argument("--poses", type=int, default=20, metavar="N", help="poses of a measurement (default: 20)")
-    parser.add_argument("--busy", type=int, default=2, metavar="N", help="busy processes (default: 2)")
+    parser.add_argument("--poses", type=int, default=20, metavar="N", help="timed poses per measurement (default: 20)")
+    parser.add_argument("--busy", type=int, default=2, metavar="N", help="number of busy processes (default: 2)")
     arguments = parser.parse_args()
     if min(arguments.poses, arguments.busy) < 1:
         parser.error("--poses and --busy must be at least 1")

@@ -1,4 +1,4 @@
-"""Tables of experiments: some configurations, each trained with several seeds, and what they reach."""
+"""Sweeps: train several configurations with several seeds each, and tabulate their metrics."""
 
 import argparse
 import dataclasses
@@ -21,15 +21,15 @@ from tools.lab.entry import run_and_exit
 
 _KEYS = ("config", "seeds", "rows")
 _RESULT = "result.json"
-_SHOWN = ("AP", "AP50")
+_TABLE_METRICS = ("AP", "AP50")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """The rows of a table and the seeds that each is trained with.
+    """The configurations of a table and the seeds of each.
 
     Attributes:
-        rows: name -> configuration (with whatever seed; it is replaced).
+        rows: name -> configuration; its seed is replaced.
         seeds: at least one.
     """
 
@@ -39,7 +39,7 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a run reached after its epochs (AP and AP50), and the minutes that its steps took."""
+    """The metrics (AP and AP50) of a training run after its last epoch, and its training time in minutes."""
 
     row: str
     seed: int
@@ -50,9 +50,9 @@ class RunResult:
 
 
 def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> Sweep:
-    """Reads a sweep: `config`, a configuration file beside it that all rows share; `rows`, for each its settings.
+    """Read a sweep file: `config`, the base configuration, relative to the file; `rows`, the overrides of each row.
 
-        config: ../drawn/ablation.yaml
+        config: ../synthetic/ablation.yaml
         seeds: [0, 1, 2]
         rows:
           static: [model.name=mobilenetv2_035-bneck]
@@ -60,12 +60,12 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
 
     Args:
         path: the YAML file.
-        config: taken in place of the file's own.
-        overrides: `section.key=value` for all rows, stronger than their own.
+        config: replaces the file's base configuration.
+        overrides: `section.key=value` for all rows; they take precedence over the rows'.
 
     Raises:
         OSError: if a file cannot be read.
-        ConfigError: if it is not a sweep or a configuration does not fit; the message names the row.
+        ConfigError: if the file is not a sweep or a configuration is invalid; the message names the row.
     """
     values = read_yaml(path)
     for key in values:
@@ -74,20 +74,20 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
             raise ConfigError(f"{path}: unknown key {key!r}; the nearest valid key is {nearest!r}")
     rows, seeds = values.get("rows"), values.get("seeds", [0])
     if not isinstance(rows, dict) or not rows:
-        raise ConfigError(f"{path}: rows is a mapping of names to lists of key=value, got {rows!r}")
+        raise ConfigError(f"{path}: expected rows as a mapping of names to lists of key=value, got {rows!r}")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise ConfigError(f"{path}: seeds is a list of whole numbers, got {seeds!r}")
+        raise ConfigError(f"{path}: expected seeds as a list of non-negative integers, got {seeds!r}")
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{path}: seeds are given twice in {seeds}")
+        raise ConfigError(f"{path}: seeds must be unique, got {seeds}")
     if config is None and "config" in values:
         config = path.parent / str(values["config"])
     configs = {}
     for name, settings in rows.items():
         if not isinstance(settings, list) or not all(isinstance(setting, str) for setting in settings):
-            raise ConfigError(f"{path}: row {name!r} is a list of key=value, got {settings!r}")
+            raise ConfigError(f"{path}: expected row {name!r} as a list of key=value, got {settings!r}")
         if any(setting.split("=")[0] == "train.seed" for setting in [*settings, *overrides]):
             raise ConfigError(
-                f"{path}: row {name!r}: train.seed is none of a row's settings; name them in seeds: [...]"
+                f"{path}: row {name!r}: train.seed cannot be set in a row; list the seeds in seeds: [...]"
             )
         try:
             configs[str(name)] = load_config(config, [*settings, *overrides])
@@ -95,25 +95,25 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
             raise ConfigError(f"{path}: row {name!r}: {error}") from None
     folders = [_slug(name) for name in configs]
     if len(set(folders)) < len(folders):
-        raise ConfigError(f"{path}: rows need names that differ in letters or digits, got {list(configs)}")
+        raise ConfigError(f"{path}: row names must differ in letters or digits, got {list(configs)}")
     protocols = {(row.eval.model_dump_json(), row.model.input_size) for row in configs.values()}
     if len(protocols) > 1:
-        raise ConfigError(f"{path}: rows are compared by one protocol: their eval settings and input sizes must agree")
+        raise ConfigError(f"{path}: all rows must have the same eval settings and input size")
     precisions = {row.train.precision for row in configs.values()}
     if len(precisions) > 1:
-        raise ConfigError(f"{path}: a process trains in one precision, the rows have {sorted(precisions)}")
+        raise ConfigError(f"{path}: all rows must have the same train.precision, got {sorted(precisions)}")
     return Sweep(configs, seeds)
 
 
 def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
-    """Trains every row with every seed in a folder of its own, seed by seed, and keeps the table of what is done.
+    """Train every row with every seed in a separate folder, seed by seed, and write the table after each run.
 
-    A run that is finished is not trained again, one that was stopped goes on: the same call goes on after anything.
+    The same call resumes after an interruption: finished runs are skipped, interrupted ones resumed.
 
     Args:
-        sweep: what to train.
-        out: folder of the runs, table.md and sweep.json.
-        progress: whether to show bars.
+        sweep: the configurations and seeds.
+        out: output folder for the runs, table.md and sweep.json.
+        progress: whether to show progress bars.
 
     Returns:
         The content of sweep.json.
@@ -127,21 +127,20 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
         seeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
         run.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(seeded, run, progress)
-        trainer.say(f"\n{name}, seed {seed}: {run}")
+        trainer.log(f"\n{name}, seed {seed}: {run}")
         metrics = trainer.fit()
         if PartialState().is_main_process:
             minutes = sum(float(row["seconds"]) for row in read_csv(run / "metrics.csv")) / 60
-            shown = {key: metrics[key] for key in _SHOWN}
-            result = RunResult(name, seed, config.train.epochs, shown, trainer.state.protocol, minutes)
+            table_metrics = {key: metrics[key] for key in _TABLE_METRICS}
+            result = RunResult(name, seed, config.train.epochs, table_metrics, trainer.state.protocol, minutes)
             write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
-            # Runs that were finished before stay in the table while their turn has not come again, unless they were
-            # shorter.
+            # the table includes finished runs of earlier calls, unless they were shorter
             finished = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
             results = [done for done in finished if done.epochs == sweep.rows[done.row].train.epochs]
             table = format_sweep(results)
             write_bytes_atomically(out / "table.md", f"{table}\n".encode())
             write_json_atomically(out / "sweep.json", summarize(results), indent=2)
-            trainer.say(f"\n{table}")
+            trainer.log(f"\n{table}")
     PartialState().wait_for_everyone()
     return summarize([_read_result(run) for run in runs.values()])
 
@@ -151,19 +150,19 @@ def _read_result(run: Path) -> RunResult:
 
 
 def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
-    """Per row AP and AP50, their mean and standard deviation over the seeds, and the gain on the first row.
+    """Return, for each row, the mean and standard deviation over seeds of AP, AP50 and the gain over the first row.
 
-    The gain is taken seed by seed, so that what a seed does to all rows does not count.
+    The gain is computed seed by seed, which removes effects of the seed common to all rows.
 
     Raises:
-        ValueError: if the numbers were measured under different protocols, which one table cannot compare.
+        ValueError: if the results have different evaluation protocols.
     """
     for result in results:
         if result.protocol != results[0].protocol:
             raise ValueError(
-                f"{result.row}, seed {result.seed}, was measured with {result.protocol}; {results[0].row}, seed "
-                f"{results[0].seed}, with {results[0].protocol}: a table compares numbers of one "
-                "protocol; take its eval settings, or another --out"
+                f"{result.row}, seed {result.seed}: expected the evaluation protocol of {results[0].row}, seed "
+                f"{results[0].seed} ({results[0].protocol}), got {result.protocol}; use the same eval settings or "
+                "another --out"
             )
     first = {result.seed: result for result in results if result.row == results[0].row}
     rows = []
@@ -185,18 +184,18 @@ def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def format_sweep(results: Sequence[RunResult]) -> str:
-    """The table in Markdown, under a line that names its protocol."""
+    """Return the table in Markdown, with the evaluation protocol above it."""
     summary = summarize(results)
     lines = [
         f"After the last epoch, mean ± standard deviation over the seeds; {summary['protocol']}",
         "",
-        "| | seeds | AP | gain | AP50 | minutes, at most |",
+        "| | seeds | AP | gain | AP50 | max. minutes |",
         "|---|---|---|---|---|---|",
     ]
     for index, row in enumerate(summary["rows"]):
-        gain = _shown(row["gain"], "+") if index and row["gain"] else ""
+        gain = _format(row["gain"], "+") if index and row["gain"] else ""
         lines.append(
-            f"| {row['row']} | {len(row['seeds'])} | {_shown(row['AP'])} | {gain} | {_shown(row['AP50'])} "
+            f"| {row['row']} | {len(row['seeds'])} | {_format(row['AP'])} | {gain} | {_format(row['AP50'])} "
             f"| {row['minutes']:.1f} |"
         )
     return "\n".join(lines)
@@ -207,23 +206,23 @@ def _mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": spread, "values": list(values)}
 
 
-def _shown(numbers: Mapping[str, Any], sign: str = "") -> str:
-    spread = f" ± {numbers['std']:.3f}" if numbers["std"] is not None else ""
-    return f"{numbers['mean']:{sign}.3f}{spread}"
+def _format(value: Mapping[str, Any], sign: str = "") -> str:
+    spread = f" ± {value['std']:.3f}" if value["std"] is not None else ""
+    return f"{value['mean']:{sign}.3f}{spread}"
 
 
 def _slug(name: str) -> str:
-    """A row's name as that of a folder."""
+    """Return the folder name of a row."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains the rows of a table, each with several seeds; the same --out resumes where it stopped."""
+    """Train the rows of a table with several seeds each; the same command resumes after an interruption."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.sweep", description=main.__doc__)
     parser.add_argument("sweep", type=Path, help="a YAML file, such as configs/sweeps/table10.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all rows")
-    parser.add_argument("--config", type=Path, help="the configuration of all rows, in place of the file's own")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the runs, table.md and sweep.json")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides for all rows")
+    parser.add_argument("--config", type=Path, help="replaces the base configuration of the file")
+    parser.add_argument("--out", type=Path, required=True, help="output folder for the runs, table.md and sweep.json")
     add_json(parser)
     arguments = parser.parse_intermixed_args(argv)
     sweep = read_sweep(arguments.sweep, arguments.config, arguments.overrides)

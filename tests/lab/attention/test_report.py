@@ -1,4 +1,4 @@
-"""The words of an inspection."""
+"""The text report of an inspection."""
 
 import pytest
 
@@ -19,40 +19,42 @@ def layers(*entropy: float) -> list[AttentionStatistics]:
     return [AttentionStatistics("x", "2", value, value, value, 0.0, 0.25, (0.25,) * 4) for value in entropy]
 
 
-def test_the_papers_own_numbers_show_the_papers_pattern() -> None:
-    words = verdict(table(*PAPER), layers(0.5))
-    here, paper = words.splitlines()[:2]
-    names = [part.strip(" .0123456789") for part in here.removeprefix("AP here: ").split(">")]
-    assert paper == f"In the paper: {' > '.join(names)}."
-    assert "As in the paper, attention is ahead" in words
-    assert "averaging them costs 0.334" in words
-    assert "another image costs 0.421" in words
-    assert "Unlike" not in words
-    assert "uniform" not in words
+def test_verdict_on_the_papers_values_confirms_the_ranking() -> None:
+    text = verdict(table(*PAPER), layers(0.5))
+    here, paper = text.splitlines()[:2]
+    names = [part.strip(" .0123456789") for part in here.removeprefix("AP of this network: ").split(">")]
+    assert paper == f"Ranking in the paper: {' > '.join(names)}."
+    assert "As in the paper" in text
+    assert "averaging them loses 0.334" in text
+    assert "another image's loses 0.421" in text
+    assert "Unlike" not in text
+    assert "uniform" not in text
 
 
-def test_another_images_attention_ahead_of_the_average_is_said() -> None:
-    words = verdict(table(0.517, 0.456, 0.0, 0.354, 0.505), layers(0.9))
-    assert "attention 0.517 > shuffled across images 0.505 > average 0.456" in words
-    assert "Unlike in the paper" in words
-    assert "same for all images" in words
+def test_verdict_reports_another_images_attention_above_the_average() -> None:
+    text = verdict(table(0.517, 0.456, 0.0, 0.354, 0.505), layers(0.9))
+    assert "attention 0.517 > shuffled across images 0.505 > average 0.456" in text
+    assert "Unlike in the paper" in text
+    assert "same for all images" in text
 
 
 @pytest.mark.parametrize("images", [0.5, 0.51, 0.5001])
-def test_what_does_as_well_as_attention_is_named(images: float) -> None:
-    words = verdict(table(0.5, 0.4, 0.0, 0.3, images), layers(0.9))
-    assert "not there: shuffled across images" in words
-    assert ("=" in words.splitlines()[0]) == (images < 0.501)
-    assert "As in the paper" not in words
+def test_verdict_names_aggregations_not_below_attention(images: float) -> None:
+    text = verdict(table(0.5, 0.4, 0.0, 0.3, images), layers(0.9))
+    assert "not reproduced: shuffled across images" in text
+    assert ("=" in text.splitlines()[0]) == (images < 0.501)
+    assert "As in the paper" not in text
 
 
-@pytest.mark.parametrize(("entropy", "said"), [((0.999, 0.985), True), ((0.999, 0.9), False), ((0.98, 0.98), False)])
-def test_nearly_uniform_attention_is_said(entropy: tuple[float, ...], said: bool) -> None:
+@pytest.mark.parametrize(
+    ("entropy", "is_uniform"), [((0.999, 0.985), True), ((0.999, 0.9), False), ((0.98, 0.98), False)]
+)
+def test_verdict_reports_nearly_uniform_attention(entropy: tuple[float, ...], is_uniform: bool) -> None:
     assert mean_entropy(layers(*entropy)) == pytest.approx(sum(entropy) / 2)
-    assert ("nearly uniform" in verdict(table(*PAPER), layers(*entropy))) == said
+    assert ("nearly uniform" in verdict(table(*PAPER), layers(*entropy))) == is_uniform
 
 
-def test_tables_name_their_protocol_and_keep_their_columns() -> None:
+def test_tables_contain_the_protocol_and_aligned_columns() -> None:
     third = format_aggregations(table(*PAPER), PROTOCOL).splitlines()
     fourth = format_groups(
         ["2", "16", "head"], [((True, False, True), {"AP": 0.5, "AP50": 0.75})], PROTOCOL

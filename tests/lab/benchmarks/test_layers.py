@@ -1,11 +1,11 @@
-"""The benchmark of layers measures every formulation that applies and marks the one that is used."""
+"""The layer benchmark measures every applicable implementation and marks the chosen one."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from posedy.models.ops import Geometry
+from posedy.models.ops import ConvParams
 from tools.lab.benchmarks import layers
 from tools.lab.benchmarks.__main__ import main
 
@@ -15,29 +15,34 @@ SMALL = (
 )
 
 
-def test_it_prints_a_ratio_for_each_formulation_and_marks_the_chosen(
+def test_command_prints_all_ratios_and_marks_the_chosen_implementation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "LAYERS", SMALL)
-    numbers = tmp_path / "numbers.json"
-    main(["layers", "--batch", "1", "3", "--rounds", "1", "--json", str(numbers)])
-    written = json.loads(numbers.read_text())
+    report = tmp_path / "report.json"
+    main(["layers", "--batch", "1", "3", "--rounds", "1", "--json", str(report)])
+    written = json.loads(report.read_text())
     measured = {(row["layer"], row["batch"], row["mode"]): row for row in written["layers"]}
     assert len(measured) == 8
-    assert measured["small 1x1", 3, "inference"]["ratios"].keys() == {"matrix", "grouped", "rows", "one_by_one"}
-    assert measured["small depthwise", 3, "training"]["ratios"].keys() == {"grouped", "one_by_one"}
+    assert measured["small 1x1", 3, "inference"]["ratios"].keys() == {
+        "pointwise_bmm",
+        "grouped_nchw",
+        "pointwise_nhwc",
+        "image_loop",
+    }
+    assert measured["small depthwise", 3, "training"]["ratios"].keys() == {"grouped_nchw", "image_loop"}
     assert all(row["chosen"] in row["ratios"] for row in measured.values())
-    assert measured["small depthwise", 3, "inference"]["chosen"] == "beside"
+    assert measured["small depthwise", 3, "inference"]["chosen"] == "depthwise_hwnc"
     printed = capsys.readouterr().out
-    assert printed.count("*") == 8 + 1  # and what it means
+    assert printed.count("*") == 8 + 1  # and the legend
 
 
-def test_its_layers_are_padded_to_keep_the_size_at_stride_1() -> None:
+def test_layer_padding_keeps_the_size_at_stride_1() -> None:
     for layer in layers.LAYERS:
         padding = layer.kernel_size // 2
-        assert layer.geometry == Geometry((layer.stride,) * 2, (padding,) * 2, (1, 1), layer.groups)
+        assert layer.conv_params == ConvParams((layer.stride,) * 2, (padding,) * 2, (1, 1), layer.groups)
 
 
-def test_counts_begin_at_1() -> None:
-    with pytest.raises(ValueError, match="count"):
+def test_zero_rounds_are_rejected() -> None:
+    with pytest.raises(ValueError, match="--rounds"):
         main(["layers", "--rounds", "0"])

@@ -1,4 +1,4 @@
-"""Our counts beside the paper's: sizes, costs against counts made by hand, and a reason for every gap."""
+"""Comparison with the paper: #Param, MAdds against counts by hand, and a reason for every difference."""
 
 import csv
 from collections.abc import Iterator
@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from posedy.models.complexity import measure
-from posedy.models.registry import create_model, is_beyond_paper, list_backbones, list_models
+from posedy.models.factory import create_model
+from posedy.models.registry import is_beyond_paper, list_backbones, list_models
 from tools.lab.paper.comparison import (
-    Compared,
+    ComparedCount,
     ModelRow,
     Row,
     Table,
     compare_models,
     compare_tables,
+    list_reasons,
     models_to_json,
-    reasons,
     tables_to_json,
 )
 from tools.lab.paper.published import TABLE_1, TABLE_8, TABLE_10_BACKBONES, TABLE_10_HEADS, Printed
@@ -51,7 +52,7 @@ HEAD_PARAMETERS = {
     ("resnet", "dy_bneck"): 4_764_061,
     ("resnet", "deconv"): 4_200_209,
 }
-# Millions, counted by hand layer by layer, with the aggregated biases K C_out of section 3.2, which our layers lack.
+# Millions, counted by hand, with the aggregated biases K C_out of section 3.2, which our layers do not have.
 MADDS = {
     "Table 1": {
         "mobilenetv2_100": "300.774",
@@ -129,7 +130,7 @@ QUICK = ["resnet18-bneck", "mobilenetv2_100-fpn"]
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[list[ModelRow]]:
-    """Two quick ones; tests/lab/test_commands.py has a dynamic one."""
+    """Two small networks; tests/lab/test_commands.py tests a dynamic one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tools.lab.paper.comparison.list_models", lambda: QUICK)
         yield compare_models()
@@ -146,7 +147,7 @@ def tables() -> list[Table]:
 
 
 def aggregated_biases(label: str) -> int:
-    """K times the output channels of all dynamic layers; nothing for a static network."""
+    """Return K times the output channels of all dynamic layers; 0 for a static network."""
     name, _, num_kernels = label.partition(", K = ")
     if not name.startswith("dy_"):
         return 0
@@ -156,13 +157,13 @@ def aggregated_biases(label: str) -> int:
 
 
 @pytest.mark.slow
-def test_sizes_of_all_are_exact(all_models: list[ModelRow]) -> None:
+def test_parameters_of_all_models_are_exact(all_models: list[ModelRow]) -> None:
     assert [row.name for row in all_models] == list_models()
     assert {row.backbone.name for row in all_models} == set(list_backbones()) == set(BACKBONE_PARAMETERS)
-    test_sizes_are_exact(all_models)
+    test_parameters_are_exact(all_models)
 
 
-def test_sizes_are_exact(models: list[ModelRow]) -> None:
+def test_parameters_are_exact(models: list[ModelRow]) -> None:
     for row in models:
         assert row.backbone.parameters is not None
         assert row.head.parameters is not None
@@ -175,14 +176,14 @@ def test_sizes_are_exact(models: list[ModelRow]) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_totals_are_the_whole_networks(models: list[ModelRow], name: str) -> None:
+def test_totals_equal_the_whole_network(models: list[ModelRow], name: str) -> None:
     (row,) = [row for row in models if row.name == name]
     assert row.total.parameters == sum(parameter.numel() for parameter in create_model(name).parameters())
     assert row.total.madds == measure(create_model(name), (3, 256, 192)).madds
 
 
-def test_the_light_heads_cost_is_that_counted_by_hand(models: list[ModelRow]) -> None:
-    """1x1 and depthwise 3x3 convolutions at 8x6, 16x12, 32x24 and 64x48 pixels, with a start of 1280, 64, 32 and 24."""
+def test_madds_of_the_fpn_head_equal_a_count_by_hand(models: list[ModelRow]) -> None:
+    """1x1 and depthwise 3x3 convolutions at 8x6, 16x12, 32x24 and 64x48 pixels, for 1280, 64, 32 and 24 channels."""
     pixels = [48, 192, 768, 3072]
     laterals = sum(c * out * hw for c, out, hw in zip((1280, 64, 32, 24), (64, 64, 32, 24), pixels, strict=True))
     blocks = sum((9 * c + c * out) * hw for c, out, hw in ((64, 32, 192), (32, 24, 768), (24, 24, 3072)))
@@ -192,7 +193,7 @@ def test_the_light_heads_cost_is_that_counted_by_hand(models: list[ModelRow]) ->
 
 
 @pytest.mark.slow
-def test_costs_are_those_counted_by_hand(tables: list[Table]) -> None:
+def test_madds_equal_counts_by_hand(tables: list[Table]) -> None:
     for table, (name, expected) in zip(tables, MADDS.items(), strict=True):
         assert table.title.startswith(f"{name}:")
         assert {row.name for row in table.rows} == set(expected)
@@ -205,55 +206,55 @@ def test_costs_are_those_counted_by_hand(tables: list[Table]) -> None:
 
 
 @pytest.mark.slow
-def test_all_that_the_paper_prints_is_compared(tables: list[Table]) -> None:
+def test_all_printed_values_are_compared(tables: list[Table]) -> None:
     count = len(TABLE_1) + 2 * (len(TABLE_8) + len(TABLE_10_BACKBONES) + len(TABLE_10_HEADS))
-    compared = [item for table in tables for row in table.rows for item in row.compared()]
-    assert len(compared) == count == 20 + 2 * (14 + 8 + 7)
-    assert all(item.paper is not None for item in compared)
+    counts = [item for table in tables for row in table.rows for item in row.counts()]
+    assert len(counts) == count == 20 + 2 * (14 + 8 + 7)
+    assert all(item.paper is not None for item in counts)
 
 
 @pytest.mark.slow
-def test_every_gap_has_a_reason_and_every_reason_a_gap(tables: list[Table], all_models: list[ModelRow]) -> None:
+def test_every_difference_has_a_reason_and_every_reason_a_difference(
+    tables: list[Table], all_models: list[ModelRow]
+) -> None:
     rows = [row for table in tables for row in table.rows]
-    for row in chain(rows, (part for model in all_models for part in (model.backbone, model.head))):
-        for item in row.compared():
+    for row in chain(rows, (row for model in all_models for row in (model.backbone, model.head))):
+        for item in row.counts():
             if item.paper is not None:
                 assert item.needs_reason == (item.paper.reason is not None), (row.name, item)
-    gaps = [item for row in rows for item in row.compared() if item.needs_reason]
+    gaps = [item for row in rows for item in row.counts() if item.needs_reason]
     assert len(gaps) == 43
-    assert len(reasons(gaps)) == 9
+    assert len(list_reasons(gaps)) == 9
 
 
-def test_only_gaps_beyond_rounding_and_1_percent_need_a_reason() -> None:
-    assert not Compared(2_223_872, None).needs_reason
-    assert not Compared(687_680, Printed("0.7M")).needs_reason
-    assert not Compared(9_868_736, Printed("9.8M")).needs_reason
-    assert Compared(9_899_000, Printed("9.8M")).needs_reason
-    assert Compared(9_700_000, Printed("9.8M")).needs_reason
-    assert Compared(9_899_000, Printed("9.8M")).gap == pytest.approx(0.0101, abs=1e-4)
+def test_only_differences_beyond_rounding_and_1_percent_need_a_reason() -> None:
+    assert not ComparedCount(2_223_872, None).needs_reason
+    assert not ComparedCount(687_680, Printed("0.7M")).needs_reason
+    assert not ComparedCount(9_868_736, Printed("9.8M")).needs_reason
+    assert ComparedCount(9_899_000, Printed("9.8M")).needs_reason
+    assert ComparedCount(9_700_000, Printed("9.8M")).needs_reason
+    assert ComparedCount(9_899_000, Printed("9.8M")).gap == pytest.approx(0.0101, abs=1e-4)
 
 
-def test_the_papers_costs_stand_beside_ours_at_its_size_only(
-    models: list[ModelRow], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_madds_are_compared_only_at_the_papers_size(models: list[ModelRow], monkeypatch: pytest.MonkeyPatch) -> None:
     name = "resnet18-bneck"
-    (here,) = [row for row in models if row.name == name]
+    (expected,) = [row for row in models if row.name == name]
     monkeypatch.setattr("tools.lab.paper.comparison.list_models", lambda: [name])
-    (there,) = compare_models((96, 128))
-    assert there.backbone.parameters == here.backbone.parameters
-    assert here.backbone.madds.paper == TABLE_10_BACKBONES["resnet18"].madds
-    assert there.backbone.madds.paper is None
-    assert there.total.madds == here.total.madds / 4  # a quarter of the pixels
+    (row,) = compare_models((96, 128))
+    assert row.backbone.parameters == expected.backbone.parameters
+    assert expected.backbone.madds.paper == TABLE_10_BACKBONES["resnet18"].madds
+    assert row.backbone.madds.paper is None
+    assert row.total.madds == expected.total.madds / 4  # a quarter of the pixels
 
 
 @pytest.mark.parametrize("size", [(192, 250), (100, 256), (0, 256)])
-def test_refuses_sizes_that_do_not_divide_by_32(size: tuple[int, int]) -> None:
+def test_sizes_not_divisible_by_32_are_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="32"):
         compare_models(size)
 
 
 @pytest.mark.slow
-def test_json_has_all_numbers(all_models: list[ModelRow], tables: list[Table]) -> None:
+def test_json_has_all_values(all_models: list[ModelRow], tables: list[Table]) -> None:
     value = models_to_json(all_models, (192, 256))
     by_name = {row["name"]: row for row in value["models"]}
     assert list(by_name) == list_models()

@@ -9,22 +9,22 @@ from posedy.models.registry import list_models
 from tools.lab.paper.published import PUBLISHED_AP, TABLE_1, TABLE_8, TABLE_10_BACKBONES, TABLE_10_HEADS, Printed
 
 
-def test_a_printed_number_has_its_value_and_its_digits() -> None:
+def test_printed_value_is_parsed_and_matched_by_its_digits() -> None:
     assert Printed("312.9M").value == pytest.approx(312_900_000, rel=1e-12)
     assert Printed("1.81G").value == pytest.approx(1_810_000_000, rel=1e-12)
-    assert Printed("0.7M").has_digits_of(687_680)
-    assert not Printed("0.6M").has_digits_of(687_680)
-    assert Printed("1.81G").has_digits_of(1_814_073_344)
-    assert not Printed("2.0M").has_digits_of(2_050_001)
+    assert Printed("0.7M").matches(687_680)
+    assert not Printed("0.6M").matches(687_680)
+    assert Printed("1.81G").matches(1_814_073_344)
+    assert not Printed("2.0M").matches(2_050_001)
 
 
 @given(st.integers(0, 99_999), st.sampled_from("MG"))
-def test_a_count_prints_as_itself(tenths: int, unit: str) -> None:
+def test_printed_value_matches_its_own_count(tenths: int, unit: str) -> None:
     printed = Printed(f"{tenths / 10:.1f}{unit}")
-    assert printed.has_digits_of(round(printed.value))
+    assert printed.matches(round(printed.value))
 
 
-def test_ap_is_of_networks_that_exist() -> None:
+def test_published_ap_has_existing_networks() -> None:
     assert set(PUBLISHED_AP) <= set(list_models())
     # Table 10's 14 networks and Table 11's two that are dynamic in one part
     assert len(PUBLISHED_AP) == 16
@@ -50,7 +50,7 @@ def test_ap_is_of_networks_that_exist() -> None:
         ("mobilenetv2_050-bneck", "dy_mobilenetv2_050-bneck", 3.1),
     ],
 )
-def test_gains_are_those_printed_in_brackets(static: str, dynamic: str, gain: float) -> None:
+def test_gains_equal_those_printed_in_brackets(static: str, dynamic: str, gain: float) -> None:
     difference = PUBLISHED_AP[dynamic].AP - PUBLISHED_AP[static].AP
     assert difference == pytest.approx(gain, abs=1e-9)
 
@@ -62,7 +62,7 @@ def test_table_1_and_8_agree() -> None:
         assert TABLE_8[name].madds == TABLE_1[name, num_kernels]
 
 
-# The rules that the reasons state, on the layers counted by hand.
+# The rules stated in the reasons, on the layers counted by hand.
 
 
 def layers(name: str) -> list[dict[str, str]]:
@@ -75,8 +75,8 @@ def pixels(size: str) -> int:
     return int(height) * int(width)
 
 
-def dynamic(name: str) -> list[tuple[bool, int, int, int]]:
-    """Of each dynamic layer: is it depthwise, input channels, multiply-adds of the pool, weights of a kernel."""
+def dynamic_layers(name: str) -> list[tuple[bool, int, int, int]]:
+    """Return is_depthwise, input channels, multiply-adds of the pooling and weights of a kernel per dynamic layer."""
     return [
         (row["kind"] == "dw", int(row["cin"]), pixels(row["in_hw"]) * int(row["cin"]), int(row["weights"]))
         for row in layers(name)
@@ -84,30 +84,30 @@ def dynamic(name: str) -> list[tuple[bool, int, int, int]]:
     ]
 
 
-def without_depthwise(name: str) -> float:
-    """Attention and aggregation at K = 4 with only the first layer of depthwise convolutions' attention."""
-    return sum(c * c / 4 + (0 if is_depthwise else pool + 4 * w) for is_depthwise, c, pool, w in dynamic(name))
+def reduced_overhead(name: str) -> float:
+    """Return attention and aggregation at K = 4 with only the first attention layer of depthwise convolutions."""
+    return sum(c * c / 4 + (0 if is_depthwise else pool + 4 * w) for is_depthwise, c, pool, w in dynamic_layers(name))
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("100", "1"), ("075", "0.75"), ("050", "0.5"), ("035", "0.35")])
-def test_rule_of_mobilenetv2(ours: str, theirs: str) -> None:
-    static = TABLE_1[f"mobilenetv2_{ours}", 1].value
+@pytest.mark.parametrize(("width", "paper_width"), [("100", "1"), ("075", "0.75"), ("050", "0.5"), ("035", "0.35")])
+def test_rule_of_mobilenetv2(width: str, paper_width: str) -> None:
+    static = TABLE_1[f"mobilenetv2_{width}", 1].value
     for num_kernels in (2, 4, 6, 8):
         added = sum(
             c * c / 4 + num_kernels * c / 4 + (pool if is_depthwise else num_kernels * weights)
-            for is_depthwise, c, pool, weights in dynamic(f"mobilenetv2_x{theirs}")
+            for is_depthwise, c, pool, weights in dynamic_layers(f"mobilenetv2_x{paper_width}")
         )
-        printed = TABLE_1[f"dy_mobilenetv2_{ours}", num_kernels]
+        printed = TABLE_1[f"dy_mobilenetv2_{width}", num_kernels]
         assert static + added == pytest.approx(printed.value, rel=0.002)
-        if ours in ("100", "075"):
-            assert printed.has_digits_of(round(static + added))
+        if width in ("100", "075"):
+            assert printed.matches(round(static + added))
 
 
 def test_rule_of_mobilenetv3() -> None:
     static, printed = TABLE_8["mobilenetv3_small"].madds, TABLE_8["dy_mobilenetv3_small"].madds
     assert static is not None
     assert printed is not None
-    assert printed.has_digits_of(round(static.value + without_depthwise("mobilenetv3_small_v1")))
+    assert printed.matches(round(static.value + reduced_overhead("mobilenetv3_small_v1")))
 
 
 @pytest.mark.parametrize("channels", [1280, 576])
@@ -116,10 +116,10 @@ def test_rule_of_the_light_weight_head(channels: int) -> None:
     static = sum(int(row["madds"]) for row in layers(name))
     static += sum(pixels(row["out_hw"]) * int(row["cout"]) for row in layers(name) if row["kind"] in ("exp", "dw"))
     static += 4 * (16 * 12 * channels + 32 * 24 * 256 + 64 * 48 * 128) + 64 * 48 * 17
-    for head, count in (("bneck", static), ("dy_bneck", static + without_depthwise(name))):
+    for head, count in (("bneck", static), ("dy_bneck", static + reduced_overhead(name))):
         printed = TABLE_10_HEADS[head, channels].madds
         assert printed is not None
-        assert printed.has_digits_of(round(count / 2**20 * 1e6))
+        assert printed.matches(round(count / 2**20 * 1e6))
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_rule_of_the_light_weight_head(channels: int) -> None:
 def test_rule_of_resnets(name: str, classifier: int, backbone: int | None) -> None:
     printed = TABLE_8[name].parameters
     assert printed is not None
-    assert printed.has_digits_of(round(classifier / 2**20 * 1e6))
+    assert printed.matches(round(classifier / 2**20 * 1e6))
     if backbone is not None:
         printed = TABLE_10_BACKBONES[name].parameters
         assert printed is not None
         weights = sum(int(row["weights"]) for row in layers(name))
         assert weights < backbone
-        assert printed.has_digits_of(round(weights / 2**20 * 1e6))
+        assert printed.matches(round(weights / 2**20 * 1e6))
 
 
 @pytest.mark.parametrize(("name", "classifier"), [("dy_resnet18", 44_933_880), ("dy_resnet10", 19_686_008)])
@@ -143,5 +143,5 @@ def test_rule_of_dynamic_resnets(name: str, classifier: int) -> None:
     shortcuts = sum(int(row["weights"]) for row in layers(name.removeprefix("dy_")) if row["kind"] == "ds")
     printed = TABLE_8[name].parameters
     assert printed is not None
-    assert printed.has_digits_of(round((classifier - shortcuts) / 2**20 * 1e6))
-    assert not printed.has_digits_of(round(classifier / 2**20 * 1e6))
+    assert printed.matches(round((classifier - shortcuts) / 2**20 * 1e6))
+    assert not printed.matches(round(classifier / 2**20 * 1e6))

@@ -1,4 +1,4 @@
-"""Bodies keep their lengths, and left and right follow the person's anatomy."""
+"""Body geometry: segment lengths, and anatomical left and right."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ INDEX = {name: index for index, name in enumerate(COCO17.keypoints)}
 AVERAGE = Build(head=1.2, girth=1.0, legs=1.0, shoulders=1.0)
 
 
-def standing(yaw: float, **angles: tuple) -> Body:
+def standing_body(yaw: float, **angles: tuple) -> Body:
     arm, leg = Arm(10, 0, 0, (0, 0, 1)), Leg(0, 5, 0)
     pose = Pose(
         "standing", (0, 0), (0, 0, 0), (0, 0, 0), angles.get("arms", (arm, arm)), angles.get("legs", (leg, leg))
@@ -21,31 +21,31 @@ def standing(yaw: float, **angles: tuple) -> Body:
     return pose_body(pose, AVERAGE, View(yaw, 0, 0))
 
 
-def sampled(seed: int) -> Body:
+def sample_body(seed: int) -> Body:
     rng = np.random.default_rng(seed)
     pose = sample_pose(rng)
     return pose_body(pose, sample_build(rng), sample_view(rng, pose.family))
 
 
 @pytest.mark.parametrize("part", ["eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"])
-def test_the_left_is_on_the_right_of_a_front_view_and_on_the_left_of_a_back_view(part: str) -> None:
+def test_left_side_is_on_the_right_in_front_views_and_on_the_left_in_back_views(part: str) -> None:
     left, right = INDEX[f"left_{part}"], INDEX[f"right_{part}"]
-    front, back = standing(0).keypoints[:, 0], standing(180).keypoints[:, 0]
+    front, back = standing_body(0).keypoints[:, 0], standing_body(180).keypoints[:, 0]
     assert front[left] > 0 > front[right]
     assert back[left] < 0 < back[right]
 
 
-def test_turning_to_the_left_shows_the_face_on_the_right_of_the_picture() -> None:
-    body = standing(90)
+def test_turning_left_moves_the_face_to_the_right_of_the_image() -> None:
+    body = standing_body(90)
     assert body.keypoints[INDEX["nose"], 0] > body.keypoints[INDEX["left_ear"], 0]
     assert body.toes[:, 0].min() > body.heels[:, 0].max()
-    # The person's right side is the nearer one then.
+    # the right side of the person is nearer
     assert body.keypoints[INDEX["right_shoulder"], 2] > body.keypoints[INDEX["left_shoulder"], 2]
 
 
-def test_one_arm_moves_only_its_own_side() -> None:
+def test_arm_pose_moves_only_its_side() -> None:
     raised, hanging = Arm(150, 0, 20, (0, 1, 0)), Arm(10, 0, 0, (0, 0, 1))
-    moved = np.abs(standing(0, arms=(raised, hanging)).keypoints - standing(0).keypoints).max(axis=1) > 1e-9
+    moved = np.abs(standing_body(0, arms=(raised, hanging)).keypoints - standing_body(0).keypoints).max(axis=1) > 1e-9
     assert {COCO17.keypoints[index] for index in np.flatnonzero(moved)} == {
         "left_shoulder",
         "left_elbow",
@@ -53,9 +53,9 @@ def test_one_arm_moves_only_its_own_side() -> None:
     }
 
 
-def test_a_bent_knee_takes_the_ankle_back_and_a_bent_elbow_the_wrist_forward() -> None:
+def test_bent_knee_moves_the_ankle_back_and_bent_elbow_the_wrist_forward() -> None:
     arm, leg = Arm(5, 0, 80, (0, 0, 1)), Leg(20, 0, 60)
-    body = standing(0, arms=(arm, arm), legs=(leg, leg))
+    body = standing_body(0, arms=(arm, arm), legs=(leg, leg))
     keypoints = body.keypoints[:, 2]
     for side in ("left", "right"):
         assert keypoints[INDEX[f"{side}_ankle"]] < keypoints[INDEX[f"{side}_knee"]]
@@ -63,8 +63,8 @@ def test_a_bent_knee_takes_the_ankle_back_and_a_bent_elbow_the_wrist_forward() -
 
 
 @given(st.integers(0, 2**32))
-def test_lengths_and_frames_hold_in_every_pose(seed: int) -> None:
-    body = sampled(seed)
+def test_segment_lengths_and_frames_are_valid_in_every_pose(seed: int) -> None:
+    body = sample_body(seed)
     for frame in (body.pelvis_frame, body.chest_frame, body.head_frame):
         np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-9)
         assert np.linalg.det(frame) > 0
@@ -83,7 +83,7 @@ def test_lengths_and_frames_hold_in_every_pose(seed: int) -> None:
 
 
 @given(st.integers(0, 2**32))
-def test_from_behind_means_a_chest_whose_left_is_on_the_left_of_the_picture(seed: int) -> None:
+def test_from_behind_means_left_shoulder_on_the_left_of_the_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
     family = str(rng.choice([name for name in FAMILIES if name not in ("lying", "leaning", "crouching")]))
     body = pose_body(FAMILIES[family](rng), sample_build(rng), sample_view(rng, family))
@@ -93,7 +93,7 @@ def test_from_behind_means_a_chest_whose_left_is_on_the_left_of_the_picture(seed
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_draws_its_own_name_and_is_random(family: str) -> None:
+def test_every_family_has_its_name_and_is_random(family: str) -> None:
     rng = np.random.default_rng(0)
     first, second = FAMILIES[family](rng), FAMILIES[family](rng)
     assert first.family == second.family == family

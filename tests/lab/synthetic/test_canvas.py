@@ -1,4 +1,4 @@
-"""Strokes land where image pixels say, on pixels and labels alike."""
+"""Drawing operations fill pixels and labels alike, at the given image coordinates."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ import pytest
 from tools.lab.synthetic.canvas import Canvas, shade
 
 
-def test_a_disc_is_centered_on_its_image_pixel() -> None:
+def test_disc_is_centered_on_its_image_pixel() -> None:
     canvas = Canvas(np.zeros((40, 60, 3), np.uint8))
     canvas.disc(np.array([30.0, 17.0]), 8.0, (255, 255, 255), label=3)
-    picture = canvas.picture()[..., 0].astype(float)
+    image = canvas.image()[..., 0].astype(float)
     ys, xs = np.mgrid[:40, :60]
-    assert (xs * picture).sum() / picture.sum() == pytest.approx(30, abs=0.15)
-    assert (ys * picture).sum() / picture.sum() == pytest.approx(17, abs=0.15)
-    assert picture.sum() / 255 == pytest.approx(np.pi * 64, rel=0.08)
+    assert (xs * image).sum() / image.sum() == pytest.approx(30, abs=0.15)
+    assert (ys * image).sum() / image.sum() == pytest.approx(17, abs=0.15)
+    assert image.sum() / 255 == pytest.approx(np.pi * 64, rel=0.08)
     assert canvas.label_at(np.array([30.0, 17.0])) == 3
     assert canvas.label_at(np.array([45.0, 17.0])) == 0
 
@@ -24,7 +24,7 @@ def test_labels_cover_the_same_pixels_as_colors() -> None:
     np.testing.assert_array_equal(canvas.labels == 7, canvas.pixels.any(axis=-1))
 
 
-def test_outside_of_the_picture_is_no_person() -> None:
+def test_label_outside_the_image_is_0() -> None:
     canvas = Canvas(np.zeros((10, 10, 3), np.uint8))
     canvas.disc(np.array([0.0, 0.0]), 5, (9, 9, 9), label=2)
     assert canvas.label_at(np.array([0.0, 0.0])) == 2
@@ -32,11 +32,11 @@ def test_outside_of_the_picture_is_no_person() -> None:
     assert canvas.label_at(np.array([0.0, 30.0])) == 0
 
 
-def test_a_shade_stays_a_color() -> None:
+def test_shade_is_clipped_to_valid_colors() -> None:
     assert shade((100, 200, 250), 1.5) == (150, 255, 255)
 
 
-def test_a_marking_stays_on_its_part() -> None:
+def test_within_selects_only_the_given_part() -> None:
     canvas = Canvas(np.zeros((40, 40, 3), np.uint8))
     canvas.disc(np.array([15.0, 20.0]), 9, (200, 200, 200), label=5)
     canvas.disc(np.array([28.0, 20.0]), 6, (100, 100, 100), label=6)
@@ -45,5 +45,5 @@ def test_a_marking_stays_on_its_part() -> None:
     assert mask.any()
     assert (canvas.labels[mask] == 5).all()
     ys, xs = np.nonzero((canvas.labels == 5) & ~mask)
-    # What is left out lies beside the square.
+    # pixels of the part that are not selected lie outside the square
     assert ((ys <= 28) | (ys >= 53) | (xs <= 20)).all()

@@ -1,1 +1,1 @@
-"""What the attention of a trained network does."""
+"""Inspection of the attention of a trained dynamic network."""

@@ -1,4 +1,4 @@
-"""Looking at the attention of a dynamic network, and putting another in its place.
+"""Records and replaces the attention of a dynamic network.
 
 Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020, section 5.2, Tables 3 and 4.
 """
@@ -24,13 +24,13 @@ _HEAD = "head"
 
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
-    """A dynamic convolution of a network, as its attention.
+    """A dynamic convolution and its attention.
 
     Attributes:
-        name: of the convolution within the network.
-        group: the stride of its input to the crop, such as "16", in the backbone; "head" in the head.
+        name: module name of the convolution.
+        group: the stride of its input relative to the crop, such as "16", or "head" for layers of the head.
         num_kernels: K.
-        attention: the module.
+        attention: the attention module.
     """
 
     name: str
@@ -41,19 +41,19 @@ class AttentionLayer:
 
 @torch.no_grad()
 def attention_layers(net: PoseNet) -> list[AttentionLayer]:
-    """The dynamic convolutions of a network in the order in which a forward pass meets them; none if it is static.
+    """Return the dynamic convolutions of a network in execution order; none for a static network.
 
-    Strides are measured by a forward pass at the network's input size: at 224x224, Table 4's resolutions 112^2 to 7^2
-    are the strides 2 to 32.
+    Strides are measured in a forward pass at the network's input size. The resolutions 112^2 to 7^2 of Table 4 (input
+    224x224) are strides 2 to 32.
 
     Args:
         net: a network in evaluation mode.
 
     Raises:
-        ValueError: if the network is in training mode, where a forward pass changes its statistics.
+        ValueError: if the network is in training mode, in which a forward pass updates batch norm statistics.
     """
     if net.training:
-        raise ValueError("attention is measured in evaluation mode, the network is in training mode: call net.eval()")
+        raise ValueError("expected a network in evaluation mode, got training mode: call net.eval()")
     width, height = net.input_size
     names = {
         module: name.removesuffix(".attention")
@@ -74,68 +74,72 @@ def attention_layers(net: PoseNet) -> list[AttentionLayer]:
 
 
 @contextmanager
-def replaced_attention(layers: Sequence[AttentionLayer], aggregation: Aggregation, seed: int = 0) -> Iterator[None]:
-    """Within the block, the layers aggregate their kernels by something else than their attention (Table 3).
+def replace_attention(layers: Sequence[AttentionLayer], aggregation: Aggregation, seed: int = 0) -> Iterator[None]:
+    """Replace the attention of the layers by another kernel aggregation within the block (Table 3).
 
-    "attention" is the attention as it is. "average" gives all kernels the same weight. "max" gives all weight to the
-    kernel with the largest. "shuffled over kernels" deranges the weights of each image in each layer, so that no
-    kernel keeps its own: sum_k pi_j W_k with j != k, all derangements equally likely. "shuffled across images" deranges
-    the batch: each image takes the attention of another one, the same in all layers of a forward pass; a batch of one
-    image takes that of an image of the last batch that had more.
+    - "attention": unchanged.
+    - "average": equal weights.
+    - "max": all weight on the kernel with the largest weight.
+    - "shuffled over kernels": a uniformly random derangement of the weights of each image and layer, so that no kernel
+      keeps its own weight: sum_k pi_j W_k with j != k.
+    - "shuffled across images": a derangement of the batch: each image gets the attention of another image, the same one
+      in all layers of a forward pass. A batch of one image uses an image of the last larger batch.
 
-    Softmax attention sums to one, and so does what replaces it: 1/K for the average. Sigmoid attention does not;
-    "average" and "max" keep the sum that the image had, because the scale of a kernel is not what is asked about.
+    The replacement has the same sum of weights as the original. This matters for sigmoid attention, whose weights do
+    not sum to one: only the choice of kernels is changed, not their scale.
 
-    Forward passes draw anew: with flip-averaging, which passes a batch and then its mirror, an image and its mirror
-    have partners of their own, and neither is ever the other's.
+    Every forward pass samples new shuffles. In the flip test, which passes a batch and then its flipped copy, an image
+    and its flipped copy get different partners, and never each other.
 
     Args:
-        layers: of one network, all or some of `attention_layers`.
+        layers: all or some of the `attention_layers` of one network.
         aggregation: one of `AGGREGATIONS`.
-        seed: of the shuffles.
+        seed: seed of the shuffles.
 
     Raises:
-        ValueError: if the aggregation is unknown, if a layer with one kernel is to be shuffled over kernels, or (from
-            the forward pass) if there has been no batch of more than one image to shuffle across.
+        ValueError: if the aggregation is unknown, if a layer with one kernel is shuffled over kernels, or, in the
+            forward pass, if no batch of at least two images has been seen for shuffling across images.
     """
     if aggregation not in AGGREGATIONS:
-        raise ValueError(f"aggregation is one of {list(AGGREGATIONS)}, got {aggregation!r}")
+        raise ValueError(f"expected aggregation to be one of {list(AGGREGATIONS)}, got {aggregation!r}")
     if aggregation == "attention":
         yield
         return
     if aggregation == "shuffled over kernels" and (single := [layer for layer in layers if layer.num_kernels < 2]):
-        raise ValueError(f"weights are shuffled over two kernels or more, {single[0].name} has {single[0].num_kernels}")
+        raise ValueError(
+            f"shuffling over kernels needs at least 2 kernels, {single[0].name} has {single[0].num_kernels}"
+        )
     replace = _replacement(aggregation, torch.Generator().manual_seed(seed))
     with _hooked([layer.attention for layer in layers], lambda module, _, pi: replace(module, pi)):
         yield
 
 
 def derangements(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Permutations (count, size) that leave nothing in its place, all of them equally likely.
+    """Sample `count` uniformly random permutations (count, size) without fixed points.
 
     Raises:
-        ValueError: if the size is under two: a single thing has no other place.
+        ValueError: if the size is below 2.
     """
     if size < 2:
-        raise ValueError(f"only two things or more can be deranged, got {size}")
-    drawn = torch.rand(count, size, generator=generator).argsort(dim=1)
-    while (wrong := (drawn == torch.arange(size)).any(dim=1)).any():
-        drawn[wrong] = torch.rand(int(wrong.sum()), size, generator=generator).argsort(dim=1)
-    return drawn
+        raise ValueError(f"a derangement needs at least 2 elements, got {size}")
+    permutations = torch.rand(count, size, generator=generator).argsort(dim=1)
+    while (has_fixed_point := (permutations == torch.arange(size)).any(dim=1)).any():
+        permutations[has_fixed_point] = torch.rand(int(has_fixed_point.sum()), size, generator=generator).argsort(dim=1)
+    return permutations
 
 
 @dataclass(frozen=True)
 class AttentionStatistics:
-    """What the attention of a layer did over many images.
+    """Statistics of the attention of a layer over images.
 
     Attributes:
         layer: the layer's name.
         group: its group, see `AttentionLayer`.
-        entropy: mean over images of -sum_k pi_k ln pi_k / ln K, of weights normalized to sum to one: 1 is flat, 0 is
-            one kernel alone.
-        entropy_p10: 10th percentile over images of the same.
-        entropy_p90: its 90th percentile.
-        spread: standard deviation of pi_k over images, mean over k: 0 where all images have the same attention.
+        entropy: mean over images of -sum_k pi_k ln pi_k / ln K, of weights normalized to sum to one: 1 is uniform, 0 is
+            a single kernel.
+        entropy_p10: 10th percentile of the entropy over images.
+        entropy_p90: 90th percentile of the entropy over images.
+        spread: standard deviation of pi_k over images, averaged over k: 0 if all images have the same attention.
         largest: mean over images of the largest weight.
         mean_attention: (K,) mean of pi_k over images.
     """
@@ -151,39 +155,39 @@ class AttentionStatistics:
 
 
 class AttentionRecord:
-    """The attention of layers in all forward passes while `recorded_attention` was on."""
+    """The attention of layers in the forward passes within a `record_attention` block."""
 
     def __init__(self, layers: Sequence[AttentionLayer]) -> None:
         self.layers = list(layers)
         self._batches: dict[KernelAttention, list[Tensor]] = {layer.attention: [] for layer in layers}
 
     def add(self, module: KernelAttention, attention: Tensor) -> None:
-        """Keeps the attention (N, K) of a batch."""
+        """Store the attention (N, K) of a batch."""
         self._batches[module].append(attention.detach().cpu())
 
     def attention(self, layer: AttentionLayer) -> Tensor:
-        """The attention (N, K) of a layer for all images so far, in their order; an image's mirror is one more image.
+        """Return the attention (N, K) of a layer for all images so far, in order; a flipped image is another image.
 
         Raises:
             ValueError: if there was no forward pass.
         """
         batches = self._batches[layer.attention]
         if not batches:
-            raise ValueError(f"no attention of {layer.name} was recorded: there was no forward pass")
+            raise ValueError(f"no attention of {layer.name} was recorded: run a forward pass first")
         return torch.cat(batches)
 
     def statistics(self) -> list[AttentionStatistics]:
-        """The statistics of each layer.
+        """Return the statistics of each layer.
 
         Raises:
-            ValueError: if there was no forward pass, or if a layer has one kernel, where entropy says nothing.
+            ValueError: if there was no forward pass, or if a layer has one kernel, whose entropy is undefined.
         """
         return [_statistics(layer, self.attention(layer).double()) for layer in self.layers]
 
 
 @contextmanager
-def recorded_attention(layers: Sequence[AttentionLayer]) -> Iterator[AttentionRecord]:
-    """Within the block, keeps the attention of the layers for each image that passes (4 K bytes each, on the CPU)."""
+def record_attention(layers: Sequence[AttentionLayer]) -> Iterator[AttentionRecord]:
+    """Record the attention of the layers within the block, on the CPU (4 K bytes per image and layer)."""
     record = AttentionRecord(layers)
     with _hooked([layer.attention for layer in layers], lambda module, _, pi: record.add(module, pi)):
         yield record
@@ -206,42 +210,41 @@ def _replacement(aggregation: Aggregation, generator: torch.Generator) -> _Repla
         return lambda _, pi: F.one_hot(pi.argmax(dim=1), pi.shape[1]) * pi.sum(dim=1, keepdim=True)
     if aggregation == "shuffled over kernels":
         return lambda _, pi: pi.gather(1, derangements(pi.shape[0], pi.shape[1], generator).to(pi.device))
-    return _AcrossImages(generator)
+    return _ImageShuffler(generator)
 
 
-class _AcrossImages:
-    """Gives each image another one's attention; a layer that is met again tells that a new forward pass began."""
+class _ImageShuffler:
+    """Gives each image the attention of another image; a repeated layer marks the start of a new forward pass."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
-        self.met: set[nn.Module] = set()
+        self.visited: set[nn.Module] = set()
         self.partners = torch.zeros(0, dtype=torch.int64)
-        self.of_many: dict[nn.Module, Tensor] = {}
+        self.last_attention: dict[nn.Module, Tensor] = {}  # of the last batch of at least two images
 
     def __call__(self, module: KernelAttention, pi: Tensor) -> Tensor:
-        if not self.met or module in self.met:
-            self.met.clear()
-            self.partners = self._draw(module, len(pi))
-        self.met.add(module)
+        if not self.visited or module in self.visited:
+            self.visited.clear()
+            self.partners = self._sample_partners(module, len(pi))
+        self.visited.add(module)
         if len(pi) > 1:
-            self.of_many[module] = pi
-        return self.of_many[module][self.partners.to(pi.device)]
+            self.last_attention[module] = pi
+        return self.last_attention[module][self.partners.to(pi.device)]
 
-    def _draw(self, module: KernelAttention, batch_size: int) -> Tensor:
+    def _sample_partners(self, module: KernelAttention, batch_size: int) -> Tensor:
         if batch_size > 1:
             return derangements(1, batch_size, self.generator)[0]
-        # The last batch of one image may be the mirror of this one, that of more images never is.
-        if module not in self.of_many:
+        # not from the last batch if that has one image: it may be the flipped copy of this one
+        if module not in self.last_attention:
             raise ValueError(
-                "attention cannot be shuffled across images: so far each batch had one image, and it has no other to "
-                "take attention from; give batches of two images or more"
+                "shuffling attention across images needs a batch of at least 2 images before any batch of 1 image"
             )
-        return torch.randint(len(self.of_many[module]), (1,), generator=self.generator)
+        return torch.randint(len(self.last_attention[module]), (1,), generator=self.generator)
 
 
 def _statistics(layer: AttentionLayer, pi: Tensor) -> AttentionStatistics:
     if layer.num_kernels < 2:
-        raise ValueError(f"{layer.name} has one kernel, and attention over one kernel has nothing to say")
+        raise ValueError(f"attention statistics need at least 2 kernels, {layer.name} has {layer.num_kernels}")
     share = pi / pi.sum(dim=1, keepdim=True)
     entropy = torch.special.entr(share).sum(dim=1) / torch.log(torch.tensor(layer.num_kernels, dtype=pi.dtype))
     low, high = torch.quantile(entropy, torch.tensor([0.1, 0.9], dtype=pi.dtype)).tolist()

@@ -1,4 +1,4 @@
-"""What the attention of a trained network does: its AP when attention is replaced, and the attention of each layer.
+"""Inspection of a trained network's attention: AP with replaced attention, and attention statistics of each layer.
 
 Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020, section 5.2, Tables 3 and 4.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from posedy.config import Config
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import EvalProtocol, EvalResult, load_configured_network
-from posedy.evaluation.testing import read_val_set, run_test
+from posedy.evaluation.testing import read_val_set, run_evaluation
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import TorchModel
@@ -23,23 +23,23 @@ from tools.lab.attention.attention_probe import (
     AttentionLayer,
     AttentionStatistics,
     attention_layers,
-    recorded_attention,
-    replaced_attention,
+    record_attention,
+    replace_attention,
 )
-from tools.lab.attention.picture import attention_picture
+from tools.lab.attention.plot import plot_attention
 from tools.lab.attention.report import Metrics, format_aggregations, format_groups, verdict
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What was found.
+    """The result of an inspection.
 
     Attributes:
-        aggregations: COCO's numbers for each kernel aggregation (Table 3).
+        aggregations: COCO metrics of each kernel aggregation (Table 3).
         groups: the network's groups of layers, from the crop to the heatmaps.
-        rows: for each group whether its attention was on (off is the average), and COCO's numbers (Table 4).
-        layers: the attention of each layer, in network order.
-        protocol: of all numbers.
+        rows: for each group whether its attention was on (off is the average), and the COCO metrics (Table 4).
+        layers: the attention statistics of each layer, in network order.
+        protocol: evaluation protocol of all metrics.
     """
 
     aggregations: dict[Aggregation, Metrics]
@@ -49,7 +49,7 @@ class Inspection:
     protocol: EvalProtocol
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain types."""
+        """Return the content of inspection.json, without the names of the model and the checkpoint."""
         return {
             "protocol": dataclasses.asdict(self.protocol),
             "aggregations": {name: metrics_to_json(metrics) for name, metrics in self.aggregations.items()},
@@ -63,98 +63,100 @@ class Inspection:
 
 
 def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str = "auto") -> dict[str, Any]:
-    """Inspects the attention of a checkpoint on a configuration's val set; prints and writes what it found.
+    """Inspect the attention of a checkpoint on the validation set; print and write the result.
 
-    The folder `out` gets inspection.json and attention.png.
+    Writes inspection.json and attention.png to the folder `out`.
 
     Args:
-        config: the val set, the boxes (`data.boxes`, None for the ground truth's) and the protocol.
+        config: defines the validation set, the boxes (`data.boxes`, None for ground truth) and the protocol.
         checkpoint: a .pt or .safetensors file of the configured network.
-        out: the folder for the results.
+        out: output folder.
         device: name of a device, or "auto".
 
     Returns:
         The content of inspection.json.
 
     Raises:
-        OSError, ValueError: if a file is missing or does not fit the others, or if the network has no attention to
-            inspect.
+        OSError, ValueError: if a file is missing or inconsistent with the others, or if the network has no attention
+            over at least two kernels.
     """
     chosen = choose_device(device)
     net = load_configured_network(config, checkpoint).to(chosen)
-    layers = inspected_layers(net)
+    layers = dynamic_layers(net)
     if config.eval.batch_size < 2:
-        raise ValueError("attention is shuffled across the images of a batch: eval.batch_size must be at least 2")
+        raise ValueError(
+            f"shuffling attention across images: eval.batch_size must be at least 2, got {config.eval.batch_size}"
+        )
     out.mkdir(parents=True, exist_ok=True)
     model = TorchModel(net, chosen)
-    persons, boxes, truth = read_val_set(config, model, checkpoint)
-    if len(persons if boxes is None else boxes.boxes) < 2:
-        raise ValueError("attention is shuffled across images: that takes two boxes or more, there is one")
-    found = inspect_layers(layers, lambda: run_test(model, persons, boxes, config, truth))
-    record = found.to_json() | {"model": net.name, "checkpoint": checkpoint.name}
+    persons, boxes, gt = read_val_set(config, model, checkpoint)
+    if (count := len(persons if boxes is None else boxes.boxes)) < 2:
+        raise ValueError(f"shuffling attention across images needs at least 2 boxes, got {count}")
+    inspection = inspect_attention(layers, lambda: run_evaluation(model, persons, boxes, config, gt))
+    record = inspection.to_json() | {"model": net.name, "checkpoint": checkpoint.name}
     write_json_atomically(out / "inspection.json", record, indent=2)
-    write_bytes_atomically(out / "attention.png", attention_picture(found.layers, f"{net.name}, {checkpoint.name}"))
+    write_bytes_atomically(out / "attention.png", plot_attention(inspection.layers, f"{net.name}, {checkpoint.name}"))
     print(f"wrote {out / 'inspection.json'} and {out / 'attention.png'}")
     return record
 
 
-def config_beside(checkpoint: Path) -> Path:
-    """The config.yaml in the folder of a checkpoint, where training writes it.
+def find_config(checkpoint: Path) -> Path:
+    """Return the config.yaml in the folder of a checkpoint, where training writes it.
 
     Raises:
-        OSError: if there is none, or no checkpoint.
+        OSError: if it or the checkpoint does not exist.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint.resolve()}")
     config = checkpoint.parent / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(
-            f"no config.yaml beside {checkpoint}: name the configuration that it was trained with, --config FILE"
+            f"no config.yaml in the folder of {checkpoint}: pass its training configuration with --config FILE"
         )
     return config
 
 
-def inspected_layers(net: PoseNet) -> list[AttentionLayer]:
-    """The dynamic layers of a network.
+def dynamic_layers(net: PoseNet) -> list[AttentionLayer]:
+    """Return the dynamic layers of a network.
 
     Raises:
-        ValueError: if it has none, or if they have one kernel, which leaves attention nothing to choose.
+        ValueError: if it has none, or if they have one kernel.
     """
     layers = attention_layers(net)
     if not layers:
         raise ValueError(
-            f"{net.name} has no dynamic convolution and therefore no attention to inspect: use a network whose "
-            "backbone or head is called dy_..."
+            f"{net.name} has no dynamic convolution and no attention to inspect: use a network whose backbone or head "
+            "starts with dy_"
         )
     if single := [layer.name for layer in layers if layer.num_kernels < 2]:
         raise ValueError(
-            f"{net.name} has one kernel per layer ({single[0]} for one), which leaves attention nothing to choose: "
-            "inspect a network with model.num_kernels of 2 or more"
+            f"{net.name} has one kernel per layer (for example {single[0]}), so attention is constant: use a network "
+            "with model.num_kernels of at least 2"
         )
     return layers
 
 
-def inspect_layers(layers: Sequence[AttentionLayer], evaluate: Callable[[], EvalResult]) -> Inspection:
-    """Measures a network with each replacement of its attention; prints Tables 3 and 4 as soon as they are known.
+def inspect_attention(layers: Sequence[AttentionLayer], evaluate: Callable[[], EvalResult]) -> Inspection:
+    """Evaluate a network with each replacement of its attention; print Tables 3 and 4 as soon as they are complete.
 
     Args:
-        layers: of the network, what `inspected_layers` gives.
-        evaluate: measures the network.
+        layers: the `dynamic_layers` of the network.
+        evaluate: evaluates the network.
     """
     groups = tuple(dict.fromkeys(layer.group for layer in layers))
     choices = _group_choices(len(groups))
     total = len(AGGREGATIONS) + len(choices) - 2
     print(f"evaluation 1 of {total}: {AGGREGATIONS[0]}", flush=True)
-    with recorded_attention(layers) as record:
-        outcome = evaluate()
+    with record_attention(layers) as record:
+        result = evaluate()
     statistics = record.statistics()
-    aggregations: dict[Aggregation, Metrics] = {AGGREGATIONS[0]: outcome.metrics}
+    aggregations: dict[Aggregation, Metrics] = {AGGREGATIONS[0]: result.metrics}
     for aggregation in AGGREGATIONS[1:]:
         print(f"evaluation {len(aggregations) + 1} of {total}: {aggregation}", flush=True)
-        with replaced_attention(layers, aggregation):
+        with replace_attention(layers, aggregation):
             aggregations[aggregation] = evaluate().metrics
-    print(f"\n{format_aggregations(aggregations, outcome.protocol)}\n\n{verdict(aggregations, statistics)}\n")
-    # With all groups on or off there is nothing more to measure.
+    print(f"\n{format_aggregations(aggregations, result.protocol)}\n\n{verdict(aggregations, statistics)}\n")
+    # all groups on or off equals an aggregation that has been evaluated already
     by_choice = {choices[len(groups) - 1]: aggregations["attention"], choices[-1]: aggregations["average"]}
     for on in choices:
         if on in by_choice:
@@ -162,15 +164,15 @@ def inspect_layers(layers: Sequence[AttentionLayer], evaluate: Callable[[], Eval
         count = len(AGGREGATIONS) + len(by_choice) - 1
         enabled = [group for group, is_on in zip(groups, on, strict=True) if is_on]
         print(f"evaluation {count} of {total}: attention on in {', '.join(enabled)}", flush=True)
-        with replaced_attention([layer for layer in layers if layer.group not in enabled], "average"):
+        with replace_attention([layer for layer in layers if layer.group not in enabled], "average"):
             by_choice[on] = evaluate().metrics
     rows = [(on, by_choice[on]) for on in choices]
-    print(f"\n{format_groups(groups, rows, outcome.protocol)}\n")
-    return Inspection(aggregations, groups, rows, statistics, outcome.protocol)
+    print(f"\n{format_groups(groups, rows, result.protocol)}\n")
+    return Inspection(aggregations, groups, rows, statistics, result.protocol)
 
 
 def _group_choices(count: int) -> list[tuple[bool, ...]]:
-    """The rows of Table 4: on from a group on to the deepest, ever more of them, then on only up to a group."""
-    from_on = [tuple(i >= first for i in range(count)) for first in reversed(range(count))]
-    up_to = [tuple(i < end for i in range(count)) for end in reversed(range(count))]
-    return from_on + up_to
+    """Return the rows of Table 4: attention on in the last n groups, n ascending; then in the first n, n descending."""
+    deepest = [tuple(i >= first for i in range(count)) for first in reversed(range(count))]
+    first_groups = [tuple(i < end for i in range(count)) for end in reversed(range(count))]
+    return deepest + first_groups

@@ -1,1 +1,1 @@
-"""What `python -m tools.lab.benchmarks` times: each thing beside a baseline, in turns, in one process."""
+"""Benchmarks against baselines, interleaved in one process: `python -m tools.lab.benchmarks`."""

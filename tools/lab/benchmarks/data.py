@@ -1,4 +1,4 @@
-"""How fast a worker feeds training: beside the floor (decode and warp alone) and beside the usual way."""
+"""Data loading benchmark: samples/s per worker, compared with decode + warp only and a reference implementation."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,141 +14,148 @@ from posedy.config import Config
 from posedy.data.coco import CocoPersons, read_coco
 from posedy.data.datasets import SampleIndex, TopDownTrainDataset
 from tools.lab.benchmarks.ratios import ratio
-from tools.lab.benchmarks.usual_way import UsualCrops
+from tools.lab.benchmarks.reference_dataset import ReferenceDataset
 
-PERSONS_PER_PHOTO = 2.6
-"""COCO's mean of persons with keypoints, over the photos that have any."""
+PERSONS_PER_IMAGE = 2.6
+"""Mean number of persons with keypoints in COCO, over images with at least one."""
 
 _BATCH = 32
 _LARGEST_SURPLUS = 3.0
 
-Way = Callable[[Sequence[SampleIndex]], Any]
+LoadSamples = Callable[[Sequence[SampleIndex]], Any]
 
 
 def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
-    """Times the ways to make training samples on the photos of a training set, in one thread, in turns.
+    """Time three loaders of training samples in one thread, interleaved.
 
-    Each round gives every way the same persons; a ratio is the median over rounds of the ratio within a round, so that
-    a noisy machine slows both sides. Each way stacks its samples to batches, as a worker does; the floor stacks
-    nothing. Photos come from the file system's cache, since all are read once before.
+    All loaders get the same persons in every round. A ratio is the median of the ratios within a round, which cancels
+    the noise of a busy machine. The posedy and reference loaders collate batches, as a worker does; decode + warp, the
+    lower bound of the cost, does not. A warm-up round puts the images into the file system's cache.
 
     Args:
-        config: whose training set, crops and augmentation are used.
-        persons: how many take part, with 2.6 to a photo.
-        rounds: how often each way is timed.
+        config: defines the training set, the crops and the augmentation.
+        persons: approximate number of persons, with 2.6 per image.
+        rounds: number of measurements of each loader.
 
     Returns:
-        The numbers, in plain types.
+        The result in plain types.
 
     Raises:
-        OSError, ValueError: if the data set does not fit.
+        OSError, ValueError: if the data set is invalid.
     """
     train = read_coco(config.data.train_set.annotations, config.data.train_set.images)
     codec = MSRACodec(config.model.input_size, config.model.sigma)
-    crops = TopDownTrainDataset([train], codec.input_size, config.augment, config.eval.padding, config.train.seed)
-    usual = UsualCrops(train, codec, config.augment, config.eval.padding, config.train.seed)
-    by_photo = choose_persons(train, persons, np.random.default_rng(config.train.seed))
-    mixed = [by_photo[index] for index in np.random.default_rng(1).permutation(len(by_photo))]
-    floor = _Floor(train, crops, by_photo)
-    ways: dict[str, tuple[Way, Sequence[SampleIndex]]] = {
-        "floor": (floor, mixed),
-        "posedy": (lambda draws: default_collate(crops.__getitems__(draws)), mixed),
-        "usual": (lambda draws: default_collate([usual[draw] for draw in draws]), mixed),
+    crops = TopDownTrainDataset([train], codec.input_size, config.augment, config.data.padding, config.train.seed)
+    reference = ReferenceDataset(train, codec, config.augment, config.data.padding, config.train.seed)
+    by_image = choose_persons(train, persons, np.random.default_rng(config.train.seed))
+    mixed = [by_image[index] for index in np.random.default_rng(1).permutation(len(by_image))]
+    decode_and_warp = _DecodeAndWarp(train, crops, by_image)
+    loaders: dict[str, LoadSamples] = {
+        "floor": decode_and_warp,
+        "posedy": lambda samples: default_collate(crops.__getitems__(samples)),
+        "usual": lambda samples: default_collate([reference[sample] for sample in samples]),
     }
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     try:
-        for way, draws in ways.values():
-            _time(way, draws)
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for load in loaders.values():
+            _time(load, mixed)
+        seconds: dict[str, list[float]] = {name: [] for name in loaders}
         for number in range(rounds):
-            names = list(ways) if number % 2 == 0 else list(ways)[::-1]
+            names = list(loaders) if number % 2 == 0 else list(loaders)[::-1]
             for name in names:
-                seconds[name].append(_time(*ways[name]))
+                seconds[name].append(_time(loaders[name], mixed))
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])
-    photos = len({int(train.image_index[draw.person]) for draw in by_photo})
+    images = len({int(train.image_index[sample.index]) for sample in by_image})
     return {
         "annotations": str(train.annotations),
-        "persons": len(by_photo),
-        "photos": photos,
-        "persons_per_photo": len(by_photo) / photos,
+        "persons": len(by_image),
+        "images": images,
+        "persons_per_image": len(by_image) / images,
         "input_size": list(codec.input_size),
         "rounds": rounds,
-        "samples_per_second": {name: len(by_photo) / float(np.median(values)) for name, values in seconds.items()},
+        "samples_per_second": {name: len(by_image) / float(np.median(values)) for name, values in seconds.items()},
         "cost_of_floor": ratio(seconds["posedy"], seconds["floor"]),
         "speed_of_usual": ratio(seconds["usual"], seconds["posedy"]),
     }
 
 
-def choose_persons(train: CocoPersons, persons: int, random: np.random.Generator) -> list[SampleIndex]:
-    """About so many persons of random photos, photo by photo, such that a photo has 2.6 of them.
+def choose_persons(train: CocoPersons, persons: int, rng: np.random.Generator) -> list[SampleIndex]:
+    """Choose about `persons` persons of random images, grouped by image, with a mean of 2.6 per image.
 
-    A photo is passed over when it would bring the sum more than a few persons away from 2.6 a photo.
+    Images that would move the total more than 3 persons away from this mean are skipped.
     """
-    order = random.permutation(len(train.image_ids))
-    of_photo = np.argsort(train.image_index, kind="stable")
+    order = rng.permutation(len(train.image_ids))
+    sorted_by_image = np.argsort(train.image_index, kind="stable")
     counts = np.bincount(train.image_index, minlength=len(train.image_ids))
     begins = np.cumsum(counts) - counts
-    draws: list[SampleIndex] = []
-    photos = 0
-    for photo in order:
-        if len(draws) >= persons:
+    samples: list[SampleIndex] = []
+    images = 0
+    for image in order:
+        if len(samples) >= persons:
             break
-        surplus = len(draws) + counts[photo] - PERSONS_PER_PHOTO * (photos + 1)
-        if counts[photo] == 0 or abs(surplus) > _LARGEST_SURPLUS:
+        surplus = len(samples) + counts[image] - PERSONS_PER_IMAGE * (images + 1)
+        if counts[image] == 0 or abs(surplus) > _LARGEST_SURPLUS:
             continue
-        photos += 1
-        draws += [SampleIndex(0, int(index)) for index in of_photo[begins[photo] : begins[photo] + counts[photo]]]
-    return draws
+        images += 1
+        chosen = sorted_by_image[begins[image] : begins[image] + counts[image]]
+        samples += [SampleIndex(0, int(index)) for index in chosen]
+    return samples
 
 
-class _Floor:
-    """Decode and warp alone, with matrices like those of training that are there already."""
+class _DecodeAndWarp:
+    """Decoding and warping only, with precomputed matrices of the training augmentation."""
 
-    def __init__(self, train: CocoPersons, crops: TopDownTrainDataset, draws: Sequence[SampleIndex]) -> None:
+    def __init__(self, train: CocoPersons, crops: TopDownTrainDataset, samples: Sequence[SampleIndex]) -> None:
         self.train = train
         self.input_size = crops.input_size
-        random = np.random.default_rng(crops.seed)
+        rng = np.random.default_rng(crops.seed)
         self.matrices = {
-            index: crops.variation.draw(random, crops.centers[index], crops.sizes[index], crops.poses[index])[0]
-            for _, index, _ in draws
+            index: crops.random_affine.sample(rng, crops.centers[index], crops.sizes[index], crops.poses[index])[0]
+            for index in [sample.index for sample in samples]
         }
 
-    def __call__(self, draws: Sequence[SampleIndex]) -> None:
-        for draw in draws:
-            path = self.train.image_path(int(self.train.image_index[draw.person]))
+    def __call__(self, samples: Sequence[SampleIndex]) -> None:
+        for sample in samples:
+            path = self.train.image_path(int(self.train.image_index[sample.index]))
             data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-            photo = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-            assert photo is not None
-            cv2.warpAffine(photo, self.matrices[draw.person], self.input_size, flags=cv2.INTER_LINEAR)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+            assert image is not None
+            cv2.warpAffine(image, self.matrices[sample.index], self.input_size, flags=cv2.INTER_LINEAR)
 
 
-def _time(way: Way, draws: Sequence[SampleIndex]) -> float:
-    """Seconds that a way takes for all draws, in batches."""
-    began = time.perf_counter()
-    for begin in range(0, len(draws), _BATCH):
-        way(draws[begin : begin + _BATCH])
-    return time.perf_counter() - began
+def _time(load: LoadSamples, samples: Sequence[SampleIndex]) -> float:
+    """Return the seconds for loading all samples in batches."""
+    start = time.perf_counter()
+    for first in range(0, len(samples), _BATCH):
+        load(samples[first : first + _BATCH])
+    return time.perf_counter() - start
 
 
-def format_data_benchmark(numbers: dict[str, Any]) -> str:
-    """The numbers as lines of text."""
-    width, height = numbers["input_size"]
+_LABELS = {"floor": "decode + warp only", "posedy": "posedy", "usual": "reference"}
+
+
+def format_data_benchmark(report: dict[str, Any]) -> str:
+    """Format the result of `benchmark_data`."""
+    width, height = report["input_size"]
     lines = [
-        f"{numbers['persons']} persons of {numbers['photos']} photos ({numbers['persons_per_photo']:.2f} a photo) of "
-        f"{numbers['annotations']}, crops {height}x{width}, one thread, {numbers['rounds']} rounds in turns",
-        *(f"{name:>24}: {speed:7.0f} samples/s per worker" for name, speed in numbers["samples_per_second"].items()),
+        f"{report['persons']} persons on {report['images']} images ({report['persons_per_image']:.2f} per image) of "
+        f"{report['annotations']}, crops {height}x{width}, one thread, {report['rounds']} interleaved rounds",
+        *(
+            f"{_LABELS[name]:>24}: {speed:7.0f} samples/s per worker"
+            for name, speed in report["samples_per_second"].items()
+        ),
     ]
-    for key, words in (
-        ("cost_of_floor", "posedy costs {} of the floor"),
-        ("speed_of_usual", "posedy is {} as fast as the usual way"),
+    for key, template in (
+        ("cost_of_floor", "posedy takes {} the time of decode + warp only"),
+        ("speed_of_usual", "posedy is {} as fast as the reference"),
     ):
-        found = numbers[key]
+        measured = report[key]
         lines.append(
-            words.format(f"{found['median']:.2f}x")
-            + f" (quartiles {found['quartile_low']:.2f} to {found['quartile_high']:.2f})"
+            template.format(f"{measured['median']:.2f}x")
+            + f" (quartiles {measured['quartile_low']:.2f} to {measured['quartile_high']:.2f})"
         )
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""How long networks take for a batch of crops in each runtime, beside their static twins and a ResNet-50.
+"""Latency benchmark of networks in each runtime, compared with their static counterparts and a ResNet-50.
 
-Each runtime has a process of its own, since the threads of one that wait for work take the time of another's. Within
-it the networks take turns, and a ratio is that of a turn to its twin's in the same round.
+Each runtime is measured in a separate process, because idle threads of one runtime that spin slow down another. Within
+a process, the measurements are interleaved, and ratios are computed within a round.
 """
 
 import json
@@ -20,26 +20,26 @@ from torch import nn
 
 from posedy.export.fuse import fuse
 from posedy.models.conversion import static_name
-from posedy.models.registry import create_backbone, create_model
-from posedy.system import computes_bf16, keep_freed_memory
+from posedy.models.factory import create_backbone, create_model
+from posedy.system import keep_freed_memory, supports_bf16
 from tools.lab.benchmarks.ratios import ratio
-from tools.lab.benchmarks.rivals import simple_baseline, usual_dynamic
+from tools.lab.benchmarks.reference_models import grouped_dynamic_model, simple_baseline
 
-RUNTIMES = ("fused", "usual", "training", "training_bf16", "onnxruntime", "openvino")
-"""What networks are timed in.
+RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "openvino")
+"""Runtimes of the benchmark.
 
-- fused: `posedy.export.fuse`, static networks with folded norms in channels_last too.
-- usual: dynamic convolution as it is usually written, batches folded into groups and nothing else folded; the ratio is
-  to the fused static twin, timed beside it.
-- training: forward and backward of a batch of 32, both twins as they train; training_bf16 in bfloat16, left out on CPUs
-  that do not compute in it.
-- onnxruntime, openvino: exported graphs of batch 1, called once for each crop.
+- fused: `posedy.export.fuse`; static networks have folded norms and channels_last, too.
+- grouped: the common implementation of dynamic convolution, a grouped convolution over the batch, with nothing fused;
+  the ratio is to the fused static counterpart.
+- training: forward and backward of a batch of 32 in training mode; training_bf16 in bfloat16, skipped on CPUs without
+  native support.
+- onnxruntime, openvino: exported graphs of batch size 1, called once per crop.
 """
 RESNET = "resnet50-deconv"
 MODELS = ("dy_mobilenetv2_050-dy_bneck", "dy_mobilenetv2_050", "dy_mobilenetv2_100")
 _HEIGHT, _WIDTH = 256, 192
 _TRAINING_BATCH = 32
-_TURN = 0.25  # seconds that a network's turn takes about
+_SECONDS_PER_MEASUREMENT = 0.25  # approximate
 _GRAPHS = ("onnxruntime", "openvino")
 _TRAINING = ("training", "training_bf16")
 
@@ -52,40 +52,40 @@ def benchmark_latency(
     batches: Sequence[int] = (1, 8),
     threads: Sequence[int] = (1, 2),
     rounds: int = 5,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times dynamic networks, their static twins and SimpleBaseline's ResNet-50, with random weights at 256x192.
+    """Time dynamic networks, their static counterparts and SimpleBaseline's ResNet-50, with random weights at 256x192.
 
     Args:
-        models: dynamic networks or backbones.
-        runtimes: of `RUNTIMES`.
-        batches: numbers of crops.
-        threads: that a runtime may use.
-        rounds: turns of each network.
-        say: is told what is being timed.
+        models: names of dynamic networks or backbones.
+        runtimes: a subset of `RUNTIMES`.
+        batches: batch sizes.
+        threads: numbers of threads of a runtime.
+        rounds: number of measurements of each network.
+        log: receives progress messages.
 
     Returns:
-        The numbers, in plain types: a row for each network, runtime, batch and number of threads.
+        The result in plain types: one row per network, runtime, batch size and number of threads.
 
     Raises:
         ValueError: if a model or a runtime is unknown, or a runtime is not installed.
     """
     unknown = [name for name in runtimes if name not in RUNTIMES]
     if unknown:
-        raise ValueError(f"runtimes are {', '.join(RUNTIMES)}, got {unknown[0]!r}")
+        raise ValueError(f"expected runtimes to be of {', '.join(RUNTIMES)}, got {unknown[0]!r}")
     for name in models:
         if not name.startswith("dy_"):
-            raise ValueError(f"dynamic networks are timed beside their static twins, got {name!r}: name a dy_ model")
+            raise ValueError(f"expected the name of a dynamic network (dy_...), got {name!r}")
         _create(name)
     rows = []
     with TemporaryDirectory() as folder:
-        files = _export(models, Path(folder), say) if set(runtimes) & set(_GRAPHS) else {}
+        files = _export(models, Path(folder), log) if set(runtimes) & set(_GRAPHS) else {}
         for runtime in runtimes:
-            if runtime == "training_bf16" and not computes_bf16(torch.device("cpu")):
-                say("leaving out training_bf16: this CPU does not compute in bfloat16 by itself")
+            if runtime == "training_bf16" and not supports_bf16(torch.device("cpu")):
+                log("skipping training_bf16: this CPU has no native bfloat16 support")
                 continue
             for count in threads:
-                say(f"timing {runtime} on {count} thread(s)")
+                log(f"timing {runtime} on {count} thread(s)")
                 task = {
                     "models": list(models),
                     "runtime": runtime,
@@ -94,7 +94,7 @@ def benchmark_latency(
                     "rounds": rounds,
                     "files": files,
                 }
-                rows += _in_a_process(task)
+                rows += _run_in_subprocess(task)
     return {"rounds": rounds, "input": f"{_HEIGHT}x{_WIDTH}", "rows": rows}
 
 
@@ -104,53 +104,53 @@ def _create(name: str) -> nn.Module:
     return (create_model if "-" in name else create_backbone)(name).eval()
 
 
-def _export(models: Sequence[str], folder: Path, say: Callable[[str], None]) -> dict[str, str]:
+def _export(models: Sequence[str], folder: Path, log: Callable[[str], None]) -> dict[str, str]:
     from posedy.export.onnx import trace
-    from posedy.export.onnx_layers import exportable
+    from posedy.export.onnx_layers import prepare_for_export
     from posedy.export.runtimes import require
 
     require("onnx", "onnxscript")
     files = {}
     for name in (*(name for model in models for name in (model, static_name(model))), RESNET):
-        say(f"exporting {name}")
+        log(f"exporting {name}")
         files[name] = str(folder / f"{name}.onnx")
-        trace(exportable(_create(name), batch=1), torch.randn(1, 3, _HEIGHT, _WIDTH), Path(files[name]))
+        trace(prepare_for_export(_create(name), batch=1), torch.randn(1, 3, _HEIGHT, _WIDTH), Path(files[name]))
     return files
 
 
-def _in_a_process(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _run_in_subprocess(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     environment = os.environ | {"OMP_NUM_THREADS": str(task["threads"]), "POSEDY_LATENCY": json.dumps(task)}
     command = [sys.executable, "-c", "from tools.lab.benchmarks.latency import run_task; run_task()"]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"timing {task['runtime']} failed, see above")
+        raise RuntimeError(f"the benchmark process of {task['runtime']} failed; see its output above")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_task() -> None:
-    """What the process of a runtime does: times, and prints rows as JSON."""
+    """Run the benchmark of one runtime in its process, and print the rows as JSON."""
     task = json.loads(os.environ["POSEDY_LATENCY"])
     keep_freed_memory()
     torch.set_num_threads(task["threads"])
     rows = []
     for batch in task["batches"]:
         calls = _calls(task, batch)
-        seconds = _take_turns(calls, task["rounds"])
-        for name, taken in seconds.items():
-            reference = static_name(name) if name.startswith("dy_") else None
+        seconds = _measure_interleaved(calls, task["rounds"])
+        for name, times in seconds.items():
+            counterpart = static_name(name) if name.startswith("dy_") else None
             row = {
                 "model": name,
                 "runtime": task["runtime"],
                 "batch": batch,
                 "threads": task["threads"],
                 "milliseconds": dict(
-                    zip(("low", "median", "high"), np.quantile(taken, [0.25, 0.5, 0.75]) * 1e3, strict=True)
+                    zip(("low", "median", "high"), np.quantile(times, [0.25, 0.5, 0.75]) * 1e3, strict=True)
                 ),
             }
-            if reference is not None:
-                row["to_static"] = ratio(taken, seconds[reference])
+            if counterpart is not None:
+                row["to_static"] = ratio(times, seconds[counterpart])
             if RESNET in seconds and name != RESNET:
-                row["resnet_to_this"] = ratio(seconds[RESNET], taken)
+                row["resnet_to_this"] = ratio(seconds[RESNET], times)
             rows.append(row)
     print(json.dumps(rows))
 
@@ -167,9 +167,9 @@ def _calls(task: Mapping[str, Any], batch: int) -> dict[str, Call]:
     calls: dict[str, Call] = {}
     for name in names:
         net = _create(name)
-        is_usual = runtime == "usual" and name.startswith("dy_")
-        net = usual_dynamic(net) if is_usual else fuse(net)
-        calls[name] = _eager_call(net, x if is_usual else x.contiguous(memory_format=torch.channels_last))
+        is_grouped = runtime == "grouped" and name.startswith("dy_")
+        net = grouped_dynamic_model(net) if is_grouped else fuse(net)
+        calls[name] = _eager_call(net, x if is_grouped else x.contiguous(memory_format=torch.channels_last))
     return calls
 
 
@@ -197,55 +197,56 @@ def _graph_call(file: str, runtime: str, x: np.ndarray, threads: int) -> Call:
     return lambda: runner(x)
 
 
-def _take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of a call of each, by rounds; the order is turned round in every other round."""
+def _measure_interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+    """Measure the seconds per call of each network, by round; every other round has the reverse order."""
     repeats = {}
     for name, call in calls.items():
         call()
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        repeats[name] = max(1, min(100, round(_TURN / (time.perf_counter() - began))))
+        repeats[name] = max(1, min(100, round(_SECONDS_PER_MEASUREMENT / (time.perf_counter() - start))))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for index in range(rounds):
         for name in list(calls)[:: 1 if index % 2 == 0 else -1]:
-            taken = []
+            times = []
             for _ in range(repeats[name]):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 calls[name]()
-                taken.append(time.perf_counter() - began)
-            seconds[name].append(float(np.median(taken)))
+                times.append(time.perf_counter() - start)
+            seconds[name].append(float(np.median(times)))
     return seconds
 
 
-def format_latency(numbers: Mapping[str, Any]) -> str:
-    """A Markdown table: milliseconds, times of the static twin, and how many times as fast as the ResNet-50."""
+def format_latency(report: Mapping[str, Any]) -> str:
+    """Format the result as a Markdown table: milliseconds, time relative to the static counterpart and speedup."""
     lines = [
-        "| runtime | threads | batch | network | ms (quartiles) | of its static twin | faster than ResNet-50 |",
+        "| runtime | threads | batch | network | ms (quartiles) | relative to static | speedup over ResNet-50 |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in numbers["rows"]:
-        ms, twin, resnet = row["milliseconds"], row.get("to_static"), row.get("resnet_to_this")
+    for row in report["rows"]:
+        ms, to_static, resnet = row["milliseconds"], row.get("to_static"), row.get("resnet_to_this")
         lines.append(
             f"| {row['runtime']} | {row['threads']} | {row['batch']} | {row['model']} | "
-            f"{ms['median']:.1f} ({ms['low']:.1f} to {ms['high']:.1f}) | {_cell(twin)} | {_cell(resnet)} |"
+            f"{ms['median']:.1f} ({ms['low']:.1f} to {ms['high']:.1f}) | {_format_ratio(to_static)} | "
+            f"{_format_ratio(resnet)} |"
         )
     return "\n".join(lines)
 
 
-def _cell(measured: Mapping[str, float] | None) -> str:
+def _format_ratio(measured: Mapping[str, float] | None) -> str:
     if measured is None:
         return "-"
     return f"{measured['median']:.2f} ({measured['quartile_low']:.2f} to {measured['quartile_high']:.2f})"
 
 
-def draw_latency(numbers: Mapping[str, Any], path: Path) -> None:
-    """Draws the ratios to the static twins as bars, for each runtime, batch and number of threads."""
+def plot_latency(report: Mapping[str, Any], path: Path) -> None:
+    """Plot the times relative to the static counterparts as bars, by runtime, batch size and number of threads."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [row for row in numbers["rows"] if "to_static" in row]
+    rows = [row for row in report["rows"] if "to_static" in row]
     names = list(dict.fromkeys(row["model"] for row in rows))
     settings = list(dict.fromkeys((row["runtime"], row["batch"], row["threads"]) for row in rows))
     figure, axes = pyplot.subplots(figsize=(8, 1 + 0.34 * len(settings)), layout="constrained")
@@ -256,17 +257,15 @@ def draw_latency(numbers: Mapping[str, Any], path: Path) -> None:
             for row in rows
             if row["model"] == name
         }
-        places = [
-            (place + index * height, values[setting]) for place, setting in enumerate(settings) if setting in values
-        ]
-        axes.barh([place for place, _ in places], [value for _, value in places], height, label=name)
+        bars = [(row + index * height, values[setting]) for row, setting in enumerate(settings) if setting in values]
+        axes.barh([y for y, _ in bars], [value for _, value in bars], height, label=name)
     axes.set_yticks(
-        [place + 0.4 - height / 2 for place in range(len(settings))],
+        [row + 0.4 - height / 2 for row in range(len(settings))],
         [f"{runtime}, batch {batch}, {threads} thread{'s' * (threads > 1)}" for runtime, batch, threads in settings],
     )
     axes.axvline(1, color="black", linewidth=1)
     axes.invert_yaxis()
-    axes.set_xlabel("time in times of the static twin's")
+    axes.set_xlabel("time relative to the static counterpart")
     figure.legend(fontsize="small", loc="outside upper center", ncols=len(names))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

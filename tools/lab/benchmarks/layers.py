@@ -1,4 +1,4 @@
-"""The ways of convolving each image with a kernel of its own, timed in turns beside a static convolution."""
+"""Benchmark of the implementations of per-image convolution, interleaved with a static convolution."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posedy.models.ops import FORMULATIONS, Formulation, Geometry, applies, choose, conv2d, depthwise_conv
+from posedy.models.ops import (
+    FORMULATIONS,
+    ConvParams,
+    Formulation,
+    choose_formulation,
+    conv2d,
+    depthwise_conv,
+    is_applicable,
+)
 from posedy.system import choose_device
 from tools.lab.benchmarks.ratios import ratio
 
-_BEST_OF = 3  # short operations, in each round
+_BEST_OF = 3  # measurements per round, because single operations are short
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution of the networks, at 256x192."""
+    """A convolution of the networks at input size 256x192."""
 
     name: str
     in_channels: int
@@ -25,14 +33,14 @@ class Layer:
     kernel_size: int
     stride: int
     size: tuple[int, int]
-    """(H, W) of its input."""
+    """(H, W) of the input."""
     groups: int = 1
 
     @property
-    def geometry(self) -> Geometry:
-        """What it is beside its kernel."""
+    def conv_params(self) -> ConvParams:
+        """Stride, padding, dilation and groups."""
         stride, padding = self.stride, self.kernel_size // 2
-        return Geometry((stride, stride), (padding, padding), (1, 1), self.groups)
+        return ConvParams((stride, stride), (padding, padding), (1, 1), self.groups)
 
 
 LAYERS = (
@@ -49,16 +57,17 @@ LAYERS = (
 def benchmark_layers(
     batches: Sequence[int] = (1, 8), threads: int = 1, rounds: int = 5, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Times each formulation where it applies, kernels given, in float32.
+    """Time each applicable implementation with given kernels, in float32.
 
-    Inference is compared with a static convolution in channels_last, its best form; forward and backward together with
-    one in torch's contiguous format, in which these networks train.
+    Inference is compared with a static convolution in channels_last, its fastest format; training (forward and
+    backward) with one in torch's contiguous format, in which these networks are trained.
 
     Returns:
-        The numbers, in plain types: for each layer, batch and mode, the ratio of each formulation and which is chosen.
+        The result in plain types: for each layer, batch size and mode, the ratios of the implementations and the chosen
+        one.
     """
     chosen_device = choose_device(device)
-    before = torch.get_num_threads()
+    previous_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         rows = [
@@ -68,12 +77,12 @@ def benchmark_layers(
             for training in (False, True)
         ]
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_threads)
     return {"threads": threads, "device": str(chosen_device), "rounds": rounds, "layers": rows}
 
 
 def _measure(layer: Layer, batch: int, training: bool, rounds: int, device: torch.device) -> dict[str, Any]:
-    geometry = layer.geometry
+    conv_params = layer.conv_params
     x = torch.randn(batch, layer.in_channels, *layer.size, device=device)
     weight = torch.randn(
         batch,
@@ -84,7 +93,7 @@ def _measure(layer: Layer, batch: int, training: bool, rounds: int, device: torc
         device=device,
     )
     bias = torch.randn(batch, layer.out_channels, device=device)
-    calls = dict(_calls(x, weight, bias, geometry, training))
+    calls = dict(_calls(x, weight, bias, conv_params, training))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with torch.enable_grad() if training else torch.inference_mode():
         for index in range(rounds + 1):
@@ -98,36 +107,43 @@ def _measure(layer: Layer, batch: int, training: bool, rounds: int, device: torc
         "mode": "training" if training else "inference",
         "static_ms": 1000 * sorted(seconds["static"])[rounds // 2],
         "ratios": {name: ratio(seconds[name], seconds["static"]) for name in calls if name != "static"},
-        "chosen": choose(batch, weight, geometry, fused=not training),
+        "chosen": choose_formulation(batch, weight, conv_params, fused=not training),
     }
 
 
 def _calls(
-    x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry, training: bool
+    x: Tensor, weight: Tensor, bias: Tensor, conv_params: ConvParams, training: bool
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The static convolution and the formulations, each on images in the order that suits it."""
+    """Yield the static convolution and the applicable implementations, each with its preferred memory format."""
     N = len(x)
-    biases = None if training else bias  # in training norms have them
+    biases = None if training else bias  # in training, the norms have the biases
     channels_last = x.contiguous(memory_format=torch.channels_last)
-    beside = x.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+    hwnc = x.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
     kernel = weight[0] if training else weight[0].contiguous(memory_format=torch.channels_last)
 
     def static(x: Tensor, kernel: Tensor) -> Tensor:
-        if training and geometry.is_depthwise(weight):  # as static networks train
-            return depthwise_conv(x, kernel, geometry.stride, geometry.padding, geometry.dilation)
+        if training and conv_params.is_depthwise(weight):  # as in training of static networks
+            return depthwise_conv(x, kernel, conv_params.stride, conv_params.padding, conv_params.dilation)
         flat_bias = biases[0] if biases is not None else None
-        return conv2d(x, kernel, flat_bias, geometry)
+        return conv2d(x, kernel, flat_bias, conv_params)
 
     yield "static", _step(static, x if training else channels_last, kernel, training)
     for name, formulation in FORMULATIONS.items():
-        if not applies(name, N, weight, geometry) or (training and name in ("rows", "beside")):
+        if not is_applicable(name, N, weight, conv_params) or (
+            training and name in ("pointwise_nhwc", "depthwise_hwnc")
+        ):
             continue
         narrows = weight.shape[1] <= x.shape[1]
-        suited = {"beside": beside, "rows": beside if narrows else channels_last, "matrix": x, "grouped": x}
-        images = x if training else suited.get(name, channels_last)
+        preferred = {
+            "depthwise_hwnc": hwnc,
+            "pointwise_nhwc": hwnc if narrows else channels_last,
+            "pointwise_bmm": x,
+            "grouped_nchw": x,
+        }
+        images = x if training else preferred.get(name, channels_last)
 
         def call(images: Tensor, weight: Tensor, formulation: Formulation = formulation) -> Tensor:
-            return formulation(images, weight, biases, geometry)
+            return formulation(images, weight, biases, conv_params)
 
         yield name, _step(call, images, weight, training)
 
@@ -135,7 +151,7 @@ def _calls(
 def _step(
     convolve: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, training: bool
 ) -> Callable[[], object]:
-    """The convolution, or with its gradients by input and kernels."""
+    """Return a call of the convolution, in training followed by the gradients of input and kernels."""
     if not training:
         return lambda: convolve(x, weight)
     x, weight = x.detach().requires_grad_(), weight.detach().clone().requires_grad_()
@@ -147,29 +163,29 @@ def _step(
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def format_layers(numbers: dict[str, Any]) -> str:
-    """A table of the ratios; the formulation that posedy chooses has a star."""
+def format_layers(report: dict[str, Any]) -> str:
+    """Format the ratios as a table; the implementation that posedy chooses is marked with a star."""
     names = list(FORMULATIONS)
-    columns = " ".join(f"{name:>11}" for name in names)
-    head = f"{'layer':<26} {'batch':>5} {'mode':<9} {'static':>9} {columns}"
+    columns = " ".join(f"{name:>15}" for name in names)
+    header = f"{'layer':<26} {'batch':>5} {'mode':<9} {'static':>9} {columns}"
     lines = [
-        f"{numbers['device']}, {numbers['threads']} thread(s), float32: median time of {numbers['rounds']} rounds in "
-        "times of a static convolution's (in channels_last; in training contiguous); * is chosen",
-        head,
+        f"{report['device']}, {report['threads']} thread(s), float32: median over {report['rounds']} rounds of the "
+        "time relative to a static convolution (channels_last; in training contiguous); * is the chosen one",
+        header,
     ]
-    for row in numbers["layers"]:
+    for row in report["layers"]:
         cells = []
         for name in names:
             measured = row["ratios"].get(name)
             star = "*" if name == row["chosen"] else ""
-            cells.append(f"{'-' if measured is None else format(measured['median'], '.2f') + star:>11}")
+            cells.append(f"{'-' if measured is None else format(measured['median'], '.2f') + star:>15}")
         lines.append(
             f"{row['layer']:<26} {row['batch']:>5} {row['mode']:<9} {row['static_ms']:>6.2f} ms {' '.join(cells)}"
         )

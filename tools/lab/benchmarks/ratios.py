@@ -1,4 +1,4 @@
-"""Ratios of times that were taken in turns."""
+"""Ratios of interleaved time measurements."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles over rounds of a ratio of times."""
+    """Return median and quartiles, over rounds, of the ratio of times."""
     low, median, high = np.quantile(np.array(numerator) / np.array(denominator), [0.25, 0.5, 0.75])
     return {"median": float(median), "quartile_low": float(low), "quartile_high": float(high)}

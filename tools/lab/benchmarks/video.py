@@ -1,4 +1,4 @@
-"""Videos: whether persons keep their ids, what smoothing brings and costs, and how fast frames go through."""
+"""Video benchmark: track id switches, effect and lag of smoothing, and frame rate."""
 
 import time
 from collections.abc import Sequence
@@ -12,181 +12,188 @@ from numpy.typing import NDArray
 
 from posedy.geometry import box_iou
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.tracking import PoseTracker, TrackedPoses
-from posedy.inference.video_io import FrameSource, VideoRecording
+from posedy.inference.tracking import PoseTracker
+from posedy.inference.video_io import FrameSource, VideoWriter
 from posedy.inference.video_pipeline import VideoResult, run_video
+from posedy.poses import Poses
 from tools.lab.benchmarks.ratios import ratio
-from tools.lab.synthetic.film import FilmFrame, draw_film
+from tools.lab.synthetic.video import SyntheticFrame, generate_video
 
 RATE = 30.0
-_MISSED, _JITTER = 0.08, 0.03  # of the simulated detector: share of persons, share of a box's sides
-_HIDDEN = 0.6  # IoU with somebody nearer from which it does not see a person
-_OWN = 0.3  # IoU with the truth's box from which a pose is of that person
+_MISSED, _JITTER = 0.08, 0.03  # simulated detector: fraction of missed persons, jitter in box sides
+_OCCLUSION_IOU = 0.6  # a person is not detected above this IoU with a person in front
+_MATCH_IOU = 0.3  # minimum IoU of a pose's box with the person's ground-truth box
 
 
 def benchmark_tracking(
-    estimator: PoseEstimator, frames: int, people: int, every: int = 10, seed: int = 0
+    estimator: PoseEstimator, frames: int, people: int, detect_every: int = 10, seed: int = 0
 ) -> dict[str, Any]:
-    """Follows drawn people who cross each other, with and without smoothing.
+    """Track synthetic people who cross each other, with and without smoothing.
 
-    With e the distance of a predicted keypoint from the truth, as a vector, and v the truth's motion from frame to
-    frame:
+    With the error vector e of a predicted keypoint and the frame-to-frame displacement v of the ground truth:
 
-        jitter = root mean square of |e_t - e_(t-1)|, in pixels a frame
+        jitter = root mean square of |e_t - e_(t-1)|, in pixels per frame
         lag    = sum (raw - smoothed) v / sum v v, in frames
 
     Args:
-        estimator: of the poses.
-        frames: of the film, at 30 a second.
-        people: in it.
-        every: the simulated detector is asked at every N-th frame.
-        seed: of the film.
+        estimator: predicts the poses.
+        frames: length of the video, at 30 frames per second.
+        people: number of people in the video.
+        detect_every: detection interval of the tracker in frames.
+        seed: seed of the video.
 
     Returns:
-        The numbers, in plain types.
+        The result in plain types.
     """
-    film = list(draw_film(seed, frames, people))
-    raw, ids = _followed(film, PoseTracker(estimator, detector := _SimulatedDetector(film), every, False), detector)
-    smoothed, _ = _followed(film, PoseTracker(estimator, detector := _SimulatedDetector(film), every, True), detector)
-    truth = np.stack([frame.keypoints for frame in film])
-    motion = np.diff(truth, axis=0)
-    behind = (raw - smoothed)[1:]
-    seen = ~np.isnan(behind)
+    video_frames = list(generate_video(seed, frames, people))
+    raw, ids = _track_video(
+        video_frames,
+        PoseTracker(estimator, detector := _SimulatedDetector(video_frames), detect_every, False),
+        detector,
+    )
+    smoothed, _ = _track_video(
+        video_frames, PoseTracker(estimator, detector := _SimulatedDetector(video_frames), detect_every, True), detector
+    )
+    gt = np.stack([frame.keypoints for frame in video_frames])
+    displacement = np.diff(gt, axis=0)
+    offset = (raw - smoothed)[1:]
+    valid = ~np.isnan(offset)
     return {
         "seed": seed,
         "frames": frames,
         "people": people,
         "found": float((ids > 0).mean()),
-        "id_switches": sum(_switches(ids[:, person]) for person in range(people)),
-        "error_px": float(np.nanmedian(np.linalg.norm(raw - truth, axis=-1))),
-        "jitter_px": {"raw": _jitter(raw - truth), "smoothed": _jitter(smoothed - truth)},
-        "lag_frames": float(np.sum((behind * motion)[seen]) / np.sum(np.square(motion)[seen])),
+        "id_switches": sum(_count_id_switches(ids[:, person]) for person in range(people)),
+        "error_px": float(np.nanmedian(np.linalg.norm(raw - gt, axis=-1))),
+        "jitter_px": {"raw": _jitter(raw - gt), "smoothed": _jitter(smoothed - gt)},
+        "lag_frames": float(np.sum((offset * displacement)[valid]) / np.sum(np.square(displacement)[valid])),
     }
 
 
 def benchmark_video(estimator: PoseEstimator, frames: int, people: int, rounds: int) -> dict[str, Any]:
-    """Times a video from file to drawn file beside the poses alone of the same frames in memory, in turns.
+    """Time a video from file to visualized file, interleaved with pose estimation only on the same frames in memory.
 
-    The detector is simulated, and costs nothing.
+    The detector is simulated, so its cost is not included.
 
     Args:
-        estimator: of the poses.
-        frames: of the video.
-        people: in it.
-        rounds: how often each is timed.
+        estimator: predicts the poses.
+        frames: length of the video.
+        people: number of people in the video.
+        rounds: number of measurements of each.
 
     Returns:
-        The numbers, in plain types.
+        The result in plain types.
     """
-    film = list(draw_film(0, frames, people))
-    whole, alone, outcomes = [], [], []
+    video_frames = list(generate_video(0, frames, people))
+    total, poses_only, results = [], [], []
     with TemporaryDirectory() as folder:
-        video = Path(folder) / "film.mp4"
-        recording = VideoRecording(video, RATE)
-        for number, frame in enumerate(film):
-            recording.write(frame.image, number / RATE)
-        recording.close()
+        video = Path(folder) / "input.mp4"
+        writer = VideoWriter(video, RATE)
+        for number, frame in enumerate(video_frames):
+            writer.write(frame.image, number / RATE)
+        writer.close()
         for _ in range(rounds):
-            outcomes.append(_run(video, Path(folder), estimator, film))
-            whole.append(outcomes[-1].seconds)
-            detector = _SimulatedDetector(film)
-            began = time.perf_counter()
-            _followed(film, PoseTracker(estimator, detector), detector)
-            alone.append(time.perf_counter() - began)
-    middle = sorted(outcomes, key=lambda outcome: outcome.seconds)[len(outcomes) // 2]
+            results.append(_run(video, Path(folder), estimator, video_frames))
+            total.append(results[-1].seconds)
+            detector = _SimulatedDetector(video_frames)
+            start = time.perf_counter()
+            _track_video(video_frames, PoseTracker(estimator, detector), detector)
+            poses_only.append(time.perf_counter() - start)
+    median = sorted(results, key=lambda result: result.seconds)[len(results) // 2]
     return {
         "frames": frames,
         "people": people,
         "rounds": rounds,
-        "frames_per_second": middle.frames_per_second,
-        "stages_ms": {name: 1000 * seconds / frames for name, seconds in middle.stages.items()},
-        "of_poses_alone": ratio(whole, alone),
+        "frames_per_second": median.frames_per_second,
+        "stages_ms": {name: 1000 * seconds / frames for name, seconds in median.stages.items()},
+        "of_poses_alone": ratio(total, poses_only),
     }
 
 
-def format_tracking(numbers: dict[str, Any]) -> str:
-    """The numbers as a line of text."""
-    jitter = numbers["jitter_px"]
+def format_tracking(report: dict[str, Any]) -> str:
+    """Format the result of `benchmark_tracking`."""
+    jitter = report["jitter_px"]
     return (
-        f"{numbers['people']} people crossing in {numbers['frames']} frames (film {numbers['seed']}): found in "
-        f"{numbers['found']:.0%}, {numbers['id_switches']} switches of ids; keypoints {numbers['error_px']:.1f} px off "
-        f"(median); smoothing leaves {jitter['smoothed'] / jitter['raw']:.2f} of the jitter "
-        f"({jitter['raw']:.1f} to {jitter['smoothed']:.1f} px a frame) and lags {numbers['lag_frames']:.1f} frames"
+        f"{report['people']} people crossing in {report['frames']} frames (seed {report['seed']}): tracked in "
+        f"{report['found']:.0%}, {report['id_switches']} id switches; median error {report['error_px']:.1f} px; "
+        f"smoothing leaves {jitter['smoothed'] / jitter['raw']:.2f} of the jitter "
+        f"({jitter['raw']:.1f} to {jitter['smoothed']:.1f} px per frame), lag {report['lag_frames']:.1f} frames"
     )
 
 
-def format_video(numbers: dict[str, Any]) -> str:
-    """The numbers as a line of text."""
-    stages = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in numbers["stages_ms"].items())
-    share = numbers["of_poses_alone"]
+def format_video(report: dict[str, Any]) -> str:
+    """Format the result of `benchmark_video`."""
+    stages = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in report["stages_ms"].items())
+    ratio_to_poses = report["of_poses_alone"]
     return (
-        f"{numbers['people']} on {numbers['frames']} frames: {numbers['frames_per_second']:.1f} frames/s ({stages}); "
-        f"{share['median']:.2f} of the time of the poses alone (quartiles {share['quartile_low']:.2f} to "
-        f"{share['quartile_high']:.2f})"
+        f"{report['people']} people in {report['frames']} frames: {report['frames_per_second']:.1f} frames/s "
+        f"({stages}); {ratio_to_poses['median']:.2f} of the time of pose estimation only (quartiles "
+        f"{ratio_to_poses['quartile_low']:.2f} to {ratio_to_poses['quartile_high']:.2f})"
     )
 
 
 @dataclass
 class _SimulatedDetector:
-    """Sees those of a film's people who are not hidden, misses some, and is not exact; `frame` says where it is."""
+    """Detects the people of frame `frame` who are not occluded, with missed detections and jittered boxes."""
 
-    film: Sequence[FilmFrame]
+    video_frames: Sequence[SyntheticFrame]
     frame: int = 0
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         rng = np.random.default_rng(self.frame)
-        boxes = np.asarray(self.film[self.frame].boxes)
-        hidden = np.triu(box_iou(boxes, boxes), k=1).max(axis=1) > _HIDDEN  # those after it stand nearer
-        seen = ~hidden & (rng.random(len(boxes)) >= _MISSED)
+        boxes = np.asarray(self.video_frames[self.frame].boxes)
+        occluded = np.triu(box_iou(boxes, boxes), k=1).max(axis=1) > _OCCLUSION_IOU  # people are ordered back to front
+        detected = ~occluded & (rng.random(len(boxes)) >= _MISSED)
         sizes = (boxes[:, 2:] - boxes[:, :2])[:, [0, 1, 0, 1]]
-        noised = boxes + sizes * rng.normal(0, _JITTER, boxes.shape)
-        return noised[seen].astype(np.float32), np.full(int(seen.sum()), 0.9, dtype=np.float32)
+        noisy = boxes + sizes * rng.normal(0, _JITTER, boxes.shape)
+        return noisy[detected].astype(np.float32), np.full(int(detected.sum()), 0.9, dtype=np.float32)
 
 
-class _InStep:
-    """A tracker whose detector knows which frame it is."""
+class _SynchronizedTracker:
+    """A tracker that tells its simulated detector the current frame."""
 
     def __init__(self, tracker: PoseTracker, detector: _SimulatedDetector) -> None:
         self._tracker, self._detector = tracker, detector
 
-    def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> TrackedPoses:
-        self._detector.frame = min(round(time * RATE), len(self._detector.film) - 1)
+    def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> Poses:
+        self._detector.frame = min(round(time * RATE), len(self._detector.video_frames) - 1)
         return self._tracker(image_bgr, time)
 
 
-def _run(video: Path, folder: Path, estimator: PoseEstimator, film: Sequence[FilmFrame]) -> VideoResult:
-    detector = _SimulatedDetector(film)
-    tracker = _InStep(PoseTracker(estimator, detector), detector)
-    return run_video(FrameSource(video), tracker, folder / "drawn.mp4", folder / "drawn.jsonl")
+def _run(video: Path, folder: Path, estimator: PoseEstimator, video_frames: Sequence[SyntheticFrame]) -> VideoResult:
+    detector = _SimulatedDetector(video_frames)
+    tracker = _SynchronizedTracker(PoseTracker(estimator, detector), detector)
+    return run_video(FrameSource(video), tracker, folder / "poses.mp4", folder / "poses.jsonl")
 
 
-def _followed(
-    film: Sequence[FilmFrame], tracker: PoseTracker, detector: _SimulatedDetector
+def _track_video(
+    video_frames: Sequence[SyntheticFrame], tracker: PoseTracker, detector: _SimulatedDetector
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Keypoints (T, P, K, 2), NaN where not found, and ids (T, P), 0 there, of the people of a film.
+    """Return the keypoints (T, P, K, 2) and track ids (T, P) of the people of a video, NaN and 0 if not tracked.
 
-    A person keeps the pose with the id of the last time as long as that is in the right place; the others get those
-    that are nearest (CLEAR MOT, Bernardin and Stiefelhagen, 2008).
+    A pose with the person's previous id has precedence if it overlaps the person's box; remaining poses are assigned by
+    descending IoU (CLEAR MOT, Bernardin and Stiefelhagen, 2008).
     """
-    in_step = _InStep(tracker, detector)
-    keypoints = np.full((len(film), *film[0].keypoints.shape), np.nan)
+    track = _SynchronizedTracker(tracker, detector)
+    keypoints = np.full((len(video_frames), *video_frames[0].keypoints.shape), np.nan)
     ids = np.zeros(keypoints.shape[:2], dtype=np.int64)
     last = np.zeros(keypoints.shape[1], dtype=np.int64)
-    for number, frame in enumerate(film):
-        found = in_step(frame.image, number / RATE)
-        iou = box_iou(frame.boxes, found.poses.boxes)
-        rank = iou + (found.ids == last[:, None])  # who has the id of the last time comes first
-        rank[iou < _OWN] = -1
+    for number, frame in enumerate(video_frames):
+        poses = track(frame.image, number / RATE)
+        assert poses.track_ids is not None
+        iou = box_iou(frame.boxes, poses.boxes)
+        rank = iou + (poses.track_ids == last[:, None])  # poses with the previous id have precedence
+        rank[iou < _MATCH_IOU] = -1
         while rank.size and rank.max() >= 0:
             person, pose = np.unravel_index(rank.argmax(), rank.shape)
-            keypoints[number, person], ids[number, person] = found.poses.keypoints[pose], found.ids[pose]
-            last[person] = found.ids[pose]
+            keypoints[number, person], ids[number, person] = poses.keypoints[pose], poses.track_ids[pose]
+            last[person] = poses.track_ids[pose]
             rank[person], rank[:, pose] = -1, -1
     return keypoints, ids
 
 
-def _switches(ids: NDArray[np.int64]) -> int:
-    """How often the id of a person changes, frames without one left out."""
+def _count_id_switches(ids: NDArray[np.int64]) -> int:
+    """Count the changes of a person's track id, ignoring frames without one."""
     return int(np.count_nonzero(np.diff(ids[ids > 0])))
 
 

@@ -1,1 +1,1 @@
-"""Google's MoveNet (SinglePose Lightning and Thunder, v4) as PyTorch modules, as starting weights and as a teacher."""
+"""Google's MoveNet (SinglePose Lightning and Thunder, v4) in PyTorch: pretrained weights and a teacher."""

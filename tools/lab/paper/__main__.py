@@ -1,7 +1,7 @@
-"""The sizes and costs of all networks beside those that the paper prints.
+"""Compares #Param and MAdds of all networks with the paper.
 
 python -m tools.lab.paper            # all networks
-python -m tools.lab.paper --tables   # the paper's Tables 1, 8, 9 and 10 with our numbers
+python -m tools.lab.paper --tables   # the paper's Tables 1, 8, 9 and 10
 """
 
 import argparse
@@ -13,15 +13,20 @@ from tools.lab.paper.comparison_report import format_models, format_tables
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints the comparison."""
+    """Print the comparison."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.lab.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
-        "--input-size", type=int, nargs=2, default=[192, 256], metavar=("WIDTH", "HEIGHT"), help="of crops: 192 256"
+        "--input-size",
+        type=int,
+        nargs=2,
+        default=[192, 256],
+        metavar=("WIDTH", "HEIGHT"),
+        help="size of the crops (default: 192 256)",
     )
-    sizes.add_argument("--tables", action="store_true", help="the paper's Tables 1, 8, 9 and 10 instead")
+    sizes.add_argument("--tables", action="store_true", help="compare the paper's Tables 1, 8, 9 and 10 instead")
     add_json(parser)
     arguments = parser.parse_args(argv)
     if arguments.tables:

@@ -1,4 +1,4 @@
-"""Our networks' #Param and MAdds beside those that the paper prints."""
+"""Comparison of the networks' #Param and MAdds with the paper's."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +9,8 @@ import torch
 
 from posedy.codecs import MSRACodec
 from posedy.models.complexity import Complexity, measure
-from posedy.models.registry import (
-    DEFAULT_NUM_KERNELS,
-    create_backbone,
-    create_model,
-    is_beyond_paper,
-    is_dynamic,
-    list_models,
-)
+from posedy.models.factory import create_backbone, create_model
+from posedy.models.registry import DEFAULT_NUM_KERNELS, is_beyond_paper, is_dynamic, list_models
 from tools.lab.paper.published import (
     AP_PROTOCOL,
     PUBLISHED_AP,
@@ -33,43 +27,43 @@ PAPER_SIZE = (192, 256)
 """Width and height of the paper's crops."""
 _TOLERANCE = 0.01
 _IMAGENET_SIZE, _IMAGENET_CLASSES = (224, 224), 1000
-# one of each number of channels
+# one for each number of output channels
 _PAPER_BACKBONES = ("resnet18", "mobilenetv2_100", "mobilenetv3_small")
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A count of ours and the paper's number, if it has one."""
+class ComparedCount:
+    """A count of our network and the value printed in the paper, if there is one."""
 
     ours: int
     paper: Printed | None
 
     @property
     def gap(self) -> float | None:
-        """The relative difference of ours to the paper's number; None without one."""
+        """Relative difference of our count from the paper's; None if the paper has none."""
         return None if self.paper is None else self.ours / self.paper.value - 1
 
     @property
-    def has_papers_digits(self) -> bool:
-        """Whether ours is printed the same."""
-        return self.paper is not None and self.paper.has_digits_of(self.ours)
+    def matches_printed(self) -> bool:
+        """Whether our count equals the printed value after rounding to its digits."""
+        return self.paper is not None and self.paper.matches(self.ours)
 
     @property
     def needs_reason(self) -> bool:
-        """Whether ours is printed differently and more than 1 % away."""
-        return self.gap is not None and abs(self.gap) > _TOLERANCE and not self.has_papers_digits
+        """Whether our count differs from the printed value by more than 1 % and more than rounding."""
+        return self.gap is not None and abs(self.gap) > _TOLERANCE and not self.matches_printed
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network or a part of one; `parameters` is None in tables that have MAdds only."""
+    """A network, backbone or head; `parameters` is None in tables with MAdds only."""
 
     name: str
-    parameters: Compared | None
-    madds: Compared
+    parameters: ComparedCount | None
+    madds: ComparedCount
 
-    def compared(self) -> Iterator[Compared]:
-        """The numbers, #Param first."""
+    def counts(self) -> Iterator[ComparedCount]:
+        """Yield the counts, #Param first."""
         if self.parameters is not None:
             yield self.parameters
         yield self.madds
@@ -77,7 +71,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A pose network: its parts, their sum, and the paper's AP where it has the network."""
+    """A pose network: backbone, head, their sum, and the AP in the paper if it has the network."""
 
     name: str
     backbone: Row
@@ -85,31 +79,31 @@ class ModelRow:
     total: Complexity
     paper_ap: PrintedAP | None
 
-    def compared(self) -> Iterator[Compared]:
-        """The four numbers of the parts."""
-        yield from self.backbone.compared()
-        yield from self.head.compared()
+    def counts(self) -> Iterator[ComparedCount]:
+        """Yield the counts of backbone and head."""
+        yield from self.backbone.counts()
+        yield from self.head.counts()
 
 
 @dataclass(frozen=True)
 class Table:
-    """One of the paper's tables with our numbers."""
+    """A table of the paper with our counts."""
 
     title: str
     rows: Sequence[Row]
 
 
 def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
-    """All networks of `list_models()`; the paper's MAdds are compared at its 256x192 only.
+    """Compare all networks of `list_models()`; MAdds are compared with the paper at 256x192 only.
 
     Args:
         input_size: (width, height) of the crops.
 
     Raises:
-        ValueError: if the size does not divide by 32.
+        ValueError: if the size is not divisible by 32.
     """
-    MSRACodec(input_size)  # refuses sizes that do not divide by 32
-    at_papers_size = input_size == PAPER_SIZE
+    MSRACodec(input_size)  # raises ValueError for sizes that are not divisible by 32
+    at_paper_size = input_size == PAPER_SIZE
     rows = []
     for name in list_models():
         backbone_name, head_name = name.split("-")
@@ -120,8 +114,8 @@ def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
         rows.append(
             ModelRow(
                 name,
-                _row(backbone_name, backbone, printed_backbone, at_papers_size),
-                _row(head_name, head, printed_head, at_papers_size),
+                _row(backbone_name, backbone, printed_backbone, at_paper_size),
+                _row(head_name, head, printed_head, at_paper_size),
                 backbone + head,
                 PUBLISHED_AP.get(name),
             )
@@ -130,7 +124,7 @@ def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
 
 
 def compare_tables() -> list[Table]:
-    """The paper's Tables 1, 8 and 10, and Table 9 as the heads it describes, at the paper's sizes."""
+    """Compare the paper's Tables 1, 8 and 10, and the heads of Table 9, at the paper's input sizes."""
     return [
         Table("Table 1: MobileNetV2 with K kernels, ImageNet at 224x224", list(_table_1())),
         Table(
@@ -141,7 +135,7 @@ def compare_tables() -> list[Table]:
             ],
         ),
         Table(
-            "Table 9: the light-weight head by the channels of its input, numbers as in Table 10, K = 4",
+            "Table 9: the light-weight head by input channels, printed values from Table 10, K = 4",
             list(_heads("bneck", "dy_bneck")),
         ),
         Table(
@@ -162,7 +156,7 @@ def _table_1() -> Iterator[Row]:
         label = f"{name}, K = {num_kernels}" if is_dynamic(name) else name
         kernels = num_kernels if is_dynamic(name) else DEFAULT_NUM_KERNELS
         ours, _ = _measure_backbone(name, _IMAGENET_SIZE, kernels, _IMAGENET_CLASSES)
-        yield Row(label, None, Compared(ours.madds, printed))
+        yield Row(label, None, ComparedCount(ours.madds, printed))
 
 
 def _heads(*head_names: str) -> Iterator[Row]:
@@ -175,7 +169,7 @@ def _heads(*head_names: str) -> Iterator[Row]:
 
 
 def models_to_json(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> dict[str, Any]:
-    """What `compare_models` found, for a file; numbers that the paper does not have are left out."""
+    """Convert the result of `compare_models` to JSON types, without values missing in the paper."""
     return {
         "input_size": list(input_size),
         "paper_ap_protocol": AP_PROTOCOL,
@@ -194,21 +188,21 @@ def models_to_json(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> dic
 
 
 def tables_to_json(tables: Sequence[Table]) -> dict[str, Any]:
-    """What `compare_tables` found, for a file."""
+    """Convert the result of `compare_tables` to JSON types."""
     return {"tables": [{"title": table.title, "rows": [_row_to_json(row) for row in table.rows]} for table in tables]}
 
 
-def reasons(compared: Iterable[Compared]) -> list[str]:
-    """The reasons of the numbers that need one, each once, in the order of their first use."""
-    found = (item.paper.reason for item in compared if item.paper is not None and item.needs_reason)
-    return list(dict.fromkeys(reason for reason in found if reason is not None))
+def list_reasons(counts: Iterable[ComparedCount]) -> list[str]:
+    """Return the unique reasons of differences in the order of first use."""
+    reasons = (item.paper.reason for item in counts if item.paper is not None and item.needs_reason)
+    return list(dict.fromkeys(reason for reason in reasons if reason is not None))
 
 
 @cache
 def _measure_backbone(
     name: str, input_size: tuple[int, int], num_kernels: int = DEFAULT_NUM_KERNELS, num_classes: int | None = None
 ) -> tuple[Complexity, tuple[int, ...]]:
-    """A backbone, and the channels of its maps."""
+    """Return the complexity of a backbone and the channels of its feature maps."""
     with torch.device("meta"):
         backbone = create_backbone(name, num_kernels, num_classes=num_classes)
     width, height = input_size
@@ -217,18 +211,18 @@ def _measure_backbone(
 
 @cache
 def _measure_head(name: str, backbone_name: str, input_size: tuple[int, int]) -> Complexity:
-    """What a head adds to a backbone."""
+    """Return the complexity of a head on a backbone."""
     with torch.device("meta"):
         network = create_model(f"{backbone_name}-{name}", input_size=input_size)
     width, height = input_size
     return measure(network, (3, height, width)) - _measure_backbone(backbone_name, input_size)[0]
 
 
-def _row(name: str, ours: Complexity, printed: PrintedComplexity, at_papers_size: bool = True) -> Row:
+def _row(name: str, ours: Complexity, printed: PrintedComplexity, at_paper_size: bool = True) -> Row:
     return Row(
         name,
-        Compared(ours.parameters, printed.parameters),
-        Compared(ours.madds, printed.madds if at_papers_size else None),
+        ComparedCount(ours.parameters, printed.parameters),
+        ComparedCount(ours.madds, printed.madds if at_paper_size else None),
     )
 
 
@@ -237,8 +231,8 @@ def _row_to_json(row: Row) -> dict[str, Any]:
     return {"name": row.name} | parameters | {"madds": _compared_to_json(row.madds)}
 
 
-def _compared_to_json(item: Compared) -> dict[str, Any]:
+def _compared_to_json(item: ComparedCount) -> dict[str, Any]:
     if item.paper is None:
         return {"ours": item.ours}
-    numbers = {"ours": item.ours, "paper": item.paper.value, "printed": item.paper.text, "gap": item.gap}
-    return numbers | {"has_papers_digits": item.has_papers_digits, "reason": item.paper.reason}
+    content = {"ours": item.ours, "paper": item.paper.value, "printed": item.paper.text, "gap": item.gap}
+    return content | {"has_papers_digits": item.matches_printed, "reason": item.paper.reason}

@@ -1,25 +1,25 @@
-"""The tables that `python -m tools.lab.paper` prints."""
+"""Text tables of `python -m tools.lab.paper`."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 
 from posedy.models.registry import is_beyond_paper
-from tools.lab.paper.comparison import PAPER_SIZE, Compared, ModelRow, Row, Table, reasons
+from tools.lab.paper.comparison import PAPER_SIZE, ComparedCount, ModelRow, Row, Table, list_reasons
 from tools.lab.paper.published import AP_PROTOCOL
 
 _WIDTH = 118
 _CONVENTION = (
-    "MAdds are multiply-adds of convolutions and fully connected layers and of the pool, the attention and the "
-    "aggregation of dynamic convolutions, counted in what runs for one image; #Param includes batch norm. 'paper' is "
-    "as printed there; a letter marks numbers that ours is more than 1 % away from, beyond rounding."
+    "MAdds are multiply-adds of convolutions, linear layers, and the pooling, attention and aggregation of "
+    "dynamic convolutions, counted in the graph of one image; #Param includes batch norm. 'paper' is the printed "
+    "value; a letter marks values that differ from ours by more than 1 % and more than rounding."
 )
 
 
 def format_models(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> str:
-    """All pose networks, with the paper's numbers beside ours and the reasons of differences below."""
+    """Format all pose networks: our counts, the paper's, and the reasons of differences below."""
     width, height = input_size
-    marks = _Marks(item for row in rows for item in row.compared())
+    marks = _Marks(item for row in rows for item in row.counts())
     lines = [
         f"Pose networks for crops of {height}x{width} (height x width), 17 keypoints, K = 4 kernels in dynamic layers",
         "",
@@ -32,21 +32,21 @@ def format_models(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> str:
         if previous not in (None, group):
             lines.append("")
         if group[1] and not (previous and previous[1]):
-            lines += ["Beyond the paper: the light head fpn, and the backbone mobilenetv2_175 for it"]
+            lines += ["Not in the paper: the light head fpn and its backbone mobilenetv2_175"]
         previous = group
-        cells = "".join(f"  {format_count(item.ours)} {_paper(item, marks)}" for item in row.compared())
+        cells = "".join(f"  {format_count(item.ours)} {_paper(item, marks)}" for item in row.counts())
         total = f"  {format_count(row.total.parameters)}  {format_count(row.total.madds)}"
         lines.append(f"{row.name:29}{cells}{total}  {row.paper_ap.AP if row.paper_ap else '-':>4}")
     notes = [_CONVENTION]
     if input_size != PAPER_SIZE:
-        notes.append("The paper's MAdds are for crops of 256x192 and not shown here.")
-    notes.append(f"AP in percent as the paper reports it: {AP_PROTOCOL}.")
+        notes.append("The paper's MAdds are for crops of 256x192 and are not shown.")
+    notes.append(f"AP in percent, from the paper: {AP_PROTOCOL}.")
     return _page(lines, notes, marks)
 
 
 def format_tables(tables: Sequence[Table]) -> str:
-    """The paper's tables with our numbers and the reasons of differences below."""
-    marks = _Marks(item for table in tables for row in table.rows for item in row.compared())
+    """Format the paper's tables: our counts, the paper's, and the reasons of differences below."""
+    marks = _Marks(item for table in tables for row in table.rows for item in row.counts())
     lines: list[str] = []
     for table in tables:
         lines += [
@@ -55,31 +55,31 @@ def format_tables(tables: Sequence[Table]) -> str:
         ]
         lines += [_table_line(row, marks) for row in table.rows]
         lines.append("")
-    return _page(lines[:-1], [_CONVENTION, "A gap of '=' means that ours rounds to the printed digits."], marks)
+    return _page(lines[:-1], [_CONVENTION, "The gap is '=' if our count rounds to the printed digits."], marks)
 
 
 def format_count(count: int) -> str:
-    """A count of 6 characters in millions or billions: "0.396M", "59.29M", "1.272G"."""
+    """Format a count with 6 characters in millions or billions: "0.396M", "59.29M", "1.272G"."""
     unit, scale = ("G", 1e9) if count >= 999.95e6 else ("M", 1e6)
     value = count / scale
-    # by the first of which rounding does not add a digit before the point
+    # the largest number of decimals for which rounding does not add a digit before the point
     decimals = next((n for n in (3, 2, 1) if value < 10 ** (4 - n) - 0.5 * 10**-n), 0)
     return f"{value:.{decimals}f}{unit}".rjust(6)
 
 
 class _Marks:
-    """The letters of reasons, in the order in which they are used."""
+    """Footnote letters of the reasons, in order of first use."""
 
-    def __init__(self, compared: Iterable[Compared]) -> None:
-        self.letters = dict(zip(reasons(compared), ascii_lowercase, strict=False))
+    def __init__(self, counts: Iterable[ComparedCount]) -> None:
+        self.letters = dict(zip(list_reasons(counts), ascii_lowercase, strict=False))
 
-    def of(self, item: Compared) -> str:
+    def letter(self, item: ComparedCount) -> str:
         reason = item.paper.reason if item.paper is not None and item.needs_reason else None
         return " " if reason is None else self.letters[reason]
 
 
-def _paper(item: Compared, marks: _Marks) -> str:
-    return f"{item.paper.text if item.paper else '-':>6} {marks.of(item)}"
+def _paper(item: ComparedCount, marks: _Marks) -> str:
+    return f"{item.paper.text if item.paper else '-':>6} {marks.letter(item)}"
 
 
 def _table_line(row: Row, marks: _Marks) -> str:
@@ -87,9 +87,9 @@ def _table_line(row: Row, marks: _Marks) -> str:
     return f"{row.name:27}{parameters}   {_with_gap(row.madds, marks)}".rstrip()
 
 
-def _with_gap(item: Compared, marks: _Marks) -> str:
-    gap = "=" if item.has_papers_digits else f"{item.gap or 0:+.1%}"
-    return f"{format_count(item.ours):>9}{item.paper.text if item.paper else '-':>9}{gap:>8} {marks.of(item)}"
+def _with_gap(item: ComparedCount, marks: _Marks) -> str:
+    gap = "=" if item.matches_printed else f"{item.gap or 0:+.1%}"
+    return f"{format_count(item.ours):>9}{item.paper.text if item.paper else '-':>9}{gap:>8} {marks.letter(item)}"
 
 
 def _page(lines: Sequence[str], notes: Iterable[str], marks: _Marks) -> str:

@@ -1,7 +1,7 @@
-"""The numbers that the paper prints of its networks: #Param and MAdds (Tables 1, 8 and 10), AP (Tables 10 and 11).
+"""Values printed in the paper: #Param and MAdds (Tables 1, 8 and 10), AP (Tables 10 and 11).
 
-Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020. Where our count is more than
-1 % away, the number carries the reason, as far as one was found.
+Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020. Values that
+differ from our count by more than 1 % have a reason, if one is known.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,11 +11,11 @@ _UNITS = {"M": 6, "G": 9}
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as printed.
+    """A printed value.
 
     Attributes:
         text: digits and unit, such as "312.9M".
-        reason: why a count in the usual convention is more than 1 % away; None where it is not.
+        reason: explanation of a difference of more than 1 % from our count; None if there is no such difference.
     """
 
     text: str
@@ -23,18 +23,18 @@ class Printed:
 
     @property
     def value(self) -> float:
-        """The number in units of 1."""
+        """The value as a number."""
         return float(f"{self.text[:-1]}e{_UNITS[self.text[-1]]}")
 
-    def has_digits_of(self, count: int) -> bool:
-        """Whether a count rounded to as many digits is printed the same."""
+    def matches(self, count: int) -> bool:
+        """Return whether a count equals the value after rounding to its digits."""
         decimals = len(self.text[:-1].partition(".")[2])
         return f"{count / 10 ** _UNITS[self.text[-1]]:.{decimals}f}" == self.text[:-1]
 
 
 @dataclass(frozen=True)
 class PrintedComplexity:
-    """#Param and MAdds as printed; None where the paper has none."""
+    """Printed #Param and MAdds; None if the paper has none."""
 
     parameters: Printed | None = None
     madds: Printed | None = None
@@ -42,7 +42,7 @@ class PrintedComplexity:
 
 @dataclass(frozen=True)
 class PrintedAP:
-    """COCO's numbers of a network in percent; Table 11 has the first three only. See `AP_PROTOCOL`."""
+    """COCO metrics of a network in percent; Table 11 has only the first three. See `AP_PROTOCOL`."""
 
     AP: float
     AP50: float
@@ -52,45 +52,43 @@ class PrintedAP:
     AR: float | None = None
 
     def to_json(self) -> dict[str, float]:
-        """The numbers that the paper has."""
+        """Return the metrics that the paper has."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 AP_PROTOCOL = "COCO val2017, crops of 256x192 (height x width), a person detector's boxes, flip test, no pretraining"
 
 _V2_MADDS = (
-    "Section 3.2, less the biases that our layers lack, gives our number. The paper's is its static one and, per "
-    "block, a single pool (the depthwise convolution's) and no aggregation of the depthwise kernels, within 0.2 %: a "
-    "rule fitted to the digits, not a stated one."
+    "Our count follows section 3.2, without the biases that our layers do not have. The paper's value equals, within "
+    "0.2 %, the static network plus one pooling per block (of the depthwise convolution), without aggregation of "
+    "depthwise kernels: a rule fitted to the digits, not stated in the paper."
 )
 _V2_PARAMETERS = (
-    "Unexplained. No way to round the widths and no choice of biases and norms was found that gives this number "
-    "together with the static network's cost."
+    "Unexplained. No rounding of the widths and no choice of biases and norms was found that gives both this value and "
+    "the cost of the static network."
 )
 _V3_MADDS = (
-    "Section 3.2, less the biases that our layers lack, gives our number. The paper's follows from its static one if "
-    "depthwise convolutions are charged only the first layer of their attention, with no pool and no aggregation: a "
-    "rule fitted to the digits, not a stated one."
+    "Our count follows section 3.2, without the biases that our layers do not have. The paper's value follows from its "
+    "static network if only the first attention layer of depthwise convolutions is counted, without pooling and "
+    "aggregation: a rule fitted to the digits, not stated in the paper."
 )
 _V3_PARAMETERS = (
-    "MobileNetV3's authors' number, which fits a network without squeeze-and-excitation on the last convolution. The "
-    "paper's own backbone in Table 10 (1.1M) has it, and so has ours."
+    "The value of the MobileNetV3 paper, which corresponds to a network without squeeze-and-excitation on the last "
+    "convolution. The backbone in Table 10 (1.1M) and ours have it."
 )
-_RESNET_PARAMETERS = "The paper counts ResNets in units of 2^20; in Table 10 only the weights of convolutions."
-_DY_RESNET_PARAMETERS = (
-    "The paper counts ResNets in units of 2^20 and leaves out the 1x1 convolutions of the shortcuts."
-)
+_RESNET_PARAMETERS = "The paper counts ResNets in units of 2^20, and in Table 10 only the weights of convolutions."
+_DY_RESNET_PARAMETERS = "The paper counts ResNets in units of 2^20 without the 1x1 convolutions of the shortcuts."
 _BNECK_MADDS = (
-    "The paper's digits follow in units of 2^20 with one operation more per output of a ReLU and of the last bias and "
-    "four per output of an upsampling: a rule fitted to the digits, not a stated one."
+    "The paper's value follows in units of 2^20 with one more operation per output of a ReLU and of the last bias and "
+    "four per output of an upsampling: a rule fitted to the digits, not stated in the paper."
 )
 _DY_BNECK_MADDS = (
-    "As for the static head, with depthwise convolutions charged only the first layer of their attention, with no pool "
-    "and no aggregation."
+    "As for the static head; of depthwise convolutions' attention only the first layer is counted, without pooling and "
+    "aggregation."
 )
 _DECONV = (
-    "Unexplained. The paper has one number for inputs of 512, 576 and 1280 channels, which cannot be right for all; "
-    "three 4x4 deconvolutions of 256 channels and a 1x1 convolution give ours."
+    "Unexplained. The paper has one value for inputs of 512, 576 and 1280 channels, which cannot be correct for all; "
+    "ours is for three 4x4 deconvolutions of 256 channels and a 1x1 convolution."
 )
 
 TABLE_1: dict[tuple[str, int], Printed] = {
@@ -115,7 +113,7 @@ TABLE_1: dict[tuple[str, int], Printed] = {
     ("dy_mobilenetv2_035", 6): Printed("62.5M", _V2_MADDS),
     ("dy_mobilenetv2_035", 8): Printed("62.9M", _V2_MADDS),
 }
-"""MAdds on ImageNet (224x224, 1000 classes) by backbone and number of kernels K; static networks stand at K = 1."""
+"""MAdds on ImageNet (224x224, 1000 classes) by backbone and number of kernels K; static networks have K = 1."""
 
 TABLE_8: dict[str, PrintedComplexity] = {
     "mobilenetv2_100": PrintedComplexity(Printed("3.5M"), Printed("300.0M")),
@@ -157,7 +155,7 @@ TABLE_10_HEADS: dict[tuple[str, int], PrintedComplexity] = {
     ("bneck", 576): PrintedComplexity(Printed("1.0M"), Printed("664.2M", _BNECK_MADDS)),
     ("dy_bneck", 576): PrintedComplexity(Printed("4.9M"), Printed("671.1M", _DY_BNECK_MADDS)),
 }
-"""Heads of the pose networks (256x192, K = 4) by name and channels of the backbone's map."""
+"""Heads of the pose networks (256x192, K = 4) by name and channels of the backbone's output."""
 
 PUBLISHED_AP: dict[str, PrintedAP] = {
     "resnet18-deconv": PrintedAP(67.0, 87.9, 74.8, 63.6, 73.5, 73.1),
@@ -177,4 +175,4 @@ PUBLISHED_AP: dict[str, PrintedAP] = {
     "mobilenetv3_small-bneck": PrintedAP(57.1, 83.8, 63.7, 55.0, 62.2, 64.1),
     "dy_mobilenetv3_small-dy_bneck": PrintedAP(60.0, 85.0, 67.8, 57.6, 65.4, 66.7),
 }
-"""AP of the pose networks by name: Table 10, and Table 11 for those dynamic in the backbone or the head alone."""
+"""AP of the pose networks by name: Table 10, and Table 11 for networks with a dynamic backbone or head only."""

@@ -1,6 +1,6 @@
-"""Synthetic people: small data sets in COCO's format that ship as code and are drawn when they are needed."""
+"""Synthetic people: small data sets in COCO's format, generated on demand."""
 
-from tools.lab.synthetic.statistics import DrawnStatistics
-from tools.lab.synthetic.tree import draw_dataset
+from tools.lab.synthetic.generation import generate_dataset
+from tools.lab.synthetic.statistics import DatasetStatistics
 
-__all__ = ["DrawnStatistics", "draw_dataset"]
+__all__ = ["DatasetStatistics", "generate_dataset"]

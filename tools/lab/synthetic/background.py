@@ -1,4 +1,4 @@
-"""What stands behind and before the people: textured backgrounds, things that are no people, and covering objects."""
+"""Textured backgrounds, distractor objects, and objects that occlude people."""
 
 import cv2
 import numpy as np
@@ -11,25 +11,25 @@ Generator = np.random.Generator
 
 
 def draw_background(rng: Generator, width: int, height: int) -> NDArray[np.uint8]:
-    """A (height, width, 3) BGR picture without people, paler than clothes are."""
+    """Draw a (height, width, 3) BGR background, in paler colors than clothes."""
     horizon = int(height * rng.uniform(0.35, 0.8))
-    picture = np.empty((height, width, 3), np.float32)
-    picture[:horizon] = _gradient(_pale(rng), _pale(rng), horizon)
-    picture[horizon:] = _gradient(_pale(rng), _pale(rng), height - horizon)
+    image = np.empty((height, width, 3), np.float32)
+    image[:horizon] = _gradient(_pale(rng), _pale(rng), horizon)
+    image[horizon:] = _gradient(_pale(rng), _pale(rng), height - horizon)
     if rng.random() < 0.4:
-        _add_stripes(rng, picture[:horizon])
+        _add_stripes(rng, image[:horizon])
     if rng.random() < 0.3:
-        _add_stripes(rng, picture[horizon:])
-    picture += _cloud(rng, width, height, cells=int(rng.integers(4, 12)), strength=rng.uniform(5, 18))
-    picture += _cloud(rng, width, height, cells=int(rng.integers(30, 80)), strength=rng.uniform(2, 9))
-    background = np.clip(picture, 0, 255).astype(np.uint8)
+        _add_stripes(rng, image[horizon:])
+    image += _cloud(rng, width, height, cells=int(rng.integers(4, 12)), strength=rng.uniform(5, 18))
+    image += _cloud(rng, width, height, cells=int(rng.integers(30, 80)), strength=rng.uniform(2, 9))
+    background = np.clip(image, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(1, 9)):
         _add_shape(rng, background)
     return background
 
 
 def draw_distractor(rng: Generator, canvas: Canvas) -> None:
-    """A thing of sticks and discs that is no person: a lamp, a tree, a sign, or a fence."""
+    """Draw a distractor with limb-like parts: a lamp, a tree, a sign, or a fence."""
     width, height = canvas.size
     foot = np.array([rng.uniform(0, width), height * rng.uniform(0.6, 1.0)])
     size = height * rng.uniform(0.2, 0.6)
@@ -56,15 +56,15 @@ def draw_distractor(rng: Generator, canvas: Canvas) -> None:
 
 
 def draw_seat(canvas: Canvas, box: NDArray[np.floating], color: Color) -> None:
-    """A block to sit on that fills a box (4,) xyxy in image pixels."""
+    """Draw a seat that fills a box (4,) xyxy in image pixels."""
     x1, y1, x2, y2 = box
     lip = (y2 - y1) * 0.12
     canvas.polygon(_corners(x1, y1, x2, y2), shade(color, 0.8), outline=0.6)
     canvas.polygon(_corners(x1, y1 - lip, x2, y1 + lip), color, outline=0.6)
 
 
-def draw_cover(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> None:
-    """An object that hides a part of what is in a box (4,) xyxy: a crate, a table, a bush or a pole."""
+def draw_occluder(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> None:
+    """Draw an object that occludes a part of a box (4,) xyxy: a crate, a table, a bush or a pole."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     color = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.85))
@@ -74,7 +74,7 @@ def draw_cover(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> Non
         top, foot = np.array([x, y1 - height * rng.uniform(0, 0.5)]), np.array([x, y2 + 3])
         canvas.limb(foot, top, (radius, radius), color, outline=0.6)
         return
-    # Of the lower part of the person, or of a side.
+    # occludes the lower part or one side of the person
     top = y2 - height * rng.uniform(0.15, 0.42)
     left, right = x1 + width * rng.uniform(-0.4, 0.35), x2 - width * rng.uniform(-0.4, 0.35)
     bottom = y2 + height * rng.uniform(0.0, 0.05)
@@ -97,14 +97,14 @@ def draw_cover(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> Non
             canvas.polygon(_corners(left, y, right, y + 1), shade(color, 0.7))
 
 
-def degrade(rng: Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Light, contrast and color cast of a cheap camera, a little blur and noise."""
+def degrade(rng: Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Simulate the brightness, contrast and color cast of a cheap camera, with slight blur and noise."""
     if rng.random() < 0.3:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.9)), np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.9)), np.uint8)
     gains = rng.uniform(0.8, 1.12) * rng.uniform(0.94, 1.06, 3)
-    noise = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(0.5, 6))
-    shot = picture * gains.astype(np.float32) + np.float32(rng.uniform(-14, 14)) + noise
-    return np.clip(shot, 0, 255).astype(np.uint8)
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.5, 6))
+    degraded = image * gains.astype(np.float32) + np.float32(rng.uniform(-14, 14)) + noise
+    return np.clip(degraded, 0, 255).astype(np.uint8)
 
 
 def _corners(x1: float, y1: float, x2: float, y2: float) -> NDArray[np.floating]:
@@ -121,7 +121,7 @@ def _gradient(top: Color, bottom: Color, rows: int) -> NDArray[np.floating]:
 
 
 def _add_stripes(rng: Generator, area: NDArray[np.float32]) -> None:
-    """Boards, tiles or wallpaper: a square wave along one direction, in place."""
+    """Add stripes (boards, tiles, wallpaper) in place: a square wave along one direction."""
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
     period, strength = rng.uniform(8, 45), rng.uniform(-22, 22)
     ys, xs = np.ogrid[: area.shape[0], : area.shape[1]]
@@ -130,7 +130,7 @@ def _add_stripes(rng: Generator, area: NDArray[np.float32]) -> None:
 
 
 def _cloud(rng: Generator, width: int, height: int, cells: int, strength: float) -> NDArray[np.float32]:
-    """Smooth random light with a little color, `cells` patches across."""
+    """Return smooth random brightness with slight color variation, from a grid of `cells` x `cells` values."""
     light = rng.standard_normal((cells, cells, 1), dtype=np.float32)
     color = rng.standard_normal((cells, cells, 3), dtype=np.float32)
     coarse = (light + np.float32(0.35) * color) * np.float32(strength)
@@ -138,7 +138,7 @@ def _cloud(rng: Generator, width: int, height: int, cells: int, strength: float)
 
 
 def _add_shape(rng: Generator, background: NDArray[np.uint8]) -> None:
-    """A pale window, picture, ball or beam, in place."""
+    """Draw a pale rectangle with frame, disc, line or triangle in place."""
     height, width = background.shape[:2]
     color = _pale(rng)
     x, y = int(rng.integers(0, width)), int(rng.integers(0, height))

@@ -1,8 +1,8 @@
-"""A jointed human body in three dimensions: builds, poses, views, and where COCO's keypoints lie.
+"""An articulated 3D human body: builds, poses, views, and the positions of COCO's keypoints.
 
-Lengths are in units of the person's stature. A body frame has x to the person's left, y up and z forward; a seen body
-has x to the right of the picture, y up and z toward the viewer, so a person who faces the viewer has the left side on
-the right of the picture. Angles are degrees. Index 0 of a pair is the person's left, index 1 the right.
+Lengths are in units of the person's stature. Body frames have x to the person's left, y up and z forward. View
+coordinates have x to the right of the image, y up and z toward the viewer, so the left side of a person facing the
+viewer is on the right of the image. Angles are in degrees. Index 0 of a pair is the person's left, index 1 the right.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SIDES = (1.0, -1.0)  # the sign of x on the person's left and right
 WAIST, SHOULDER, NECK = 0.11, 0.175, 0.195  # heights: the waist above the pelvis, the other two above the waist
 UPPER_ARM, FOREARM, HAND = 0.17, 0.145, 0.045
 THIGH, SHIN, HEEL, TOE = 0.245, 0.235, 0.028, 0.095
-HEAD_AXES = np.array([0.056, 0.076, 0.068])  # half the width, height and depth of the head
+HEAD_AXES = np.array([0.056, 0.076, 0.068])  # half width, height and depth of the head
 FACE = np.array(  # nose, left and right eye, left and right ear, relative to the center of the head
     [[0, -0.012, 0.074], [0.024, 0.014, 0.057], [-0.024, 0.014, 0.057], [0.06, -0.002, -0.004], [-0.06, -0.002, -0.004]]
 )
@@ -24,10 +24,10 @@ FACE = np.array(  # nose, left and right eye, left and right ear, relative to th
 
 @dataclass(frozen=True)
 class Build:
-    """Proportions of one person as factors on the average.
+    """Proportions of one person relative to the average.
 
     Attributes:
-        head: size of the head; figures have large heads, as children do, so that faces show at small sizes.
+        head: size of the head; larger than in reality, so that faces are visible at small sizes.
         girth: thickness of trunk and limbs.
         legs: length of the legs.
         shoulders: width of the shoulders.
@@ -44,10 +44,10 @@ class Arm:
     """Angles of one arm.
 
     Attributes:
-        elevation: of the upper arm: 0 hangs down, 90 is level, 180 points up.
-        azimuth: where a raised upper arm points: 0 outward, 90 forward, negative backward.
-        bend: of the elbow: 0 is a straight arm.
-        toward: (inward, up, forward), where the forearm goes when the elbow bends.
+        elevation: angle of the upper arm: 0 is down, 90 horizontal, 180 up.
+        azimuth: direction of the raised upper arm: 0 is outward, 90 forward, negative backward.
+        bend: angle of the elbow: 0 is a straight arm.
+        toward: (inward, up, forward) direction of the forearm when the elbow bends.
     """
 
     elevation: float
@@ -58,7 +58,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Leg:
-    """Angles of one leg: forward flexion and sideways abduction of the hip, bend of the knee."""
+    """Angles of one leg: flexion (forward) and abduction (sideways) of the hip, flexion of the knee."""
 
     flexion: float
     abduction: float
@@ -70,10 +70,10 @@ class Pose:
     """All angles of a body.
 
     Attributes:
-        family: what the person does; see `poses.FAMILIES`.
+        family: name of the kind of pose, see `poses.FAMILIES`.
         pelvis: (forward lean, sideways lean) of the whole body.
-        spine: (forward bend, sideways bend, twist) of the chest against the pelvis.
-        head: (turn, nod, tilt) of the head against the chest.
+        spine: (forward bend, sideways bend, twist) of the chest relative to the pelvis.
+        head: (turn, nod, tilt) of the head relative to the chest.
         arms: left and right.
         legs: left and right.
     """
@@ -88,7 +88,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class View:
-    """From where a body is seen: yaw 0 is from the front and 180 from behind, pitch from above, roll in the picture."""
+    """Direction of view: yaw 0 is the front and 180 the back view, pitch is from above, roll in the image plane."""
 
     yaw: float
     pitch: float
@@ -97,21 +97,21 @@ class View:
 
 @dataclass(frozen=True)
 class Body:
-    """A posed body as it is seen; the pelvis is the origin.
+    """A posed body in view coordinates with the pelvis as origin.
 
     Attributes:
         build: the proportions.
-        family: of the pose.
+        family: type of the pose.
         keypoints: (17, 3) in COCO's order.
         hands: (2, 3) finger tips.
         heels: (2, 3).
         toes: (2, 3).
         waist: (3,).
-        neck: (3,) where the neck leaves the trunk.
+        neck: (3,) base of the neck.
         head: (3,) center of the head.
-        pelvis_frame: (3, 3), columns are the pelvis's left, up and forward directions.
-        chest_frame: (3, 3) likewise.
-        head_frame: (3, 3) likewise.
+        pelvis_frame: (3, 3), columns are the left, up and forward directions of the pelvis.
+        chest_frame: (3, 3), those of the chest.
+        head_frame: (3, 3), those of the head.
     """
 
     build: Build
@@ -133,7 +133,7 @@ class Body:
         return bool(self.chest_frame[2, 2] < 0)
 
     def extent(self) -> tuple[FloatArray, FloatArray]:
-        """The lowest and highest (x, y) of the body, y up, without the thickness of its limbs."""
+        """Return the minimum and maximum (x, y) of the body, y up, ignoring the thickness of the limbs."""
         head_radius = HEAD_AXES.max() * self.build.head
         points = np.concatenate(
             [self.keypoints, self.hands, self.heels, self.toes, self.head + head_radius, self.head - head_radius],
@@ -143,7 +143,7 @@ class Body:
 
 
 def pose_body(pose: Pose, build: Build, view: View) -> Body:
-    """Puts the joints of a body where the angles say and turns it as the view says."""
+    """Compute the body of a pose by forward kinematics, rotated to the view."""
     pelvis = (
         rotation(2, view.roll)
         @ rotation(0, view.pitch)
@@ -176,7 +176,7 @@ def pose_body(pose: Pose, build: Build, view: View) -> Body:
         hip = pelvis @ [side * 0.056 * build.girth, -0.01, 0]
         knee = hip + THIGH * build.legs * pelvis @ leg_direction(leg.flexion, leg.abduction, side)
         ankle = knee + SHIN * build.legs * pelvis @ leg_direction(leg.flexion - leg.knee, leg.abduction * 0.7, side)
-        # The foot is level under a straight leg and turns with the shin, a little outward.
+        # the foot is horizontal for a straight leg and rotates with the shin, slightly outward
         foot_down = pelvis @ leg_direction((leg.flexion - leg.knee) * 0.75, leg.abduction * 0.5, side)
         foot_forward = pelvis @ leg_direction(90 + (leg.flexion - leg.knee) * 0.75, 12, side)
         heels[index] = ankle + HEEL * foot_down - 0.02 * foot_forward
@@ -186,7 +186,7 @@ def pose_body(pose: Pose, build: Build, view: View) -> Body:
 
 
 def rotation(axis: int, degrees: float) -> FloatArray:
-    """The right-handed rotation about a coordinate axis: about x it leans forward, about y it turns to the left."""
+    """Return the right-handed rotation matrix about an axis: about x it leans forward, about y it turns left."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     after, last = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -195,7 +195,7 @@ def rotation(axis: int, degrees: float) -> FloatArray:
 
 
 def _arm_directions(arm: Arm, side: float) -> tuple[FloatArray, FloatArray]:
-    """Unit vectors of the upper arm and the forearm in the chest's frame."""
+    """Return the unit vectors of upper arm and forearm in the chest frame."""
     elevation, azimuth, bend = np.deg2rad([arm.elevation, arm.azimuth, arm.bend])
     upper = np.array(
         [side * np.sin(elevation) * np.cos(azimuth), -np.cos(elevation), np.sin(elevation) * np.sin(azimuth)]
@@ -207,7 +207,7 @@ def _arm_directions(arm: Arm, side: float) -> tuple[FloatArray, FloatArray]:
 
 
 def leg_direction(flexion: float, abduction: float, side: float) -> FloatArray:
-    """Unit vector in the pelvis's frame: down at 0, forward at a flexion of 90, outward by the abduction."""
+    """Return the unit vector of a leg segment in the pelvis frame: down at 0, forward at a flexion of 90."""
     flexion, abduction = np.deg2rad([flexion, abduction])
     return np.array(
         [side * np.sin(abduction), -np.cos(abduction) * np.cos(flexion), np.cos(abduction) * np.sin(flexion)]

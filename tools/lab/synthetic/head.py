@@ -1,4 +1,4 @@
-"""Painting a head: an ellipsoid of skin and hair with a face in front, so that front and back tell apart."""
+"""Painting of the head: an ellipsoid of skin and hair with a face, so that front and back differ."""
 
 import numpy as np
 
@@ -6,48 +6,48 @@ from tools.lab.synthetic.body import HEAD_AXES, FloatArray
 from tools.lab.synthetic.canvas import ZOOM, Canvas, shade
 from tools.lab.synthetic.person import Part, Person
 
-# Directions out of the head at the nose, the eyes and the ears: how they are turned tells whether they are seen.
+# outward normals of the head at the nose, the eyes and the ears, which determine their visibility
 _NORMALS = np.array([[0, 0, 1], [0.35, 0, 0.94], [-0.35, 0, 0.94], [1, 0, -0.1], [-1, 0, -0.1]])
-# The nose and the ears stand out, so they show a little beyond the profile.
-SEEN_ABOVE = np.array([-0.15, 0.15, 0.15, -0.2, -0.2])
+# nose and ears protrude, so they are visible slightly beyond the profile
+VISIBLE_ABOVE = np.array([-0.15, 0.15, 0.15, -0.2, -0.2])
 _HAIR_AXIS = np.array([0, 0.62, -0.785])
 _LIP_CORNERS = np.array([[-0.02, -0.043, 0.05], [0.02, -0.043, 0.05], [0.012, -0.053, 0.047], [-0.012, -0.053, 0.047]])
 
 
-def face_turns(person: Person) -> FloatArray:
-    """How far nose, eyes and ears (5,) are turned to the viewer: 1 toward, -1 away."""
+def facing_viewer(person: Person) -> FloatArray:
+    """Return how much nose, eyes and ears (5,) face the viewer: the cosine of the angle, 1 toward, -1 away."""
     return _NORMALS @ person.body.head_frame[2]
 
 
 def paint_head(canvas: Canvas, person: Person) -> None:
-    """Paints skull, ears and face; all of it is labeled as head."""
+    """Paint skull, ears and face, all labeled as head."""
     body, outfit, label = person.body, person.outfit, person.label + Part.HEAD
     size = person.scale * body.build.head
     nose, *eyes, left_ear, right_ear = person.project(body.keypoints[:5])
-    turns = face_turns(person)
+    facing = facing_viewer(person)
     nose_color = shade(outfit.skin, 0.75)
-    for ear, turn in ((left_ear, turns[3]), (right_ear, turns[4])):
-        if turn <= 0.3:
+    for ear, cosine in ((left_ear, facing[3]), (right_ear, facing[4])):
+        if cosine <= 0.3:
             canvas.disc(ear, 0.018 * size, outfit.skin, label, person.outline)
-    if turns[0] <= 0:
+    if facing[0] <= 0:
         canvas.disc(nose, 0.013 * size, nose_color, label)
     _paint_skull(canvas, person)
-    for ear, turn in ((left_ear, turns[3]), (right_ear, turns[4])):
-        if turn > 0.3:
+    for ear, cosine in ((left_ear, facing[3]), (right_ear, facing[4])):
+        if cosine > 0.3:
             canvas.disc(ear, 0.018 * size, outfit.skin, label, person.outline / 2)
     for index, eye in enumerate(eyes, start=1):
-        if turns[index] > SEEN_ABOVE[index]:
+        if facing[index] > VISIBLE_ABOVE[index]:
             canvas.disc(eye, 0.0125 * size, (250.0, 250.0, 250.0), label)
             canvas.disc(eye, 0.008 * size, (30.0, 20.0, 15.0), label)
-    if turns[0] > 0.2:
+    if facing[0] > 0.2:
         lips = body.head + body.build.head * _LIP_CORNERS @ body.head_frame.T
         canvas.polygon(person.project(lips), (60.0, 50.0, 170.0), label)
-    if turns[0] > 0:
+    if facing[0] > 0:
         canvas.disc(nose, 0.013 * size, nose_color, label)
 
 
 def paint_long_hair(canvas: Canvas, person: Person) -> None:
-    """Paints hair that falls from the back of the head to the shoulders."""
+    """Paint hair from the back of the head to the shoulders."""
     body = person.body
     strand = np.array([[0, 0, -0.01], [0, -0.1, -0.05]]) * body.build.head
     top, bottom = person.project(body.head + strand @ body.head_frame.T)
@@ -56,15 +56,15 @@ def paint_long_hair(canvas: Canvas, person: Person) -> None:
 
 
 def _paint_skull(canvas: Canvas, person: Person) -> None:
-    """Skin and hair, pixel by pixel.
+    """Paint skin and hair pixel by pixel.
 
-    The head is {A n : |n| = 1}. With P the projection to the picture, a pixel p shows the nearest n with P A n = p:
-    the least-norm solution plus a step along the null direction of P A toward the viewer.
+    The head is {A n : |n| = 1}. With the projection P to the image, a pixel p shows the nearest n with P A n = p: the
+    least-norm solution plus a step along the null direction of P A toward the viewer.
     """
     outfit = person.outfit
     semi_axes = HEAD_AXES * person.body.build.head * person.scale
     axes = person.body.head_frame * semi_axes  # A, in image pixels, y up
-    center = canvas.zoomed(person.project(person.body.head))
+    center = canvas.to_canvas(person.project(person.body.head))
     rim = 1 + person.outline / semi_axes.mean()
     reach = rim * np.linalg.norm(axes[:2], axis=1) * ZOOM + 1
     height, width = canvas.labels.shape

@@ -1,4 +1,4 @@
-"""What a person wears: colors and cuts."""
+"""Clothes, skin and hair of a person."""
 
 import colorsys
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from tools.lab.synthetic.canvas import Color, shade
 
 @dataclass(frozen=True)
 class Outfit:
-    """Colors and cuts; the two sleeves, trouser legs and shoes are colored independently of each other.
+    """Colors and styles; left and right sleeves, trouser legs and shoes have independent colors.
 
     Attributes:
-        skin: of face, hands and bare limbs.
-        hair: color.
-        hairline: how much of the head is hair: -0.1 full, 0.5 nearly bald.
-        long_hair: whether hair falls on the shoulders.
-        shirt: of the trunk.
-        trim: of what the front of the shirt shows.
+        skin: color of face, hands and bare limbs.
+        hair: color of the hair.
+        hairline: position of the hairline: -0.1 is full hair, 0.5 nearly bald.
+        long_hair: whether hair reaches the shoulders.
+        shirt: color of the trunk.
+        trim: color of the buttons, the logo or the zip.
         front: 'buttons', 'logo' or 'zip'.
-        seat: of the trousers at the pelvis.
-        sleeves: left and right.
+        seat: color of the trousers at the pelvis.
+        sleeves: colors of the left and right sleeve.
         long_sleeves: whether they cover the forearms.
-        trousers: left and right.
+        trousers: colors of the left and right trouser leg.
         long_trousers: whether they cover the shins.
-        shoes: left and right.
+        shoes: colors of the left and right shoe.
     """
 
     skin: Color
@@ -44,13 +44,13 @@ class Outfit:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """A color from hue, saturation and value, each 0 to 1."""
+    """Convert hue, saturation and value, each from 0 to 1, to a BGR color."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return 255 * blue, 255 * green, 255 * red
 
 
 def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Clothes, skin and hair of a random person."""
+    """Sample the outfit of a random person."""
 
     def cloth() -> Color:
         return hsv(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 0.95))

@@ -1,4 +1,4 @@
-"""Painting one person, part by part from the farthest to the nearest, and telling which keypoints are seen."""
+"""Painting of a person, part by part from back to front, and the visibility of the keypoints."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.lab.synthetic.annotation import inside
+from tools.lab.synthetic.annotation import inside_image
 from tools.lab.synthetic.body import SIDES, FloatArray
 from tools.lab.synthetic.canvas import Canvas, Color, shade
-from tools.lab.synthetic.head import SEEN_ABOVE, face_turns, paint_head, paint_long_hair
+from tools.lab.synthetic.head import VISIBLE_ABOVE, facing_viewer, paint_head, paint_long_hair
 from tools.lab.synthetic.person import Part, Person
 
-# Keypoints 5.. come in pairs: shoulders, elbows, wrists, hips, knees, ankles; these limbs and trunk parts carry them.
+# the limbs and trunk parts at keypoints 5 to 16: pairs of shoulders, elbows, wrists, hips, knees and ankles
 _LIMBS = (
     (Part.UPPER_ARM,),
     (Part.UPPER_ARM, Part.FOREARM),
@@ -25,52 +25,51 @@ _SHOULDERS, _HIPS = 0, 3
 _TRUNK = {_SHOULDERS: (Part.TRUNK,), _HIPS: (Part.TRUNK, Part.PELVIS)}
 _RING = np.stack([f(np.linspace(0, 2 * np.pi, 14, endpoint=False)) for f in (np.cos, np.sin)], axis=-1)
 
-Stroke = tuple[float, Callable[[], None]]  # depth toward the viewer, and what paints there
+Stroke = tuple[float, Callable[[], None]]  # depth toward the viewer, and the paint function
 
 
 def paint_person(canvas: Canvas, person: Person) -> None:
-    """Paints all parts of a person, the nearest last."""
+    """Paint all parts of a person from back to front."""
     for _, paint in sorted(_strokes(canvas, person), key=lambda stroke: stroke[0]):
         paint()
 
 
 def keypoint_visibilities(canvas: Canvas, person: Person) -> NDArray[np.int64]:
-    """What an annotator would say of each keypoint on the finished canvas.
+    """Return the visibility of each keypoint on the final canvas, as by an annotator.
 
     Returns:
-        (17,) flags: 2 where the part that carries the keypoint is seen; 1 where another person, an object or the
-        person's own body covers it; 0 outside of the picture. As in COCO, features of a face that is turned away are
-        not guessed: they are 0.
+        (17,) flags: 2 if the part of the keypoint is visible; 1 if it is occluded by another person, an object or the
+        person's own body; 0 outside the image. As in COCO, keypoints of a face that is turned away are not labeled (0).
     """
     points = person.project(person.body.keypoints)
-    flags = np.ones(17, dtype=np.int64)
-    seen = [canvas.label_at(point) - person.label for point in points]
-    turns = face_turns(person)
+    visibility = np.ones(17, dtype=np.int64)
+    parts = [canvas.label_at(point) - person.label for point in points]
+    facing = facing_viewer(person)
     for index in range(5):
-        if turns[index] <= SEEN_ABOVE[index] - 0.25:
-            flags[index] = 0
-        elif turns[index] > SEEN_ABOVE[index] and seen[index] == Part.HEAD:
-            flags[index] = 2
-    for joint, limbs in enumerate(_LIMBS):
-        frame = person.body.chest_frame if joint == _SHOULDERS else person.body.pelvis_frame
+        if facing[index] <= VISIBLE_ABOVE[index] - 0.25:
+            visibility[index] = 0
+        elif facing[index] > VISIBLE_ABOVE[index] and parts[index] == Part.HEAD:
+            visibility[index] = 2
+    for pair, limbs in enumerate(_LIMBS):
+        frame = person.body.chest_frame if pair == _SHOULDERS else person.body.pelvis_frame
         for index, side in enumerate(SIDES):
-            carriers = [limb + index for limb in limbs]
-            # In profile the far shoulder and hip lie behind the trunk.
+            expected_parts = [limb + index for limb in limbs]
+            # in profile, the far shoulder and hip are behind the trunk
             if side * frame[2, 0] > -0.6:
-                carriers += _TRUNK.get(joint, ())
-            keypoint = 5 + 2 * joint + index
-            if seen[keypoint] in carriers:
-                flags[keypoint] = 2
-    return np.where(inside(canvas, points), flags, 0)
+                expected_parts += _TRUNK.get(pair, ())
+            keypoint = 5 + 2 * pair + index
+            if parts[keypoint] in expected_parts:
+                visibility[keypoint] = 2
+    return np.where(inside_image(canvas, points), visibility, 0)
 
 
 def _strokes(canvas: Canvas, person: Person) -> list[Stroke]:
-    """Every part with its depth."""
+    """Return the strokes of all parts with their depths."""
     body, outfit = person.body, person.outfit
     trunk = float((body.waist + body.neck)[2] / 2)
     head = float(body.head[2])
     if body.head[1] > body.neck[1]:
-        # The chin is over the chest except when the head hangs away from the viewer.
+        # the chin is in front of the chest, except if the head hangs away from the viewer
         head = max(head, trunk + 0.001)
     strokes: list[Stroke] = [
         (trunk, lambda: _paint_trunk(canvas, person)),
@@ -79,7 +78,7 @@ def _strokes(canvas: Canvas, person: Person) -> list[Stroke]:
         (head, lambda: paint_head(canvas, person)),
     ]
     if outfit.long_hair:
-        # Seen from the front it falls behind the shoulders, from behind over them.
+        # behind the shoulders in front views, over them in back views
         depth = min(trunk, head) - 0.05 if body.head_frame[2, 2] > 0.1 else max(trunk, head) + 0.03
         strokes.append((depth, lambda: paint_long_hair(canvas, person)))
     for index in range(2):
@@ -88,7 +87,7 @@ def _strokes(canvas: Canvas, person: Person) -> list[Stroke]:
         sleeve, trousers, shoe = outfit.sleeves[index], outfit.trousers[index], outfit.shoes[index]
         forearm = sleeve if outfit.long_sleeves else outfit.skin
         shin = trousers if outfit.long_trousers else outfit.skin
-        # The last number lifts a part over others at about its depth: sleeves lie on the trunk, hands on hips.
+        # the last argument moves a part in front of others of similar depth: sleeves on the trunk, hands on the hips
         strokes += [
             _limb(canvas, person, Part.UPPER_ARM + index, shoulder, elbow, (0.034, 0.026), sleeve, 0.012),
             _limb(canvas, person, Part.FOREARM + index, elbow, wrist, (0.026, 0.019), forearm, 0.013),
@@ -117,7 +116,7 @@ def _limb(
 
 
 def _ring(person: Person, center: FloatArray, frame: FloatArray, width: float, depth: float) -> FloatArray:
-    """Image pixels (14, 2) of a level ellipse around the trunk; half its width and depth in statures."""
+    """Return image points (14, 2) of a horizontal ellipse around the trunk; half width and depth in statures."""
     around = _RING * [width, depth] * person.body.build.girth
     return person.project(center + around @ frame[:, [0, 2]].T)
 
@@ -143,7 +142,7 @@ def _paint_trunk(canvas: Canvas, person: Person) -> None:
             (0.2, 0.07 * shoulders, 0.035),
         )
     ]
-    # All edges first, so that none of them runs across the shirt.
+    # all outlines first, so that none of them crosses the shirt
     for outline in (person.outline, 0.0):
         for lower, upper in pairwise(rings):
             canvas.hull(np.concatenate([lower, upper]), person.outfit.shirt, label, outline)
@@ -152,7 +151,7 @@ def _paint_trunk(canvas: Canvas, person: Person) -> None:
 
 
 def _paint_shirt_front(canvas: Canvas, person: Person, label: int) -> None:
-    """A collar that shows skin, and buttons, a logo or a zip."""
+    """Paint an open collar, and buttons, a logo or a zip."""
     body, outfit = person.body, person.outfit
 
     def on_chest(*points: tuple[float, float]) -> FloatArray:

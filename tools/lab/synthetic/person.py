@@ -1,4 +1,4 @@
-"""One person in a picture: a body with clothes at a place, and the numbers of its parts on the canvas."""
+"""A person in an image: body, outfit, position, and the labels of its parts on the canvas."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -10,7 +10,7 @@ from tools.lab.synthetic.outfit import Outfit
 
 
 class Part(IntEnum):
-    """What a labeled pixel of a person shows; the right limb's number follows the left's."""
+    """Parts of a person; the value of a right limb is that of the left limb plus 1."""
 
     TRUNK = 0
     PELVIS = 1
@@ -30,14 +30,14 @@ NUM_PARTS = 17
 
 @dataclass(frozen=True)
 class Person:
-    """A body with clothes at its place in the picture.
+    """A body with an outfit at a position in the image.
 
     Attributes:
-        body: as it is seen.
-        outfit: what it wears.
+        body: body in view coordinates.
+        outfit: its clothes, skin and hair.
         scale: image pixels per stature.
         origin: (2,) image pixels of the pelvis.
-        label: of its first part on the canvas; the other parts follow as `Part` numbers them.
+        label: offset of the labels on the canvas; the label of a part is this plus its `Part` value.
     """
 
     body: Body
@@ -47,10 +47,10 @@ class Person:
     label: int
 
     def project(self, points: FloatArray) -> FloatArray:
-        """Points of the seen body (..., 3) in image pixels (..., 2)."""
+        """Project points of the body (..., 3) to image pixels (..., 2)."""
         return self.origin + self.scale * np.asarray(points)[..., :2] * [1, -1]
 
     @property
     def outline(self) -> float:
-        """Width of the dark edge around each part, in image pixels."""
+        """Width of the dark outline of each part, in image pixels."""
         return 0.4 + self.scale / 400

@@ -1,4 +1,4 @@
-"""Random builds, views and poses: mostly upright people, a minority in hard poses."""
+"""Random builds, views and poses: mostly upright people, a minority in difficult poses."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from tools.lab.synthetic.body import Arm, Build, Leg, Pose, View
 
 Generator = np.random.Generator
 
-# Every arm hangs in one of these ways: (elevation, azimuth, bend) as ranges, and where the forearm bends.
+# arm poses: ranges of (elevation, azimuth, bend), and the direction of the forearm
 _Range = tuple[float, float]
 _ARMS: dict[str, tuple[_Range, _Range, _Range, tuple[float, float, float]]] = {
     "hanging": ((5, 20), (-15, 40), (2, 35), (0.2, 0.0, 1.0)),
@@ -25,7 +25,7 @@ _ARMS: dict[str, tuple[_Range, _Range, _Range, tuple[float, float, float]]] = {
 
 
 def sample_build(rng: Generator) -> Build:
-    """Proportions of a random person."""
+    """Sample the proportions of a person."""
     return Build(
         head=rng.uniform(1.1, 1.45),
         girth=rng.uniform(0.9, 1.3),
@@ -35,7 +35,7 @@ def sample_build(rng: Generator) -> Build:
 
 
 def sample_view(rng: Generator, family: str) -> View:
-    """A random view: front and back about equally often, sides seldom; lying people lie across the picture."""
+    """Sample a view: front and back about equally often, sides rarely; lying people are rotated by about 90 degrees."""
     if rng.random() < 0.06:
         yaw = rng.choice([-90, 90]) + rng.normal(0, 15)
     else:
@@ -45,18 +45,18 @@ def sample_view(rng: Generator, family: str) -> View:
 
 
 def sample_pose(rng: Generator) -> Pose:
-    """A pose of a random family."""
+    """Sample a pose of a random family."""
     family = str(rng.choice(list(FAMILIES), p=list(_WEIGHTS)))
     return FAMILIES[family](rng)
 
 
-def _arm(rng: Generator, *ways: str) -> Arm:
-    elevation, azimuth, bend, toward = _ARMS[ways[rng.integers(len(ways))]]
+def _arm(rng: Generator, *names: str) -> Arm:
+    elevation, azimuth, bend, toward = _ARMS[names[rng.integers(len(names))]]
     return Arm(rng.uniform(*elevation), rng.uniform(*azimuth), rng.uniform(*bend), toward)
 
 
-def _two_arms(rng: Generator, *ways: str) -> tuple[Arm, Arm]:
-    return _arm(rng, *ways), _arm(rng, *ways)
+def _two_arms(rng: Generator, *names: str) -> tuple[Arm, Arm]:
+    return _arm(rng, *names), _arm(rng, *names)
 
 
 def _leg(rng: Generator, flexion: _Range, abduction: _Range, knee: _Range) -> Leg:
@@ -71,7 +71,7 @@ def _pose(
     lean: tuple[float, float] = (0.0, 0.0),
     bend: float = 0.0,
 ) -> Pose:
-    """A pose with small random bends of the spine and turns of the head."""
+    """Return a pose with small random rotations of the spine and the head."""
     lean = (lean[0] + rng.normal(0, 3), lean[1] + rng.normal(0, 3))
     spine = (bend + rng.normal(3, 5), rng.normal(0, 5), rng.normal(0, 10))
     head = (float(np.clip(rng.normal(0, 25), -60, 60)), rng.normal(4, 10) - lean[0] / 2, rng.normal(0, 7))

@@ -1,9 +1,9 @@
-"""Composing one photo: who stands where, what covers them, and what its annotations say."""
+"""Composition of a synthetic image: people, occluders and annotations."""
 
 import numpy as np
 
-from tools.lab.synthetic.annotation import MIN_AREA, Photo, annotation_record, visible
-from tools.lab.synthetic.background import degrade, draw_background, draw_cover, draw_distractor, draw_seat
+from tools.lab.synthetic.annotation import MIN_AREA, SyntheticImage, annotation_record, visible_region
+from tools.lab.synthetic.background import degrade, draw_background, draw_distractor, draw_occluder, draw_seat
 from tools.lab.synthetic.body import FloatArray, pose_body
 from tools.lab.synthetic.canvas import ZOOM, Canvas
 from tools.lab.synthetic.outfit import hsv, sample_outfit
@@ -14,16 +14,16 @@ from tools.lab.synthetic.poses import sample_build, sample_pose, sample_view
 Generator = np.random.Generator
 
 _FIRST_LABEL = 1
-_CROWD_LABEL = 1 + 8 * NUM_PARTS  # the tiny figures of a crowd share their labels
+_CROWD_LABEL = 1 + 8 * NUM_PARTS  # shared by all people of a crowd
 
 
-def draw_photo(rng: Generator, with_crowd: bool, with_far_people: bool) -> Photo:
-    """Draws a photo; every random choice comes from `rng`.
+def generate_image(rng: Generator, with_crowd: bool, with_far_people: bool) -> SyntheticImage:
+    """Generate an image of people with annotations.
 
     Args:
-        rng: the photo's own generator.
-        with_crowd: draws a group of tiny figures, annotated as one crowd.
-        with_far_people: draws one or two figures too small for keypoints.
+        rng: source of all random choices.
+        with_crowd: whether to add a group of tiny people, annotated as one crowd.
+        with_far_people: whether to add one or two people too small for keypoints.
     """
     width, height = int(rng.integers(288, 353)), int(rng.integers(216, 265))
     if rng.random() < 0.4:
@@ -37,41 +37,41 @@ def draw_photo(rng: Generator, with_crowd: bool, with_far_people: bool) -> Photo
     far_people = []
     for _ in range(rng.integers(1, 3) if with_far_people else 0):
         origin = np.array([rng.uniform(0.05, 0.95) * width, rng.uniform(0.3, 0.75) * height])
-        far_people.append(_person(rng, rng.uniform(16, 28), origin, label))
+        far_people.append(_sample_person(rng, rng.uniform(16, 28), origin, label))
         label += NUM_PARTS
-    people = _group(rng, canvas.size, label)
+    people = _sample_group(rng, canvas.size, label)
     for person in far_people:
         paint_person(canvas, person)
-    # Who stands lower in the picture stands nearer.
+    # people lower in the image are nearer
     for person in sorted(people, key=lambda person: _box(person)[3]):
         _paint_with_seat(rng, canvas, person)
     for _ in range(rng.integers(1, 3) if rng.random() < 0.35 else 0):
-        draw_cover(rng, canvas, _box(people[rng.integers(len(people))]))
+        draw_occluder(rng, canvas, _box(people[rng.integers(len(people))]))
 
-    photo = Photo(degrade(rng, canvas.picture()))
+    image = SyntheticImage(degrade(rng, canvas.image()))
     for person in people:
-        _annotate(photo, canvas, person, with_keypoints=True)
+        _annotate(image, canvas, person, with_keypoints=True)
     for person in far_people:
-        _annotate(photo, canvas, person, with_keypoints=False)
+        _annotate(image, canvas, person, with_keypoints=False)
     if with_crowd:
-        _annotate_crowd(photo, canvas)
-    return photo
+        _annotate_crowd(image, canvas)
+    return image
 
 
-def _person(rng: Generator, scale: float, origin: FloatArray, label: int) -> Person:
+def _sample_person(rng: Generator, scale: float, origin: FloatArray, label: int) -> Person:
     pose = sample_pose(rng)
     body = pose_body(pose, sample_build(rng), sample_view(rng, pose.family))
     return Person(body, sample_outfit(rng), scale, origin, label)
 
 
 def _box(person: Person) -> FloatArray:
-    """The xyxy box of the whole body in image pixels, covered or not."""
+    """Return the xyxy box of the whole body in image pixels, occluded or not."""
     (x1, y1), (x2, y2) = person.body.extent()
     return person.origin[[0, 1, 0, 1]] + person.scale * np.array([x1, -y2, x2, -y1])
 
 
-def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
-    """One to four people, mostly close to each other."""
+def _sample_group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
+    """Sample one to four people, mostly close to each other."""
     width, height = size
     close_up = rng.random() < 0.05
     count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.32, 0.42, 0.18, 0.08]))
@@ -79,7 +79,7 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
     people: list[Person] = []
     for index in range(count):
         scale = float(np.clip(stature * rng.uniform(0.8, 1.2), 45, 420))
-        person = _person(rng, scale, np.zeros(2), label + index * NUM_PARTS)
+        person = _sample_person(rng, scale, np.zeros(2), label + index * NUM_PARTS)
         x1, y1, x2, y2 = _box(person)
         center, half = (x1 + x2) / 2, (x2 - x1) / 2
         if people and rng.random() < 0.6:
@@ -90,7 +90,7 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
             x = rng.uniform(0.15, 0.85) * width
             bottom = height * rng.uniform(0.75, 1.0)
             if y2 - y1 > 0.95 * height:
-                # Feet or legs are outside: the head is a little below the upper border.
+                # feet or legs are outside the image, and the head slightly below the upper border
                 bottom = height * rng.uniform(0.03, 0.25) + (y2 - y1)
             elif rng.random() < 0.08:
                 bottom = height + rng.uniform(0.1, 0.45) * (y2 - y1)
@@ -102,7 +102,7 @@ def _group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
 
 
 def _paint_with_seat(rng: Generator, canvas: Canvas, person: Person) -> None:
-    """Paints a person; who sits has a block under the hips, before them when seen from behind."""
+    """Paint a person; a sitting one with a seat, which is in front of the person in back views."""
     if person.body.family != "sitting":
         paint_person(canvas, person)
         return
@@ -123,30 +123,30 @@ def _paint_crowd(rng: Generator, canvas: Canvas) -> None:
     center, ground = rng.uniform(0.2, 0.8) * width, rng.uniform(0.35, 0.6) * height
     for x in np.sort(rng.uniform(-1, 1, rng.integers(8, 15))):
         origin = np.array([center + x * 42, ground + rng.normal(0, 3)])
-        paint_person(canvas, _person(rng, rng.uniform(18, 26), origin, _CROWD_LABEL))
+        paint_person(canvas, _sample_person(rng, rng.uniform(18, 26), origin, _CROWD_LABEL))
 
 
-def _annotate(photo: Photo, canvas: Canvas, person: Person, with_keypoints: bool) -> None:
-    flags = keypoint_visibilities(canvas, person)
+def _annotate(image: SyntheticImage, canvas: Canvas, person: Person, with_keypoints: bool) -> None:
+    visibility = keypoint_visibilities(canvas, person)
     if not with_keypoints:
-        flags[:] = 0
+        visibility[:] = 0
     labels = range(person.label, person.label + NUM_PARTS)
-    record = annotation_record(canvas, labels, person.project(person.body.keypoints), flags)
+    record = annotation_record(canvas, labels, person.project(person.body.keypoints), visibility)
     if record is not None:
-        photo.annotations.append(record)
-        photo.from_behind.append(person.body.from_behind)
+        image.annotations.append(record)
+        image.from_behind.append(person.body.from_behind)
 
 
-def _annotate_crowd(photo: Photo, canvas: Canvas) -> None:
-    """One record for all figures of the crowd, with COCO's uncompressed run lengths as its segmentation."""
-    mask, area, box = visible(canvas, range(_CROWD_LABEL, _CROWD_LABEL + NUM_PARTS))
+def _annotate_crowd(image: SyntheticImage, canvas: Canvas) -> None:
+    """Add one record for the whole crowd, with its mask as COCO's uncompressed RLE."""
+    mask, area, box = visible_region(canvas, range(_CROWD_LABEL, _CROWD_LABEL + NUM_PARTS))
     if area < MIN_AREA:
         return
     small = mask[::ZOOM, ::ZOOM]
     column_major = np.concatenate([[0], small.T.ravel().astype(np.int8), [0]])
     changes = np.flatnonzero(np.diff(column_major))
     counts = np.diff(np.concatenate([[0], changes, [small.size]]))
-    photo.annotations.append(
+    image.annotations.append(
         {
             "category_id": 1,
             "iscrowd": 1,
@@ -157,4 +157,4 @@ def _annotate_crowd(photo: Photo, canvas: Canvas) -> None:
             "segmentation": {"counts": counts.tolist(), "size": list(small.shape)},
         }
     )
-    photo.from_behind.append(False)
+    image.from_behind.append(False)

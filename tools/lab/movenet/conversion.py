@@ -1,14 +1,14 @@
-"""MoveNet's backbone and heatmap head as a network of posedy's to train on from.
+"""Converts MoveNet's backbone and heatmap head to a posedy network for further training.
 
-Three things differ, and are made good for:
+Three differences are compensated:
 
-- MoveNet sees x = 2 p / 255 - 1 of pixels p; posedy's networks see z = (p / 255 - mean) / std, so for each color
-  x = 2 (std z + mean) - 1. The stem's kernel and bias take that in, exactly but for the border, where zeros are another
-  gray.
-- Batch norms are folded into MoveNet's kernels. As identities with the statistics 0 and 1 they compute the same, but
-  could not be trained with: in training they would divide by statistics that nobody has taken. `calibrate_norms` gives
-  them those of images, with scales and shifts that leave the function as it is.
-- MoveNet's heatmaps are sigmoids of logits, at cells whose centers lie at 4 c + 1.5 pixels of the crop.
+- MoveNet normalizes pixels p to x = 2 p / 255 - 1, posedy's networks to z = (p / 255 - mean) / std, so that
+  x = 2 (std z + mean) - 1 for each color. This is folded into the kernel and bias of the stem; it is exact except at
+  the border, where zero padding corresponds to another gray value.
+- Batch norms are folded into MoveNet's kernels. Identities with mean 0 and variance 1 compute the same function in
+  evaluation mode, but not in training mode. `calibrate_norms` sets the statistics of images, with scales and shifts
+  that preserve the function.
+- MoveNet's heatmaps are sigmoids of logits; the center of heatmap pixel c lies at 4 c + 1.5 crop pixels.
 """
 
 import torch
@@ -19,18 +19,18 @@ from posedy.skeleton import COCO17
 from tools.lab.movenet.network import MoveNet, new_pose_net
 
 
-def start_network(movenet: MoveNet, output: HeatmapOutput, crops: Tensor) -> PoseNet:
-    """The network `mobilenetv2_100-fpn` or `mobilenetv2_175-fpn` with MoveNet's weights, in evaluation mode.
+def convert_movenet(movenet: MoveNet, output: HeatmapOutput, crops: Tensor) -> PoseNet:
+    """Create the network `mobilenetv2_100-fpn` or `mobilenetv2_175-fpn` with MoveNet's weights, in evaluation mode.
 
     Args:
-        movenet: in evaluation mode; stays as it is.
-        output: of the network: "sigmoid" keeps MoveNet's heatmaps, "softmax" makes distributions of its logits.
-        crops: (N, 3, H, W) as posedy's networks see them, some dozens, to take the statistics of batch norms from.
+        movenet: the network in evaluation mode; it is not changed.
+        output: "sigmoid" keeps MoveNet's heatmaps, "softmax" converts its logits to distributions.
+        crops: some dozens of normalized crops (N, 3, H, W) for the statistics of the batch norms.
     """
     net = new_pose_net(
         movenet.variant,
         output=output,
-        coding="unbiased",
+        codec="unbiased",
         input_size=(crops.shape[3], crops.shape[2]),
         skeleton=COCO17,
     )
@@ -42,7 +42,7 @@ def start_network(movenet: MoveNet, output: HeatmapOutput, crops: Tensor) -> Pos
 
 
 def _fold_normalization(net: PoseNet) -> None:
-    """Lets the stem take normalized crops where it took pixels from -1 to 1."""
+    """Change the input of the stem from pixels in [-1, 1] to normalized crops."""
     conv, norm = net.backbone.get_submodule("stem.0"), net.backbone.get_submodule("stem.1")
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
@@ -54,22 +54,22 @@ def _fold_normalization(net: PoseNet) -> None:
 
 @torch.no_grad()
 def calibrate_norms(net: nn.Module, images: Tensor) -> None:
-    """Gives each batch norm the statistics of its input and changes its scale and shift so that its output stays.
+    """Set the statistics of each batch norm to those of its input, and adapt scale and shift to preserve its output.
 
         gamma (x - mean) / s + beta = gamma' (x - mean') / s' + beta',    s = sqrt(var + eps), gamma' = gamma s' / s,
                                                                          beta' = beta + gamma (mean' - mean) / s
 
     Args:
-        net: in evaluation mode.
-        images: (N, C, H, W) one batch.
+        net: network in evaluation mode.
+        images: one batch (N, C, H, W).
 
     Raises:
         ValueError: if the network is in training mode.
     """
     if net.training:
-        raise ValueError("norms are calibrated in evaluation mode: call net.eval() first")
+        raise ValueError("expected a network in evaluation mode, got training mode: call net.eval()")
 
-    def take_statistics(module: nn.Module, inputs: tuple[Tensor]) -> None:
+    def calibrate(module: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(module, nn.BatchNorm2d)
         assert module.running_mean is not None
         assert module.running_var is not None
@@ -81,7 +81,7 @@ def calibrate_norms(net: nn.Module, images: Tensor) -> None:
         module.running_var.copy_(variance)
 
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(take_statistics) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(calibrate) for norm in norms]
     try:
         net(images)
     finally:

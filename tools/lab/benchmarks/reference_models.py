@@ -1,4 +1,4 @@
-"""What posedy's networks are timed beside: SimpleBaseline's ResNet-50, and dynamic convolution as others write it."""
+"""Reference models of the latency benchmark: SimpleBaseline's ResNet-50 and grouped dynamic convolution."""
 
 import copy
 
@@ -7,32 +7,32 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.heads import DeconvHead
-from posedy.models.ops import grouped
+from posedy.models.ops import grouped_nchw
 from posedy.models.pose_net import PoseNet
 
 
 class _GroupedDynamicConv2d(DynamicConv2d):
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return grouped(x, weight, bias, self.geometry)
+        return grouped_nchw(x, weight, bias, self.conv_params)
 
 
-def usual_dynamic(net: nn.Module) -> nn.Module:
-    """A copy of a network with each batch folded into groups, a single image too, as public code does it."""
-    usual = copy.deepcopy(net).eval()
-    for layer in usual.modules():
+def grouped_dynamic_model(net: nn.Module) -> nn.Module:
+    """Return a copy of a network whose dynamic convolutions are grouped convolutions, as in public implementations."""
+    grouped = copy.deepcopy(net).eval()
+    for layer in grouped.modules():
         if isinstance(layer, DynamicConv2d):
             layer.__class__ = _GroupedDynamicConv2d
-    return usual
+    return grouped
 
 
 def simple_baseline(num_keypoints: int = 17) -> PoseNet:
-    """SimpleBaseline's ResNet-50 with the deconvolution head (Xiao et al., ECCV 2018), untrained, norms folded."""
+    """Create SimpleBaseline's untrained ResNet-50 with folded norms (Xiao et al., ECCV 2018)."""
     from torchvision.models import resnet50
 
-    trunk = resnet50(weights=None).eval()
-    _fold(trunk, "conv1", "bn1")
-    layers = [trunk.conv1, trunk.relu, trunk.maxpool]
-    for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+    resnet = resnet50(weights=None).eval()
+    _fold(resnet, "conv1", "bn1")
+    layers = [resnet.conv1, resnet.relu, resnet.maxpool]
+    for stage in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
         for block in stage:
             for index in (1, 2, 3):
                 _fold(block, f"conv{index}", f"bn{index}")

@@ -1,4 +1,4 @@
-"""Films of drawn people who walk to and fro and cross each other, with the truth of each frame."""
+"""Synthetic videos of people who walk back and forth and cross each other, with ground truth for each frame."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from tools.lab.synthetic.painter import paint_person
 from tools.lab.synthetic.person import NUM_PARTS, Person
 from tools.lab.synthetic.poses import sample_build
 
-_STRIDE = 0.42  # statures that a walker goes forward with each step
-_MARGIN = 0.04  # of the box beyond the keypoints, in statures
+_STRIDE = 0.42  # length of a step in statures
+_MARGIN = 0.04  # margin of the box around the keypoints, in statures
 
 
 @dataclass(frozen=True, eq=False)
-class FilmFrame:
-    """A frame and its truth.
+class SyntheticFrame:
+    """A video frame and its ground truth.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
-        keypoints: (P, 17, 2) in image pixels of all people, always in the same order.
-        boxes: (P, 4) xyxy in image pixels, hidden or not.
+        keypoints: (P, 17, 2) in image pixels, occluded or not; people have the same order in all frames.
+        boxes: (P, 4) xyxy in image pixels, occluded or not.
     """
 
     image: NDArray[np.uint8]
@@ -35,42 +35,42 @@ class FilmFrame:
 
 @dataclass(frozen=True)
 class _Walker:
-    """Walks to and fro along a line: x = middle + reach sin(2 pi t / period + phase)."""
+    """A person who walks back and forth: x = center + amplitude sin(2 pi t / period + phase)."""
 
     build: Build
     outfit: Outfit
     stature: float
     ground: float
-    middle: float
-    reach: float
+    center: float
+    amplitude: float
     period: float
     phase: float
 
-    def at(self, time: float, label: int) -> Person:
+    def person_at(self, time: float, label: int) -> Person:
         angle = 2 * np.pi * time / self.period + self.phase
         body = self._body(angle)
         low = body.extent()[0][1]
-        origin = np.array([self.middle + self.reach * np.sin(angle), self.ground + low * self.stature])
+        origin = np.array([self.center + self.amplitude * np.sin(angle), self.ground + low * self.stature])
         return Person(body, self.outfit, self.stature, origin, label)
 
     def _body(self, angle: float) -> Body:
-        # the steps follow the way, so that feet do not slide
-        swing = np.sin(np.pi * self.reach * np.sin(angle) / self.stature / _STRIDE)
+        # steps are synchronized with the distance walked, so that feet do not slide
+        swing = np.sin(np.pi * self.amplitude * np.sin(angle) / self.stature / _STRIDE)
         legs = tuple(Leg(26 * side * swing, 3, 12 + 18 * max(0.0, -side * swing)) for side in (1, -1))
         arms = tuple(Arm(14, 20 - 40 * side * swing, 25 + 10 * side * swing, (0.2, 0.3, 1.0)) for side in (1, -1))
         pose = Pose("walking", (3, 0), (3, 0, 6 * swing), (0, 4, 0), (arms[0], arms[1]), (legs[0], legs[1]))
         return pose_body(pose, self.build, View(yaw=40 * np.cos(angle), pitch=5, roll=0))
 
 
-def draw_film(
+def generate_video(
     seed: int, frames: int, people: int, size: tuple[int, int] = (640, 360), rate: float = 30.0
-) -> Iterator[FilmFrame]:
-    """Draws a film whose people cross each other again and again, each at a speed of its own.
+) -> Iterator[SyntheticFrame]:
+    """Generate a video of people who cross each other repeatedly at different speeds.
 
     Args:
-        seed: of all that is random.
-        frames: how many.
-        people: how many.
+        seed: random seed; it determines the video.
+        frames: number of frames.
+        people: number of people.
         size: (width, height) in pixels.
         rate: frames per second.
     """
@@ -83,20 +83,20 @@ def draw_film(
             outfit=sample_outfit(rng),
             stature=height * rng.uniform(0.5, 0.62),
             ground=height * (0.8 + 0.16 * index / max(people - 1, 1)),
-            middle=width * rng.uniform(0.45, 0.55),
-            reach=width * rng.uniform(0.3, 0.38),
+            center=width * rng.uniform(0.45, 0.55),
+            amplitude=width * rng.uniform(0.3, 0.38),
             period=rng.uniform(9, 14),
             phase=2 * np.pi * index / people,
         )
         for index in range(people)
     ]
-    for frame in range(frames):
+    for index in range(frames):
         canvas = Canvas(background)
-        persons = [walker.at(frame / rate, 1 + NUM_PARTS * index) for index, walker in enumerate(walkers)]
-        for person in persons:  # from the back to the front
+        persons = [walker.person_at(index / rate, 1 + NUM_PARTS * number) for number, walker in enumerate(walkers)]
+        for person in persons:  # back to front
             paint_person(canvas, person)
         keypoints = np.stack([person.project(person.body.keypoints) for person in persons])
-        yield FilmFrame(canvas.picture(), keypoints, np.stack([_box(person) for person in persons]))
+        yield SyntheticFrame(canvas.image(), keypoints, np.stack([_box(person) for person in persons]))
 
 
 def _box(person: Person) -> FloatArray:

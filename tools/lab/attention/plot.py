@@ -1,4 +1,4 @@
-"""A picture of the attention of a network, layer by layer."""
+"""Plot of a network's attention, layer by layer."""
 
 import io
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from matplotlib.figure import Figure
 from tools.lab.attention.attention_probe import AttentionStatistics
 
 
-def attention_picture(layers: Sequence[AttentionStatistics], title: str) -> bytes:
-    """Entropy, spread over images and mean attention of each kernel, over the layers in network order: a PNG file.
+def plot_attention(layers: Sequence[AttentionStatistics], title: str) -> bytes:
+    """Plot entropy, spread over images and mean attention of each kernel by layer; return a PNG file.
 
     Args:
-        layers: of one network, with the same number of kernels.
-        title: what stands above.
+        layers: statistics of one network in network order, with the same number of kernels.
+        title: suffix of the title.
     """
     names = [layer.layer.removeprefix("backbone.").removesuffix(".0") for layer in layers]
-    places = np.arange(len(layers))
+    positions = np.arange(len(layers))
     figure = Figure(figsize=(max(8, 2.5 + 0.21 * len(layers)), 9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"Attention over kernels: {title}", fontsize=12)
     entropy, spread, kernels = figure.subplots(3, sharex=True, height_ratios=[3, 2, 1.6])
 
     low, high = ([getattr(layer, name) for layer in layers] for name in ("entropy_p10", "entropy_p90"))
-    entropy.fill_between(places, low, high, color="tab:blue", alpha=0.3, label="10th to 90th percentile of images")
-    entropy.plot(places, [layer.entropy for layer in layers], "o-", color="tab:blue", markersize=3, label="mean")
-    entropy.set_ylabel("normalized entropy\n(1 flat, 0 one kernel)")
-    # a network that is flat everywhere should look flat
+    entropy.fill_between(positions, low, high, color="tab:blue", alpha=0.3, label="10th to 90th percentile of images")
+    entropy.plot(positions, [layer.entropy for layer in layers], "o-", color="tab:blue", markersize=3, label="mean")
+    entropy.set_ylabel("normalized entropy\n(1 uniform, 0 one kernel)")
+    # keep the range large enough that uniform attention looks uniform
     bottom = min(*low, 0.98)
     entropy.set_ylim(bottom - 0.05 * (1 - bottom), 1 + 0.05 * (1 - bottom))
     entropy.legend(loc="lower left", fontsize=8)
-    spread.plot(places, [layer.spread for layer in layers], "o-", color="tab:red", markersize=3)
+    spread.plot(positions, [layer.spread for layer in layers], "o-", color="tab:red", markersize=3)
     spread.set_ylabel("spread over images\n(std. of weights)")
     spread.set_ylim(bottom=0)
     for axes in (entropy, spread):
@@ -48,7 +48,7 @@ def attention_picture(layers: Sequence[AttentionStatistics], title: str) -> byte
     image = kernels.imshow(attention, aspect="auto", cmap="PuOr_r", norm=CenteredNorm(center, reach))
     kernels.set_ylabel("kernel")
     kernels.set_yticks(range(len(attention)), [str(k + 1) for k in range(len(attention))])
-    kernels.set_xticks(places, names, rotation=90, fontsize=7)
+    kernels.set_xticks(positions, names, rotation=90, fontsize=7)
     bar = figure.colorbar(image, ax=kernels, label="mean weight", pad=0.01)
     bar.ax.set_ylim(max(center - reach, 0), center + reach)
 
@@ -58,7 +58,7 @@ def attention_picture(layers: Sequence[AttentionStatistics], title: str) -> byte
 
 
 def _shade_groups(layers: Sequence[AttentionStatistics], panels: Sequence[Axes]) -> None:
-    """Every other run of layers of one group on gray, its name at the top."""
+    """Shade every other group of layers gray, and write its name at the top."""
     panels[0].annotate("stride", (-0.005, 1.01), xycoords="axes fraction", ha="right", fontsize=9)
     begin = 0
     for index, (group, members) in enumerate(groupby(layer.group for layer in layers)):

@@ -1,7 +1,7 @@
-"""Training samples as most pose code makes them: the baseline that the feeding of posedy is timed against.
+"""Reference implementation of training samples: the baseline of the data loading benchmark.
 
-The photo is decoded and converted whole, mirrored as a copy, the crop becomes normalized floats in the worker, and
-targets are drawn there keypoint by keypoint (the way of Sun et al., CVPR 2019, and its many descendants).
+The image is decoded, converted and flipped as a whole, and the worker normalizes the crop and computes the target
+heatmaps keypoint by keypoint (as in the code of Sun et al., CVPR 2019, and its many descendants).
 """
 
 import math
@@ -22,17 +22,17 @@ from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class UsualCrops:
-    """Samples of a training set with flip, scale and rotation, made the usual way; half body is left out.
+class ReferenceDataset:
+    """Training samples with random flip, scale and rotation, without half body augmentation.
 
-    Gives `image` (3, H, W) float32 normalized, `target` (K, h, w) and `weight` (K, 1).
+    A sample has `image` (3, H, W) float32 normalized, `target` (K, h, w) and `weight` (K, 1).
 
     Args:
         persons: the training set.
-        codec: sizes and sigma of the targets.
-        augment: how much crops vary.
-        padding: of the boxes.
-        seed: of the randomness.
+        codec: defines sizes and sigma of the targets.
+        augment: augmentation settings.
+        padding: factor on the size of the boxes.
+        seed: seed of the augmentation.
     """
 
     def __init__(
@@ -42,50 +42,48 @@ class UsualCrops:
         self.codec = codec
         self.augment = augment
         self.padding = padding
-        self.random = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return len(self.persons)
 
-    def __getitem__(self, draw: SampleIndex) -> dict[str, Any]:
-        persons, augment, random = self.persons, self.augment, self.random
-        path = persons.image_path(int(persons.image_index[draw.person]))
+    def __getitem__(self, sample: SampleIndex) -> dict[str, Any]:
+        persons, augment, rng = self.persons, self.augment, self.rng
+        path = persons.image_path(int(persons.image_index[sample.index]))
         image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         assert image is not None
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        keypoints = persons.keypoints[draw.person].astype(np.float64).copy()
-        visible = persons.visibility[draw.person].astype(np.float64).copy()
+        keypoints = persons.keypoints[sample.index].astype(np.float64).copy()
+        labeled = persons.visibility[sample.index].astype(np.float64).copy()
         width, height = self.codec.input_size
-        center, size = padded_region(persons.boxes[draw.person], width / height, self.padding)
-        size = size * np.clip(random.normal(1, augment.scale_std), *augment.scale_range)
+        center, size = padded_region(persons.boxes[sample.index], width / height, self.padding)
+        size = size * np.clip(rng.normal(1, augment.scale_std), *augment.scale_range)
         rotation = 0.0
-        if random.random() < augment.rotation_probability:
-            rotation = float(
-                np.clip(random.normal(0, augment.rotation_std), -augment.rotation_max, augment.rotation_max)
-            )
-        if random.random() < augment.flip:
+        if rng.random() < augment.rotation_probability:
+            rotation = float(np.clip(rng.normal(0, augment.rotation_std), -augment.rotation_max, augment.rotation_max))
+        if rng.random() < augment.flip_probability:
             image = image[:, ::-1, :].copy()
             keypoints[:, 0] = image.shape[1] - 1 - keypoints[:, 0]
             for left, right in persons.skeleton.flip_pairs:
                 keypoints[[left, right]] = keypoints[[right, left]]
-                visible[[left, right]] = visible[[right, left]]
+                labeled[[left, right]] = labeled[[right, left]]
             center = np.array([image.shape[1] - 1 - center[0], center[1]])
         matrix = image_to_crop_matrix(center, size, self.codec.input_size, rotation)
         crop = cv2.warpAffine(image, matrix, self.codec.input_size, flags=cv2.INTER_LINEAR)
         for index in range(len(keypoints)):
-            if visible[index] > 0:
+            if labeled[index] > 0:
                 keypoints[index] = matrix @ np.array([*keypoints[index], 1.0])
-        target, weight = self._target(keypoints, visible)
+        target, weight = self._target(keypoints, labeled)
         return {"image": _to_normalized_tensor(crop), "target": target, "weight": weight}
 
-    def _target(self, keypoints: FloatArray, visible: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _target(self, keypoints: FloatArray, labeled: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         width, height = self.codec.heatmap_size
         radius = int(self.codec.target_sigma * 3)
         side = np.arange(2 * radius + 1, dtype=np.float32)
         patch = np.exp(-((side - radius) ** 2 + (side[:, None] - radius) ** 2) / (2 * self.codec.target_sigma**2))
         target = np.zeros((len(keypoints), height, width), dtype=np.float32)
         weight = np.ones((len(keypoints), 1), dtype=np.float32)
-        weight[:, 0] = visible > 0
+        weight[:, 0] = labeled > 0
         for index, (x, y) in enumerate(keypoints):
             column, row = math.floor(x / STRIDE + 0.5), math.floor(y / STRIDE + 0.5)
             left, top, right, bottom = column - radius, row - radius, column + radius + 1, row + radius + 1
@@ -100,7 +98,7 @@ class UsualCrops:
 
 
 def _to_normalized_tensor(crop: NDArray) -> Tensor:
-    """What torchvision's ToTensor and Normalize do."""
+    """Convert a crop like torchvision's ToTensor and Normalize."""
     tensor = torch.from_numpy(crop).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
     mean, std = torch.tensor(_MEAN)[:, None, None], torch.tensor(_STD)[:, None, None]
     return tensor.clone().sub_(mean).div_(std)
