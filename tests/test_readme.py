@@ -1,68 +1,128 @@
-"""The README's commands are commands that exist, on files of the repository that exist."""
+"""The commands, options, configuration keys, files and links in README.md and docs/ exist."""
 
+import argparse
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from posedy.cli.main import make_parser
+from posedy.config import Config
+from posedy.config.schema import as_section
 
 REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text()
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
 TOOLS = {"tools/train.py": "train", "tools/test.py": "test", "tools/demo.py": "demo"}
+# options of torchrun and of tools.lab
+OTHER_OPTIONS = {"--standalone", "--config", "--cpus-per-task"}
 
 
 def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    """The code blocks of a language, "" for commands."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     return [block for name, block in found if name == language]
 
 
+def lines() -> list[str]:
+    """The commands in blocks, with continued lines joined, and the complete commands in inline code."""
+    in_blocks = [line for block in blocks("") for line in block.replace("\\\n", " ").splitlines()]
+    in_blocks = [" ".join(re.sub(r"(^|\s)#.*", "", line).split()) for line in in_blocks]  # without comments
+    inline = re.findall(r"`((?:posedy |python -m tools\.lab\.)[a-z ]+[^`]*)`", TEXT.replace("\n", " "))
+    complete = [line for line in inline if len(line.split()) > (3 if line.startswith("python") else 2)]
+    complete += [line for line in ("posedy models", "python -m tools.lab.paper") if line in inline]
+    return list(dict.fromkeys(line for line in in_blocks + complete if line and "NAME" not in line))
+
+
 def commands() -> list[list[str]]:
-    """The words of each command of posedy's, without what stands before and after it."""
+    """The arguments of each posedy command, and those of tools.lab from the name of the module."""
     found = []
-    for block in blocks(""):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            for index, word in enumerate(words):
-                if word == "posedy" and index == 0:
-                    found.append(words[1:])
-                elif word in TOOLS:
-                    found.append([TOOLS[word], *words[index + 1 :]])
-                elif word.startswith("tools.lab."):
-                    found.append(words[index:])
+    for line in lines():
+        argv = shlex.split(line)
+        for index, argument in enumerate(argv):
+            if argument == "posedy" and index == 0:
+                found.append(argv[1:])
+            elif argument in TOOLS:
+                found.append([TOOLS[argument], *argv[index + 1 :]])
+            elif argument.startswith("tools.lab."):
+                found.append(argv[index:])
     return found
 
 
-def test_there_are_commands_of_every_kind() -> None:
-    assert len(commands()) >= 20
-    for kind in ("train", "test", "demo", "eval", "compare", "report", "detect", "export", "check"):
-        assert any(words[0] == kind for words in commands()) or f"`posedy {kind} " in README
+def all_options(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a parser and of its commands."""
+    options = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            options |= {option for command in action.choices.values() for option in all_options(command)}
+    return options
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_commands_parse(words: list[str]) -> None:
-    if words[0].startswith("tools.lab."):
-        assert importlib.util.find_spec(words[0]) is not None
+def config_keys(section: type = Config, prefix: str = "") -> Iterator[str]:
+    """The keys of sections and values of the configuration."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        inner = as_section(field.annotation)
+        if inner is not None:
+            yield from config_keys(inner, f"{prefix}{name}.")
+
+
+def test_readme_is_short() -> None:
+    assert len(DOCUMENTS[0].read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "test", "predict", "eval", "compare", "report", "detect", "check", "models", "export", "app"]
+)
+def test_each_command_is_documented(command: str) -> None:
+    assert any(argv[0] == command for argv in commands())
+
+
+@pytest.mark.parametrize("argv", commands(), ids=" ".join)
+def test_commands_parse(argv: list[str]) -> None:
+    if argv[0].startswith("tools.lab."):
+        assert importlib.util.find_spec(argv[0]) is not None
         return
     parser = make_parser()
-    words = [word for word in words if word != "..."]
-    if not any(word.endswith(".yaml") for word in words) and words[0] in ("train", "test"):
-        words.insert(1, "some.yaml")  # left out with "..."
-    parsed, rest = parser.parse_known_args(words)
-    assert all("=" in word for word in rest)
+    argv = [argument for argument in argv if argument != "..."]
+    if not any(argument.endswith(".yaml") for argument in argv) and argv[0] in ("train", "test"):
+        argv.insert(1, "some.yaml")  # "..." replaces it
+    parsed, rest = parser.parse_known_args(argv)
+    assert all("=" in argument for argument in rest)
     config = getattr(parsed, "config", None)
     if config is not None and config.parts[0] == "configs":
         assert (REPOSITORY / config).is_file()
 
 
-@pytest.mark.parametrize("name", re.findall(r"`((?:posedy|configs|tools|docs)/[\w/.-]+\.\w+)`", README))
-def test_files_that_it_names_exist(name: str) -> None:
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z][a-z-]*)", TEXT)) - OTHER_OPTIONS))
+def test_options_in_the_text_exist(option: str) -> None:
+    assert option in all_options(make_parser())
+
+
+@pytest.mark.parametrize(
+    "key", sorted(set(re.findall(r"(?<![\w./-])((?:data|model|augment|train|eval)\.[a-z][a-z_.]*[a-z])=", TEXT)))
+)
+def test_configuration_keys_exist(key: str) -> None:
+    assert key in set(config_keys())
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`((?:posedy|configs|tools|docs|tests)/[\w/.-]+\.\w+)`", TEXT)))
+)
+def test_files_in_the_text_exist(name: str) -> None:
     assert (REPOSITORY / name).is_file()
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (REPOSITORY / link).exists()
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):
+        name, anchor = urlsplit(link).path, urlsplit(link).fragment
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], link

@@ -1,108 +1,116 @@
-"""Every command and code block of the README runs, in a folder where the files that it speaks of are: drawn ones.
+"""The Python blocks of README.md run as they are pasted; its commands and those of docs/ run on small synthetic data.
 
-What cannot run as it stands is in `INSTEAD` and `NOT_RUN`, with the reason.
+`REPLACEMENTS` and `NOT_RUN` list the commands that run differently or not at all, with the reason.
 """
 
 import importlib
 import importlib.util
-import io
-import re
 import shlex
 import shutil
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from posedy.cli.main import main
 from posedy.data.coco_results import write_results
-from posedy.inference.video_io import VideoRecording
-from posedy.skeleton import COCO17
-from tools.lab.baselines import truth_results
-from tools.lab.synthetic.film import draw_film
+from posedy.inference.video_io import VideoWriter
+from tools.lab.baselines import ground_truth_results
+from tools.lab.synthetic.video import generate_video
 
-from .test_readme import README, REPOSITORY, TOOLS, blocks
+from .test_readme import REPOSITORY, TOOLS, blocks, lines
 
-pytestmark = pytest.mark.slow
-# the data of the README is COCO's or the reader's: drawn here, and few; networks and trainings are small
+# small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
 NOT_RUN = {
-    "make ": "are the repository's own checks, and take longer",
-    "pip install": "installs, which is what runs before these tests",
-    "#": "a comment",
+    "make ": "the repository's own checks take longer",
+    "pip install": "the installation precedes these tests",
     "torchrun --nnodes": "needs two machines",
     "HOST=": "needs SLURM",
     "srun ": "needs SLURM",
-    "python -m tools.lab.sweep": "takes hours; a small sweep is in tests/lab/test_sweep.py",
+    "posedy app": "runs until it is stopped; tests/app/ tests it",
+    "python -m tools.lab.sweep": "takes hours; tests/lab/test_sweep.py runs a small sweep",
+    "python -m tools.lab.movenet": "needs MoveNet's files from npm",
 }
-INSTEAD = {
+REPLACEMENTS = {
     "torchrun --standalone --nproc-per-node 8 tools/train.py": "python tools/train.py",  # needs 8 GPUs
     "data.root=/data/coco": "data.root=data/coco",
     "/data/coco/": "data/coco/",
-    # torchvision's weights are fetched
-    "posedy demo photos/ more/*.jpg": "posedy demo photos/ more/*.jpg --detector-weights detector.pth",
-    "posedy demo video.mp4": "posedy demo video.mp4 --detector-weights detector.pth",
-    "posedy demo --webcam 0": "posedy demo --webcam 0 --detector-weights detector.pth",
+    # torchvision's weights would be downloaded
+    "posedy predict images/ more/*.jpg": "posedy predict images/ more/*.jpg --detector-weights detector.pth",
+    "posedy predict video.mp4": "posedy predict video.mp4 --detector-weights detector.pth",
+    "posedy predict --webcam 0": "posedy predict --webcam 0 --detector-weights detector.pth",
     "posedy detect": "posedy detect --detector-weights detector.pth",
-    "weights='DEFAULT'": "weights=None",  # fetched
+    "weights='DEFAULT'": "weights=None",
     # minutes
     "tools.lab.benchmarks video": "tools.lab.benchmarks video --frames 4 --timed-frames 3 --rounds 1",
     "--timed-frames 100": "",
     "benchmarks latency": "benchmarks latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",
-    "FILE --images FOLDER": "my/train.json --images my/photos",
     "--train 2000 --val 128": "--train 8 --val 8",
-    "--train 2000": "--train 8",
 }
 
 
-def lines() -> list[str]:
-    """The lines of the README's command blocks, those that go on joined, and the commands within its text."""
-    found = [line.strip() for block in blocks("") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    spoken = re.findall(r"`((?:posedy|python -m tools\.lab\.)[a-z ]+[^`]*)`", README.replace("\n", " "))
-    mentioned = [line for line in spoken if len(line.split()) == 2 and line != "posedy models"]
-    parts = [line for line in spoken if "..." in line or "NAME" in line]
-    return list(dict.fromkeys(line for line in found + spoken if line not in mentioned + parts))
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_registries: None) -> Iterator[Path]:
+    """The working directory: the repository by links, so that outputs go to a temporary folder; no downloads."""
+    for path in REPOSITORY.iterdir():
+        if not path.name.startswith(".") and path.name != "runs":
+            (tmp_path / path.name).symlink_to(path)
+
+    def reject(url: str, *_: object, **__: object) -> None:
+        raise AssertionError(f"a block of README.md downloads {url}")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", reject)
+    monkeypatch.chdir(tmp_path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield tmp_path
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=f"block{number}", marks=[pytest.mark.slow] if "posedy.train" in block else [])
+        for number, block in enumerate(blocks("python"))
+    ],
+)
+def test_python_blocks_run_as_pasted(block: str, checkout: Path) -> None:
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 
 
 @pytest.fixture(scope="module")
-def workshop(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the README speaks of."""
+def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all files that the commands name."""
     folder = tmp_path_factory.mktemp("workshop")
     for name in ("configs", "tools", "posedy"):
         (folder / name).symlink_to(REPOSITORY / name)
-    for name in ("coco", "drawn"):
-        shutil.copytree(drawn, folder / "data" / name)
-    annotations = drawn / "annotations"
-    truth, photos = annotations / "person_keypoints_val2017.json", drawn / "val2017"
+    for name in ("coco", "synthetic"):
+        shutil.copytree(synthetic, folder / "data" / name)
+    annotations, images = synthetic / "annotations", synthetic / "val2017"
+    ground_truth = annotations / "person_keypoints_val2017.json"
     (folder / "my").mkdir()
-    for name in ("train", "val"):
-        shutil.copy(truth, folder / f"my/{name}.json")
-    shutil.copytree(photos, folder / "my/photos")
-    for name in ("photos", "more", "val2017"):
-        shutil.copytree(photos, folder / name)
-    for name in ("photo.jpg", "me.jpg"):
-        shutil.copy(next(photos.glob("*.jpg")), folder / name)
-    shutil.copy(truth, folder / "instances.json")
-    shutil.copy(truth, folder / truth.name)
+    for name in ("my/train.json", "my/val.json", "instances.json", ground_truth.name):
+        shutil.copy(ground_truth, folder / name)
+    for name in ("my/images", "images", "more", "val2017"):
+        shutil.copytree(images, folder / name)
+    shutil.copy(next(images.glob("*.jpg")), folder / "image.jpg")
     shutil.copy(annotations / "person_detections_val2017.json", folder / "boxes.json")
     for name in ("results.json", "a.json", "b.json"):
-        write_results(folder / name, truth_results(truth))
-    configuration = blocks("yaml")[0]
-    for word, name in (("wing_a", "left_wrist"), ("wing_b", "right_wrist"), ("head", "nose")):  # the drawn people's
-        configuration = configuration.replace(word, name)
+        write_results(folder / name, ground_truth_results(ground_truth))
+    (configuration,) = blocks("yaml")
+    for name, keypoint in (("wing_a", "left_wrist"), ("wing_b", "right_wrist"), ("head", "nose")):
+        configuration = configuration.replace(name, keypoint)  # keypoints of the synthetic people
     (folder / "my.yaml").write_text(configuration)
-    recording = VideoRecording(folder / "video.mp4", 30.0)
-    for number, frame in enumerate(draw_film(0, 4, 2, (160, 96))):
-        recording.write(frame.image, number / 30)
-    recording.close()
+    video = VideoWriter(folder / "video.mp4", 30.0)
+    for number, frame in enumerate(generate_video(0, 4, 2, (160, 96))):
+        video.write(frame.image, number / 30)
+    video.close()
     torch.manual_seed(0)
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
@@ -112,59 +120,49 @@ def workshop(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = f"data.root={folder / 'data/coco'}"
     assert main(["train", str(config), data, *SMALL, "--out", str(run)]) == 0
     shutil.copytree(run, folder / "runs/dy050")
-    given = ["--checkpoint", str(run / "best.pt"), "--boxes", "gt", "--out", str(folder / "runs/dy050/test-gt")]
-    assert main(["test", str(run / "config.yaml"), *given]) == 0
+    options = ["--checkpoint", str(run / "best.pt"), "--boxes", "gt", "--out", str(folder / "runs/dy050/test/gt")]
+    assert main(["test", str(run / "config.yaml"), *options]) == 0
     return folder
 
 
-@pytest.fixture(autouse=True)
-def at_work(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In the workshop, where camera 0 shows the video."""
+@pytest.fixture
+def in_workshop(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The workshop as working directory, with a video as camera 0."""
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.chdir(workshop)
     monkeypatch.setattr(sys, "path", [str(workshop), *sys.path])
-    opened = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: opened("video.mp4" if source == 0 else source))
+    open_capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: open_capture("video.mp4" if source == 0 else source))
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_workshop")
 @pytest.mark.parametrize("line", [line for line in lines() if not line.startswith(tuple(NOT_RUN))])
-def test_a_command_does_what_the_readme_says(line: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, others in INSTEAD.items():
-        line = line.replace(words, others)
-    words = shlex.split(line, comments=True)
-    if words[0] == "python" and words[1] == "-c":
-        exec(words[2], {})
+def test_commands_succeed(line: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, replacement in REPLACEMENTS.items():
+        line = line.replace(text, replacement)
+    argv = [argument for pattern in shlex.split(line) for argument in _expand(pattern, workshop)]
+    if argv[:2] == ["python", "-c"]:
+        exec(argv[2], {})
         return
-    if words[0] == "python" and words[1] == "-m":
-        module = words[2] if importlib.util.find_spec(f"{words[2]}.__main__") is None else f"{words[2]}.__main__"
-        importlib.import_module(module).main([given for word in words[3:] for given in _expanded(word, workshop)])
+    if argv[:2] == ["python", "-m"]:
+        module = argv[2] if importlib.util.find_spec(f"{argv[2]}.__main__") is None else f"{argv[2]}.__main__"
+        importlib.import_module(module).main(argv[3:])
         return
-    words = [TOOLS[words[1]], *words[2:]] if words[0] == "python" else words[1:]
-    if words[0] == "train":  # a new run, and a short one
+    argv = [TOOLS[argv[1]], *argv[2:]] if argv[0] == "python" else argv[1:]
+    if argv[0] == "train":  # a new and short run
         shutil.rmtree(workshop / "new/runs", ignore_errors=True)
-        words = [f"new/{word}" if words[index - 1] == "--out" else word for index, word in enumerate(words)] + SMALL
-    if words[0] == "test":
-        words.append("model.input_size=[32,64]")
-    given = [word for pattern in words for word in _expanded(pattern, workshop)]
-    assert main(given) == 0, capsys.readouterr().err
+        out = argv.index("--out") + 1 if "--out" in argv else 0
+        argv = [*argv[:out], f"new/{argv[out]}", *argv[out + 1 :], *SMALL] if out else [*argv, *SMALL]
+    if argv[0] == "test":
+        argv.append("model.input_size=[32,64]")
+    assert main(argv) == 0, capsys.readouterr().err
 
 
-def _expanded(word: str, folder: Path) -> list[str]:
-    """A pattern of files as a shell gives it."""
-    if "*" not in word:
-        return [word]
-    return [str(path.relative_to(folder)) for path in sorted(folder.glob(word))]
-
-
-def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    pandas = pytest.importorskip("pandas")
-    supervision = types.SimpleNamespace(KeyPoints=lambda xy, confidence: (xy.shape, confidence.shape))  # not installed
-    for block in blocks("python"):
-        scope = {"pandas": pandas, "io": io, "supervision": supervision, "np": np}
-        exec(block, scope)
-        if "table" in scope:
-            assert len(scope["poses"]) == 1
-            assert scope["table"]["keypoint"].tolist() == list(COCO17.keypoints)
-            assert scope["points"] == ((1, 17, 2), (1, 17))
+def _expand(pattern: str, folder: Path) -> list[str]:
+    """Expands a glob pattern as a shell does."""
+    if not pattern.endswith("*.jpg"):
+        return [pattern]
+    return [str(path.relative_to(folder)) for path in sorted(folder.glob(pattern))]
