@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which reuse compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint clean
+.PHONY: quickstart test test-all lint style types pytest-quick pytest-all clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -30,17 +30,28 @@ $(VENV)/.all: pyproject.toml | $(BIN)/python
 quickstart: $(VENV)/.core
 	$(BIN)/python -m tools.lab.quickstart $(if $(IMAGE),"$(IMAGE)")
 
-lint: $(VENV)/.all
+lint: style types
+
+style: $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+types: $(VENV)/.all
+	$(BIN)/mypy
+
+pytest-quick: $(VENV)/.all
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow' --durations=10
 
-test-all: lint
+pytest-all: $(VENV)/.all
 	$(BIN)/pytest -n 2 --dist loadfile --durations=20
+
+# The types are checked at the same time as the tests run, which leave parts of two cores idle.
+test: style
+	@$(MAKE) --no-print-directory -j2 types pytest-quick
+
+test-all: style
+	@$(MAKE) --no-print-directory -j2 types pytest-all
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
