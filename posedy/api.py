@@ -9,7 +9,7 @@ from typing import Any
 from posedy.config import Config, load_config
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_results import read_results
-from posedy.evaluation.bootstrap import ConfidenceInterval, bootstrap_intervals
+from posedy.evaluation.bootstrap import ConfidenceInterval, bootstrap_intervals, format_intervals
 from posedy.evaluation.coco_eval import evaluate_keypoints, format_metrics
 from posedy.models.pose_net import PoseNet
 from posedy.training import run
@@ -36,7 +36,7 @@ class Metrics:
         text = format_metrics(dict(self.values), self.protocol)
         if self.intervals is None:
             return text
-        return f"{text}\n95 %: " + ", ".join(f"{name} {interval}" for name, interval in self.intervals.items())
+        return f"{text}\n{format_intervals(self.intervals)}"
 
 
 def evaluate(

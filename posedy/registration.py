@@ -1,7 +1,8 @@
-"""Registering parts of users by name, for backbones, heads, codecs and detectors."""
+"""Names of parts: registration of backbones, heads, codecs and detectors, and the nearest valid name."""
 
+import difflib
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, TypeVar
 
 _Part = TypeVar("_Part", bound=Callable[..., Any])
@@ -41,3 +42,8 @@ def register(registry: MutableMapping[str, Any], kind: str, name: str, pattern: 
 def _origin(part: Callable[..., Any]) -> tuple[str, str]:
     part = getattr(part, "func", part)  # a functools.partial has no __qualname__
     return getattr(part, "__module__", ""), getattr(part, "__qualname__", repr(part))
+
+
+def nearest_name(name: object, names: Iterable[str]) -> str:
+    """Returns the name that is most similar to an unknown one, for error messages; there is at least one."""
+    return difflib.get_close_matches(str(name), list(names), n=1, cutoff=0)[0]

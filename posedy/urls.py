@@ -35,13 +35,13 @@ def read_url(url: str) -> bytes:
     """
     deadline = time.monotonic() + _TIMEOUT
     opener = urllib.request.build_opener(_SafeRedirects)
-    chunks: list[bytes] = []
+    content = bytearray()
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "posedy"})
         with opener.open(request, timeout=_TIMEOUT) as answer:
             while chunk := answer.read1(_CHUNK):
-                chunks.append(chunk)
-                if sum(map(len, chunks)) > _MAX_BYTES:
+                content += chunk
+                if len(content) > _MAX_BYTES:
                     raise ValueError(f"it is larger than {_MAX_BYTES / 1_000_000:g} MB")
                 if time.monotonic() > deadline:
                     raise ValueError(f"it took longer than {_TIMEOUT:g} s")
@@ -49,4 +49,4 @@ def read_url(url: str) -> bytes:
         raise OSError(f"{url} cannot be read: HTTP status {error.code} ({error.reason})") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise OSError(f"{url} cannot be read: {getattr(error, 'reason', None) or error}") from error
-    return b"".join(chunks)
+    return bytes(content)

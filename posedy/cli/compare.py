@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from posedy.cli.options import (
-    add_backend,
     add_command,
+    add_ground_truth,
     add_json,
-    add_skeleton,
     format_sigmas,
     read_ground_truth,
     write_json,
@@ -27,15 +26,7 @@ def register_parser(commands: Any) -> None:
     parser.add_argument(
         "results", type=Path, nargs=2, metavar="RESULTS", help="two COCO keypoint results files, the baseline first"
     )
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the ground truth, such as person_keypoints_val2017.json",
-    )
-    add_skeleton(parser)
-    add_backend(parser)
+    add_ground_truth(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

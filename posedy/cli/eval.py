@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from posedy.cli.options import (
-    add_backend,
     add_command,
+    add_ground_truth,
     add_json,
-    add_skeleton,
     format_sigmas,
     read_ground_truth,
     write_json,
@@ -24,21 +23,13 @@ def register_parser(commands: Any) -> None:
         "posedy eval results.json --annotations person_keypoints_val2017.json --ci --details",
     )
     parser.add_argument("results", type=Path, metavar="RESULTS", help="a COCO keypoint results file")
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the ground truth, such as person_keypoints_val2017.json",
-    )
+    add_ground_truth(parser)
     parser.add_argument(
         "--images",
         choices=("all", "detected"),
         default="all",
         help="evaluate all images, or only those with results (default: all)",
     )
-    add_skeleton(parser)
-    add_backend(parser)
     parser.add_argument(
         "--ci",
         action="store_true",
@@ -63,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("--details evaluates all images: leave out --images detected")
     from posedy.data.coco_results import read_results
     from posedy.evaluation.analysis import compute_details, details_to_json, format_details
-    from posedy.evaluation.bootstrap import bootstrap_intervals
+    from posedy.evaluation.bootstrap import bootstrap_intervals, format_intervals
     from posedy.evaluation.coco_eval import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
 
     ground_truth = read_ground_truth(arguments)
@@ -79,11 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     numbers: dict[str, Any] = {**metrics_to_json(metrics), "protocol": protocol}
     if arguments.ci:
         intervals = bootstrap_intervals(ground_truth, results, arguments.images)
-        print(f"95 %: {', '.join(f'{name} {interval}' for name, interval in intervals.items())}")
-        if undefined := [
-            f"{name} in {interval.undefined:.1%}" for name, interval in intervals.items() if interval.undefined
-        ]:
-            print(f"resamples without a person of that size, not in the interval: {', '.join(undefined)}")
+        print(format_intervals(intervals))
         numbers["intervals"] = {name: metrics_to_json(vars(interval)) for name, interval in intervals.items()}
     if arguments.details:
         details = compute_details(ground_truth, results, backend=arguments.backend)

@@ -158,6 +158,19 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ground_truth(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of commands that compare results files with ground truth."""
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the ground truth, such as person_keypoints_val2017.json",
+    )
+    add_skeleton(parser)
+    add_backend(parser)
+
+
 def read_ground_truth(arguments: argparse.Namespace) -> "GroundTruth":
     """Reads the annotation file, with the keypoint definitions of `--config` and `--sigmas`."""
     from posedy.data.coco import GroundTruth

@@ -4,7 +4,6 @@ A codec defines the meaning of a network's outputs: it encodes keypoints as trai
 keypoints, and merges the outputs of a crop with those of the flipped crop. No other module interprets outputs.
 """
 
-import difflib
 import inspect
 import math
 from abc import ABC, abstractmethod
@@ -14,7 +13,7 @@ from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
-from posedy.registration import register
+from posedy.registration import nearest_name, register
 
 Outputs = Mapping[str, Tensor]
 """Outputs of a network by name, see `Codec.output_names`."""
@@ -108,18 +107,18 @@ class Codec(ABC):
 
     @property
     def has_loss(self) -> bool:
-        """Whether the codec has a loss of its own."""
+        """Whether the codec overrides `loss`."""
         return type(self).loss is not Codec.loss
 
-    def loss(self, outputs: Outputs, targets: Tensor, weights: Tensor) -> Tensor | None:
-        """Computes the loss of a batch, a sum over labeled keypoints; None means `train.loss`, for heatmaps.
+    def loss(self, outputs: Outputs, targets: Tensor, weights: Tensor) -> Tensor:
+        """Computes the loss of a batch, a sum over labeled keypoints, in place of `train.loss`, which needs heatmaps.
 
         Args:
             outputs: tensors of N crops by name.
             targets: (N, K, ...) of `encode`.
             weights: (N, K) of `encode`.
         """
-        return None
+        raise NotImplementedError(f"the codec {self.name!r} has no loss of its own")
 
 
 _CODECS: dict[str, type[Codec]] = {}
@@ -173,7 +172,7 @@ def create_codec(name: str, input_size: tuple[int, int], sigma: float | None = N
         ValueError: if no codec has the name, or the size or the sigma is invalid.
     """
     if name not in _CODECS:
-        nearest = difflib.get_close_matches(str(name), list_codecs(), n=1, cutoff=0)[0]
+        nearest = nearest_name(name, list_codecs())
         raise ValueError(
             f"unknown codec {name!r}; the nearest name is {nearest!r}, all are {list_codecs()}. A codec of your own "
             "must be imported first: imports: [MODULE] in the configuration, --import MODULE on the command line"

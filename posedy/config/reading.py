@@ -1,7 +1,6 @@
 """Reading of a configuration from defaults, a YAML file and `key=value` overrides."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from posedy.config.schema import Config, as_section
+from posedy.registration import nearest_name
 
 DELETED_KEYS: dict[str, Any] = {"train.shared_decoding": False, "train.shuffle_buffer": 2048}
 """Deleted keys of earlier versions with their defaults; files with the default values still load."""
@@ -60,8 +60,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
                 f"{source}: dotted key {key!r} is only valid on the command line: write '{name}: ...' indented below "
                 f"the section '{section}:'"
             )
-        nearest = difflib.get_close_matches(key, valid_keys, n=1, cutoff=0)
-        raise ConfigError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest[0]!r}")
+        nearest = nearest_name(key, valid_keys)
+        raise ConfigError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest!r}")
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -4,7 +4,6 @@ The geometric part (half body, scale, rotation, flip, crop) is one transform wit
 albumentations can follow it. Sources: the paper, section 6, and Sun et al., CVPR 2019, for half body.
 """
 
-import difflib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from posedy.config import AugmentConfig
 from posedy.geometry import FloatArray, apply_affine, image_to_crop_matrix, padded_region, warp_crop
+from posedy.registration import nearest_name
 from posedy.skeleton import Skeleton
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates online when it is imported
@@ -137,7 +137,7 @@ def _create_photometric(record: Mapping[str, Any]) -> A.BasicTransform:
     known = {key: value for key, value in vars(A).items() if inspect.isclass(value) and _is_photometric(value)}
     if name not in known:
         exists = isinstance(name, str) and hasattr(A, name)
-        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
+        nearest = nearest_name(name, known)
         raise ValueError(
             "augment.photometric: expected entries {transform: NAME, and its arguments}, got "
             + (f"{name!r}, which moves pixels" if exists else f"{name!r}, which is not a transform of albumentations")
@@ -146,7 +146,7 @@ def _create_photometric(record: Mapping[str, Any]) -> A.BasicTransform:
     allowed = inspect.signature(known[name].__init__).parameters
     for argument in arguments:
         if argument not in allowed:
-            nearest = difflib.get_close_matches(argument, allowed, n=1, cutoff=0)[0]
+            nearest = nearest_name(argument, allowed)
             raise ValueError(
                 f"augment.photometric: {name} has no argument {argument!r}; the nearest valid name is {nearest!r}"
             )

@@ -1,6 +1,5 @@
 """Categories of COCO files: the keypoint category, its skeleton, and overrides of it by the configuration."""
 
-import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from posedy.config import SkeletonConfig
 from posedy.data.coco_file import CocoFile, Record, format_value, select_objects
 from posedy.data.issues import IssueLog, short_repr
 from posedy.data.tables import invalid_ids
+from posedy.registration import nearest_name
 from posedy.skeleton import Skeleton
 
 PERSON_CATEGORY_ID = 1
@@ -143,7 +143,7 @@ def _sigmas(sigmas: float | Sequence[float] | Mapping[str, float], names: list[s
 def _indices(keypoints: Sequence[str], names: list[str], key: str) -> list[int]:
     for keypoint in keypoints:
         if keypoint not in names:
-            nearest = difflib.get_close_matches(keypoint, map(str, names), n=1, cutoff=0)[0]
+            nearest = nearest_name(keypoint, map(str, names))
             raise ValueError(
                 f"data.skeleton.{key}: {keypoint!r} is not a keypoint of the annotation file; the nearest name is "
                 f"{nearest!r}"

@@ -8,7 +8,7 @@ is per image and does not change, so each resample costs one weighted accumulati
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +117,14 @@ class WeightedMetrics:
             reached = positions[positions < len(precision_row)]
             mean_precision[index] = precision_row[reached].sum() / len(self._recalls)
         return mean_precision, recall[:, -1]
+
+
+def format_intervals(intervals: Mapping[str, ConfidenceInterval]) -> str:
+    """Formats confidence intervals by metric, and the share of resamples in which a metric is undefined."""
+    lines = [f"95 %: {', '.join(f'{name} {interval}' for name, interval in intervals.items())}"]
+    if undefined := [f"{name} in {item.undefined:.1%}" for name, item in intervals.items() if item.undefined]:
+        lines.append(f"resamples without a person of that size, not in the interval: {', '.join(undefined)}")
+    return "\n".join(lines)
 
 
 def bootstrap_intervals(

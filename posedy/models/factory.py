@@ -24,12 +24,12 @@ from posedy.models.registry import (
     list_models,
     list_options,
     list_pretrained,
-    nearest_name,
     options_of,
     split_name,
     takes_conv,
     weights_path,
 )
+from posedy.registration import nearest_name
 from posedy.skeleton import COCO17, Skeleton
 
 

@@ -4,9 +4,8 @@
 for that head only, are beyond the paper.
 """
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.backbones.mobilenetv3 import MobileNetV3Small
 from posedy.models.backbones.resnet import ResNet
 from posedy.models.heads import BneckHead, DeconvHead, FPNHead
-from posedy.registration import register
+from posedy.registration import nearest_name, register
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {}
 _HEADS: dict[str, Callable[..., nn.Module]] = {}
@@ -225,8 +224,3 @@ def check_name(name: str, names: list[str]) -> None:
             "lists them. Custom backbones and heads must be imported first: imports: [MODULE] in the "
             "configuration, --import MODULE on the command line"
         )
-
-
-def nearest_name(name: str, names: Iterable[str]) -> str:
-    """Returns the name that is most similar to another one."""
-    return difflib.get_close_matches(name, list(names), n=1, cutoff=0)[0]

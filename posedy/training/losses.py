@@ -52,26 +52,26 @@ def codec_loss(
     if not codec.has_loss:
         return heatmap_loss(named["heatmaps"], targets, weights, kind, normalizer)
     with torch.autocast(targets.device.type, enabled=False):
-        loss = codec.loss({name: output.float() for name, output in named.items()}, targets, weights)
-    assert loss is not None
-    return loss / normalizer
+        return codec.loss({name: output.float() for name, output in named.items()}, targets, weights) / normalizer
 
 
-def loss_normalizer(codec: Codec, weights: Tensor, targets: Tensor, num_samples: int, kind: Loss) -> Tensor:
+def loss_normalizer(
+    codec: Codec,
+    weights: Tensor,
+    targets: Tensor,
+    num_samples: int,
+    kind: Loss,
+    reduce: Callable[[Tensor], Tensor] = lambda count: count,
+) -> Tensor:
     """Computes the divisor of the loss sum of a batch, a scalar on the device.
 
     "mse" divides by the number of heatmap pixels of all keypoints of `num_samples`, labeled or not, the batch of all
-    processes. The other losses, and those of codecs, divide by the number of keypoints that count in `weights` (N, K);
-    the caller adds it up over processes (`is_mean_over_pixels` tells which).
+    processes. The other losses, and those of codecs, divide by the number of keypoints that count in `weights` (N, K),
+    which `reduce` adds up over processes.
     """
-    if is_mean_over_pixels(codec, kind):
+    if kind == "mse" and not codec.has_loss:
         return weights.new_tensor(num_samples * targets[0].numel())
-    return weights.sum()
-
-
-def is_mean_over_pixels(codec: Codec, kind: Loss) -> bool:
-    """Returns whether a loss is a mean over heatmap pixels, whose number is the same on all processes."""
-    return kind == "mse" and not codec.has_loss
+    return reduce(weights.sum())
 
 
 def squared_error(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

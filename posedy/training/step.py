@@ -13,7 +13,7 @@ from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.training.distillation import Teacher
 from posedy.training.distributed import DistributedContext
-from posedy.training.losses import codec_loss, is_mean_over_pixels, loss_normalizer
+from posedy.training.losses import codec_loss, loss_normalizer
 from posedy.training.optim import ModelEMA
 
 
@@ -114,9 +114,9 @@ class TrainingStep:
         crops = batch["crop"].to(device, non_blocking=True)
         keypoints = batch["keypoints"].to(device, non_blocking=True)
         targets, weights = self.codec.encode(keypoints, batch["labeled"].to(device, non_blocking=True))
-        normalizer = loss_normalizer(self.codec, weights, targets, num_samples, self.config.loss)
-        if not is_mean_over_pixels(self.codec, self.config.loss):
-            normalizer = self.context.sum(normalizer)
+        normalizer = loss_normalizer(
+            self.codec, weights, targets, num_samples, self.config.loss, reduce=self.context.sum
+        )
         if self.teacher is not None:
             targets = self.teacher.mix_targets(crops, targets)
         return crops, targets, weights, normalizer.clamp_min(1)

@@ -389,7 +389,9 @@ def test_heatmap_codecs_have_no_loss_of_their_own():
     outputs = {"heatmaps": torch.zeros(1, 17, 64, 48)}
     assert Codec.output_names == ("heatmaps",)
     for codec in (MSRACodec(), UnbiasedCodec()):
-        assert codec.loss(outputs, outputs["heatmaps"], torch.ones(1, 17)) is None
+        assert not codec.has_loss
+        with pytest.raises(NotImplementedError, match=codec.name):
+            codec.loss(outputs, outputs["heatmaps"], torch.ones(1, 17))
 
 
 @pytest.mark.parametrize("codec_name", ["msra", "unbiased"])

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import json
 import re
 import statistics
@@ -15,6 +14,7 @@ from accelerate.state import PartialState
 from posedy.cli.options import add_json, write_json
 from posedy.config import Config, ConfigError, load_config, read_yaml
 from posedy.files import read_csv, write_bytes_atomically, write_json_atomically
+from posedy.registration import nearest_name
 from posedy.system import keep_freed_memory
 from posedy.training.trainer import Trainer
 from tools.lab.entry import run_and_exit
@@ -70,7 +70,7 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
     values = read_yaml(path)
     for key in values:
         if key not in _KEYS:
-            nearest = difflib.get_close_matches(str(key), _KEYS, n=1, cutoff=0)[0]
+            nearest = nearest_name(key, _KEYS)
             raise ConfigError(f"{path}: unknown key {key!r}; the nearest valid key is {nearest!r}")
     rows, seeds = values.get("rows"), values.get("seeds", [0])
     if not isinstance(rows, dict) or not rows:

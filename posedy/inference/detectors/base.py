@@ -1,6 +1,5 @@
 """The protocol of person detectors, their registry, and the cleaning of their boxes."""
 
-import difflib
 import inspect
 import threading
 import warnings
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.issues import format_reasons
 from posedy.inference.boxes import checked_box_threshold, clean_detections
-from posedy.registration import register
+from posedy.registration import nearest_name, register
 
 _count_lock = threading.Lock()
 
@@ -67,7 +66,7 @@ def check_detector(detector: str | Detector) -> None:
     """
     if isinstance(detector, str):
         if detector not in _DETECTORS:
-            nearest = difflib.get_close_matches(detector, list_detectors(), n=1, cutoff=0)[0]
+            nearest = nearest_name(detector, list_detectors())
             raise ValueError(
                 f"unknown detector {detector!r}; the nearest name is {nearest!r}, all are {list_detectors()}. A "
                 "detector of your own must be imported first: --import MODULE on the command line"

@@ -1,12 +1,12 @@
 """Backbones of timm, by the names `timm/NAME` and `dy_timm/NAME`."""
 
-import difflib
 from typing import Any
 
 from torch import Tensor, nn
 
 from posedy.models.blocks import Backbone, ConvFactory, DynamicConvFactory, static_conv
 from posedy.models.replacement import replace_convs
+from posedy.registration import nearest_name
 
 _STRIDES = (4, 8, 16, 32)
 
@@ -65,6 +65,6 @@ def check_timm_name(name: str) -> Any:
         raise ValueError(f"timm/{name} needs timm: pip install 'posedy[timm]'") from None
     names = timm.list_models()
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+        nearest = nearest_name(name, names)
         raise ValueError(f"timm has no model {name!r}; the nearest name is {nearest!r}")
     return timm
