@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import Any
 
 import posedy
-from posedy.cli import app, check, compare, detect, eval, export, models, predict, report, test, train
+from posedy.cli import app, check, compare, convert, detect, eval, export, models, predict, report, test, train
 from posedy.cli.errors import describe_error
 from posedy.cli.options import format_examples
+from posedy.registration import nearest_name
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -29,11 +30,14 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "detect": detect,
     "check": check,
+    "convert": convert,
     "models": models,
     "export": export,
     "app": app,
 }
 """The module of each command, in the order of `posedy --help`."""
+
+_SIGPIPE_STATUS = 141  # exit code of a program that SIGPIPE ends: 128 + 13
 
 _EXAMPLES = """
 posedy predict image.jpg --out predictions
@@ -43,7 +47,7 @@ posedy COMMAND --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0 done, 1 failed or bad input.
+    """Runs a command and returns its exit code: 0 done, 1 failed or bad input, 141 if the output's reader has ended.
 
     Raises:
         SystemExit: with code 2 for wrong usage, and with 0 after `--help` and `--version`.
@@ -58,16 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     previous_format = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"posedy {parsed.command}: warning: {message}\n"
     try:
-        with _debug_messages(parsed.debug):
+        with _messages(parsed.command, parsed.debug):
             if imports := getattr(parsed, "imports", ()):
                 from posedy.config.imports import import_modules
 
                 import_modules(imports)
-            return parsed.run(parsed)
+            status = parsed.run(parsed)
+            print(end="", flush=True)  # an error of the output would otherwise come at exit
+            return status
     except KeyboardInterrupt:
         print(f"posedy {parsed.command}: interrupted", file=sys.stderr)
         return 1
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return _SIGPIPE_STATUS
         if parsed.debug:
             traceback.print_exception(error)
         rank = os.environ.get("RANK", "0")
@@ -78,15 +86,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.formatwarning = previous_format
 
 
+def _output_is_closed() -> bool:
+    """Returns whether the reader of standard output has ended, such as `head`; what is left is discarded then."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 @contextmanager
-def _debug_messages(enabled: bool) -> Iterator[None]:
-    """Shows the debug messages of posedy's loggers on standard error within the block, if enabled."""
+def _messages(command: str, debug: bool) -> Iterator[None]:
+    """Shows the messages of posedy's logger on standard error within the block; debug messages if `debug` is set."""
     logger = logging.getLogger("posedy")
     level, handler = logger.level, logging.StreamHandler()
-    if enabled:
-        handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
+    handler.setFormatter(
+        logging.Formatter("%(name)s: %(levelname)s: %(message)s" if debug else f"posedy {command}: %(message)s")
+    )
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         yield
     finally:
@@ -106,6 +125,13 @@ class _Parser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,
             help="show debug messages, and the traceback of an error",
         )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Rejects an unknown command with the nearest name, instead of a list of all."""
+        if action.dest == "command" and value not in (action.choices or ()):
+            nearest = nearest_name(value, COMMANDS)
+            self.error(f"unknown command {value!r}; the nearest name is {nearest!r}; posedy --help lists all")
+        super()._check_value(action, value)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,87 @@
+"""Sizes and EXIF orientations of image files, and conversion between stored and upright pixel coordinates.
+
+COCO's annotations refer to the pixels as stored. Programs that apply the EXIF orientation have the upright image:
+OpenCV by default, and thus YOLO trainers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from posedy.geometry import FloatArray
+
+_ORIENTATION_TAG = 0x0112
+# Orientations that flip the stored image in x or y; those from 5 on exchange x and y afterwards.
+_FLIPPED_X = (2, 3, 7, 8)
+_FLIPPED_Y = (3, 4, 6, 7)
+_FIRST_EXCHANGED = 5
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """The size and the orientation of an image file.
+
+    Attributes:
+        width: the width in pixels, as stored.
+        height: the height in pixels, as stored.
+        orientation: EXIF's number from 1 (stored upright) to 8.
+    """
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """The width and height of the upright image."""
+        size = (self.width, self.height)
+        return size[::-1] if self.orientation >= _FIRST_EXCHANGED else size
+
+    def to_upright(self, points: FloatArray, pixel_centers: bool) -> FloatArray:
+        """Converts coordinates of the stored image to those of the upright image.
+
+        Args:
+            points: (..., 2) x, y.
+            pixel_centers: whether integers are pixel centers, as for keypoints: a flip is then x' = W - 1 - x. Corners
+                of boxes lie on pixel edges: x' = W - x.
+        """
+        flipped = self._flip(points, pixel_centers)
+        return flipped[..., ::-1] if self.orientation >= _FIRST_EXCHANGED else flipped
+
+    def to_stored(self, points: FloatArray, pixel_centers: bool) -> FloatArray:
+        """Converts coordinates of the upright image to those of the stored image; the inverse of `to_upright`."""
+        points = points[..., ::-1] if self.orientation >= _FIRST_EXCHANGED else points
+        return self._flip(points, pixel_centers)
+
+    def _flip(self, points: FloatArray, pixel_centers: bool) -> FloatArray:
+        is_flipped = np.array([self.orientation in _FLIPPED_X, self.orientation in _FLIPPED_Y])
+        last = np.array([self.width, self.height], dtype=np.float64) - int(pixel_centers)
+        return np.where(is_flipped, last - points, points)
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Reads the size and the orientation of an image file without decoding it.
+
+    Raises:
+        OSError: if the file is missing or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # Pillow and OpenCV both apply the orientation of a TIFF file whenever they read it
+            orientation = 1 if image.format == "TIFF" else _read_orientation(image)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no image at {path}: check its name and folder") from error
+    except Exception as error:  # decoders raise errors of all kinds for broken files
+        raise OSError(f"image {path} cannot be read ({error}): download or convert it again") from error
+    return ImageHeader(width, height, orientation)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # OpenCV ignores damaged EXIF data, too
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
