@@ -90,6 +90,17 @@ def read_bytes(path: str | Path) -> bytes:
         raise OSError(f"{path} cannot be read ({error.strerror}): check its path and disk") from error
 
 
+def user_cache_folder(name: str) -> Path:
+    """Returns a folder for data that can be computed again: posedy/NAME in XDG_CACHE_HOME, which defaults to ~/.cache.
+
+    Raises:
+        RuntimeError: if the user has no home folder.
+    """
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    root = configured if configured.is_absolute() else Path.home() / ".cache"
+    return root / "posedy" / name
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Reads the rows of a CSV file as dicts by column name; a missing file has no rows.
 

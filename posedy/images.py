@@ -6,18 +6,20 @@ Arrays from users are in OpenCV's BGR order by default; posedy's internal images
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Union, get_args
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from posedy.files import read_bytes
-from posedy.urls import is_url
+from posedy.files import read_bytes, write_bytes_atomically
+from posedy.urls import has_scheme, is_url, read_url
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,7 +168,7 @@ def _from_tensor(image: "Tensor") -> NDArray[np.uint8]:
 
 def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
     if not image.width or not image.height:
-        raise ValueError(f"the image is empty: {image.width}x{image.height} pixels")
+        raise ValueError(f"the image is empty: {image.width} x {image.height} pixels (width x height)")
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "F"):
         raise ValueError(
@@ -216,8 +218,9 @@ def image_paths(arguments: Sequence[str]) -> list[Path]:
 
     Raises:
         OSError: if a folder cannot be read.
-        ValueError: if an argument is empty or matches no image file.
+        ValueError: if an argument is empty, is a URL or matches no image file.
     """
+    check_no_urls(arguments)
     images: dict[Path, Path] = {}
     for argument in arguments:
         if not argument:  # Path("") is the current folder
@@ -240,6 +243,36 @@ def image_paths(arguments: Sequence[str]) -> list[Path]:
         for match in matches:
             images.setdefault(match.resolve(), match)
     return list(images.values())
+
+
+def download(url: str, folder: Path) -> Path:
+    """Downloads a URL to a new file in a folder, named as in the URL, and returns its path.
+
+    Raises:
+        OSError: if the URL cannot be read or the file cannot be written.
+    """
+    content = read_url(url)
+    name = Path(re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2]).lstrip(".") or "image")
+    path, number = folder / name, 2
+    while path.exists():
+        path, number = folder / f"{name.stem}-{number}{name.suffix}", number + 1
+    write_bytes_atomically(path, content)
+    return path
+
+
+def check_no_urls(arguments: Iterable[str]) -> None:
+    """Checks that command line arguments are no URLs.
+
+    Raises:
+        ValueError: if one is a URL.
+    """
+    for argument in arguments:
+        if has_scheme(argument):
+            raise ValueError(
+                f"expected a file, a folder or a pattern, got the URL {argument}, which this command cannot read: "
+                "download the file. In Python, PoseEstimator reads images from http and https URLs, and "
+                "PoseEstimator.track takes the frames of a stream"
+            )
 
 
 def _find_images(path: Path) -> list[Path]:

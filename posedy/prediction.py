@@ -8,6 +8,8 @@ The estimator and the evaluator both use `predict_keypoints`, so that they predi
 
 import copy
 import dataclasses
+import importlib.util
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,8 @@ from posedy.models.pretrained import load_checkpoint
 from posedy.skeleton import Skeleton
 from posedy.system import choose_device
 
+_LOGGER = logging.getLogger("posedy")
+
 
 class Model(ABC):
     """Predicts heatmaps or keypoints of crops, in PyTorch or another runtime; several threads may share one.
@@ -40,7 +44,12 @@ class Model(ABC):
         num_keypoints: the number K of keypoints.
         codec: the codec of the heatmaps, with the size of the crops.
         device: the device of the model.
+
+    Attributes:
+        runtime: "torch", "onnxruntime" or "openvino".
     """
+
+    runtime: str
 
     def __init__(
         self,
@@ -85,7 +94,7 @@ class Model(ABC):
 
         Raises:
             TypeError: if the codec does not return two tensors.
-            ValueError: if they have another shape, or a coordinate or a score is NaN.
+            ValueError: if they have the wrong shape, or a coordinate or a score is NaN.
         """
         decoded: object = self.codec.decode(outputs)
         if not (isinstance(decoded, tuple | list) and len(decoded) == 2):
@@ -138,6 +147,8 @@ class TorchModel(Model):
         device: its device.
     """
 
+    runtime = "torch"
+
     def __init__(self, net: PoseNet, device: torch.device | str = "cpu") -> None:
         super().__init__(
             name=net.name,
@@ -157,15 +168,16 @@ class TorchModel(Model):
 
 
 class GraphModel(Model):
-    """An exported graph in ONNX Runtime or OpenVINO; see `load_model`.
+    """A graph in ONNX Runtime or OpenVINO: an exported file, or a network converted in memory; see `load_model`.
 
     Args:
         runner: runs the graph.
-        info: the metadata of its file.
+        info: its metadata.
         device: the runner's device.
+        runtime: the runner's runtime.
     """
 
-    def __init__(self, runner: GraphRunner, info: GraphInfo, device: torch.device) -> None:
+    def __init__(self, runner: GraphRunner, info: GraphInfo, device: torch.device, runtime: str) -> None:
         super().__init__(
             name=info.record["name"],
             options=info.record["options"],
@@ -175,6 +187,7 @@ class GraphModel(Model):
             device=device,
         )
         self.info = info
+        self.runtime = runtime
         self._runner = runner
 
     def __call__(self, crops: NDArray[np.uint8], flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -217,7 +230,7 @@ class GraphModel(Model):
         """Returns the model; a graph supports crops of one size only.
 
         Raises:
-            ValueError: if the size is another.
+            ValueError: if the size differs from the graph's.
         """
         if input_size != self.input_size:
             raise ValueError(f"the graph supports only crops of {self.input_size}, got input_size={input_size}")
@@ -225,8 +238,12 @@ class GraphModel(Model):
 
 
 RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
-"""The runtime: PyTorch, ONNX Runtime or OpenVINO; "auto" is the one that an .onnx file was exported for, and PyTorch
-for networks."""
+"""The runtime: PyTorch, ONNX Runtime or OpenVINO, or "auto".
+
+"auto" is the runtime that an .onnx file was exported for. For pretrained networks and network files it is OpenVINO on a
+CPU, if it is installed and supports the network, otherwise PyTorch; the environment variable POSEDY_RUNTIME may set
+"torch" or "openvino" instead. For a network object, which may still change, it is PyTorch.
+"""
 
 
 def load_model(
@@ -238,12 +255,12 @@ def load_model(
         model: a network, which is copied; a checkpoint (.pt), .safetensors or exported .onnx file; or the name of a
             pretrained network.
         device: see `choose_device`, and for .onnx files `graph_device`.
-        runtime: the runtime; .onnx files do not run in PyTorch, and networks run in PyTorch only.
+        runtime: see `RuntimeChoice`; .onnx files do not run in PyTorch, and networks not in ONNX Runtime.
         fused: whether a PyTorch network is fused on the CPU (`posedy.export.fuse`): faster, and equal up to rounding.
 
     Raises:
         OSError: if the file cannot be read.
-        TypeError: if the model is of another type.
+        TypeError: if the model has the wrong type.
         ValueError: if the file contains no network, the device is absent, or an argument does not fit the model.
     """
     if not isinstance(model, PoseNet | str | os.PathLike):
@@ -256,13 +273,46 @@ def load_model(
         if runtime == "torch":
             raise ValueError(f"{model} runs in onnxruntime or openvino, got runtime='torch'")
         return GraphModel(*load_graph(model, device, None if runtime == "auto" else runtime))
-    if runtime not in ("auto", "torch"):
-        raise ValueError(f"runtime={runtime!r} is for .onnx files: posedy export writes them")
-    chosen = choose_device(device)
+    if runtime == "onnxruntime":
+        raise ValueError("runtime='onnxruntime' is for .onnx files: posedy export writes them")
     net = copy.deepcopy(model) if isinstance(model, PoseNet) else load_checkpoint(model)
+    if runtime == "openvino":
+        if torch.device("cpu" if device == "auto" else device).type != "cpu":
+            raise ValueError(f"expected device cpu for OpenVINO, got {device!r}")
+        return _load_in_openvino(net.cpu().eval(), keep=not isinstance(model, PoseNet))
+    chosen = choose_device(device)
+    if runtime == "auto" and chosen.type == "cpu" and not isinstance(model, PoseNet) and _prefers_openvino(net):
+        try:
+            return _load_in_openvino(net.eval())
+        except ValueError as error:
+            _LOGGER.warning("%s runs in PyTorch: %s", net.name, error)
     # fused networks were not measured on GPUs
     net = fuse(net) if fused and chosen.type == "cpu" else net.eval()
     return TorchModel(net.to(chosen), chosen)
+
+
+def _load_in_openvino(net: PoseNet, keep: bool = True) -> GraphModel:
+    from posedy.export.openvino_graph import load_network_graph  # imports parts of torch that other runtimes don't need
+
+    return GraphModel(*load_network_graph(net, keep))
+
+
+def _prefers_openvino(net: PoseNet) -> bool:
+    """Returns whether "auto" tries OpenVINO for the network of a file on the CPU.
+
+    Raises:
+        ValueError: if POSEDY_RUNTIME is invalid.
+    """
+    choice = os.environ.get("POSEDY_RUNTIME", "auto")
+    if choice not in ("auto", "torch", "openvino"):
+        raise ValueError(
+            f"expected the environment variable POSEDY_RUNTIME to be auto, torch or openvino, got {choice}"
+        )
+    if choice == "torch" or importlib.util.find_spec("openvino") is None:
+        return False
+    from posedy.export.openvino_graph import has_known_classes
+
+    return choice == "openvino" or has_known_classes(net)
 
 
 def _checked(keypoints: Tensor, scores: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

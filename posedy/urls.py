@@ -1,6 +1,7 @@
 """Reading of images from URLs."""
 
 import http.client
+import re
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,11 @@ _CHUNK = 1 << 16
 def is_url(value: object) -> bool:
     """Returns whether a value is an http or https URL."""
     return isinstance(value, str) and value.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
+
+
+def has_scheme(value: object) -> bool:
+    """Returns whether a value is text that begins with the scheme of any URL, such as rtsp://."""
+    return isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE) is not None
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):

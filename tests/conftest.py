@@ -22,6 +22,10 @@ settings.load_profile("posedy")
 torch.set_num_threads(1)
 
 
+# Conversion to OpenVINO takes seconds; the tests of `runtime="auto"` delete the variable.
+os.environ["POSEDY_RUNTIME"] = "torch"
+
+
 @pytest.fixture(autouse=True)
 def temporary_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records passed image checks in a temporary folder, not in the user's."""
@@ -42,7 +46,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic data set of a few images."""
+    """A synthetic dataset of a few images."""
     root = tmp_path_factory.mktemp("synthetic") / "set"
     generate_dataset(root, 10, 12, seed=3, processes=1)
     return root

@@ -56,7 +56,7 @@ def graph_of(net: PoseNet, decodes: bool = False, flip: bool = False) -> GraphMo
         outputs = predict_outputs(net, torch.from_numpy(batch), net.codec, permutation)
         return [output.numpy() for output in net.codec.decode(outputs)]
 
-    return GraphModel(run, make_info(net, decodes, flip), torch.device("cpu"))
+    return GraphModel(run, make_info(net, decodes, flip), torch.device("cpu"), "onnxruntime")
 
 
 KINDS: dict[str, Callable[[PoseNet], Model]] = {
@@ -109,7 +109,7 @@ def test_zero_crops_give_zero_keypoints(net: PoseNet) -> None:
     def run(batch: np.ndarray) -> list[np.ndarray]:
         return [np.zeros((len(batch), 17, 24, 16), np.float32)]
 
-    model = GraphModel(run, make_info(net, decodes=False), torch.device("cpu"))
+    model = GraphModel(run, make_info(net, decodes=False), torch.device("cpu"), "onnxruntime")
     keypoints, scores = predict_keypoints(model, crops(0), np.zeros((0, 2, 3)), COCO17.flip_permutation)
     assert keypoints.shape == (0, 17, 2)
     assert scores.shape == (0, 17)
@@ -144,7 +144,7 @@ def test_nan_in_the_outputs_is_rejected(net: PoseNet, decodes: bool) -> None:
             return [np.zeros((len(batch), 17, 2), np.float32), np.full((len(batch), 17), nan)]
         return [np.full((len(batch), 17, 24, 16), nan)]
 
-    model = GraphModel(run, make_info(net, decodes), torch.device("cpu"))
+    model = GraphModel(run, make_info(net, decodes), torch.device("cpu"), "onnxruntime")
     with pytest.raises(ValueError, match="NaN"):
         predict_keypoints(model, crops(), MATRICES)
 
@@ -187,7 +187,9 @@ def test_load_model_fuses_a_copy(net: PoseNet, tmp_path: Path) -> None:
 def test_invalid_models_are_rejected(net: PoseNet) -> None:
     with pytest.raises(TypeError, match="int"):
         load_model(3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="runtime='openvino'"):
-        load_model(net, runtime="openvino")
+    with pytest.raises(ValueError, match="runtime='onnxruntime'"):
+        load_model(net, runtime="onnxruntime")
+    with pytest.raises(ValueError, match="'cuda'"):
+        load_model(net, "cuda", runtime="openvino")
     with pytest.raises(FileNotFoundError):
         load_model("absent.onnx")

@@ -1,6 +1,7 @@
 """URLs of images, on a local server."""
 
 import io
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from posedy import urls
+from posedy.cli.main import main
 from posedy.inference.estimator import PoseEstimator
 from posedy.models.factory import create_model
 from posedy.urls import is_url, read_url
@@ -148,3 +150,17 @@ def test_the_estimator_names_urls_that_are_no_image(server: str, estimator: Pose
         estimator(f"{server}/{path}")
     with pytest.raises(OSError, match=f"image 1 of 2.*{server}/{path}"):
         estimator([PIXELS, f"{server}/{path}"])
+
+
+def test_the_command_line_downloads_urls(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimator: PoseEstimator
+) -> None:
+    monkeypatch.setattr("posedy.inference.predict.PoseEstimator", lambda *_, **__: estimator)
+    arguments = ["predict", "--full-image", "--out", str(tmp_path)]
+    assert main([*arguments, f"{server}/image.png", f"{server}/image.png"]) == 0
+    records = json.loads((tmp_path / "keypoints.json").read_text())
+    files = [tmp_path / "downloads/image.png", tmp_path / "downloads/image-2.png"]
+    assert [record["file"] for record in records] == [str(file) for file in files]
+    assert all(file.read_bytes() == png() for file in files)
+    assert main([*arguments, f"{server}/absent.png"]) == 1
+    assert main([*arguments, "ftp://host/image.png"]) == 1

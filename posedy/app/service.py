@@ -18,6 +18,7 @@ from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import run_video
+from posedy.prediction import RuntimeChoice
 
 FULL_IMAGE, PERSON_DETECTOR = "full image (one person)", "person detector"
 BOX_SOURCES = (FULL_IMAGE, PERSON_DETECTOR)
@@ -48,12 +49,14 @@ class PoseService:
         detector: the person detector: a name of `list_detectors()`, or an object with `detect`.
         detector_weights: file of the detector's weights; None for its default.
         device: as for `PoseEstimator`.
+        runtime: as for `PoseEstimator`.
     """
 
     models: tuple[str, ...]
     detector: str | Detector = "torchvision"
     detector_weights: Path | None = None
     device: str = "auto"
+    runtime: RuntimeChoice = "auto"
     _estimators: dict[tuple[str, bool], PoseEstimator] = field(default_factory=dict)
     _detector: Detector | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -146,7 +149,7 @@ class PoseService:
             raise ValueError(f"unknown model {model!r}, expected one of {', '.join(self.models)}")
         with self._lock:
             if (model, flip) not in self._estimators:
-                self._estimators[model, flip] = PoseEstimator(model, self.device, flip=flip)
+                self._estimators[model, flip] = PoseEstimator(model, self.device, flip=flip, runtime=self.runtime)
             return self._estimators[model, flip]
 
     def _get_detector(self, box_source: str) -> Detector:

@@ -11,6 +11,7 @@ from posedy.cli.options import (
     add_detector_weights,
     add_device,
     add_import,
+    add_runtime,
     check_detector_weights,
 )
 
@@ -35,6 +36,7 @@ def register_parser(commands: Any) -> None:
     add_detector(parser)
     add_detector_weights(parser)
     add_device(parser)
+    add_runtime(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -66,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.app.page import launch
     from posedy.app.service import PoseService
 
-    service = PoseService(tuple(models), arguments.detector, arguments.detector_weights, arguments.device)
+    service = PoseService(
+        tuple(models), arguments.detector, arguments.detector_weights, arguments.device, arguments.runtime
+    )
     launch(
         service,
         arguments.host,

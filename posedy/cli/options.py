@@ -80,6 +80,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Adds `--runtime`."""
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        default="auto",
+        help="runtime of the network; auto uses OpenVINO on CPUs if it is installed, otherwise PyTorch, and for .onnx "
+        "files the runtime they were exported for (default: auto)",
+    )
+
+
 def add_detector(parser: argparse._ActionsContainer, default: str | None = DETECTOR) -> None:
     """Adds `--detector` to a parser or a group of options."""
     parser.add_argument(
@@ -107,9 +118,9 @@ def check_detector_weights(arguments: argparse.Namespace) -> None:
         arguments.parser.error(f"--detector-weights is only for --detector {DETECTOR}")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds `--json FILE` to a command that prints numbers."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a JSON file")
+def add_json(parser: argparse.ArgumentParser, content: str = "the metrics") -> None:
+    """Adds `--json FILE` to a command that prints `content`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write {content} to a JSON file")
 
 
 def write_json(path: Path | None, value: Any) -> None:
@@ -118,8 +129,8 @@ def write_json(path: Path | None, value: Any) -> None:
         write_json_atomically(path, value, indent=2)
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments CONFIG, a configuration file, and `key=value`, its overrides."""
+def add_config(parser: argparse.ArgumentParser, example: str = "data.root=/data/coco train.epochs=210") -> None:
+    """Adds the arguments CONFIG, a configuration file, and `key=value`, its overrides, with an example of them."""
     parser.add_argument(
         "config",
         type=Path,
@@ -130,7 +141,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="configuration values, such as data.root=/data/coco train.epochs=210",
+        help=f"configuration values, such as {example}",
     )
 
 
@@ -144,7 +155,8 @@ def add_skeleton(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="S",
-        help="OKS sigmas, one for all keypoints or one per keypoint (default: the annotation file's)",
+        help="OKS sigmas, one for all keypoints or one per keypoint; put the files to evaluate before this option "
+        "(default: the annotation file's)",
     )
 
 

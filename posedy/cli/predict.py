@@ -12,6 +12,7 @@ from posedy.cli.options import (
     add_detector_weights,
     add_device,
     add_import,
+    add_runtime,
     check_detector_weights,
     parse_score,
 )
@@ -32,12 +33,16 @@ def register_parser(commands: Any) -> None:
     parser = add_command(
         commands, "predict", "predict keypoints in images, videos and camera streams", _EXAMPLES, aliases=["demo"]
     )
+    parser.description = (
+        f"{parser.description}\n\n"
+        "If an image or a video fails, the others are still processed; the exit status is then 1."
+    )
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="image files, folders of images, glob patterns such as 'a/*.jpg', or video files",
+        help="image files, http(s) URLs of images, folders of images, glob patterns such as 'a/*.jpg', or video files",
     )
     parser.add_argument("--webcam", type=int, metavar="N", help="read camera N; 0 is the first")
     parser.add_argument(
@@ -51,7 +56,8 @@ def register_parser(commands: Any) -> None:
         type=Path,
         default=Path("out"),
         metavar="FOLDER",
-        help="output folder: NAME.jpg and keypoints.json for images, NAME.mp4 and NAME.jsonl for videos (default: out)",
+        help="output folder: NAME.jpg and keypoints.json for images, NAME.mp4 and NAME.jsonl for videos, downloads/ "
+        "for URLs (default: out)",
     )
     group = parser.add_argument_group(
         "person boxes",
@@ -83,7 +89,8 @@ def register_parser(commands: Any) -> None:
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="the annotation file of --boxes: it maps image_id to file names and lists images without persons",
+        help="COCO annotation file for a --boxes list with image_id: gives the file names, and the images without "
+        "persons",
     )
     add_detector_weights(group)
     group.add_argument(
@@ -93,6 +100,7 @@ def register_parser(commands: Any) -> None:
         help="drop boxes of the file or the detector with lower scores, from 0 to 1 (default: 0.3)",
     )
     add_device(parser)
+    add_runtime(parser)
     parser.add_argument(
         "--no-flip", dest="flip", action="store_false", help="skip the flip test: twice as fast, less accurate"
     )
@@ -100,12 +108,16 @@ def register_parser(commands: Any) -> None:
         "--keypoint-threshold",
         type=parse_score,
         metavar="SCORE",
-        help="draw keypoints with scores up to this one faintly, from 0 to 1 (default: 0.2)",
+        help="draw keypoints with scores at or below SCORE faintly; files keep all keypoints (default: 0.2)",
     )
     add_import(parser)
     videos = parser.add_argument_group("videos and cameras")
     videos.add_argument(
-        "--detect-every", type=int, default=10, metavar="N", help="detect persons in every N-th frame (default: 10)"
+        "--detect-every",
+        type=int,
+        default=10,
+        metavar="N",
+        help="run the detector at every N-th frame, and when a person is lost (default: 10)",
     )
     videos.add_argument("--no-smooth", dest="smooth", action="store_false", help="do not smooth keypoints over time")
     videos.add_argument(
@@ -120,11 +132,13 @@ def run(arguments: argparse.Namespace) -> int:
         OSError, ValueError: if an argument is invalid or nothing can be written.
     """
     from posedy.drawing import DRAW_THRESHOLD
-    from posedy.images import VIDEO_SUFFIXES, image_paths
+    from posedy.images import VIDEO_SUFFIXES, check_no_urls, download, image_paths
     from posedy.inference.boxes import BOX_THRESHOLD
     from posedy.inference.detectors import create_detector
+    from posedy.inference.video_io import FrameSource
     from posedy.models.pretrained import DEFAULT
     from posedy.system import keep_freed_memory
+    from posedy.urls import is_url
 
     if arguments.checkpoint is None:
         arguments.checkpoint = DEFAULT
@@ -134,8 +148,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.keypoint_threshold = DRAW_THRESHOLD
     if arguments.box is None and arguments.boxes is None and arguments.detector is None:
         arguments.detector = DETECTOR
-    videos: list[Path | int] = [Path(name) for name in arguments.inputs if Path(name).suffix.lower() in VIDEO_SUFFIXES]
-    images = [name for name in arguments.inputs if Path(name).suffix.lower() not in VIDEO_SUFFIXES]
+    is_video = {name: Path(name).suffix.lower() in VIDEO_SUFFIXES for name in arguments.inputs}
+    videos: list[Path | int] = [Path(name) for name in arguments.inputs if is_video[name]]
+    images = [name for name in arguments.inputs if not is_video[name]]
+    urls = {name for name in images if is_url(name)}
     if arguments.webcam is not None:
         videos.append(arguments.webcam)
     if not videos and not images:
@@ -148,8 +164,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(
             "--annotations needs --boxes FILE; to use the boxes in annotations, pass --boxes ANNOTATIONS"
         )
+    if arguments.detect_every < 1:
+        arguments.parser.error(f"--detect-every: expected at least 1, got {arguments.detect_every}")
     check_detector_weights(arguments)
+    check_no_urls([name for name in arguments.inputs if name not in urls])
+    if arguments.webcam is not None:
+        # an absent camera is an error before weights are downloaded and networks are loaded
+        FrameSource(arguments.webcam).close()
     keep_freed_memory()
+    images = [str(download(name, arguments.out / "downloads")) if name in urls else name for name in images]
     paths = image_paths(images) if images else []
     detector = None
     if arguments.detector is not None:
@@ -175,6 +198,7 @@ def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detec
         detector=detector,
         device=arguments.device,
         flip=arguments.flip,
+        runtime=arguments.runtime,
         keypoint_threshold=arguments.keypoint_threshold,
         box_threshold=arguments.box_threshold,
     )
@@ -189,7 +213,7 @@ def _predict_videos(arguments: argparse.Namespace, videos: Sequence[Path | int],
     assert detector is not None  # boxes are for images only
     failures = predict_videos(
         videos,
-        PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip),
+        PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip, runtime=arguments.runtime),
         detector,
         arguments.out,
         detect_every=arguments.detect_every,

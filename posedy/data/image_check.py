@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from posedy.data.coco_file import ImageTable
 from posedy.data.issues import IssueLog
 from posedy.data.tables import BoolArray
-from posedy.files import write_json_atomically
+from posedy.files import user_cache_folder, write_json_atomically
 from posedy.images import read_image
 
 ImageCheck = Literal["always", "once", "never"]
@@ -70,14 +70,12 @@ def check_images(
 
 
 def cache_folder() -> Path:
-    """Returns the folder that records passed checks: posedy/image-checks in XDG_CACHE_HOME, which defaults to ~/.cache.
+    """Returns the folder that records passed checks.
 
     Raises:
         RuntimeError: if the user has no home folder.
     """
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    root = configured if configured.is_absolute() else Path.home() / ".cache"
-    return root / "posedy" / "image-checks"
+    return user_cache_folder("image-checks")
 
 
 def cache_key(annotations: Path, folder: Path, images: ImageTable, with_persons: BoolArray) -> str:
@@ -173,7 +171,7 @@ def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool
     if recorded in ((0, 0), (width, height)):
         return None
     rotated = ", rotated by 90 degrees" if recorded == (height, width) else ""
-    text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]}{rotated}"
+    text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]} (width x height){rotated}"
     return issue("wrong image size", text)
 
 

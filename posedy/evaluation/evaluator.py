@@ -1,4 +1,4 @@
-"""Evaluation of a network on a COCO data set: boxes -> poses -> results -> COCO metrics."""
+"""Evaluation of a network on a COCO dataset: boxes -> poses -> results -> COCO metrics."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def poses_to_results(
     The score of a pose is its box score times the mean of its keypoint scores above `keypoint_threshold`.
 
     Args:
-        persons: the data set, for image ids and sigmas.
+        persons: the dataset, for image ids and sigmas.
         poses: D poses.
         areas: (D,) areas for OKS between poses; published results use those of the padded crops.
         config: thresholds.
@@ -204,11 +204,11 @@ def evaluate_model(
     accelerator: Accelerator | None = None,
     progress: bool = False,
 ) -> EvalResult:
-    """Evaluates a model on a COCO data set.
+    """Evaluates a model on a COCO dataset.
 
     Args:
         model: the model; its input size is that of the crops.
-        persons: the data set.
+        persons: the dataset.
         boxes: detected boxes; None uses the ground-truth boxes with score 1.
         config: the evaluation protocol.
         padding: factor on the size of boxes, `DataConfig.padding`.
@@ -268,9 +268,9 @@ def load_eval_model(config: Config, checkpoint: Path, device: str) -> Model:
     """Loads the configured network, or a graph exported from it, without fusing layers, as training evaluates it.
 
     Raises:
-        OSError, ValueError: if the file is missing, has another format or network, or the device is absent.
+        OSError, ValueError: if the file is missing, has the wrong format or network, or the device is absent.
     """
-    model = load_model(checkpoint, device, fused=False)
+    model = load_model(checkpoint, device, "auto" if checkpoint.suffix == ".onnx" else "torch", fused=False)
     if isinstance(model, GraphModel) and model.info.decodes:
         raise ValueError(f"{checkpoint}: expected a graph with heatmap outputs, got keypoints: export without --decode")
     _check_config_match(config, model, checkpoint)

@@ -204,7 +204,7 @@ class PerImageBlock(nn.Module):
 
     The output of a layer for one image is still in the cache when the next layer reads it; for a whole batch it is not.
     Small feature maps are computed for all images at once, which takes fewer operations. On an AMD EPYC (batch size 8,
-    one thread) the time of fused backbones is reduced to 0.75 to 0.79 if dynamic and 0.80 to 0.87 if static; on two
+    one thread) fused backbones take 0.75 to 0.79 times as long (dynamic) or 0.80 to 0.87 times (static); on two
     threads, which share the rows of one image, the difference is small.
 
     Args:

@@ -1,6 +1,7 @@
 """Reading of exported ONNX files and their metadata."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from posedy.codecs import Codec, create_codec
 from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, graph_device, make_runner, require
 from posedy.files import read_bytes
-from posedy.models.network_file import recorded_options, recorded_skeleton
+from posedy.models.dynamic_conv import temperatures
+from posedy.models.network_file import network_record, recorded_options, recorded_skeleton
+from posedy.models.pose_net import PoseNet
 from posedy.skeleton import Skeleton
 
 METADATA_KEY = "posedy"
@@ -42,6 +45,29 @@ class GraphInfo:
     flip: bool
     half: bool
     temperature: float | None
+
+    @classmethod
+    def from_network(
+        cls,
+        net: PoseNet,
+        *,
+        batch: Batch,
+        runtime: Runtime,
+        decodes: bool = False,
+        flip: bool = False,
+        half: bool = False,
+    ) -> "GraphInfo":
+        """Creates the metadata of a graph of a network."""
+        return cls(
+            record=network_record(net),
+            version=importlib.metadata.version("posedy"),
+            batch=batch,
+            runtime=runtime,
+            decodes=decodes,
+            flip=decodes and flip,
+            half=half,
+            temperature=min(temperatures(net), default=None),
+        )
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -119,8 +145,8 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
 
 def load_graph(
     path: str | os.PathLike[str], device: str, runtime: Runtime | None = None
-) -> tuple[GraphRunner, GraphInfo, torch.device]:
-    """Loads an exported file: its runner, its metadata and its device.
+) -> tuple[GraphRunner, GraphInfo, torch.device, Runtime]:
+    """Loads an exported file: its runner, its metadata, its device and its runtime.
 
     Args:
         path: NAME.onnx.
@@ -134,7 +160,7 @@ def load_graph(
     model, info = read_graph(path)
     runtime = info.runtime if runtime is None else runtime
     chosen = graph_device(device, runtime)
-    return make_runner(model.SerializeToString(), info.batch, runtime, chosen), info, chosen
+    return make_runner(model.SerializeToString(), info.batch, runtime, chosen), info, chosen, runtime
 
 
 def _first_line(error: Exception) -> str:

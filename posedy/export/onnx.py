@@ -5,28 +5,22 @@ stay in float32, and every runtime supports it.
 """
 
 import copy
-import importlib.metadata
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posedy.codecs import Codec
 from posedy.export.graph_file import METADATA_KEY, GraphInfo
 from posedy.export.onnx_layers import Batch, prepare_for_export
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require
+from posedy.export.tracing import random_inputs, relative_difference, silence_exporter, smooth_inputs
 from posedy.files import atomic_write
-from posedy.models.dynamic_conv import temperatures
-from posedy.models.network_file import network_record
-from posedy.models.pose_net import PoseNet, name_outputs, normalize_crops, predict_outputs
+from posedy.models.pose_net import PoseNet, name_outputs, predict_outputs
 
 TOLERANCE = 1e-4
 """Largest allowed difference from PyTorch, relative to the largest output."""
@@ -112,16 +106,7 @@ def export_onnx(
         )
     require("onnx", "onnxscript", runtime)
     reference = _wrap_network(copy.deepcopy(net).cpu().float().eval(), with_decoding, flip)
-    info = GraphInfo(
-        record=network_record(net),
-        version=importlib.metadata.version("posedy"),
-        batch=batch,
-        runtime=runtime,
-        decodes=with_decoding,
-        flip=with_decoding and flip,
-        half=half,
-        temperature=min(temperatures(net), default=None),
-    )
+    info = GraphInfo.from_network(net, batch=batch, runtime=runtime, decodes=with_decoding, flip=flip, half=half)
     with atomic_write(path) as temporary:
         _write_graph(_make_export_module(reference, batch), temporary, info)
         runner = make_runner(temporary.read_bytes(), batch, runtime)
@@ -173,7 +158,7 @@ def _write_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> 
     import onnx
 
     # tracing with a batch of one would fix the batch size
-    example = _random_inputs(module.net, info.decodes, 1 if info.batch == 1 else 2)
+    example = random_inputs(module.net, info.decodes, 1 if info.batch == 1 else 2)
     trace(module, example, path, module.inputs, module.outputs, free_batch=info.batch == "free")
     model = onnx.load(path)
     if info.half:
@@ -193,8 +178,8 @@ def _verify(runner: GraphRunner, reference: _Outputs | _Keypoints, info: GraphIn
     difference, moved, keypoints = 0.0, 0, 0
     for size in (1, _LARGEST_VERIFIED_BATCH) if info.batch == "free" else (1, 1):
         for inputs in (
-            _random_inputs(reference.net, info.decodes, size),
-            _smooth_inputs(reference.net, info.decodes, size),
+            random_inputs(reference.net, info.decodes, size),
+            smooth_inputs(reference.net, info.decodes, size),
         ):
             with torch.no_grad():
                 expected = reference(inputs)
@@ -208,9 +193,7 @@ def _verify(runner: GraphRunner, reference: _Outputs | _Keypoints, info: GraphIn
                     raise ValueError(
                         f"expected a graph output of shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
                     )
-                ratio = ((output - wanted).abs().max() / wanted.abs().max()).item()
-                # NaN counts as infinite
-                difference = max(difference, ratio if ratio == ratio else float("inf"))
+                difference = max(difference, relative_difference(output, wanted))
     moved_fraction = moved / keypoints if keypoints else 0.0
     if difference > tolerance:
         raise ValueError(
@@ -224,30 +207,6 @@ def _verify(runner: GraphRunner, reference: _Outputs | _Keypoints, info: GraphIn
 
 def _float16_hint(info: GraphInfo) -> str:
     return ": export with half=False, float16 is not precise enough for these weights" if info.half else ""
-
-
-def _random_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
-    """Returns crops of noise, in uint8 for a graph that decodes."""
-    width, height = net.input_size
-    generator = torch.Generator().manual_seed(size)
-    if decodes:
-        return torch.randint(0, 256, (size, height, width, 3), generator=generator, dtype=torch.uint8)
-    channels = 3 if net.in_channels == 1 else net.in_channels
-    return torch.randn(size, channels, height, width, generator=generator)
-
-
-def _smooth_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
-    """Returns crops of smooth structures at several scales, closer to the statistics of images than noise."""
-    if net.in_channels not in (1, 3):
-        return _random_inputs(net, decodes, size + 100)
-    width, height = net.input_size
-    generator = torch.Generator().manual_seed(size)
-    crops = torch.zeros(size, 3, height, width)
-    for grid_size in (2, 4, 8, 16):
-        grid = torch.rand(size, 3, grid_size, grid_size, generator=generator)
-        crops += F.interpolate(grid, (height, width), mode="bicubic", align_corners=False) / 4
-    crops = (255 * crops).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return crops if decodes else normalize_crops(crops)
 
 
 _OPSET = 18
@@ -272,7 +231,7 @@ def trace(
         outputs: names of the outputs.
         free_batch: whether the graph supports any number of images or only that of the example.
     """
-    with _silence_exporter(), torch.no_grad():
+    with silence_exporter(), torch.no_grad():
         torch.onnx.export(
             module,
             (example,),
@@ -286,24 +245,6 @@ def trace(
             optimize=False,  # runtimes optimize graphs when they load them; this would double the export time
             verbose=False,
         )
-
-
-@contextmanager
-def _silence_exporter() -> Iterator[None]:
-    """Silences the exporter's warnings, which concern its developers only."""
-    loggers: list[Any] = [
-        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.__trace")
-    ]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 _MIN_FLOAT16_SIZE = 256

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,13 +118,13 @@ def check_provider(providers: Sequence[str], expected: str) -> None:
 
 
 class OpenVinoRunner:
-    """A graph loaded into OpenVINO on the CPU, see `make_runner`.
+    """A graph loaded into OpenVINO on the CPU, see `make_runner`; `model` may also be an `openvino.Model`.
 
     A graph of batch size 1 runs a single image with all threads. Several images run two at a time, each with half of
     the threads, for which the graph is compiled at the first such call.
     """
 
-    def __init__(self, model: bytes, batch: Batch, device: torch.device, threads: int = 0) -> None:
+    def __init__(self, model: Any, batch: Batch, device: torch.device, threads: int = 0) -> None:
         if device.type != "cpu":
             raise ValueError(f"expected device cpu for OpenVINO, got {str(device)!r}")
         self._batch = batch
@@ -159,22 +160,32 @@ class OpenVinoRunner:
 
 
 @functools.cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """Returns the only OpenVINO core of this process, which is never destroyed.
 
     A core installs an alternate signal stack for the thread that creates it, and restores the previous one when it is
     destroyed. If two cores are destroyed in the order of their creation, the second restores a stack that no longer
     exists, and the next signal that Python handles crashes the process.
     """
+    return import_openvino().Core()
+
+
+def import_openvino() -> Any:
+    """Imports OpenVINO without its telemetry, which otherwise reports each import and conversion over the network.
+
+    It stays as it is if the user's own code has imported OpenVINO before.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # OpenVINO then uses its own stub
     import openvino
 
-    return openvino.Core()
+    return openvino
 
 
 class _RequestPool:
     """A graph compiled for a number of concurrent images, with inference requests that calls acquire exclusively."""
 
-    def __init__(self, model: bytes, streams: int, threads: int) -> None:
+    def __init__(self, model: Any, streams: int, threads: int) -> None:
         properties: dict[str, Any] = {
             # the default on CPUs with bfloat16 is bfloat16
             "INFERENCE_PRECISION_HINT": "f32",
@@ -182,9 +193,10 @@ class _RequestPool:
         }
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
-        core = _openvino_core()
+        core = openvino_core()
         try:
-            compiled = core.compile_model(core.read_model(model), "CPU", properties)
+            graph = core.read_model(model) if isinstance(model, bytes) else model
+            compiled = core.compile_model(graph, "CPU", properties)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot load the graph: {error}") from error
         devices = list(compiled.get_property("EXECUTION_DEVICES"))

@@ -25,7 +25,7 @@ from posedy.models.pretrained import DEFAULT
 from posedy.poses import Poses
 from posedy.prediction import RuntimeChoice, load_model, predict_keypoints
 from posedy.skeleton import numbered_skeleton
-from posedy.urls import is_url, read_url
+from posedy.urls import has_scheme, is_url, read_url
 
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
@@ -50,22 +50,26 @@ class PoseEstimator:
         detector: detects the persons of images without given boxes; it is created at the first such image.
             "torchvision" is a small Faster R-CNN, whose weights are downloaded at first use (boxes with scores from
             0.3); "full-image" takes the full image as the box of one person; or a name of `list_detectors()`, or any
-            object with `detect(image_bgr) -> (boxes, scores)`. None requires boxes. Boxes are clipped to the image;
-            boxes that are not finite, have no area or are outside the image are dropped, with a warning for the first
-            ones (see `dropped_boxes`).
+            object with `detect(image_bgr) -> (boxes, scores)`. With None, every call must be given boxes.
+
+            The boxes of all detectors are clipped to the image; boxes that are not finite, have no area or are outside
+            the image are dropped, with a warning for the first ones (see `dropped_boxes`).
         flip: whether to average the heatmaps of each crop with those of the flipped crop: more accurate, at twice the
             time.
         batch_size: maximum number of crops in a batch of the network.
-        runtime: "auto", "torch", "onnxruntime" or "openvino"; "auto" is the runtime that an .onnx file was exported
-            for, and PyTorch for networks.
+        runtime: "auto", "torch", "onnxruntime" or "openvino". "auto" is the runtime that an .onnx file was exported
+            for. For pretrained networks and network files it is OpenVINO on a CPU, if it is installed, otherwise
+            PyTorch; the first use of a network converts it, which takes some seconds, and keeps the result in the
+            user's cache folder (~/.cache/posedy). For a network object, which may still change, it is PyTorch.
 
     Attributes:
         device: the device of the network.
+        runtime: the runtime of the network: "torch", "onnxruntime" or "openvino".
         skeleton: the names, flip pairs, limbs and OKS sigmas of the keypoints.
 
     Raises:
         OSError: if the model file cannot be read.
-        TypeError: if an argument has another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if the file contains no network, the device is absent, or another argument is invalid.
     """
 
@@ -93,6 +97,7 @@ class PoseEstimator:
         self._model.check_flip(flip)
         self._batch_size = batch_size
         self.device = self._model.device
+        self.runtime = self._model.runtime
         self.skeleton = self._model.skeleton or numbered_skeleton(self._model.num_keypoints)
         self._flip_permutation = self.skeleton.flip_permutation if flip else None
 
@@ -114,8 +119,13 @@ class PoseEstimator:
         channels: ChannelOrder = "bgr",
     ) -> list[Poses]: ...
 
+    # strings, because help() would expand ArrayLike
     def __call__(
-        self, image: Any, boxes: Any = None, box_scores: Any = None, channels: ChannelOrder = "bgr"
+        self,
+        image: "ImageLike | list[Any] | tuple[Any, ...]",
+        boxes: "ArrayLike | Sequence[ArrayLike | None] | None" = None,
+        box_scores: "ArrayLike | Sequence[ArrayLike | None] | None" = None,
+        channels: ChannelOrder = "bgr",
     ) -> Poses | list[Poses]:
         """Estimates the poses of an image, or of each image of a list, in batches across images.
 
@@ -123,8 +133,9 @@ class PoseEstimator:
             image: a path, an http or https URL, a PIL image, a uint8 array (H, W, 3), (H, W, 4) or gray in OpenCV's BGR
                 order, or an RGB tensor (3, H, W), uint8 or float from 0 to 1; or a list of images. The EXIF orientation
                 of files and PIL images is applied. The image is not changed.
-            boxes: (P, 4) xyxy of the persons in image pixels; they may extend beyond the image. Zero boxes give zero
-                poses; without boxes the detector runs. For a list of images: a list with boxes, or None, for each.
+            boxes: (P, 4) xyxy of the persons in image pixels; they may extend beyond the image. An empty list
+                gives no poses; without boxes the detector runs. For a list of images: a list with boxes, or None, for
+                each.
             box_scores: (P,) confidence of the boxes, 1 if not given; for a list of images a list.
             channels: "rgb" for arrays in RGB order, such as those of PIL, imageio and gradio; `Poses.draw` then takes
                 and returns arrays in that order, too.
@@ -134,7 +145,7 @@ class PoseEstimator:
 
         Raises:
             OSError: if an image cannot be read.
-            TypeError: if the image has another type.
+            TypeError: if the image has the wrong type.
             ValueError: if the image or the boxes are invalid, or there are neither boxes nor a detector; the message
                 names the index of the box, and of the image in a list.
         """
@@ -142,16 +153,8 @@ class PoseEstimator:
             (poses,) = self._estimate([image], [boxes], [box_scores], channels)
             return poses
         count = len(image)
-        for name, values in (("boxes", boxes), ("box_scores", box_scores)):
-            if values is not None and (isinstance(values, str | Mapping) or not hasattr(values, "__len__")):
-                raise TypeError(f"expected a list with {name} for each of {count} images, got {type(values).__name__}")
-            if values is not None and len(values) != count:
-                raise ValueError(f"expected {name} for each of {count} images, got {len(values)}")
         return self._estimate(
-            image,
-            [None] * count if boxes is None else boxes,
-            [None] * count if box_scores is None else box_scores,
-            channels,
+            image, _per_image("boxes", boxes, count), _per_image("box_scores", box_scores, count), channels
         )
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -163,7 +166,7 @@ class PoseEstimator:
         Raises:
             OSError: if the weights of the detector cannot be read or downloaded.
             TypeError: if the image is not an array.
-            ValueError: if the estimator has no detector, or the array has another shape or type.
+            ValueError: if the estimator has no detector, or the array has the wrong shape or type.
         """
         detector = self._get_detector()
         check_frame(image_bgr)
@@ -176,10 +179,12 @@ class PoseEstimator:
         detect_every: int = 10,
         rate: float = _DEFAULT_RATE,
     ) -> Iterator[Poses]:
-        """Estimates the poses of successive frames, with ids of persons over time in `Poses.track_ids`.
+        """Estimates the poses of successive frames, with track ids in `Poses.track_ids`.
 
             for poses in estimator.track("clip.mp4"):
                 print(poses.track_ids, poses.keypoints)
+
+        The call checks the arguments and opens the source; errors of its frames are raised during the iteration.
 
         Args:
             source: a video file, the number of a camera, or frames (H, W, 3) uint8 BGR.
@@ -192,13 +197,18 @@ class PoseEstimator:
 
         Raises:
             OSError: if the source cannot be read.
-            TypeError: if the source or a frame has another type.
+            TypeError: if the source or a frame has the wrong type.
             ValueError: if the source is no video, an argument is out of range, or there is no detector.
         """
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"expected a rate of more than 0 frames per second, got {rate}")
         if not isinstance(source, str | os.PathLike | int | Iterable):
             raise TypeError(f"expected a video file, the number of a camera or frames, got {type(source).__name__}")
+        if has_scheme(source):
+            raise ValueError(
+                f"expected a video file, the number of a camera or frames, got the URL {source}: download the video, "
+                "or read the frames of a stream, such as with cv2.VideoCapture, and give an iterable of them"
+            )
         tracker = PoseTracker(self, detect_every=detect_every, smooth=smooth)
         if isinstance(source, str | os.PathLike | int):
             frames: Iterable[Frame] = FrameSource(source if isinstance(source, int) else Path(source))
@@ -238,8 +248,8 @@ class PoseEstimator:
     def _estimate(
         self,
         images: Sequence[Any],
-        boxes: Sequence[ArrayLike | None],
-        box_scores: Sequence[ArrayLike | None],
+        boxes: Sequence[Any],
+        box_scores: Sequence[Any],
         channels: ChannelOrder,
     ) -> list[Poses]:
         """Estimates the poses of images; batches may contain persons of several images."""
@@ -283,14 +293,25 @@ class PoseEstimator:
             raise ValueError("box_scores requires boxes")
         if max(rgb.shape[:2]) > _LARGEST_SIDE:
             raise ValueError(
-                f"the image is {rgb.shape[1]}x{rgb.shape[0]} pixels: OpenCV warps up to {_LARGEST_SIDE} a side; crop "
-                "or shrink it"
+                f"the image is {rgb.shape[1]} x {rgb.shape[0]} pixels (width x height): OpenCV warps up to "
+                f"{_LARGEST_SIDE} a side; crop or shrink it"
             )
         if boxes is None:
             boxes, box_scores = self._get_detector().detect(rgb_to_bgr(rgb))
         checked = checked_boxes(boxes)
         check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
         return checked, checked_box_scores(box_scores, len(checked))
+
+
+def _per_image(name: str, values: Any, count: int) -> Sequence[Any]:
+    """Checks the boxes or the scores of a list of images and returns them, None for each image if there are none."""
+    if values is None:
+        return [None] * count
+    if isinstance(values, str | Mapping) or not hasattr(values, "__len__"):
+        raise TypeError(f"expected a list with {name} for each of {count} images, got {type(values).__name__}")
+    if len(values) != count:
+        raise ValueError(f"expected {name} for each of {count} images, got {len(values)}")
+    return values
 
 
 class _Batch:

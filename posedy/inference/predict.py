@@ -25,6 +25,7 @@ from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
 from posedy.models.pose_net import PoseNet
+from posedy.prediction import RuntimeChoice
 
 KEYPOINTS_FILE = "keypoints.json"
 _JPEG_QUALITY = 92
@@ -58,6 +59,7 @@ def predict_images(
     detector: str | Detector | None = None,
     device: str = "auto",
     flip: bool = True,
+    runtime: RuntimeChoice = "auto",
     keypoint_threshold: float = DRAW_THRESHOLD,
     box_threshold: float = BOX_THRESHOLD,
     report: Callable[[str], None] = print,
@@ -78,6 +80,7 @@ def predict_images(
         detector: a name of `list_detectors()`, or an object with `detect`.
         device: device of the network, see `PoseEstimator`, and of a detector given by name.
         flip: run the flip test.
+        runtime: see `PoseEstimator`.
         keypoint_threshold: keypoints with scores up to this one are drawn faintly.
         box_threshold: boxes of the file or the detector with lower scores are dropped.
         report: called with lines of text: the results and the time of each stage.
@@ -95,8 +98,11 @@ def predict_images(
     for target in targets:
         if target.resolve() in inputs:
             raise ValueError(f"the drawing {target} would overwrite an input image: choose another --out")
-    estimator = PoseEstimator(model, device=device, flip=flip)
-    report(f"{estimator.skeleton.num_keypoints} keypoints on {estimator.device}, flip test {'on' if flip else 'off'}")
+    estimator = PoseEstimator(model, device=device, flip=flip, runtime=runtime)
+    report(
+        f"{estimator.skeleton.num_keypoints} keypoints, {estimator.runtime} on {estimator.device}, "
+        f"flip test {'on' if flip else 'off'}"
+    )
     draw_boxes = not isinstance(detector, FullImageDetector)
     result = PredictionReport()
     for image, target in zip(images, targets, strict=True):
@@ -181,8 +187,8 @@ def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> tu
             else ": give the image that the boxes belong to"
         )
         raise ValueError(
-            f"the boxes do not fit: the upright image has {width} x {height} pixels, the boxes refer to "
-            f"{recorded[0]} x {recorded[1]}{hint}"
+            f"the boxes do not fit: the upright image has {width} x {height} pixels (width x height), the boxes "
+            f"refer to {recorded[0]} x {recorded[1]}{hint}"
         )
     return boxes_and_scores
 
@@ -224,7 +230,9 @@ def _encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     except cv2.error as error:
         raise ValueError(f"the drawing cannot be encoded as JPEG: {error.err}") from error
     if not encoded:
-        raise ValueError(f"the drawing of {image.shape[1]}x{image.shape[0]} pixels cannot be encoded as JPEG")
+        raise ValueError(
+            f"the drawing of {image.shape[1]} x {image.shape[0]} pixels (width x height) cannot be encoded as JPEG"
+        )
     return data.tobytes()
 
 

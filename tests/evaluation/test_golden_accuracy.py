@@ -33,3 +33,10 @@ def test_accuracy_is_as_measured(model: Model, mini: CocoPersons, source: str) -
         boxes = read_detections(MINI / "annotations/person_detections_val2017.json", mini, 0.3)
     metrics = evaluate_model(model, mini, boxes, EvalConfig(flip=False)).metrics
     assert metrics["AP"] >= MEASURED_AP[source] - 0.02, metrics
+
+
+@pytest.mark.slow
+def test_openvino_is_as_accurate(model: Model, mini: CocoPersons) -> None:
+    expected = evaluate_model(model, mini, None, EvalConfig(flip=False)).metrics
+    metrics = evaluate_model(load_model(DEFAULT, "cpu", "openvino"), mini, None, EvalConfig(flip=False)).metrics
+    assert metrics["AP"] == pytest.approx(expected["AP"], abs=1e-3)

@@ -23,10 +23,10 @@ _WARM_UP = 3
 
 
 def time_poses(poses: int) -> float:
-    """Return the median time in seconds of one pose (one person, flip test) over `poses` measurements."""
+    """Returns the median time in seconds of one pose (one person, flip test) over `poses` measurements."""
     from posedy import PoseEstimator  # here because only the measuring processes need torch
 
-    estimator = PoseEstimator(device="cpu", detector="full-image")
+    estimator = PoseEstimator(device="cpu", detector="full-image", runtime="torch")
     image = np.random.default_rng(0).integers(0, 256, (256, 192, 3), dtype=np.uint8)
     seconds = []
     for _ in range(_WARM_UP + poses):
@@ -38,7 +38,7 @@ def time_poses(poses: int) -> float:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep `count` CPUs busy with one process each during the block."""
+    """Keeps `count` CPUs busy with one process each during the block."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -57,7 +57,7 @@ def _time_in_process(environment: Mapping[str, str], poses: int) -> float:
 
 
 def _settings() -> dict[str, dict[str, str]]:
-    """Return the environments to compare by name."""
+    """Returns the environments to compare by name."""
     current = dict(os.environ)  # including the values set by `import posedy`
     unset = {name: value for name, value in current.items() if name not in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
     name = f"current (GOMP_SPINCOUNT={current.get('GOMP_SPINCOUNT', 'unset')})"
@@ -65,7 +65,7 @@ def _settings() -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    """Print the table of times and ratios."""
+    """Prints the table of times and ratios."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.spin", description="Time poses beside busy processes.")
     parser.add_argument("--poses", type=int, default=20, metavar="N", help="timed poses per measurement (default: 20)")
     parser.add_argument("--busy", type=int, default=2, metavar="N", help="number of busy processes (default: 2)")

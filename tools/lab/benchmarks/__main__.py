@@ -11,7 +11,7 @@ from tools.lab.entry import run_and_exit
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a benchmark and print its result."""
+    """Runs a benchmark and prints its result."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.benchmarks", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     data = parts.add_parser(
@@ -108,7 +108,7 @@ def _video(arguments: argparse.Namespace) -> None:
         raise ValueError("--rounds must be at least 1, --frames and --timed-frames at least 2")
     if min(arguments.seed) < 0:
         raise ValueError("--seed must be at least 0")
-    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False)
+    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False, runtime="torch")
     report: dict[str, Any] = {"tracking": []}
     for seed in arguments.seed:
         tracking = benchmark_tracking(estimator, arguments.frames, people=3, seed=seed)
