@@ -9,7 +9,7 @@ from torch import nn
 from posedy.codecs import create_codec
 from posedy.models.blocks import BNECK_LAYERS, ConvFactory, DynamicConvFactory, Padding, static_conv
 from posedy.models.dynamic_conv import check_temperature
-from posedy.models.network_file import read_weights, recorded_options
+from posedy.models.network_file import read_weights, recorded_options, recorded_skeleton
 from posedy.models.pose_net import HeatmapOutput, PoseNet
 from posedy.models.registry import (
     DEFAULT_NUM_KERNELS,
@@ -86,8 +86,8 @@ def create_model(
 
     Args:
         name: one of `list_models()`, or `[dy_]timm/NAME-HEAD` with timm installed.
-        pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). Their options are the
-            defaults then; with another number of keypoints the last layer is random.
+        pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). What their file records
+            replaces the defaults below; with another number of keypoints the last layer is random.
         num_keypoints: K, the number of heatmaps.
         num_kernels: K of each dynamic convolution; static networks take the default only.
         temperature: tau of the attention's softmax.
@@ -173,10 +173,14 @@ def _create_pretrained(
         raise ValueError(f"the package has no weights of {name!r}{nearest}; it has {', '.join(list_pretrained())}")
     record, tensors = read_weights(weights_path(name))
     recorded = recorded_options(record)
-    recorded.pop("num_keypoints")
+    recorded_keypoints = recorded.pop("num_keypoints")
     temperatures = [float(tensor) for key, tensor in tensors.items() if key.endswith("attention.temperature")]
     recorded |= {"temperature": temperatures[0]} if temperatures else {}
     defaults = inspect.signature(create_model).parameters
+    if skeleton is None and num_keypoints in (recorded_keypoints, defaults["num_keypoints"].default):
+        num_keypoints, skeleton = recorded_keypoints, recorded_skeleton(record)
+    if tuple(input_size) == defaults["input_size"].default:
+        input_size = tuple(record["input_size"])
     _check_options(name, {option: value for option, value in given.items() if option not in defaults})
     for option, value in given.items():
         if value != recorded.get(option) and (option not in defaults or value != defaults[option].default):

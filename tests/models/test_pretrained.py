@@ -65,11 +65,13 @@ def test_create_model_loads_pretrained_weights(pretrained: PoseNet) -> None:
     assert not net.training
     assert (net.options, net.input_size) == (pretrained.options, (32, 64))
     assert all(torch.equal(tensor, pretrained.state_dict()[key]) for key, tensor in net.state_dict().items())
+    net = create_model(NAME, pretrained=True)
+    assert (net.options, net.input_size, net.skeleton) == (pretrained.options, (64, 96), pretrained.skeleton)
     assert create_model(NAME, True, num_kernels=2, temperature=5.0, codec="unbiased").options["num_kernels"] == 2
 
 
 def test_pretrained_weights_with_other_keypoints_have_a_fresh_last_layer(pretrained: PoseNet) -> None:
-    net = create_model(NAME, pretrained=True)
+    net = create_model(NAME, pretrained=True, skeleton=COCO17)
     assert net.num_keypoints == 17
     assert net.skeleton == COCO17
     expected = pretrained.state_dict()
