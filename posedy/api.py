@@ -50,15 +50,17 @@ def evaluate(
         metrics["AP"]
 
     Args:
-        results: a COCO keypoint results file, or its content, such as of `Poses.to_coco`.
+        results: a COCO keypoint results file, or its content, such as the return value of `Poses.to_coco`.
         annotations: a COCO keypoint annotation file, or its content.
         ci: whether to compute 95 % confidence intervals by bootstrap over images.
 
     Raises:
         OSError: if a file cannot be read.
-        TypeError: if an argument is neither a file nor the content of one.
+        TypeError: if results or annotations are neither a file nor the content of one, or `ci` is not a boolean.
         ValueError: if a file is invalid, or the files do not belong together.
     """
+    if not isinstance(ci, bool):
+        raise TypeError(f"ci must be true or false, got {ci!r:.100}")
     if not isinstance(annotations, str | os.PathLike | Mapping):
         raise TypeError(
             "expected annotations to be a COCO file or its content, a dictionary with images, annotations and "
@@ -75,8 +77,8 @@ def evaluate(
             given = list(results)
         if not all(isinstance(entry, Mapping) for entry in given):
             raise TypeError(
-                "expected results to be a COCO results file or its content, a list of dictionaries such as of "
-                f"Poses.to_coco, got {results!r:.100}"
+                "expected results to be a COCO results file or its content, a list of dictionaries such as the "
+                f"return value of Poses.to_coco, got {results!r:.100}"
             )
         entries, name = [dict(entry) for entry in given], "results"
     values = evaluate_keypoints(ground_truth, entries)

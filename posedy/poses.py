@@ -2,6 +2,7 @@
 
 import csv
 import io
+import operator
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class Poses:
         """Returns one pose, or the poses of a slice, of indices or of a boolean mask (P,).
 
         Raises:
-            IndexError: if an index is out of range, or a mask has another length.
+            IndexError: if an index is out of range, or a mask has the wrong length.
         """
         if not isinstance(index, slice):
             array = np.asarray(index)
@@ -134,6 +135,10 @@ class Poses:
         Args:
             image_id: the id of the image in the annotation file.
             category_id: the id of the category with keypoints, 1 in COCO's files.
+
+        Raises:
+            TypeError: if an id is not an integer.
+            ValueError: if a coordinate or a score is not finite.
         """
         return to_coco_results(image_id, self.keypoints, self.scores, self.pose_scores, category_id)
 
@@ -286,8 +291,10 @@ def to_coco_results(
         P records with Python numbers.
 
     Raises:
+        TypeError: if an id is not an integer.
         ValueError: if shapes do not match or a number is not finite; the message names the pose.
     """
+    image_id, category_id = _check_id("image_id", image_id), _check_id("category_id", category_id)
     keypoints, keypoint_scores, scores = (
         np.asarray(value, dtype=np.float64) for value in (keypoints, keypoint_scores, scores)
     )
@@ -307,7 +314,7 @@ def to_coco_results(
         len(keypoints), 3 * keypoints.shape[1]
     )
     results: list[dict[str, Any]] = [
-        {"image_id": int(image_id), "category_id": int(category_id), "keypoints": triplet, "score": score}
+        {"image_id": image_id, "category_id": category_id, "keypoints": triplet, "score": score}
         for triplet, score in zip(triplets.tolist(), scores.tolist(), strict=True)
     ]
     if boxes is not None:
@@ -317,3 +324,10 @@ def to_coco_results(
         for result, box in zip(results, xyxy_to_xywh(boxes).tolist(), strict=True):
             result["bbox"] = box
     return results
+
+
+def _check_id(name: str, value: Any) -> int:
+    """Returns an id as a Python integer; TypeError for other types."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, as in the annotation file, got {value!r:.100}")
+    return operator.index(value)

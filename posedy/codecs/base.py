@@ -72,6 +72,19 @@ class Codec(ABC):
         """The standard deviation of a target: sigma, or the codec's default."""
         return self.sigma
 
+    @classmethod
+    def check_outputs(cls) -> None:
+        """Checks the class attribute `output_names`; `register_codec` calls it.
+
+        Raises:
+            TypeError: if it is not a tuple of names, or the methods of the class do not support these outputs.
+        """
+        names: object = cls.output_names
+        if not isinstance(names, tuple | list) or not names or not all(isinstance(each, str) for each in names):
+            raise TypeError(
+                f"expected output_names of {cls.__name__} to be a tuple such as ('heatmaps',), got {names!r}"
+            )
+
     @abstractmethod
     def encode(self, keypoints: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes keypoints as training targets.
@@ -132,7 +145,8 @@ def register_codec(name: str) -> Callable[[_CodecClass], _CodecClass]:
         name: the codec's name in `create_model(codec=...)`, configurations and files.
 
     Raises:
-        TypeError: if the class is not a subclass of `Codec` with all its methods and with `output_names`.
+        TypeError: if the class is not a subclass of `Codec` with all its methods and with `output_names`, or a heatmap
+            codec with other outputs does not override the methods that read the heatmaps.
         ValueError: if the name is invalid, or another class has it.
     """
     register_class = register(_CODECS, "codec", name, r"[\w-]+")
@@ -143,11 +157,7 @@ def register_codec(name: str) -> Callable[[_CodecClass], _CodecClass]:
         if inspect.isabstract(codec):
             missing = ", ".join(sorted(codec.__abstractmethods__))
             raise TypeError(f"expected a codec with the methods {missing}, {codec.__name__} lacks them")
-        names: object = codec.output_names
-        if not isinstance(names, tuple | list) or not names or not all(isinstance(each, str) for each in names):
-            raise TypeError(
-                f"expected output_names of {codec.__name__} to be a tuple such as ('heatmaps',), got {names!r}"
-            )
+        codec.check_outputs()
         register_class(codec)
         codec.name = name
         return codec

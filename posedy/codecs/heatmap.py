@@ -32,6 +32,26 @@ class HeatmapCodec(Codec):
             proportion.
     """
 
+    @classmethod
+    def check_outputs(cls) -> None:
+        """Checks `output_names`; names other than ("heatmaps",) require methods that support them.
+
+        Raises:
+            TypeError: if `decode` does not find heatmaps, or `merge_flipped` does not return all outputs.
+        """
+        super().check_outputs()
+        names = tuple(cls.output_names)
+        inherited = []
+        if "heatmaps" not in names and cls.decode is HeatmapCodec.decode:
+            inherited.append("decode")
+        if names != ("heatmaps",) and cls.merge_flipped is HeatmapCodec.merge_flipped:
+            inherited.append("merge_flipped")
+        if inherited:
+            raise TypeError(
+                f"expected output_names of {cls.__name__} to be ('heatmaps',), as in HeatmapCodec, got {names}: leave "
+                f"output_names out, or override {' and '.join(inherited)}"
+            )
+
     @property
     def heatmap_size(self) -> tuple[int, int]:
         """The size (w, h) of a heatmap in pixels."""
@@ -79,14 +99,14 @@ class HeatmapCodec(Codec):
             1 for a target, NaN where the heatmap contains NaN.
 
         Raises:
-            ValueError: if the heatmaps are of another size.
+            ValueError: if the heatmaps have the wrong size.
         """
         heatmaps = outputs["heatmaps"]
         width, height = self.heatmap_size
         if heatmaps.ndim != 4 or tuple(heatmaps.shape[-2:]) != (height, width):
             raise ValueError(
-                f"heatmaps of (N, K, {height}, {width}) belong to a crop of {self.input_size[0]}x{self.input_size[1]} "
-                f"pixels, got {tuple(heatmaps.shape)}"
+                f"heatmaps of (N, K, {height}, {width}) belong to crops of {self.input_size[1]}x{self.input_size[0]} "
+                f"pixels (height x width), got {tuple(heatmaps.shape)}"
             )
         flat = self._filter(heatmaps.float()).flatten(2)
         scores, index = flat.max(dim=-1)

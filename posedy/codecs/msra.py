@@ -19,8 +19,8 @@ class MSRACodec(HeatmapCodec):
 
         mu = floor(keypoint / 4 + 0.5)
 
-    and decoding takes the highest pixel and from it a quarter of a pixel toward the higher neighbor in x and in y (no
-    offset at the border and between equal neighbors):
+    and decoding takes the highest pixel and shifts it by a quarter of a pixel toward the higher neighbor in x and in y
+    (no shift at the border and between equal neighbors):
 
         keypoint = 4 * (peak + 0.25 * sign(heatmap(peak + 1) - heatmap(peak - 1)))
 

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from posedy.config import SkeletonConfig
 from posedy.data.categories import read_keypoint_category, read_skeleton
-from posedy.data.coco_file import AnnotationTable, CocoFile, log_invalid_values, read_annotations, read_images
+from posedy.data.coco_file import (
+    AnnotationTable,
+    CocoFile,
+    log_duplicate_image_ids,
+    log_invalid_values,
+    read_annotations,
+    read_images,
+)
 from posedy.data.image_check import ImageCheck, check_images
 from posedy.data.issues import CheckReport, CocoFileError, IssueLog, format_reasons, short_repr
 from posedy.data.tables import BoolArray, find_duplicates
@@ -141,14 +148,7 @@ def _check_records(table: AnnotationTable, log: IssueLog) -> None:
 
 
 def _check_ids(table: AnnotationTable, log: IssueLog) -> None:
-    images, ids = table.images, np.array(table.images.ids, dtype=np.int64)
-    log.add(
-        "error",
-        "duplicate image id",
-        find_duplicates(ids),
-        lambda index: f"image {images.ids[index]} ({images.names[index]})",
-        "Give each image a unique id: annotations refer to it.",
-    )
+    log_duplicate_image_ids(table.images, log)
     valid = np.flatnonzero(table.is_valid)
     log.add(
         "error",
@@ -247,4 +247,4 @@ def _image_sizes(table: AnnotationTable) -> NDArray[np.int32]:
 
 
 def _format_size(size: NDArray[np.int32]) -> str:
-    return f"{size[0]} x {size[1]}"
+    return f"{size[0]} x {size[1]} (width x height)"

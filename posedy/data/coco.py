@@ -17,6 +17,7 @@ from posedy.data.coco_file import (
     AnnotationSource,
     AnnotationTable,
     CocoFile,
+    log_duplicate_image_ids,
     log_invalid_values,
     read_annotations,
     read_images,
@@ -188,7 +189,8 @@ class GroundTruth:
 
         Raises:
             OSError: if the file cannot be read.
-            CocoFileError: if it is not a COCO keypoint file; the message names the file and the invalid annotations.
+            CocoFileError: if it is not a COCO keypoint file, or two images have the same id; the message names the file
+                and the invalid images and annotations.
             ValueError: if the overrides do not match the keypoints.
         """
         file = annotations if isinstance(annotations, CocoFile) else CocoFile.read(annotations)
@@ -218,14 +220,15 @@ class GroundTruth:
             source=file.source,
             category=apply_overrides(category, overrides),
             category_ids=frozenset(value for value in category_ids if isinstance(value, int | str)),
-            image_ids=tuple(sorted(set(images.ids))),
+            image_ids=tuple(sorted(images.ids)),
             annotations=tuple(copies),
             file_names=dict(zip(images.ids, images.names, strict=True)),
         )
 
 
 def _check_for_evaluation(table: AnnotationTable, log: IssueLog) -> None:
-    """Logs the annotations of listed images that are invalid for COCOeval."""
+    """Logs duplicate image ids, and the annotations of listed images that are invalid for COCOeval."""
+    log_duplicate_image_ids(table.images, log)
     listed = table.image_index >= 0
     log_invalid_values(table, log, ("image_id",))
     log_invalid_values(table, log, ("keypoints", "bbox", "area", "iscrowd"), listed)

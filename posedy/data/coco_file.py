@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.issues import IssueLog, short_repr
-from posedy.data.tables import BoolArray, invalid_ids, is_plausible, load_json, number_column, number_rows
+from posedy.data.tables import (
+    BoolArray,
+    find_duplicates,
+    invalid_ids,
+    is_plausible,
+    load_json,
+    number_column,
+    number_rows,
+)
 
 AnnotationSource = str | Path | Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -177,6 +185,18 @@ def read_images(
         "Write the image's path relative to the image folder.",
     )
     return ImageTable(ids, sizes, names)
+
+
+def log_duplicate_image_ids(images: ImageTable, log: IssueLog) -> None:
+    """Logs the images whose id is that of an earlier image."""
+    ids = np.array(images.ids, dtype=None if images.has_text_ids else np.int64)
+    log.add(
+        "error",
+        "duplicate image id",
+        find_duplicates(ids),
+        lambda index: f"image {images.ids[index]} ({images.names[index] or 'no file_name'})",
+        "Give each image a unique id: annotations refer to it.",
+    )
 
 
 def read_sizes(records: Sequence[Record]) -> NDArray[np.int32]:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.issues import count_reasons
 
-_LARGEST_FRACTION = 1.5  # boxes with coordinates up to this one are interpreted as fractions of the image
+_LARGEST_FRACTION = 1.5  # boxes with coordinates up to this one are interpreted as fractions of a larger image
 
 
 def checked_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
@@ -47,10 +47,10 @@ def check_boxes_meet_image(boxes: NDArray[np.float32], width: int, height: int) 
     outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
     for index in np.flatnonzero(outside):
         raise ValueError(
-            f"box {index} lies outside the image of {width} x {height} pixels: x1, y1, x2, y2 are "
+            f"box {index} lies outside the image of {width} x {height} pixels (width x height): x1, y1, x2, y2 are "
             f"{boxes[index].tolist()}"
         )
-    if len(boxes) and boxes.max() <= _LARGEST_FRACTION:
+    if len(boxes) and boxes.max() <= _LARGEST_FRACTION < max(width, height):
         raise ValueError(f"expected boxes in pixels, got {boxes[0].tolist()}, which looks like fractions of the image")
 
 
@@ -93,7 +93,8 @@ def clean_detections(
             "not finite": ~(np.isfinite(values).all(axis=1) & np.isfinite(score_values)),
             "without area": ~_have_area(values),
             "outside the image": ~_have_area(clipped),
-            "in fractions of the image instead of pixels": clipped.max(axis=1, initial=0) <= _LARGEST_FRACTION,
+            "in fractions of the image instead of pixels": (clipped.max(axis=1, initial=0) <= _LARGEST_FRACTION)
+            & (max(width, height) > _LARGEST_FRACTION),
         }
     )
     return clipped[is_kept], score_values[is_kept], {reason: count for reason, count in dropped.items() if count}

@@ -52,7 +52,7 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
         tensors: state dict of the other network, with the tensor names of `net`.
         net: the network to fill.
         noise: standard deviation of the kernels' deviations relative to the root mean square of each filter (one output
-            channel); drawn from torch's generator.
+            channel); sampled from torch's generator.
 
     Raises:
         ValueError: if the networks differ in K or in more than which layers are dynamic, or if a static layer
@@ -96,34 +96,42 @@ def to_dynamic(
     seed: int = 0,
     select: Select | None = None,
 ) -> nn.Module:
-    """Returns a copy of a network with dynamic convolutions, in the manner of `convert_sync_batchnorm`.
+    """Returns a copy of a network in which convolutions are replaced by dynamic convolutions, with equal outputs.
 
         net = posedy.to_dynamic(torchvision.models.resnet18())
 
     Each kernel W becomes K kernels W_k = W + e_k with sum_k e_k = 0, and attention starts exactly uniform: outputs
-    equal those of the given network to 1e-5, and attention has a gradient from the first step. The copy is on the
-    device and in the mode of the given network.
+    equal those of the given network to 1e-5 of the largest output, and attention has a gradient from the first step.
+    The copy is on the device of the given network, in the same training or evaluation mode.
 
-    A `PoseNet` becomes its counterpart `dy_BACKBONE-dy_HEAD`. In any other module every `nn.Conv2d` with zero padding
-    becomes dynamic except the first one, 1x1 convolutions of shortcuts (in a submodule downsample, shortcut or skip),
-    those on pooled 1x1 maps (squeeze-and-excitation), and a 1x1 convolution that is the last. Subclasses of
-    `nn.Conv2d`, other padding modes, modules that are used twice or share their weights, and modules with hooks stay
-    static. The logger "posedy" lists them with the reason (INFO).
+    A `PoseNet` becomes its counterpart `dy_BACKBONE-dy_HEAD`. Convolutions that are dynamic already stay unchanged, and
+    must have `num_kernels` kernels. In any other module every `nn.Conv2d` becomes dynamic except
+
+    - the first one,
+    - 1x1 convolutions of shortcuts (in a submodule downsample, shortcut or skip),
+    - convolutions on pooled 1x1 maps (squeeze-and-excitation),
+    - a 1x1 convolution that is the last,
+    - subclasses of `nn.Conv2d`, and padding that is not zeros or not symmetric,
+    - modules that are used twice, share their weights, are parametrized or have hooks.
+
+    To find the first, the last and those on pooled maps, the network is run once on a 224x224 image; convolutions that
+    this does not run stay static. The logger "posedy" lists the static ones with the reason (INFO).
 
     Args:
         module: the network; it is not changed.
-        num_kernels: K.
+        num_kernels: number K of kernels of each dynamic convolution.
         temperature: tau of the attention's softmax.
         noise: standard deviation of e_k relative to the root mean square of each filter; 0 keeps all kernels equal,
             which leaves the attention without a gradient.
         seed: seed of the noise and of the attention's first layer.
-        select: `select(name, conv)` tells whether a convolution becomes dynamic, in place of the rules above; not for a
-            `PoseNet`, which has the option `dynamic_layers`.
+        select: `select(name, conv)` returns whether a convolution becomes dynamic, in place of the first four rules
+            above; not for a `PoseNet`, which has the option `dynamic_layers`.
 
     Raises:
         TypeError: if it is not a module.
-        ValueError: if the network has no dynamic counterpart, an argument is out of range, or the module cannot be run
-            on an image (N, C, 224, 224) and there is no `select`.
+        ValueError: if the network has no dynamic counterpart or already has dynamic convolutions with another number
+            of kernels, an argument is out of range, or the module cannot be run on an image (N, C, 224, 224) and there
+            is no `select`.
     """
     _check_module(module)
     _check_noise(noise)
@@ -132,6 +140,13 @@ def to_dynamic(
         return replace_convs(module, num_kernels, temperature, noise, seed, select)
     if select is not None:
         raise ValueError("select is for modules other than a PoseNet: use create_model(..., dynamic_layers=[...])")
+    for layer in module.modules():
+        if isinstance(layer, DynamicConv2d) and layer.num_kernels != num_kernels:
+            raise ValueError(
+                f"expected num_kernels={layer.num_kernels}, as in the dynamic convolutions that {module.name} already "
+                f"has, got num_kernels={num_kernels}: use the same number, or convert the network with "
+                "posedy.to_static first"
+            )
     backbone, head = static_name(module.name).rsplit("-", 1)
     name = next(name for name in (f"dy_{head}", head) if name in list_heads())
     return _counterpart(module, f"dy_{backbone}-{name}", noise, seed, temperature, num_kernels=num_kernels)
@@ -140,8 +155,9 @@ def to_dynamic(
 def to_static(module: nn.Module) -> nn.Module:
     """Returns a copy of a network with static convolutions, each with the mean of the K kernels and biases.
 
-    It is the inverse of `to_dynamic` to 1e-5. Outputs are equal only where attention is uniform: after training, the
-    static network needs further training. The copy is on the device and in the mode of the given network.
+    It is the inverse of `to_dynamic`: weights are restored to 1e-5 of the largest one of each layer. Outputs are equal
+    only where attention is uniform: after training, the static network needs further training. The copy is on the
+    device of the given network, in the same training or evaluation mode.
 
     Args:
         module: the network; it is not changed.

@@ -10,8 +10,8 @@ networks: the weight gradient of 5x5 kernels (ten times the forward pass) and, i
 
     dL/dW[c, i, j] = sum over y, x of dL/dY[c, y, x] * X[c, y + i - p, x + j - p]
 
-**Per-image convolution** convolves each image of a batch with its own kernel. No library has this operation. The
-formulations below are equal up to rounding:
+**Per-image convolution** convolves each image of a batch with its own kernel. Torch has no dedicated operator for it.
+The formulations below are equal up to rounding:
 
 - `single_image`: an ordinary convolution, for a batch of one.
 - `pointwise_bmm`: a 1x1 convolution as a batched matrix product of kernels and pixels (N, C, H * W).
@@ -74,7 +74,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilat
             from posedy.models.kernels.depthwise import depthwise  # Triton is optional
 
             return depthwise(x, weight, stride[0], padding[0], pad_end)
-        if x.device.type == "cpu" and not _is_channels_last(x):
+        if x.device.type == "cpu" and not _is_channels_last(x) and x.numel():
             return _DepthwiseConv.apply(pad_bottom_right(x, pad_end), weight, stride, padding, dilation)
     return F.conv2d(pad_bottom_right(x, pad_end), weight, None, stride, padding, dilation, x.shape[1])
 
@@ -199,7 +199,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvParams) -
 Formulation = Callable[[Tensor, Tensor, Tensor | None, ConvParams], Tensor]
 """A function that convolves each image with its own kernel, like `DynamicConv2d.convolve`.
 
-(x (N, in, H, W), kernels (N, out, in / groups, kh, kw), biases (N, out) or None, params) -> (N, out, H', W').
+(x (N, in, H, W), kernels (N, out, in / groups, kh, kw), biases (N, out) or None, params) -> (N, out, H', W'). N may be
+0, except for `single_image`.
 """
 
 
@@ -237,12 +238,14 @@ def pointwise_bmm(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvPa
     """Convolves contiguous images with 1x1 kernels by a batched matrix product, see `Formulation`."""
     pixels, matrices = x.flatten(2), weight.flatten(2)
     y = torch.bmm(matrices, pixels) if bias is None else torch.baddbmm(bias[..., None], matrices, pixels)
-    return y.reshape(x.shape[0], -1, *x.shape[2:])
+    return y.reshape(*y.shape[:2], *x.shape[2:])
 
 
 def grouped_nchw(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvParams) -> Tensor:
     """Convolves contiguous images with any kernels by folding the batch into the groups, see `Formulation`."""
     N, out_channels = weight.shape[:2]
+    if N == 0:
+        return _empty_batch(x, weight, bias, params)
     folded = x.reshape(1, -1, *x.shape[2:])
     if params.is_depthwise(weight):
         kernels = weight.flatten(0, 1)
@@ -260,6 +263,8 @@ def depthwise_hwnc(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvP
     The output has the same memory order.
     """
     N, C, H, W = x.shape
+    if N == 0:
+        return _empty_batch(x, weight, bias, params)
     folded = x.permute(2, 3, 0, 1).reshape(1, H, W, N * C).permute(0, 3, 1, 2)
     flat_bias = None if bias is None else bias.flatten()
     y = conv2d(folded, weight.flatten(0, 1), flat_bias, params._replace(groups=N * C))
@@ -286,10 +291,17 @@ def pointwise_nhwc(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvP
 
 def image_loop(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvParams) -> Tensor:
     """Convolves images with any kernels one at a time, fastest in channels_last; see `Formulation`."""
+    if len(x) == 0:
+        return _empty_batch(x, weight, bias, params)
     biases = [None] * len(x) if bias is None else bias.unbind()
     # split, not indexed: under autograd each index makes a gradient of the size of the whole batch
     inputs = zip(x.split(1), weight.unbind(), biases, strict=True)
     return torch.cat([conv2d(image, kernel, b, params) for image, kernel, b in inputs])
+
+
+def _empty_batch(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvParams) -> Tensor:
+    """Convolves a batch without images: (0, in, H, W) -> (0, out, H', W'), with gradients of 0 as in `F.conv2d`."""
+    return conv2d(x, weight.sum(dim=0), None if bias is None else bias.sum(dim=0), params)
 
 
 FORMULATIONS: dict[str, Formulation] = {

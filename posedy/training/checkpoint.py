@@ -28,12 +28,12 @@ _FREE_SECTION, _SKELETON, _PADDING = "data.", "data.skeleton.", "data.padding"
 _SAMPLING_KEYS = ("train.batch_size", "train.seed")
 _EPOCHS, _LR_DROPS = "train.epochs", "train.lr_drops"
 _SCHEDULE_KEYS = (_EPOCHS, _LR_DROPS, "train.lr", "train.schedule", "train.minutes", "train.warmup_steps")
-_DATA, _WORLD_SIZE = "data sets", "number of processes"
+_DATA, _WORLD_SIZE = "datasets", "number of processes"
 
 
 @dataclass
 class RunState:
-    """Progress of a training run: everything a checkpoint stores besides the config.
+    """Progress of a training run: everything a checkpoint stores besides the configuration.
 
     The field names, all but `changes`, are the keys of the checkpoint file.
 
@@ -54,7 +54,7 @@ class RunState:
         average_steps: number of updates of the moving average.
         optimizer: state dict of the optimizer.
         random: state of torch's random generator.
-        changes: settings that differ from the checkpoint's config, one line each.
+        changes: settings that differ from the checkpoint's configuration, one line each.
     """
 
     epoch: int = 0
@@ -82,7 +82,7 @@ class RunState:
     def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> None:
         """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies."""
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
-        # keep the values of the current config, which may differ from the checkpoint's
+        # keep the values of the current configuration, which may differ from the checkpoint's
         configured = [{key: group[key] for key in ("weight_decay", "lr_factor")} for group in optimizer.param_groups]
         optimizer.load_state_dict(self.optimizer)
         for group, values in zip(optimizer.param_groups, configured, strict=True):
@@ -126,19 +126,19 @@ class RunState:
 def read_run_state(
     run: Path, config: Config, data_fingerprint: str, world_size: int, accept_changes: bool = False
 ) -> RunState:
-    """Reads the last checkpoint of a run to resume and compares it with the current config.
+    """Reads the last checkpoint of a run to resume and compares it with the current configuration.
 
     Args:
         run: the run folder.
-        config: the current config.
-        data_fingerprint: fingerprint of the current data sets.
+        config: the current configuration.
+        data_fingerprint: fingerprint of the current datasets.
         world_size: the current number of processes.
-        accept_changes: resume although the config changes training results, where that is possible.
+        accept_changes: resume although the configuration changes training results, where that is possible.
 
     Raises:
         OSError: if there is no checkpoint.
-        ValueError: if the file cannot resume a run, or the config changes training results; the message lists the
-            differences.
+        ValueError: if the file cannot resume a run, or the configuration changes training results; the message lists
+            the differences.
     """
     path = run / LAST
     checkpoint = read_checkpoint(path)
@@ -180,9 +180,9 @@ def read_run_state(
             f", which changes the learning rate: {rates_before} in the run, {rates_now} now"
         )
     if changed and not accept_changes:
-        heading = f"{run} was trained with a different config:"
+        heading = f"{run} was trained with a different configuration:"
         advice = (
-            "use the run's values, choose another --out, or pass --accept-changes to resume although the config "
+            "use the run's values, choose another --out, or pass --accept-changes to resume although the configuration "
             "changes training results"
         )
         if is_longer and config.train.schedule == "step" and config.train.minutes is None:

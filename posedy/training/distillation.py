@@ -38,7 +38,7 @@ class Teacher:
 
 
 def load_teacher(config: Config, student: PoseNet, context: DistributedContext) -> Teacher | None:
-    """Loads the teacher of a config; None without `train.teacher`.
+    """Loads the teacher of a configuration; None without `train.teacher`.
 
     Raises:
         OSError: if the file cannot be read.
@@ -49,7 +49,7 @@ def load_teacher(config: Config, student: PoseNet, context: DistributedContext) 
     path = find_weights(config.train.teacher)
     net = load_checkpoint(path)
     differences = [
-        f"{name} {teacher_value} in the file, {student_value} in the config"
+        f"{name} {teacher_value} in the file, {student_value} in the configuration"
         for name, teacher_value, student_value in (
             ("output", net.options["output"], student.options["output"]),
             ("codec", net.codec.name, student.codec.name),

@@ -83,8 +83,8 @@ def cross_entropy(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Computes the weighted sum over keypoints of -sum over heatmap pixels of q log p.
 
     q is the target and p the heatmap, each divided by its sum; the heatmaps must be distributions
-    (`model.output: softmax`). Trained from scratch, networks leave the mean pose earlier than with squared error, whose
-    early gradient only lowers all heatmaps.
+    (`model.output: softmax`). With squared error, training from scratch first pushes all heatmaps to zero and stays
+    longer at predicting the mean pose.
     """
     q = targets / targets.sum(dim=(-2, -1), keepdim=True).clamp_min(_MIN_PROBABILITY)
     p = heatmaps / heatmaps.sum(dim=(-2, -1), keepdim=True)

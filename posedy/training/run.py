@@ -1,20 +1,21 @@
-"""Training from a config to a run folder, and the dry run."""
+"""Training from a configuration to a run folder, and the dry run."""
 
 import math
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from posedy.config import Config
 from posedy.data.datasets import TopDownEvalDataset
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import predict_crops
-from posedy.files import write_json_atomically
+from posedy.files import check_writable, write_json_atomically
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import TorchModel
 from posedy.system import peak_memory_mb
+from posedy.training.checkpoint import LAST, RunState
 from posedy.training.loggers import format_duration
 from posedy.training.optim import learning_rate
 from posedy.training.trainer import Trainer
@@ -37,7 +38,7 @@ def train(
         out: the run folder; optional for a dry run.
         dry_run: run a few steps and one evaluation batch, and print the estimated duration of the whole training run.
         stop_after_epochs: stop after this many epochs of this call.
-        accept_changes: resume although the config changes training results.
+        accept_changes: resume although the configuration changes training results.
         json: a file for COCO's ten metrics, or for the measurements of the dry run.
         model_class: the class of the network.
 
@@ -45,7 +46,7 @@ def train(
         COCO's metrics of the last evaluation; empty for a dry run.
 
     Raises:
-        OSError, ValueError: if the config, the data or an existing run are invalid.
+        OSError, ValueError: if the configuration, the data or an existing run are invalid.
     """
     record: dict[str, Any]
     metrics: dict[str, float] = {}
@@ -60,7 +61,7 @@ def train(
             raise ValueError("training requires a run folder: --out runs/NAME")
         if out.exists() and not out.is_dir():
             raise ValueError(f"expected a run folder, got the file {out}: choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
+        check_writable(out / LAST)  # the folder is created only once the data are read
         trainer = Trainer(config, out, accept_changes=accept_changes, model_class=model_class)
         metrics = trainer.fit(stop_after_epochs)
         record = metrics_to_json(metrics)
@@ -77,7 +78,8 @@ class DryRunReport:
         batch_size: persons per step.
         step_seconds: duration of the last step; the first ones also allocate memory.
         epoch_steps: steps per epoch.
-        epochs: remaining epochs.
+        steps: remaining steps.
+        epochs: remaining epochs, the current one included.
         evaluation_persons: persons of the evaluation batch.
         evaluation_seconds: duration of the evaluation batch.
         val_persons: persons of a whole evaluation.
@@ -89,6 +91,7 @@ class DryRunReport:
     batch_size: int
     step_seconds: float
     epoch_steps: int
+    steps: int
     epochs: int
     evaluation_persons: int
     evaluation_seconds: float
@@ -106,7 +109,7 @@ class DryRunReport:
     def seconds(self) -> float:
         """Estimated duration of the remaining training run."""
         evaluation = self.evaluation_seconds / self.evaluation_persons * self.val_persons
-        return self.epoch_seconds * self.epochs + evaluation * self.evaluations
+        return self.step_seconds * self.steps + evaluation * self.evaluations
 
     def __str__(self) -> str:
         """Formats the report as lines to print."""
@@ -116,7 +119,8 @@ class DryRunReport:
                 f"a step of {self.batch_size} persons: {self.step_seconds:.3f} s, loss {self.loss:.5f}",
                 f"an epoch of {self.epoch_steps} steps: about {format_duration(self.epoch_seconds)}",
                 f"an evaluation of {self.val_persons} persons: about {format_duration(evaluation)}",
-                f"all {self.epochs} epochs with {self.evaluations} evaluations: about {format_duration(self.seconds)}",
+                f"remaining: {self.steps} steps in {self.epochs} epochs, and {self.evaluations} evaluations: about "
+                f"{format_duration(self.seconds)}",
                 f"memory: {self.memory_mb:.0f} MB",
                 "dry run: nothing was written",
             ]
@@ -152,18 +156,52 @@ def dry_run_report(trainer: Trainer) -> DryRunReport:
     with trainer.training_step.without_autocast():
         predict_crops(TorchModel(net.eval(), trainer.context.device), crops, config.eval)
     evaluation_seconds = time.perf_counter() - start
-    epochs = config.train.epochs - state.epoch
-    if config.train.minutes is not None:
-        epochs = min(epochs, math.ceil(60 * config.train.minutes / (seconds * steps)))
+    remaining = remaining_work(config, state, steps, seconds)
     return DryRunReport(
         batch_size=config.train.batch_size,
         step_seconds=seconds,
         epoch_steps=steps,
-        epochs=epochs,
+        steps=remaining.steps,
+        epochs=remaining.epochs,
         evaluation_persons=len(crops),
         evaluation_seconds=evaluation_seconds,
         val_persons=-(-len(val) // trainer.context.world_size),
-        evaluations=-(-epochs // config.eval.every),
+        evaluations=remaining.evaluations,
         memory_mb=peak_memory_mb(trainer.context.device),
         loss=loss,
     )
+
+
+class RemainingWork(NamedTuple):
+    """What is left of a training run.
+
+    Attributes:
+        steps: number of steps.
+        epochs: number of epochs, the current one included.
+        evaluations: number of evaluations.
+    """
+
+    steps: int
+    epochs: int
+    evaluations: int
+
+
+def remaining_work(config: Config, state: RunState, epoch_steps: int, step_seconds: float) -> RemainingWork:
+    """Counts what is left of a training run, also with a time limit.
+
+    Args:
+        config: the experiment.
+        state: the progress of the run.
+        epoch_steps: steps per epoch.
+        step_seconds: duration of a step.
+    """
+    steps = max((config.train.epochs - state.epoch) * epoch_steps - state.step, 0)
+    if config.train.minutes is not None:
+        seconds = max(60 * config.train.minutes - state.seconds_before - state.seconds, 0)
+        steps = min(steps, math.ceil(seconds / step_seconds))
+    last_epoch = state.epoch + math.ceil((state.step + steps) / epoch_steps)
+    # an interrupted run may lack the evaluation of its last completed epoch
+    was_evaluated = state.step > 0 or state.evaluated_epoch == state.epoch
+    epochs = range(state.epoch + was_evaluated, last_epoch + 1)
+    evaluations = sum(epoch % config.eval.every == 0 or epoch == last_epoch for epoch in epochs)
+    return RemainingWork(steps, last_epoch - state.epoch, evaluations)

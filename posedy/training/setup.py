@@ -1,4 +1,4 @@
-"""Setup of a training run: data sets, batch sampler and network."""
+"""Setup of a training run: datasets, batch sampler and network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The data sets of a training run.
+    """The datasets of a training run.
 
     Attributes:
         train: the training set.
@@ -40,15 +40,15 @@ class TrainingData:
 
 
 def read_training_data(config: Config, log: Log, is_main: bool = True) -> TrainingData:
-    """Reads and checks the data sets of a config and logs a summary of each.
+    """Reads and checks the datasets of a configuration and logs a summary of each.
 
     Args:
-        config: names the data sets.
+        config: names the datasets.
         log: prints a message.
         is_main: whether this process is rank 0, which checks that the images can be opened.
 
     Raises:
-        OSError, ValueError: if a data set is invalid, or the data sets do not match each other.
+        OSError, ValueError: if a dataset is invalid, or the datasets do not match each other.
     """
     image_check: ImageCheck = "once" if is_main and config.data.check_images else "never"
 
@@ -88,7 +88,7 @@ def make_batch_sampler(config: Config, dataset: TopDownTrainDataset, rank: int, 
 def build_network(
     config: Config, skeleton: Skeleton, log: Log, weights: Path | None, model_class: type[PoseNet] = PoseNet
 ) -> PoseNet:
-    """Builds the network of a config and loads pretrained weights, if given.
+    """Builds the network of a configuration and loads pretrained weights, if given.
 
     Raises:
         OSError, ValueError: if the network cannot be built, or the weights do not fit.
@@ -109,6 +109,12 @@ def build_network(
     )
     if net.in_channels not in (1, 3):
         raise ValueError(f"model.options: expected in_channels 1 or 3, got in_channels={net.in_channels}")
+    codec = net.codec
+    if not codec.has_loss and "heatmaps" not in codec.output_names:
+        raise ValueError(
+            f"model.codec: expected a codec with heatmaps or a loss of its own, got {codec.name!r} with the outputs "
+            f"{', '.join(codec.output_names)}: override `loss`"
+        )
     if weights is not None:
         log(f"loaded pretrained weights {load_pretrained(net, weights)}")
         _compare_temperatures(net, config, log)

@@ -34,7 +34,7 @@ class TrainingStep:
     """
 
     slow_steps: ClassVar[int] = 1
-    """Number of first steps that take longer than later ones."""
+    """Number of initial steps that take longer than later ones."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class Trainer:
-    """Trains the network of a config in a run folder, and resumes from the folder's last checkpoint if there is one.
+    """Trains the network of a configuration in a run folder, and resumes from its last checkpoint if there is one.
 
     The folder gets config.yaml, metrics.csv, curves.png, TensorBoard files, batch visualizations, last.pt after every
     epoch (everything needed to resume) and best.pt (the network with the best AP so far).
@@ -48,11 +48,11 @@ class Trainer:
         config: the experiment.
         run: the run folder.
         progress: whether to show progress bars.
-        accept_changes: resume although the config changes training results, which is rejected otherwise.
+        accept_changes: resume although the configuration changes training results, which is rejected otherwise.
         model_class: the class of the network.
 
     Raises:
-        OSError, ValueError: if data, weights or an existing run in the folder do not fit the config.
+        OSError, ValueError: if data, weights or an existing run in the folder do not fit the configuration.
     """
 
     def __init__(

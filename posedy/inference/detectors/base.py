@@ -66,10 +66,11 @@ def check_detector(detector: str | Detector) -> None:
     """
     if isinstance(detector, str):
         if detector not in _DETECTORS:
-            nearest = nearest_name(detector, list_detectors())
+            nearest = nearest_name(detector.lower(), list_detectors())
             raise ValueError(
                 f"unknown detector {detector!r}; the nearest name is {nearest!r}, all are {list_detectors()}. A "
-                "detector of your own must be imported first: --import MODULE on the command line"
+                f"detector of your own must be registered first: @posedy.register_detector({detector!r}) in Python, "
+                "--import MODULE on the command line"
             )
     elif not isinstance(detector, Detector) or isinstance(detector, type):
         raise TypeError(
@@ -150,7 +151,7 @@ class CleanedDetector:
 
         Raises:
             TypeError: if the detector does not return two arrays.
-            ValueError: if the detector returns arrays of another shape.
+            ValueError: if the detector returns arrays of the wrong shape.
         """
         height, width = image_bgr.shape[:2]
         returned: object = self._detector.detect(image_bgr)
