@@ -111,8 +111,8 @@ def warp_crop(image: NDArray[np.uint8], image_to_crop: FloatArray, input_size: t
     """
     if not 0 < min(image.shape[:2]) <= max(image.shape[:2]) <= _MAX_WARP_SIDE:
         raise ValueError(
-            f"expected an image with sides of 1 to {_MAX_WARP_SIDE} pixels, got {image.shape[1]}x{image.shape[0]}; "
-            "resize or split it"
+            f"expected an image with sides of 1 to {_MAX_WARP_SIDE} pixels, got {image.shape[1]} x "
+            f"{image.shape[0]} (width x height); resize or split it"
         )
     crop = cv2.warpAffine(image, image_to_crop, input_size, flags=cv2.INTER_LINEAR)
     return crop.astype(np.uint8, copy=False)

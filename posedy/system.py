@@ -11,7 +11,7 @@ from posedy.cpu_threads import visible_cpus
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Returns the device of a name; "auto" selects the first available of CUDA, MPS and CPU.
+    """Returns the device with the given name; "auto" selects the first available of CUDA, MPS and CPU.
 
     Raises:
         ValueError: if the name is unknown or the device is not available.

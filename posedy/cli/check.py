@@ -19,7 +19,7 @@ def register_parser(commands: Any) -> None:
     parser.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help="a COCO keypoint annotation file")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="also check the images in this folder")
     parser.add_argument("--decode", action="store_true", help="decode every image completely, to find damaged data")
-    add_json(parser)
+    add_json(parser, "the issues")
     parser.set_defaults(run=run)
 
 

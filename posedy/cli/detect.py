@@ -57,7 +57,7 @@ def register_parser(commands: Any) -> None:
     )
     add_device(parser)
     add_import(parser)
-    add_json(parser)
+    add_json(parser, "the counts")
 
 
 def run(arguments: argparse.Namespace) -> int:

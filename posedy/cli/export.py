@@ -34,7 +34,7 @@ def register_parser(commands: Any) -> None:
     )
     parser.add_argument("--half", action="store_true", help="store weights in float16, at half the file size")
     add_import(parser)
-    add_json(parser)
+    add_json(parser, "the measurements")
     onnx = parser.add_argument_group("ONNX files")
     onnx.add_argument(
         "--batch", choices=("free", "1"), help="batch size: free (any), or 1 (default: the fastest of the runtime)"

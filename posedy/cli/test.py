@@ -1,4 +1,4 @@
-"""`posedy test`: evaluate a network on a COCO data set."""
+"""`posedy test`: evaluate a network on a COCO dataset."""
 
 import argparse
 from pathlib import Path
@@ -14,14 +14,22 @@ posedy test configs/coco/dy_mobilenetv2_050-dy_bneck.yaml data.root=/data/coco \
 
 def register_parser(commands: Any) -> None:
     """Adds the command to the main parser."""
-    parser = add_command(commands, "test", "evaluate a network on a COCO data set", _EXAMPLE)
-    add_config(parser)
-    parser.add_argument(
+    parser = add_command(commands, "test", "evaluate a network on a COCO dataset", _EXAMPLE)
+    add_config(parser, "data.root=/data/coco eval.flip=false")
+    required = parser.add_argument_group("required options")
+    required.add_argument(
         "--checkpoint",
         type=Path,
         required=True,
         metavar="MODEL",
         help="a .pt, .safetensors or .onnx file, or the name of a pretrained network",
+    )
+    required.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for metrics.json, results.json and persons.jpg",
     )
     parser.add_argument(
         "--boxes",
@@ -29,13 +37,6 @@ def register_parser(commands: Any) -> None:
         metavar="gt|FILE",
         help="ground-truth boxes (gt), or a COCO results file of a detector; repeatable: each gets its own folder in "
         "--out (default: data.boxes, or gt)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="folder for metrics.json, results.json and persons.jpg",
     )
     add_device(parser)
     add_import(parser)

@@ -23,6 +23,8 @@ COMMON_KEYS = (
 They are copied from `posedy.config`, which imports torch and would slow the help down; a test compares the defaults.
 """
 
+_PRINT_KEYS = 'python -c "import posedy.config; print(posedy.config.Config().to_yaml())"'
+
 _EXAMPLE = """
 posedy train configs/coco/dy_mobilenetv2_050-dy_bneck.yaml data.root=/data/coco --out runs/dy050
 posedy train configs/coco/dy_mobilenetv2_050-dy_bneck.yaml train.batch_size=32 train.lr=2.5e-4 --dry-run
@@ -35,7 +37,7 @@ def register_parser(commands: Any) -> None:
     rows = "\n".join(f"  {key:17} {default:28} {meaning}".rstrip() for key, default, meaning in COMMON_KEYS)
     parser.epilog = (
         f"common configuration keys, with their defaults:\n{rows}\n"
-        f"posedy/config/schema.py documents all keys.\n\n{parser.epilog}"
+        f"\nall keys, with their defaults:\n  {_PRINT_KEYS}\n\n{parser.epilog}"
     )
     add_config(parser)
     parser.add_argument(
@@ -58,7 +60,7 @@ def register_parser(commands: Any) -> None:
         help="resume although the configuration changes training results",
     )
     add_import(parser)
-    add_json(parser)
+    add_json(parser, "the metrics, or the measurements of a dry run,")
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -65,7 +65,7 @@ class SkeletonConfig(_Section):
 
 
 class DataConfig(_Section):
-    """The data sets. Relative paths are relative to the working directory; ~ is the home directory."""
+    """The datasets. Relative paths are relative to the working directory; ~ is the home directory."""
 
     root: Path = Path("data/coco")
     """A folder with COCO's layout: annotations/, train2017/, val2017/."""
@@ -84,7 +84,7 @@ class DataConfig(_Section):
     padding: float = Field(1.25, gt=0)
     """Factor on the size of person boxes, in training and testing."""
     check_images: bool = True
-    """Whether to check all image files before training or testing. A data set that passed is not checked again until
+    """Whether to check all image files before training or testing. A dataset that passed is not checked again until
     its annotation file or image folder changes; `posedy check` always checks all images."""
     skeleton: SkeletonConfig = SkeletonConfig()
 
@@ -210,7 +210,7 @@ class TrainConfig(_Section):
     """Samples per optimizer step over all devices."""
     accumulation: int = Field(1, ge=1)
     """Number of gradient accumulation steps per batch: the same optimizer step in less memory, except that batch norm
-    uses the statistics of each part."""
+    uses the statistics of each micro-batch."""
     lr: float = Field(1e-3, gt=0)
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Factors of the learning rate by module name: {backbone: 0.3}; the longest matching name applies. 0 freezes a
@@ -240,7 +240,7 @@ class TrainConfig(_Section):
     0.999 to 0.9998 usually improve AP a little and smooth its curve; use a smaller decay for few steps."""
     weight_decay: float = Field(0, ge=0)
     """Decoupled weight decay (AdamW) of the weights of convolutions and linear layers, not of norms, biases and
-    attention. 0.01 to 0.1 reduces overfitting on small data sets."""
+    attention. 0.01 to 0.1 reduces overfitting on small datasets."""
     clip_gradients: float | None = Field(None, gt=0)
     """Maximum norm of the gradients; None disables clipping. 1 to 10 stabilizes training at high learning rates."""
     channels_last: bool = False

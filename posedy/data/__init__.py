@@ -1,4 +1,4 @@
-"""Data sets: reading, validation and writing of COCO files; augmentation, crop datasets and data loaders.
+"""Datasets: reading, validation and writing of COCO files; augmentation, crop datasets and data loaders.
 
 COCO keypoint files are the only format: convert data in another format to such a file and validate it with
 `posedy check` (`check.py`).

@@ -196,7 +196,7 @@ def read_box_file(path: Path, annotations: Path | None = None, score_threshold: 
 
     Raises:
         OSError: if a file cannot be read.
-        CocoFileError: if it has another format; the message names the file and the invalid entries.
+        CocoFileError: if it has the wrong format; the message names the file and the invalid entries.
     """
     content, log = load_file(path), IssueLog()
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
@@ -323,7 +323,7 @@ def _with_sizes(
         sized[(entry_sizes[sized] != sizes[image_index[sized]]).any(axis=1)],
         lambda i: (
             f"entry {i}: {entry_sizes[i, 0]} x {entry_sizes[i, 1]}, {images.names[image_index[i]]} is "
-            f"{sizes[image_index[i], 0]} x {sizes[image_index[i], 1]}"
+            f"{sizes[image_index[i], 0]} x {sizes[image_index[i], 1]} (width x height)"
         ),
         "All boxes of an image must be in the pixels of the annotation file: run the detector again.",
     )

@@ -1,6 +1,6 @@
 """Confidence intervals of COCO metrics: percentile bootstrap over images (Efron, 1979).
 
-Images are resampled with replacement; an image drawn w times has weight w, with its persons and its results. Matching
+Images are resampled with replacement; an image sampled w times has weight w, with its persons and its results. Matching
 is per image and does not change, so each resample costs one weighted accumulation of COCOeval's matches:
 
     precision(r) = max over recalls >= r of  sum_i w_i TP_i / sum_i w_i (TP_i + FP_i)

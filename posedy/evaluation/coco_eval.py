@@ -43,7 +43,7 @@ def evaluate_keypoints(
         results: COCO keypoint results; extra keys are allowed.
         images: "all" images of the annotation file, "detected" for images with results only, or image ids.
         sigmas: (K,) OKS sigmas; by default those of the category (COCO's for COCO keypoints).
-        backend: evaluation library; "hotcoco" (`pip install hotcoco`) returns the same values faster.
+        backend: evaluation library; "hotcoco" (`pip install 'posedy[fast]'`) returns the same values faster.
 
     Returns:
         `METRIC_NAMES` mapped to values in [0, 1]; NaN for a size class (m: 32^2 to 96^2 square pixels, l: larger)
@@ -189,7 +189,7 @@ def _evaluate_with_hotcoco(inputs: _EvalInputs) -> list[float]:
     try:
         import hotcoco
     except ImportError as error:
-        raise ValueError(f'the backend "hotcoco" is not installed ({error}): pip install hotcoco') from error
+        raise ValueError(f"the backend 'hotcoco' is not installed ({error}): pip install 'posedy[fast]'") from error
     # hotcoco accepts integer image ids only, so images are renumbered
     number_of = {image_id: index for index, image_id in enumerate(inputs.gt.image_ids)}
     images = [{"id": index} for index in number_of.values()]
@@ -199,7 +199,7 @@ def _evaluate_with_hotcoco(inputs: _EvalInputs) -> list[float]:
 
     coco_gt = hotcoco.COCO({**_make_coco_dict(inputs.gt, renumber(inputs.gt.annotations)), "images": images})
     copies = renumber(_copy_results(inputs.gt, inputs.results))
-    # as with pycocotools, an empty list is loaded as a data set
+    # as with pycocotools, an empty list is loaded as a dataset
     coco_results = (
         coco_gt.loadRes(copies) if copies else hotcoco.COCO({**_make_coco_dict(inputs.gt, []), "images": images})
     )
@@ -223,7 +223,7 @@ def _check_results_match(gt: GroundTruth, results: list[dict[str, Any]]) -> None
     if unknown_images:
         raise ValueError(
             f"results contain {len(unknown_images)} image ids that are not in {gt.source}: "
-            f"{_preview(sorted(unknown_images, key=str))}; do both belong to the same data set?"
+            f"{_preview(sorted(unknown_images, key=str))}; do both belong to the same dataset?"
         )
     unknown_categories = {result["category_id"] for result in results} - gt.category_ids
     if unknown_categories or (results and not _select_category(gt, results)):
@@ -259,7 +259,7 @@ def _load_results(coco_gt: COCO, gt: GroundTruth, results: list[dict[str, Any]])
 
 
 def _make_coco(gt: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
-    """Creates a pycocotools data set of the ground truth's images with the given annotations."""
+    """Creates a pycocotools dataset of the ground truth's images with the given annotations."""
     coco = COCO()
     coco.dataset = _make_coco_dict(gt, annotations)
     coco.createIndex()

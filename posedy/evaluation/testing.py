@@ -69,7 +69,7 @@ def read_val_set(config: Config, model: Model, checkpoint: Path) -> tuple[CocoPe
 
     Args:
         config: names of the validation set and the boxes, and the input size.
-        model: the model; its keypoints must be those of the data set.
+        model: the model; its keypoints must be those of the dataset.
         checkpoint: the model's file, for error messages.
 
     Returns:
@@ -114,7 +114,7 @@ def run_evaluation(
 
     Args:
         model: a model that supports the configured input size.
-        persons: the data set, see `read_val_set`.
+        persons: the dataset, see `read_val_set`.
         boxes: detected boxes; None uses those of the ground truth.
         config: input size and evaluation protocol.
         gt: the ground truth for COCOeval; by default it is read from the annotation file.

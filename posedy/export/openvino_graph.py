@@ -15,11 +15,13 @@ import logging
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posedy.export.graph_file import GraphInfo
@@ -35,6 +37,7 @@ TOLERANCE = 1e-4
 
 _LOGGER = logging.getLogger("posedy")
 _MAX_CACHED_GRAPHS = 8
+_MAX_COMPILED_SIZES = 8
 _FILES = ("graph.xml", "graph.bin")
 _DIGESTS = "digests.json"
 # classes of other packages may change without a change of the network's record
@@ -61,15 +64,20 @@ def load_network_graph(net: PoseNet, keep: bool = True) -> tuple[GraphRunner, Gr
 
 
 def convert(
-    make_module: Callable[[], nn.Module], reference: nn.Module, inputs: Sequence[Tensor], key: str | None
+    make_module: Callable[[], nn.Module],
+    reference: Callable[[Tensor], Any],
+    inputs: Sequence[Tensor],
+    key: str | None,
+    free_sides: Mapping[int, Any] | None = None,
 ) -> Any:
     """Returns the OpenVINO graph of a module, from the cache or converted and verified.
 
     Args:
         make_module: returns the module to convert; it is not called if the graph is in the cache.
-        reference: a module with the outputs that are expected of the graph.
+        reference: computes the outputs that are expected of the graph.
         inputs: the shape of the first is the graph's; the outputs are verified on all.
         key: the name of the graph in the cache; None does not use the cache.
+        free_sides: dimensions that may have other sizes, as `torch.export.Dim`; see `FreeSizeRunner`.
 
     Raises:
         ValueError: if OpenVINO is not installed, does not support the module, or computes other outputs.
@@ -83,9 +91,12 @@ def convert(
         _LOGGER.info("converting the network to OpenVINO, which takes some seconds; the result is kept")
         try:
             with silence_exporter(), torch.no_grad():
-                program = torch.export.export(make_module().eval().requires_grad_(False), (inputs[0],))
+                program = torch.export.export(
+                    make_module().eval().requires_grad_(False), (inputs[0],), dynamic_shapes=(free_sides,)
+                )
             graph = openvino.convert_model(program)
-            graph.reshape(list(inputs[0].shape))  # the shapes of a converted program are free
+            if free_sides is None:
+                graph.reshape(list(inputs[0].shape))  # the shapes of a converted program are free
         except Exception as error:  # torch.export and OpenVINO raise many types
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"OpenVINO does not support the network: {reason}") from error
@@ -93,6 +104,28 @@ def convert(
         if key is not None:
             _write(graph, key)
         return graph
+
+
+class FreeSizeRunner:
+    """Runs a graph whose height and width are free; it is compiled for each size at its first use.
+
+    Args:
+        graph: an `openvino.Model` with one input (1, C, H, W).
+        threads: number of threads; 0 is the runtime's default.
+    """
+
+    def __init__(self, graph: Any, threads: int = 0) -> None:
+        self._graph, self._threads = graph, threads
+        self._runner = functools.lru_cache(maxsize=_MAX_COMPILED_SIZES)(self._compile)
+
+    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Runs the graph on a batch (N, C, H, W) and returns its outputs."""
+        return self._runner(batch.shape[1:])(batch)
+
+    def _compile(self, shape: tuple[int, ...]) -> GraphRunner:
+        graph = self._graph.clone()
+        graph.reshape([1, *shape])
+        return OpenVinoRunner(graph, 1, torch.device("cpu"), self._threads)
 
 
 def has_known_classes(module: nn.Module) -> bool:
@@ -120,7 +153,7 @@ def _versions() -> tuple[str, ...]:
     return (*(f"{name} {importlib.metadata.version(name)}" for name in packages), code.hexdigest())
 
 
-def _verify(graph: Any, reference: nn.Module, inputs: Sequence[Tensor]) -> None:
+def _verify(graph: Any, reference: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> None:
     """Compares the outputs of a graph and a module.
 
     Raises:

@@ -87,7 +87,7 @@ def detect_images(
 
     Args:
         entries: the images.
-        detector: a name of `list_detectors()`, or an object with `detect`. Its boxes are cleaned as by `PoseEstimator`.
+        detector: a name of `list_detectors()`, or an object with `detect`. Its boxes are cleaned as in `PoseEstimator`.
         warn: called with a line of text, with the reason, for each image that fails.
         box_threshold: boxes with lower scores, from 0 to 1, are dropped.
 
@@ -113,8 +113,8 @@ def _detect_image(entry: ImageEntry, detector: "CleanedDetector") -> ImageBoxes:
     height, width = image.shape[:2]
     if entry.recorded_size not in (None, (width, height)):
         raise ValueError(
-            f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels, the stored image "
-            f"has {width} x {height}: give the image that the annotations belong to"
+            f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels (width x height), "
+            f"the stored image has {width} x {height}: give the image that the annotations belong to"
         )
     boxes, scores = detector.detect(image)
     return ImageBoxes(entry.file_name, entry.image_id, (width, height), boxes, scores)

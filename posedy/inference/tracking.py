@@ -30,7 +30,7 @@ _DUPLICATE_OKS = 0.7  # OKS above which two poses are duplicates
 _BOX_MARGIN = 0.15  # margin on each side of the next box, as a fraction of the extent of the keypoints
 _SAME_PERSON_IOU = 0.4  # minimum IoU of a detection and a tracked person
 _SAME_PERSON_COVERAGE = 0.9  # alternatively, minimum fraction of the tracked box that the detection covers
-_MAX_MISSES = 3  # number of consecutive missed detections that ends a track
+_MAX_MISSES = 3  # maximum number of consecutive missed detections of a person
 # a person is lost with a smaller fraction of the keypoints that were confident at the last detection
 _MIN_CONFIDENT_SHARE = 0.5
 # a person is lost with fewer confident keypoints (half of the skeleton if it has fewer than six keypoints)
@@ -84,19 +84,19 @@ class PoseTracker:
     The next box of a person encloses the confident keypoints of the last pose; if these are fewer than half of the
     skeleton, as for a head and shoulders, the last box moves with them. The detector runs at every N-th frame, and when
     a person is lost, at most at every fifth frame. A person is lost when fewer than three keypoints are confident, or
-    fewer than half of those that were confident at the last detection. A person that the detector misses is tracked by
-    pose alone until the third miss in a row.
+    fewer than half of those that were confident at the last detection. A person missed by up to three consecutive
+    detections is tracked by pose alone.
 
     Args:
         estimator: estimates poses in boxes.
-        detector: detects persons; its boxes are cleaned as by `PoseEstimator`. None for the estimator's own detector.
+        detector: detects persons; its boxes are cleaned as in `PoseEstimator`. None for the estimator's own detector.
         detect_every: detection interval N; 1 runs the detector at every frame.
         smooth: whether to smooth keypoints over time.
         threshold: minimum score of confident keypoints, exclusive.
         box_threshold: minimum score of the detector's boxes, inclusive.
 
     Raises:
-        TypeError: if detect_every is not an integer, or the detector is none.
+        TypeError: if detect_every is not an integer, or `detector` has no method `detect`.
         ValueError: if detect_every is less than 1, or box_threshold is not in [0, 1].
     """
 
@@ -147,8 +147,9 @@ class PoseTracker:
 
         Raises:
             TypeError: if the frame is not an array.
-            ValueError: if the frame has another shape or type, there is no detector, or the time is not finite or does
-                not advance. After an error of the frame, the detector or the network, the frame may be given again.
+            ValueError: if the frame has the wrong shape or type, there is no detector, or the time is not finite or
+                does not advance. After an error of the frame, the detector or the network, the frame may be given
+                again.
         """
         check_frame(image_bgr)
         if not (math.isfinite(time) and time > self._time):
@@ -251,7 +252,7 @@ def check_frame(image_bgr: object) -> None:
 
     Raises:
         TypeError: if it is not an array.
-        ValueError: if it has another shape or type, or is empty.
+        ValueError: if it has the wrong shape or type, or is empty.
     """
     if not isinstance(image_bgr, np.ndarray):
         raise TypeError(

@@ -77,8 +77,8 @@ class FrameSource:
         if max(width, height) > _MAX_SIDE:
             self._capture.release()
             raise ValueError(
-                f"{source}: expected frames of at most {_MAX_SIDE} pixels a side, got {width}x{height} in the header; "
-                "check whether the file is damaged"
+                f"{source}: expected frames of at most {_MAX_SIDE} pixels a side, got {width} x {height} (width x "
+                "height) in the header; check whether the file is damaged"
             )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else _DEFAULT_RATE

@@ -308,9 +308,9 @@ def make_classifier(in_channels: int, num_classes: int, hidden_channels: int | N
 def init_weights(module: nn.Module) -> None:
     """Initializes the convolutions of a network for training from scratch.
 
-    Uses He's normal initialization over the fan-in, each of the K kernels of a dynamic layer on its own fan. Attention
-    layers and batch norms keep torch's defaults. Residual blocks start as the identity: the scale of their last norm is
-    0 (Goyal et al., 2017), which shortens the initial plateau at the mean pose.
+    Uses He's normal initialization, for each of the K kernels of a dynamic layer with the fan-in of a single kernel.
+    Attention layers and batch norms keep torch's defaults. Residual blocks start as the identity: the scale of their
+    last norm is 0 (Goyal et al., 2017), which shortens the initial plateau at the mean pose.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):

@@ -24,7 +24,8 @@ class KernelAttention(nn.Module):
         z = FC2(ReLU(FC1(GAP(x)))),    pi_k = exp(z_k / tau) / sum_j exp(z_j / tau)
 
     The sigmoid of CondConv (section 4.3), pi_k = 1 / (1 + exp(-z_k)), has no temperature and its weights do not sum to
-    one. Computed in float32 also under autocast: near-uniform weights differ by less than half precision resolves.
+    one. The weights are computed in float32 even under autocast, because half precision cannot resolve the differences
+    of near-uniform weights.
 
     Args:
         in_channels: channels of the layer's input.
@@ -151,7 +152,7 @@ class DynamicConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initializes each of the K kernels and biases as `nn.Conv2d` does, on its own fan."""
+        """Initializes each of the K kernels and biases as `nn.Conv2d` does, with the fan-in of a single kernel."""
         for kernel in self.weight:
             nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
         if self.bias is not None:

@@ -88,7 +88,7 @@ class BneckHead(nn.Module):
 
 
 class FPNHead(nn.Module):
-    """A light feature pyramid, the decoder of MoveNet: 24 M multiply-adds at 256x192, compared with 709 M of Type-B.
+    """A light feature pyramid, the decoder of MoveNet: 24 M multiply-adds at 256x192, compared with 728 M of Type-B.
 
     With lateral 1x1 convolutions with bias L_s of the backbone's feature maps f_s, from stride 32 to stride 4,
 

@@ -52,7 +52,7 @@ def save_checkpoint(net: PoseNet, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: if the file cannot be written.
         TypeError: if it is not a PoseNet.
-        ValueError: if the file name has another suffix.
+        ValueError: if the file name has the wrong suffix.
     """
     if not isinstance(net, PoseNet):
         raise TypeError(f"expected a PoseNet and a path, got {type(net).__name__}: other modules have torch.save")

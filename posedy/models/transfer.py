@@ -58,7 +58,7 @@ def load_backbone(contents: Any, net: PoseNet, noise: float = DEFAULT_NOISE) -> 
         A log message that lists the tensors used.
 
     Raises:
-        ValueError: if the naming scheme is unknown, or tensors are missing, unexpected or of other shapes.
+        ValueError: if the naming scheme is unknown, or tensors are missing, unexpected or of the wrong shape.
     """
     given = _extract_state_dict(contents)
     backbone_name = net.name.split("-")[0]
@@ -114,7 +114,7 @@ def _extract_state_dict(contents: Any) -> dict[str, Tensor]:
 
 
 def _mismatches(given: Mapping[str, Tensor], state: Mapping[str, Tensor], sources: Mapping[str, str]) -> Iterator[str]:
-    """Yields the missing tensors and the tensors of other shapes, by their names in the file."""
+    """Yields the missing tensors and the tensors of the wrong shape, by their names in the file."""
     for name, source in sources.items():
         shape = static_shape(name, state)
         if source in given and given[source].shape != shape:

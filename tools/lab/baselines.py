@@ -12,7 +12,7 @@ from posedy.skeleton import Skeleton
 
 
 def ground_truth_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
-    """Return every labeled person as a prediction; unlabeled keypoints lie at the box center with score 0.
+    """Returns every labeled person as a prediction; unlabeled keypoints lie at the box center with score 0.
 
     Args:
         annotations: a COCO annotation file or its content.
@@ -26,7 +26,7 @@ def ground_truth_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
 
 
 def swapped_sides_results(annotations: AnnotationSource, skeleton: Skeleton) -> list[dict[str, Any]]:
-    """Return the ground truth with left and right swapped, the predictions of a network that confuses all sides.
+    """Returns the ground truth with left and right swapped, the predictions of a network that confuses all sides.
 
     Args:
         annotations: a COCO annotation file or its content.
@@ -47,7 +47,7 @@ def swapped_sides_results(annotations: AnnotationSource, skeleton: Skeleton) -> 
 
 
 def median_pose_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
-    """Return the same pose for all labeled persons: the median position of each keypoint relative to the box.
+    """Returns the same pose for all labeled persons: the median position of each keypoint relative to the box.
 
     A keypoint without any label lies at the center of the box.
 
@@ -72,7 +72,7 @@ def median_pose_results(annotations: AnnotationSource) -> list[dict[str, Any]]:
 def _labeled_persons(
     annotations: AnnotationSource,
 ) -> tuple[GroundTruth, NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Return the ground truth and its labeled persons: keypoints (P, K, 2), labels (P, K), xywh boxes (P, 4)."""
+    """Returns the ground truth and its labeled persons: keypoints (P, K, 2), labels (P, K), xywh boxes (P, 4)."""
     gt = GroundTruth.from_coco(annotations)
     if not gt.labeled:
         raise ValueError(f"{gt.source}: no annotation has labeled keypoints (num_keypoints > 0 and iscrowd 0)")
@@ -85,7 +85,7 @@ def _labeled_persons(
 def _center_unlabeled(
     keypoints: NDArray[np.float64], labeled: NDArray[np.bool_], boxes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Move unlabeled keypoints of (P, K, 2), which COCO puts at (0, 0), to the center of the xywh box."""
+    """Moves unlabeled keypoints of (P, K, 2), which COCO puts at (0, 0), to the center of the xywh box."""
     center = boxes[:, :2] + boxes[:, 2:] / 2
     return np.where(labeled[..., None], keypoints, center[:, None])
 
@@ -93,7 +93,7 @@ def _center_unlabeled(
 def _to_results(
     gt: GroundTruth, keypoints: NDArray[np.float64], keypoint_scores: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """Return one COCO result with score 1 per labeled person, in their order."""
+    """Returns one COCO result with score 1 per labeled person, in their order."""
     category_id = gt.category["id"]
     results = []
     for index, person in enumerate(gt.labeled):

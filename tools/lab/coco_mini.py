@@ -63,7 +63,7 @@ def write_coco_mini(source: Path, target: Path) -> None:
 
 
 def _page(image: dict[str, Any]) -> str:
-    """The page of an image on Flickr."""
+    """Returns the page of an image on Flickr."""
     if image.get("license") != _CC_BY:
         raise ValueError(f"image {image['id']} has the license {image.get('license')}, expected {_CC_BY} (CC BY 2.0)")
     return f"https://www.flickr.com/photo.gne?id={Path(image['flickr_url']).name.partition('_')[0]}"

@@ -1,4 +1,4 @@
-"""Difficulty of a synthetic data set: its statistics and the AP of baseline predictions."""
+"""Difficulty of a synthetic dataset: its statistics and the AP of baseline predictions."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tools.lab.synthetic import DatasetStatistics
 
 
 def measure_difficulty(statistics: DatasetStatistics, annotations: Path) -> dict[str, float]:
-    """Return the statistics of a split and the AP, with ground-truth boxes, of two baselines.
+    """Returns the statistics of a split and the AP, with ground-truth boxes, of two baselines.
 
     "AP of the median pose" puts the same pose into every box; "AP of left and right exchanged" swaps the sides of the
     ground truth. A high AP of either would mean that the set can be solved without using the image.

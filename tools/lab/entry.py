@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def run_and_exit(main: Callable[[], None], name: str) -> NoReturn:
-    """Run a command and exit with status 0, or with status 1 and one line for an OSError or ValueError."""
+    """Runs a command and exits with status 0, or with status 1 and one line for an OSError or ValueError."""
     try:
         main()
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from tools.lab.entry import run_and_exit
 
 
 def keypoint_subset(content: Mapping[str, Any], keypoints: Sequence[str]) -> dict[str, Any]:
-    """Return a COCO keypoint file with a subset of its keypoints.
+    """Returns a COCO keypoint file with a subset of its keypoints.
 
     Args:
         content: content of a file with one category that has keypoints.
@@ -47,7 +47,7 @@ def keypoint_subset(content: Mapping[str, Any], keypoints: Sequence[str]) -> dic
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the subset of each file."""
+    """Writes the subset of each file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", help="COCO keypoint files")
     parser.add_argument("--keypoints", nargs="+", required=True, help="keypoint names, in the order of the new files")

@@ -47,7 +47,7 @@ _STEPS = 24  # each elimination step removes 1/24 of the hidden channels
 
 @torch.no_grad()
 def narrow(wide: MobileNetV2, slim: MobileNetV2, images: Tensor) -> float:
-    """Set the weights of a static network to approximate a wider one of the same depth in evaluation mode.
+    """Sets the weights of a static network to approximate a wider one of the same depth in evaluation mode.
 
     Args:
         wide: the trained network; only its mode changes.
@@ -119,7 +119,7 @@ def _check(wide: MobileNetV2, slim: MobileNetV2) -> None:
 
 
 def _sample(x: Tensor) -> Tensor:
-    """Sample the channels (C, M) of a map (N, C, h, w) at M positions, the same for all maps of one size."""
+    """Samples the channels (C, M) of a map (N, C, h, w) at M positions, the same for all maps of one size."""
     values = x.permute(1, 0, 2, 3).flatten(1)
     count = values.shape[1]
     if count <= _POSITIONS:
@@ -128,7 +128,7 @@ def _sample(x: Tensor) -> Tensor:
 
 
 def _centered(values: Tensor) -> Tensor:
-    """Subtract the mean of each channel of (C, M)."""
+    """Subtracts the mean of each channel of (C, M)."""
     return values - values.mean(dim=1, keepdim=True)
 
 
@@ -137,7 +137,7 @@ def _blocks(net: MobileNetV2) -> list[InvertedResidual]:
 
 
 def _parts(layer: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """Return the convolution and the norm of a layer."""
+    """Returns the convolution and the norm of a layer."""
     assert isinstance(layer, nn.Sequential)
     conv, norm = layer[0], layer[1]
     assert isinstance(conv, nn.Conv2d)
@@ -146,20 +146,20 @@ def _parts(layer: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
 
 
 def _before_activation(layer: nn.Module, x: Tensor) -> Tensor:
-    """Return the sampled output (C, M) of a layer's convolution and norm."""
+    """Returns the sampled output (C, M) of a layer's convolution and norm."""
     conv, norm = _parts(layer)
     return _sample(norm(conv(x)))
 
 
 def _kernel(layer: nn.Module) -> Tensor:
-    """Return the matrix of a 1x1 convolution, including the scale of its norm."""
+    """Returns the matrix of a 1x1 convolution, including the scale of its norm."""
     conv, norm = _parts(layer)
     assert norm.running_var is not None
     return conv.weight[:, :, 0, 0] * (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None]
 
 
 def _directions(wide: MobileNetV2, slim: MobileNetV2, maps: list[Tensor]) -> list[Tensor]:
-    """Return P (narrow, wide) for the output of each block; blocks of one residual stage share it."""
+    """Returns P (narrow, wide) for the output of each block; blocks of one residual stage share it."""
     stages: list[list[int]] = []
     for index, block in enumerate(_blocks(wide)):
         if block.is_residual:
@@ -185,7 +185,7 @@ def _directions(wide: MobileNetV2, slim: MobileNetV2, maps: list[Tensor]) -> lis
 
 
 def _select_channels(hidden: Tensor, readers: Tensor, count: int) -> Tensor:
-    """Return the indices of the `count` channels of (C, M) that best reconstruct the output of readers (R, C)."""
+    """Returns the indices of the `count` channels of (C, M) that best reconstruct the output of readers (R, C)."""
     x = _centered(hidden).double()
     gram = x @ x.T
     cross = gram @ readers.double().T
@@ -200,7 +200,7 @@ def _select_channels(hidden: Tensor, readers: Tensor, count: int) -> Tensor:
 
 
 def _fit(layer: nn.Module, x: Tensor, target: Tensor) -> float:
-    """Fit a 1x1 convolution and its norm to a target (R, M); return the fraction of variance lost."""
+    """Fits a 1x1 convolution and its norm to a target (R, M); returns the fraction of variance lost."""
     conv, norm = _parts(layer)
     inputs = _sample(x)
     centered, centered_target = _centered(inputs).double(), _centered(target).double()
@@ -214,7 +214,7 @@ def _fit(layer: nn.Module, x: Tensor, target: Tensor) -> float:
 
 
 def _set_norm(norm: nn.BatchNorm2d, inputs: Tensor, target: Tensor) -> None:
-    """Set a norm's statistics to those of its input (C, M), and its scale and shift to those of the target."""
+    """Sets a norm's statistics to those of its input (C, M), and its scale and shift to those of the target."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean.copy_(inputs.mean(dim=1))
@@ -228,7 +228,7 @@ _CENTER_CROP = 0.75  # fraction of an image, to leave out most of the border pad
 
 
 def read_center_crops(paths: list[Path], input_size: tuple[int, int]) -> torch.Tensor:
-    """Read the normalized center crops (N, 3, H, W) of images."""
+    """Reads the normalized center crops (N, 3, H, W) of images."""
     width, height = input_size
     crops = []
     for path in paths:
@@ -240,7 +240,7 @@ def read_center_crops(paths: list[Path], input_size: tuple[int, int]) -> torch.T
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the narrowed weights."""
+    """Writes the narrowed weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="ImageNet weights of the wide network (torchvision or timm)")
     parser.add_argument("--wide", default="mobilenetv2_100", help="backbone of these weights (default: %(default)s)")

@@ -1,7 +1,7 @@
 """Packs a training set: one small image per person, with a margin for the augmentation.
 
 Decoding a full image takes most of the time of a training sample. A packed image contains only the region that crops
-of the person can cover, at no more than their resolution. A packed set is an ordinary COCO data set, for training only:
+of the person can cover, at no more than their resolution. A packed set is an ordinary COCO dataset, for training only:
 neighbors are on separate images, so it must not be used for evaluation.
 """
 
@@ -29,14 +29,14 @@ def pack_persons(
     quality: int = 85,
     progress: bool = False,
 ) -> Path:
-    """Write each person as a JPEG file, and a COCO file of all of them.
+    """Writes each person as a JPEG file, and a COCO file of all of them.
 
     An image shows a square around the padded box, `margin` times its longer side, clipped to the original image: crops
     that are rotated or zoomed out further are black there. It is downscaled if the padded box is larger than the crop.
     Files of an earlier packing in the folder are replaced.
 
     Args:
-        persons: the data set, read with its image folder.
+        persons: the dataset, read with its image folder.
         out: output folder for images/ and annotations.json. Image ids are the annotation ids.
         input_size: (W, H) of the training crops.
         padding: factor on the size of the boxes.
@@ -95,7 +95,7 @@ def pack_persons(
 def _crop(
     image: NDArray[np.uint8], low: FloatArray, high: FloatArray, scale: float
 ) -> tuple[NDArray[np.uint8], FloatArray, FloatArray]:
-    """Crop a rectangle, clipped to the image, and downscale it.
+    """Crops a rectangle, clipped to the image, and downscales it.
 
     Returns:
         The crop, and offset (2,) and scale (2,) of its coordinates: packed = (image - offset + 0.5) * scale - 0.5.
@@ -111,7 +111,7 @@ def _crop(
 
 
 def _annotation(persons: CocoPersons, index: int, offset: FloatArray, scale: FloatArray) -> dict[str, Any]:
-    """Return the annotation record of a person in the packed image."""
+    """Returns the annotation record of a person in the packed image."""
     visibility = persons.visibility[index]
     keypoints = (persons.keypoints[index] - offset + 0.5) * scale - 0.5
     keypoints = np.where(visibility[:, None] > 0, keypoints, 0)

@@ -34,12 +34,12 @@ STEPS = [
 
 
 def steps(image: str | None) -> list[list[str]]:
-    """Return all steps; with an image of the user, the first one predicts it."""
+    """Returns all steps; with an image of the user, the first one predicts it."""
     return ([["predict", image, "--full-image", "--out", str(RUN / "image")]] if image is not None else []) + STEPS
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run the steps in order, stop at the first failure, and return its exit status."""
+    """Runs the steps in order, stops at the first failure, and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", help="an image of one person for the pretrained network")
     image = parser.parse_args(argv).image

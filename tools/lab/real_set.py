@@ -43,7 +43,7 @@ def prepare_real_set(
     teacher_threshold: float = TEACHER_THRESHOLD,
     progress: bool = False,
 ) -> None:
-    """Write dev.json with its images in dev/, and the packed sets train/, lspet/ and actions/ if their data exist.
+    """Writes dev.json with its images in dev/, and the packed sets train/, lspet/ and actions/ if their data exist.
 
     If `data` has teacher/NAME.json, {annotation id: K x [x, y, score]}, unlabeled keypoints of the set NAME are filled
     with the teacher's, see `add_teacher_keypoints`; dev keeps the original labels only.
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def remove_images(content: Mapping[str, Any], ids: Collection[int]) -> dict[str, Any]:
-    """Return a COCO file without the given images and their annotations."""
+    """Returns a COCO file without the given images and their annotations."""
     removed = set(ids)
     images = [image for image in content["images"] if image["id"] not in removed]
     annotations = [record for record in content["annotations"] if record["image_id"] not in removed]
@@ -93,7 +93,7 @@ def remove_images(content: Mapping[str, Any], ids: Collection[int]) -> dict[str,
 
 
 def clear_keypoints(content: Mapping[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a COCO file of person boxes as a keypoint file without labeled keypoints."""
+    """Returns a COCO file of person boxes as a keypoint file without labeled keypoints."""
     keypoints = [0] * 3 * len(categories[0]["keypoints"])
     annotations = [record | {"keypoints": keypoints, "num_keypoints": 0} for record in content["annotations"]]
     return {**content, "annotations": annotations, "categories": categories}
@@ -102,7 +102,7 @@ def clear_keypoints(content: Mapping[str, Any], categories: list[dict[str, Any]]
 def add_teacher_keypoints(
     content: Mapping[str, Any], teacher: Mapping[str, list[list[float]]], threshold: float
 ) -> dict[str, Any]:
-    """Fill unlabeled keypoints of a COCO file with confident keypoints of a teacher, with visibility 1.
+    """Fills unlabeled keypoints of a COCO file with confident keypoints of a teacher, with visibility 1.
 
     Args:
         content: content of the file; existing labels and crowds are unchanged.
@@ -129,7 +129,7 @@ def add_teacher_keypoints(
 def teacher_agreement(
     content: Mapping[str, Any], teacher: Mapping[str, list[list[float]]], bounds: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Return the agreement of a teacher's keypoints with the labels, in bins of the score.
+    """Returns the agreement of a teacher's keypoints with the labels, in bins of the score.
 
     Args:
         content: content of a labeled COCO file.
@@ -163,7 +163,7 @@ def teacher_agreement(
 
 
 def select_dev(content: Mapping[str, Any], dev: bool) -> dict[str, Any]:
-    """Return the dev split of a COCO file (`dev=True`) or the remaining images, with their annotations.
+    """Returns the dev split of a COCO file (`dev=True`) or the remaining images, with their annotations.
 
     Dev images are those of COCO's val2017 whose id is divisible by 5; they are held out of training.
     """
@@ -178,7 +178,7 @@ def _is_dev(image: Mapping[str, Any]) -> bool:
 
 
 def extend_boxes_to_head(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Extend boxes computed from keypoints without a face, which end at the neck, to include the head."""
+    """Extends boxes computed from keypoints without a face, which end at the neck, to include the head."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations = []
     for record in content["annotations"]:
@@ -199,7 +199,7 @@ RESERVED = Path(__file__).parents[2] / "data/coco_mini/images.json"
 
 
 def print_agreement(data: Path) -> None:
-    """Print the agreement of the teacher's keypoints with the labels of dev, in bins of the score."""
+    """Prints the agreement of the teacher's keypoints with the labels of dev, in bins of the score."""
     labels = json.loads((data / "coco/annotations/person_keypoints_train2017.json").read_bytes())
     teacher = json.loads((data / "teacher/train.json").read_bytes())
     print("min. score  keypoints  within 5 %  within 10 % of sqrt(box area)")
@@ -211,9 +211,9 @@ def print_agreement(data: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prepare the data sets, or print the agreement of the teacher's keypoints with the labels."""
+    """Prepares the datasets, or prints the agreement of the teacher's keypoints with the labels."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.lab.real_set", description="Prepare the data sets of configs/real/."
+        prog="python -m tools.lab.real_set", description="Prepare the datasets of configs/real/."
     )
     parser.add_argument("data", type=Path, help="folder with coco/ (COCO's folders), lspet/, actions/ and teacher/")
     parser.add_argument("--out", type=Path, default=Path("data/real"), help="output folder (default: %(default)s)")

@@ -125,7 +125,7 @@ FAULTS = (
 
 
 def locate(root: Path, text: str) -> Path:
-    """Return the file of the package that contains a text once.
+    """Returns the file of the package that contains a text once.
 
     Raises:
         ValueError: if the text does not occur exactly once in the package.
@@ -138,7 +138,7 @@ def locate(root: Path, text: str) -> Path:
 
 
 def is_caught(checkout: Path, fault: Fault) -> bool:
-    """Return whether a quick test fails with the fault inserted into a copy of a checkout."""
+    """Returns whether a quick test fails with the fault inserted into a copy of a checkout."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "real", "__pycache__"))
@@ -154,7 +154,7 @@ def is_caught(checkout: Path, fault: Fault) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Insert the faults and print which ones are caught."""
+    """Inserts the faults and prints which ones are caught."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.lab.seeded_faults",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Sweeps: train several configurations with several seeds each, and tabulate their metrics."""
+"""Sweeps: trains several configurations with several seeds each, and tabulates their metrics."""
 
 import argparse
 import dataclasses
@@ -50,7 +50,7 @@ class RunResult:
 
 
 def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file: `config`, the base configuration, relative to the file; `rows`, the overrides of each row.
+    """Reads a sweep file: `config`, the base configuration, relative to the file; `rows`, the overrides of each row.
 
         config: ../synthetic/ablation.yaml
         seeds: [0, 1, 2]
@@ -106,7 +106,7 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
 
 
 def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
-    """Train every row with every seed in a separate folder, seed by seed, and write the table after each run.
+    """Trains every row with every seed in a separate folder, seed by seed, and writes the table after each run.
 
     The same call resumes after an interruption: finished runs are skipped, interrupted ones resumed.
 
@@ -150,7 +150,7 @@ def _read_result(run: Path) -> RunResult:
 
 
 def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
-    """Return, for each row, the mean and standard deviation over seeds of AP, AP50 and the gain over the first row.
+    """Returns, for each row, the mean and standard deviation over seeds of AP, AP50 and the gain over the first row.
 
     The gain is computed seed by seed, which removes effects of the seed common to all rows.
 
@@ -184,7 +184,7 @@ def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def format_sweep(results: Sequence[RunResult]) -> str:
-    """Return the table in Markdown, with the evaluation protocol above it."""
+    """Returns the table in Markdown, with the evaluation protocol above it."""
     summary = summarize(results)
     lines = [
         f"After the last epoch, mean ± standard deviation over the seeds; {summary['protocol']}",
@@ -212,12 +212,12 @@ def _format(value: Mapping[str, Any], sign: str = "") -> str:
 
 
 def _slug(name: str) -> str:
-    """Return the folder name of a row."""
+    """Returns the folder name of a row."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the rows of a table with several seeds each; the same command resumes after an interruption."""
+    """Trains the rows of a table with several seeds each; the same command resumes after an interruption."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.sweep", description=main.__doc__)
     parser.add_argument("sweep", type=Path, help="a YAML file, such as configs/sweeps/table10.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides for all rows")

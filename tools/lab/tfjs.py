@@ -11,7 +11,7 @@ _DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4"}
 
 
 def read_weights(model: Path) -> dict[str, NDArray[np.generic]]:
-    """Read the tensors of a graph model by node name; float16 tensors are converted to float32.
+    """Reads the tensors of a graph model by node name; float16 tensors are converted to float32.
 
     Args:
         model: the JSON file, in the folder of its shards.

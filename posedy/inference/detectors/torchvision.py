@@ -16,7 +16,7 @@ from posedy.system import choose_device
 
 @register_detector("torchvision")
 class TorchvisionDetector:
-    """Torchvision's small Faster R-CNN (fasterrcnn_mobilenet_v3_large_320_fpn), trained on COCO's 91 categories.
+    """Torchvision's small Faster R-CNN (fasterrcnn_mobilenet_v3_large_320_fpn), trained on COCO's 80 categories.
 
     Args:
         weights: a file with its state dict; None downloads torchvision's weights at first use.

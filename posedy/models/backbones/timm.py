@@ -14,7 +14,7 @@ _STRIDES = (4, 8, 16, 32)
 class TimmBackbone(Backbone):
     """A convolutional network of timm as a backbone, with random weights.
 
-    In the dynamic form its convolutions are replaced as by `posedy.to_dynamic`.
+    In the dynamic form its convolutions are replaced as in `posedy.to_dynamic`.
 
     Args:
         timm_name: the name in timm, such as "resnet18".

@@ -10,7 +10,7 @@ from tools.lab.entry import run_and_exit
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure AP with replaced attention, and plot the attention of each layer."""
+    """Measures AP with replaced attention, and plots the attention of each layer."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.attention", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a .pt or .safetensors file, for example runs/x/best.pt")
     parser.add_argument(

@@ -41,7 +41,7 @@ class AttentionLayer:
 
 @torch.no_grad()
 def attention_layers(net: PoseNet) -> list[AttentionLayer]:
-    """Return the dynamic convolutions of a network in execution order; none for a static network.
+    """Returns the dynamic convolutions of a network in execution order; none for a static network.
 
     Strides are measured in a forward pass at the network's input size. The resolutions 112^2 to 7^2 of Table 4 (input
     224x224) are strides 2 to 32.
@@ -75,7 +75,7 @@ def attention_layers(net: PoseNet) -> list[AttentionLayer]:
 
 @contextmanager
 def replace_attention(layers: Sequence[AttentionLayer], aggregation: Aggregation, seed: int = 0) -> Iterator[None]:
-    """Replace the attention of the layers by another kernel aggregation within the block (Table 3).
+    """Replaces the attention of the layers by another kernel aggregation within the block (Table 3).
 
     - "attention": unchanged.
     - "average": equal weights.
@@ -115,7 +115,7 @@ def replace_attention(layers: Sequence[AttentionLayer], aggregation: Aggregation
 
 
 def derangements(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Sample `count` uniformly random permutations (count, size) without fixed points.
+    """Samples `count` uniformly random permutations (count, size) without fixed points.
 
     Raises:
         ValueError: if the size is below 2.
@@ -162,11 +162,11 @@ class AttentionRecord:
         self._batches: dict[KernelAttention, list[Tensor]] = {layer.attention: [] for layer in layers}
 
     def add(self, module: KernelAttention, attention: Tensor) -> None:
-        """Store the attention (N, K) of a batch."""
+        """Stores the attention (N, K) of a batch."""
         self._batches[module].append(attention.detach().cpu())
 
     def attention(self, layer: AttentionLayer) -> Tensor:
-        """Return the attention (N, K) of a layer for all images so far, in order; a flipped image is another image.
+        """Returns the attention (N, K) of a layer for all images so far, in order; a flipped image is another image.
 
         Raises:
             ValueError: if there was no forward pass.
@@ -177,7 +177,7 @@ class AttentionRecord:
         return torch.cat(batches)
 
     def statistics(self) -> list[AttentionStatistics]:
-        """Return the statistics of each layer.
+        """Returns the statistics of each layer.
 
         Raises:
             ValueError: if there was no forward pass, or if a layer has one kernel, whose entropy is undefined.
@@ -187,7 +187,7 @@ class AttentionRecord:
 
 @contextmanager
 def record_attention(layers: Sequence[AttentionLayer]) -> Iterator[AttentionRecord]:
-    """Record the attention of the layers within the block, on the CPU (4 K bytes per image and layer)."""
+    """Records the attention of the layers within the block, on the CPU (4 K bytes per image and layer)."""
     record = AttentionRecord(layers)
     with _hooked([layer.attention for layer in layers], lambda module, _, pi: record.add(module, pi)):
         yield record

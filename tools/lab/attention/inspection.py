@@ -49,7 +49,7 @@ class Inspection:
     protocol: EvalProtocol
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of inspection.json, without the names of the model and the checkpoint."""
+        """Returns the content of inspection.json, without the names of the model and the checkpoint."""
         return {
             "protocol": dataclasses.asdict(self.protocol),
             "aggregations": {name: metrics_to_json(metrics) for name, metrics in self.aggregations.items()},
@@ -63,7 +63,7 @@ class Inspection:
 
 
 def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str = "auto") -> dict[str, Any]:
-    """Inspect the attention of a checkpoint on the validation set; print and write the result.
+    """Inspects the attention of a checkpoint on the validation set; prints and writes the result.
 
     Writes inspection.json and attention.png to the folder `out`.
 
@@ -101,7 +101,7 @@ def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
 
 
 def find_config(checkpoint: Path) -> Path:
-    """Return the config.yaml in the folder of a checkpoint, where training writes it.
+    """Returns the config.yaml in the folder of a checkpoint, where training writes it.
 
     Raises:
         OSError: if it or the checkpoint does not exist.
@@ -117,7 +117,7 @@ def find_config(checkpoint: Path) -> Path:
 
 
 def dynamic_layers(net: PoseNet) -> list[AttentionLayer]:
-    """Return the dynamic layers of a network.
+    """Returns the dynamic layers of a network.
 
     Raises:
         ValueError: if it has none, or if they have one kernel.
@@ -137,7 +137,7 @@ def dynamic_layers(net: PoseNet) -> list[AttentionLayer]:
 
 
 def inspect_attention(layers: Sequence[AttentionLayer], evaluate: Callable[[], EvalResult]) -> Inspection:
-    """Evaluate a network with each replacement of its attention; print Tables 3 and 4 as soon as they are complete.
+    """Evaluates a network with each replacement of its attention; prints Tables 3 and 4 as soon as they are complete.
 
     Args:
         layers: the `dynamic_layers` of the network.
@@ -172,7 +172,7 @@ def inspect_attention(layers: Sequence[AttentionLayer], evaluate: Callable[[], E
 
 
 def _group_choices(count: int) -> list[tuple[bool, ...]]:
-    """Return the rows of Table 4: attention on in the last n groups, n ascending; then in the first n, n descending."""
+    """Returns the rows of Table 4: attention on in the last n groups, n ascending, then in the first n, descending."""
     deepest = [tuple(i >= first for i in range(count)) for first in reversed(range(count))]
     first_groups = [tuple(i < end for i in range(count)) for end in reversed(range(count))]
     return deepest + first_groups

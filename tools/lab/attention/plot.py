@@ -14,7 +14,7 @@ from tools.lab.attention.attention_probe import AttentionStatistics
 
 
 def plot_attention(layers: Sequence[AttentionStatistics], title: str) -> bytes:
-    """Plot entropy, spread over images and mean attention of each kernel by layer; return a PNG file.
+    """Plots entropy, spread over images and mean attention of each kernel by layer; returns a PNG file.
 
     Args:
         layers: statistics of one network in network order, with the same number of kernels.
@@ -58,7 +58,7 @@ def plot_attention(layers: Sequence[AttentionStatistics], title: str) -> bytes:
 
 
 def _shade_groups(layers: Sequence[AttentionStatistics], panels: Sequence[Axes]) -> None:
-    """Shade every other group of layers gray, and write its name at the top."""
+    """Shades every other group of layers gray, and writes its name at the top."""
     panels[0].annotate("stride", (-0.005, 1.01), xycoords="axes fraction", ha="right", fontsize=9)
     begin = 0
     for index, (group, members) in enumerate(groupby(layer.group for layer in layers)):

@@ -20,7 +20,7 @@ _PAPER_RANKING: tuple[Aggregation, ...] = (
 
 
 def format_aggregations(aggregations: Mapping[Aggregation, Metrics], protocol: EvalProtocol) -> str:
-    """Format Table 3: AP and AP50 of each kernel aggregation, with the protocol."""
+    """Formats Table 3: AP and AP50 of each kernel aggregation, with the protocol."""
     width = max(map(len, aggregations)) + 2
     header = ["Kernel aggregation in all dynamic layers (the paper's Table 3)", str(protocol)]
     columns = " " * width + _row(("AP", "AP50"))
@@ -32,7 +32,7 @@ def format_aggregations(aggregations: Mapping[Aggregation, Metrics], protocol: E
 def format_groups(
     groups: Sequence[str], rows: Iterable[tuple[tuple[bool, ...], Metrics]], protocol: EvalProtocol
 ) -> str:
-    """Format Table 4: AP and AP50 with attention on in some groups and averaged in the others, with the protocol."""
+    """Formats Table 4: AP and AP50 with attention on in some groups and averaged in the others, with the protocol."""
     header = [
         "Attention on or off (-: average) by the stride of the layers' input (the paper's Table 4)",
         str(protocol),
@@ -42,7 +42,7 @@ def format_groups(
 
 
 def verdict(aggregations: Mapping[Aggregation, Metrics], layers: Sequence[AttentionStatistics]) -> str:
-    """Compare the ranking of aggregations with the paper's Table 3, and interpret it.
+    """Compares the ranking of aggregations with the paper's Table 3, and interprets it.
 
     According to section 5.2, the kernels of a dynamic network differ (other aggregations have a lower AP) and its
     attention depends on the image (the attention of another image has a lower AP).
@@ -80,7 +80,7 @@ def verdict(aggregations: Mapping[Aggregation, Metrics], layers: Sequence[Attent
 
 
 def mean_entropy(layers: Sequence[AttentionStatistics]) -> float:
-    """Return the normalized entropy of attention, averaged over images and layers."""
+    """Returns the normalized entropy of attention, averaged over images and layers."""
     return sum(layer.entropy for layer in layers) / len(layers)
 
 

@@ -26,7 +26,7 @@ LoadSamples = Callable[[Sequence[SampleIndex]], Any]
 
 
 def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
-    """Time three loaders of training samples in one thread, interleaved.
+    """Times three loaders of training samples in one thread, interleaved.
 
     All loaders get the same persons in every round. A ratio is the median of the ratios within a round, which cancels
     the noise of a busy machine. The posedy and reference loaders collate batches, as a worker does; decode + warp, the
@@ -41,7 +41,7 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
         The result in plain types.
 
     Raises:
-        OSError, ValueError: if the data set is invalid.
+        OSError, ValueError: if the dataset is invalid.
     """
     train = read_coco(config.data.train_set.annotations, config.data.train_set.images)
     codec = MSRACodec(config.model.input_size, config.model.sigma)
@@ -84,7 +84,7 @@ def benchmark_data(config: Config, persons: int, rounds: int) -> dict[str, Any]:
 
 
 def choose_persons(train: CocoPersons, persons: int, rng: np.random.Generator) -> list[SampleIndex]:
-    """Choose about `persons` persons of random images, grouped by image, with a mean of 2.6 per image.
+    """Chooses about `persons` persons of random images, grouped by image, with a mean of 2.6 per image.
 
     Images that would move the total more than 3 persons away from this mean are skipped.
     """
@@ -128,7 +128,7 @@ class _DecodeAndWarp:
 
 
 def _time(load: LoadSamples, samples: Sequence[SampleIndex]) -> float:
-    """Return the seconds for loading all samples in batches."""
+    """Returns the seconds for loading all samples in batches."""
     start = time.perf_counter()
     for first in range(0, len(samples), _BATCH):
         load(samples[first : first + _BATCH])
@@ -139,7 +139,7 @@ _LABELS = {"floor": "decode + warp only", "posedy": "posedy", "usual": "referenc
 
 
 def format_data_benchmark(report: dict[str, Any]) -> str:
-    """Format the result of `benchmark_data`."""
+    """Formats the result of `benchmark_data`."""
     width, height = report["input_size"]
     lines = [
         f"{report['persons']} persons on {report['images']} images ({report['persons_per_image']:.2f} per image) of "

@@ -27,7 +27,7 @@ _POSES = 20  # poses per OKS-NMS call
 
 
 def benchmark_evaluation(images: int, persons: int, results: int, rounds: int) -> dict[str, Any]:
-    """Time reading and evaluating a generated test, and OKS-NMS of one image, interleaved.
+    """Times reading and evaluating a generated test, and OKS-NMS of one image, interleaved.
 
     Args:
         images: number of images.
@@ -73,7 +73,7 @@ def benchmark_evaluation(images: int, persons: int, results: int, rounds: int) -
 
 
 def plain_oks_nms(keypoints: Array, scores: Array, areas: Array, sigmas: Array, threshold: float = 0.9) -> list[int]:
-    """Greedy OKS-NMS as a plain loop over poses, the reference implementation."""
+    """Suppresses poses by greedy OKS-NMS, in a plain loop: the reference implementation."""
     remaining = scores.argsort()[::-1].tolist()
     kept = []
     while remaining:
@@ -91,7 +91,7 @@ def plain_oks_nms(keypoints: Array, scores: Array, areas: Array, sigmas: Array, 
 
 
 def format_evaluation_benchmark(report: dict[str, Any]) -> str:
-    """Format the result of `benchmark_evaluation`."""
+    """Formats the result of `benchmark_evaluation`."""
     ratio_to_loop, nms_ms = report["suppression_share_of_loop"], report["suppression_ms"]
     return "\n".join(
         [
@@ -108,7 +108,7 @@ def format_evaluation_benchmark(report: dict[str, Any]) -> str:
 
 
 def _largest_difference(metrics: dict[str, float], others: dict[str, float]) -> float:
-    """Return the largest difference of two sets of metrics; infinite if a metric is NaN in only one of them."""
+    """Returns the largest difference of two sets of metrics; infinite if a metric is NaN in only one of them."""
     pairs = np.array([(value, others[name]) for name, value in metrics.items()])
     differences = np.where(np.isnan(pairs).all(axis=1), 0, np.abs(pairs[:, 0] - pairs[:, 1]))
     return float(np.nan_to_num(differences, nan=np.inf).max())
@@ -122,7 +122,7 @@ def _seconds(call: Callable[[], object], repeats: int = 1) -> float:
 
 
 def _generate_poses(rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
-    """Generate poses of one image, some of them near-duplicates: keypoints, scores, areas and sigmas."""
+    """Generates poses of one image, some of them near-duplicates: keypoints, scores, areas and sigmas."""
     keypoints = rng.uniform(0, 300, (_POSES // 2, 17, 2))
     keypoints = np.concatenate([keypoints, keypoints + rng.normal(0, 3, keypoints.shape)])
     return keypoints, rng.random(_POSES), rng.uniform(5e3, 2e4, _POSES), _SIGMAS
@@ -131,7 +131,7 @@ def _generate_poses(rng: np.random.Generator) -> tuple[Array, Array, Array, Arra
 def _generate_test(
     rng: np.random.Generator, images: int, persons: int, results: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Generate the content of a COCO file, and predictions: the persons with noise of several strengths."""
+    """Generates the content of a COCO file, and predictions: the persons with noise of several strengths."""
     image_index = rng.integers(images, size=persons)
     corners, sizes = rng.uniform(0, 400, (persons, 2)), rng.uniform(30, 240, (persons, 2))
     gt = corners[:, None] + rng.random((persons, 17, 2)) * sizes[:, None]

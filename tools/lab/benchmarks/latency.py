@@ -54,7 +54,7 @@ def benchmark_latency(
     rounds: int = 5,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Time dynamic networks, their static counterparts and SimpleBaseline's ResNet-50, with random weights at 256x192.
+    """Times dynamic networks, their static counterparts and SimpleBaseline's ResNet-50, with random weights at 256x192.
 
     Args:
         models: names of dynamic networks or backbones.
@@ -128,7 +128,7 @@ def _run_in_subprocess(task: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def run_task() -> None:
-    """Run the benchmark of one runtime in its process, and print the rows as JSON."""
+    """Runs the benchmark of one runtime in its process, and prints the rows as JSON."""
     task = json.loads(os.environ["POSEDY_LATENCY"])
     keep_freed_memory()
     torch.set_num_threads(task["threads"])
@@ -198,7 +198,7 @@ def _graph_call(file: str, runtime: str, x: np.ndarray, threads: int) -> Call:
 
 
 def _measure_interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Measure the seconds per call of each network, by round; every other round has the reverse order."""
+    """Measures the seconds per call of each network, by round; every other round has the reverse order."""
     repeats = {}
     for name, call in calls.items():
         call()
@@ -218,7 +218,7 @@ def _measure_interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, li
 
 
 def format_latency(report: Mapping[str, Any]) -> str:
-    """Format the result as a Markdown table: milliseconds, time relative to the static counterpart and speedup."""
+    """Formats the result as a Markdown table: milliseconds, time relative to the static counterpart and speedup."""
     lines = [
         "| runtime | threads | batch | network | ms (quartiles) | relative to static | speedup over ResNet-50 |",
         "|---|---|---|---|---|---|---|",
@@ -240,7 +240,7 @@ def _format_ratio(measured: Mapping[str, float] | None) -> str:
 
 
 def plot_latency(report: Mapping[str, Any], path: Path) -> None:
-    """Plot the times relative to the static counterparts as bars, by runtime, batch size and number of threads."""
+    """Plots the times relative to the static counterparts as bars, by runtime, batch size and number of threads."""
     import matplotlib
 
     matplotlib.use("Agg")

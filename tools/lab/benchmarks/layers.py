@@ -57,7 +57,7 @@ LAYERS = (
 def benchmark_layers(
     batches: Sequence[int] = (1, 8), threads: int = 1, rounds: int = 5, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Time each applicable implementation with given kernels, in float32.
+    """Times each applicable implementation with given kernels, in float32.
 
     Inference is compared with a static convolution in channels_last, its fastest format; training (forward and
     backward) with one in torch's contiguous format, in which these networks are trained.
@@ -114,7 +114,7 @@ def _measure(layer: Layer, batch: int, training: bool, rounds: int, device: torc
 def _calls(
     x: Tensor, weight: Tensor, bias: Tensor, conv_params: ConvParams, training: bool
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the static convolution and the applicable implementations, each with its preferred memory format."""
+    """Yields the static convolution and the applicable implementations, each with its preferred memory format."""
     N = len(x)
     biases = None if training else bias  # in training, the norms have the biases
     channels_last = x.contiguous(memory_format=torch.channels_last)
@@ -151,7 +151,7 @@ def _calls(
 def _step(
     convolve: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, training: bool
 ) -> Callable[[], object]:
-    """Return a call of the convolution, in training followed by the gradients of input and kernels."""
+    """Returns a call of the convolution, in training followed by the gradients of input and kernels."""
     if not training:
         return lambda: convolve(x, weight)
     x, weight = x.detach().requires_grad_(), weight.detach().clone().requires_grad_()
@@ -171,7 +171,7 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def format_layers(report: dict[str, Any]) -> str:
-    """Format the ratios as a table; the implementation that posedy chooses is marked with a star."""
+    """Formats the ratios as a table; the implementation that posedy chooses is marked with a star."""
     names = list(FORMULATIONS)
     columns = " ".join(f"{name:>15}" for name in names)
     header = f"{'layer':<26} {'batch':>5} {'mode':<9} {'static':>9} {columns}"

@@ -98,7 +98,7 @@ class ReferenceDataset:
 
 
 def _to_normalized_tensor(crop: NDArray) -> Tensor:
-    """Convert a crop like torchvision's ToTensor and Normalize."""
+    """Converts a crop like torchvision's ToTensor and Normalize."""
     tensor = torch.from_numpy(crop).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
     mean, std = torch.tensor(_MEAN)[:, None, None], torch.tensor(_STD)[:, None, None]
     return tensor.clone().sub_(mean).div_(std)

@@ -17,7 +17,7 @@ class _GroupedDynamicConv2d(DynamicConv2d):
 
 
 def grouped_dynamic_model(net: nn.Module) -> nn.Module:
-    """Return a copy of a network whose dynamic convolutions are grouped convolutions, as in public implementations."""
+    """Returns a copy of a network whose dynamic convolutions are grouped convolutions, as in public implementations."""
     grouped = copy.deepcopy(net).eval()
     for layer in grouped.modules():
         if isinstance(layer, DynamicConv2d):
@@ -26,7 +26,7 @@ def grouped_dynamic_model(net: nn.Module) -> nn.Module:
 
 
 def simple_baseline(num_keypoints: int = 17) -> PoseNet:
-    """Create SimpleBaseline's untrained ResNet-50 with folded norms (Xiao et al., ECCV 2018)."""
+    """Creates SimpleBaseline's untrained ResNet-50 with folded norms (Xiao et al., ECCV 2018)."""
     from torchvision.models import resnet50
 
     resnet = resnet50(weights=None).eval()

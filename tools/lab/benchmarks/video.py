@@ -28,7 +28,7 @@ _MATCH_IOU = 0.3  # minimum IoU of a pose's box with the person's ground-truth b
 def benchmark_tracking(
     estimator: PoseEstimator, frames: int, people: int, detect_every: int = 10, seed: int = 0
 ) -> dict[str, Any]:
-    """Track synthetic people who cross each other, with and without smoothing.
+    """Tracks synthetic people who cross each other, with and without smoothing.
 
     With the error vector e of a predicted keypoint and the frame-to-frame displacement v of the ground truth:
 
@@ -71,7 +71,7 @@ def benchmark_tracking(
 
 
 def benchmark_video(estimator: PoseEstimator, frames: int, people: int, rounds: int) -> dict[str, Any]:
-    """Time a video from file to visualized file, interleaved with pose estimation only on the same frames in memory.
+    """Times a video from file to visualized file, interleaved with pose estimation only on the same frames in memory.
 
     The detector is simulated, so its cost is not included.
 
@@ -111,7 +111,7 @@ def benchmark_video(estimator: PoseEstimator, frames: int, people: int, rounds: 
 
 
 def format_tracking(report: dict[str, Any]) -> str:
-    """Format the result of `benchmark_tracking`."""
+    """Formats the result of `benchmark_tracking`."""
     jitter = report["jitter_px"]
     return (
         f"{report['people']} people crossing in {report['frames']} frames (seed {report['seed']}): tracked in "
@@ -122,7 +122,7 @@ def format_tracking(report: dict[str, Any]) -> str:
 
 
 def format_video(report: dict[str, Any]) -> str:
-    """Format the result of `benchmark_video`."""
+    """Formats the result of `benchmark_video`."""
     stages = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in report["stages_ms"].items())
     ratio_to_poses = report["of_poses_alone"]
     return (
@@ -169,7 +169,7 @@ def _run(video: Path, folder: Path, estimator: PoseEstimator, video_frames: Sequ
 def _track_video(
     video_frames: Sequence[SyntheticFrame], tracker: PoseTracker, detector: _SimulatedDetector
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the keypoints (T, P, K, 2) and track ids (T, P) of the people of a video, NaN and 0 if not tracked.
+    """Returns the keypoints (T, P, K, 2) and track ids (T, P) of the people of a video, NaN and 0 if not tracked.
 
     A pose with the person's previous id has precedence if it overlaps the person's box; remaining poses are assigned by
     descending IoU (CLEAR MOT, Bernardin and Stiefelhagen, 2008).
@@ -193,7 +193,7 @@ def _track_video(
 
 
 def _count_id_switches(ids: NDArray[np.int64]) -> int:
-    """Count the changes of a person's track id, ignoring frames without one."""
+    """Counts the changes of a person's track id, ignoring frames without one."""
     return int(np.count_nonzero(np.diff(ids[ids > 0])))
 
 

@@ -43,7 +43,7 @@ _REFERENCE = Path(__file__).with_name("reference.mjs")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one of the commands."""
+    """Runs one of the commands."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.lab.movenet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
-    """Write pretrained weights, with norms calibrated on crops of a data set."""
+    """Writes pretrained weights, with norms calibrated on crops of a dataset."""
     check_writable(arguments.out)
     persons = read_coco(arguments.annotations, arguments.images)
     crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, (192, 256), _PADDING)
@@ -92,7 +92,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
 
 
 def run_predict(arguments: argparse.Namespace) -> None:
-    """Write COCO results; the score of a person is the mean of the keypoint scores."""
+    """Writes COCO results; the score of a person is the mean of the keypoint scores."""
     check_writable(arguments.out)
     persons = read_coco(arguments.annotations, arguments.images)
     permutation = persons.skeleton.flip_permutation if arguments.flip else None
@@ -106,7 +106,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
 
 
 def run_keypoints(arguments: argparse.Namespace) -> None:
-    """Write the keypoints of a teacher, and compare them with a file if one is given."""
+    """Writes the keypoints of a teacher, and compares them with a file if one is given."""
     check_writable(arguments.out)
     persons = read_coco(arguments.annotations, arguments.images)
     chosen = _evenly_spaced(len(persons), arguments.count or len(persons))
@@ -128,7 +128,7 @@ def run_keypoints(arguments: argparse.Namespace) -> None:
 
 
 def run_verify(arguments: argparse.Namespace) -> None:
-    """Compare the keypoints with those of TensorFlow.js on the center squares of images."""
+    """Compares the keypoints with those of TensorFlow.js on the center squares of images."""
     movenet = load_movenet(arguments.model)
     size = INPUT_SIZES[movenet.variant]
     crops = []
@@ -163,7 +163,7 @@ def run_verify(arguments: argparse.Namespace) -> None:
 def predict_persons(
     movenet: MoveNet, persons: CocoPersons, flip_permutation: Any = None, chosen: Any = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Predict keypoints (P, K, 2) in image pixels and scores (P, K) in square crops around the boxes."""
+    """Predicts keypoints (P, K, 2) in image pixels and scores (P, K) in square crops around the boxes."""
     size = INPUT_SIZES[movenet.variant]
     crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, (size, size), _PADDING)
     movenet = fuse(movenet)
@@ -181,7 +181,7 @@ def predict_persons(
 
 
 def _evenly_spaced(size: int, count: int) -> list[int]:
-    """Return `count` evenly spaced indices below `size`."""
+    """Returns `count` evenly spaced indices below `size`."""
     return np.unique(np.linspace(0, size - 1, min(count, size)).round().astype(int)).tolist()
 
 

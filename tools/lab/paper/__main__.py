@@ -13,7 +13,7 @@ from tools.lab.paper.comparison_report import format_models, format_tables
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the comparison."""
+    """Prints the comparison."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.lab.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

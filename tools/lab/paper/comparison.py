@@ -63,7 +63,7 @@ class Row:
     madds: ComparedCount
 
     def counts(self) -> Iterator[ComparedCount]:
-        """Yield the counts, #Param first."""
+        """Yields the counts, #Param first."""
         if self.parameters is not None:
             yield self.parameters
         yield self.madds
@@ -80,7 +80,7 @@ class ModelRow:
     paper_ap: PrintedAP | None
 
     def counts(self) -> Iterator[ComparedCount]:
-        """Yield the counts of backbone and head."""
+        """Yields the counts of backbone and head."""
         yield from self.backbone.counts()
         yield from self.head.counts()
 
@@ -94,7 +94,7 @@ class Table:
 
 
 def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
-    """Compare all networks of `list_models()`; MAdds are compared with the paper at 256x192 only.
+    """Compares all networks of `list_models()`; MAdds are compared with the paper at 256x192 only.
 
     Args:
         input_size: (width, height) of the crops.
@@ -124,7 +124,7 @@ def compare_models(input_size: tuple[int, int] = PAPER_SIZE) -> list[ModelRow]:
 
 
 def compare_tables() -> list[Table]:
-    """Compare the paper's Tables 1, 8 and 10, and the heads of Table 9, at the paper's input sizes."""
+    """Compares the paper's Tables 1, 8 and 10, and the heads of Table 9, at the paper's input sizes."""
     return [
         Table("Table 1: MobileNetV2 with K kernels, ImageNet at 224x224", list(_table_1())),
         Table(
@@ -169,7 +169,7 @@ def _heads(*head_names: str) -> Iterator[Row]:
 
 
 def models_to_json(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> dict[str, Any]:
-    """Convert the result of `compare_models` to JSON types, without values missing in the paper."""
+    """Converts the result of `compare_models` to JSON types, without values missing in the paper."""
     return {
         "input_size": list(input_size),
         "paper_ap_protocol": AP_PROTOCOL,
@@ -188,12 +188,12 @@ def models_to_json(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> dic
 
 
 def tables_to_json(tables: Sequence[Table]) -> dict[str, Any]:
-    """Convert the result of `compare_tables` to JSON types."""
+    """Converts the result of `compare_tables` to JSON types."""
     return {"tables": [{"title": table.title, "rows": [_row_to_json(row) for row in table.rows]} for table in tables]}
 
 
 def list_reasons(counts: Iterable[ComparedCount]) -> list[str]:
-    """Return the unique reasons of differences in the order of first use."""
+    """Returns the unique reasons of differences in the order of first use."""
     reasons = (item.paper.reason for item in counts if item.paper is not None and item.needs_reason)
     return list(dict.fromkeys(reason for reason in reasons if reason is not None))
 
@@ -202,7 +202,7 @@ def list_reasons(counts: Iterable[ComparedCount]) -> list[str]:
 def _measure_backbone(
     name: str, input_size: tuple[int, int], num_kernels: int = DEFAULT_NUM_KERNELS, num_classes: int | None = None
 ) -> tuple[Complexity, tuple[int, ...]]:
-    """Return the complexity of a backbone and the channels of its feature maps."""
+    """Returns the complexity of a backbone and the channels of its feature maps."""
     with torch.device("meta"):
         backbone = create_backbone(name, num_kernels, num_classes=num_classes)
     width, height = input_size
@@ -211,7 +211,7 @@ def _measure_backbone(
 
 @cache
 def _measure_head(name: str, backbone_name: str, input_size: tuple[int, int]) -> Complexity:
-    """Return the complexity of a head on a backbone."""
+    """Returns the complexity of a head on a backbone."""
     with torch.device("meta"):
         network = create_model(f"{backbone_name}-{name}", input_size=input_size)
     width, height = input_size

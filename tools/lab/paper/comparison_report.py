@@ -17,7 +17,7 @@ _CONVENTION = (
 
 
 def format_models(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> str:
-    """Format all pose networks: our counts, the paper's, and the reasons of differences below."""
+    """Formats all pose networks: our counts, the paper's, and the reasons of differences below."""
     width, height = input_size
     marks = _Marks(item for row in rows for item in row.counts())
     lines = [
@@ -45,7 +45,7 @@ def format_models(rows: Sequence[ModelRow], input_size: tuple[int, int]) -> str:
 
 
 def format_tables(tables: Sequence[Table]) -> str:
-    """Format the paper's tables: our counts, the paper's, and the reasons of differences below."""
+    """Formats the paper's tables: our counts, the paper's, and the reasons of differences below."""
     marks = _Marks(item for table in tables for row in table.rows for item in row.counts())
     lines: list[str] = []
     for table in tables:
@@ -59,7 +59,7 @@ def format_tables(tables: Sequence[Table]) -> str:
 
 
 def format_count(count: int) -> str:
-    """Format a count with 6 characters in millions or billions: "0.396M", "59.29M", "1.272G"."""
+    """Formats a count with 6 characters in millions or billions: "0.396M", "59.29M", "1.272G"."""
     unit, scale = ("G", 1e9) if count >= 999.95e6 else ("M", 1e6)
     value = count / scale
     # the largest number of decimals for which rounding does not add a digit before the point

@@ -27,7 +27,7 @@ class Printed:
         return float(f"{self.text[:-1]}e{_UNITS[self.text[-1]]}")
 
     def matches(self, count: int) -> bool:
-        """Return whether a count equals the value after rounding to its digits."""
+        """Returns whether a count equals the value after rounding to its digits."""
         decimals = len(self.text[:-1].partition(".")[2])
         return f"{count / 10 ** _UNITS[self.text[-1]]:.{decimals}f}" == self.text[:-1]
 
@@ -52,7 +52,7 @@ class PrintedAP:
     AR: float | None = None
 
     def to_json(self) -> dict[str, float]:
-        """Return the metrics that the paper has."""
+        """Returns the metrics that the paper has."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Synthetic people: small data sets in COCO's format, generated on demand."""
+"""Synthetic people: small datasets in COCO's format, generated on demand."""
 
 from tools.lab.synthetic.generation import generate_dataset
 from tools.lab.synthetic.statistics import DatasetStatistics

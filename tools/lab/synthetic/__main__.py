@@ -1,4 +1,4 @@
-"""Generates a data set of synthetic people in COCO's format: `python -m tools.lab.synthetic data/synthetic`."""
+"""Generates a dataset of synthetic people in COCO's format: `python -m tools.lab.synthetic data/synthetic`."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,13 @@ from tools.lab.synthetic.layout import keypoints_file
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Generate the data set and print its difficulty."""
+    """Generates the dataset and prints its difficulty."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.synthetic", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder of the data set, for example data/synthetic")
+    parser.add_argument("out", type=Path, help="folder of the dataset, for example data/synthetic")
     parser.add_argument("--train", type=int, default=700, help="number of training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=128, help="number of validation images (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed; it determines the data set (default: %(default)s)"
+        "--seed", type=int, default=0, help="random seed; it determines the dataset (default: %(default)s)"
     )
     add_json(parser)
     arguments = parser.parse_args(argv)

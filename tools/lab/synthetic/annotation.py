@@ -30,14 +30,14 @@ class SyntheticImage:
 
 
 def visible_region(canvas: Canvas, labels: range) -> tuple[NDArray[np.bool_], float, list[float]]:
-    """Return the mask of the canvas pixels with these labels, and its area and xywh box in image pixels."""
+    """Returns the mask of the canvas pixels with these labels, and its area and xywh box in image pixels."""
     mask = (canvas.labels >= labels.start) & (canvas.labels < labels.stop)
     x, y, width, height = (side / ZOOM for side in cv2.boundingRect(mask.view(np.uint8)))
     return mask, float(np.count_nonzero(mask)) / ZOOM**2, [x, y, width, height]
 
 
 def inside_image(canvas: Canvas, points: FloatArray) -> NDArray[np.bool_]:
-    """Return which points (K, 2) lie inside the image."""
+    """Returns which points (K, 2) lie inside the image."""
     width, height = canvas.size
     return np.asarray(((points >= 0) & (points <= [width - 1, height - 1])).all(axis=1))
 
@@ -45,7 +45,7 @@ def inside_image(canvas: Canvas, points: FloatArray) -> NDArray[np.bool_]:
 def annotation_record(
     canvas: Canvas, labels: range, keypoints: FloatArray, visibility: NDArray[np.int64]
 ) -> dict[str, Any] | None:
-    """Return the COCO record of a person without `id` and `image_id`; None if the visible area is too small.
+    """Returns the COCO record of a person without `id` and `image_id`; None if the visible area is too small.
 
     Args:
         canvas: the final canvas.

@@ -11,7 +11,7 @@ Generator = np.random.Generator
 
 
 def draw_background(rng: Generator, width: int, height: int) -> NDArray[np.uint8]:
-    """Draw a (height, width, 3) BGR background, in paler colors than clothes."""
+    """Draws a (height, width, 3) BGR background, in paler colors than clothes."""
     horizon = int(height * rng.uniform(0.35, 0.8))
     image = np.empty((height, width, 3), np.float32)
     image[:horizon] = _gradient(_pale(rng), _pale(rng), horizon)
@@ -29,7 +29,7 @@ def draw_background(rng: Generator, width: int, height: int) -> NDArray[np.uint8
 
 
 def draw_distractor(rng: Generator, canvas: Canvas) -> None:
-    """Draw a distractor with limb-like parts: a lamp, a tree, a sign, or a fence."""
+    """Draws a distractor with limb-like parts: a lamp, a tree, a sign, or a fence."""
     width, height = canvas.size
     foot = np.array([rng.uniform(0, width), height * rng.uniform(0.6, 1.0)])
     size = height * rng.uniform(0.2, 0.6)
@@ -56,7 +56,7 @@ def draw_distractor(rng: Generator, canvas: Canvas) -> None:
 
 
 def draw_seat(canvas: Canvas, box: NDArray[np.floating], color: Color) -> None:
-    """Draw a seat that fills a box (4,) xyxy in image pixels."""
+    """Draws a seat that fills a box (4,) xyxy in image pixels."""
     x1, y1, x2, y2 = box
     lip = (y2 - y1) * 0.12
     canvas.polygon(_corners(x1, y1, x2, y2), shade(color, 0.8), outline=0.6)
@@ -64,7 +64,7 @@ def draw_seat(canvas: Canvas, box: NDArray[np.floating], color: Color) -> None:
 
 
 def draw_occluder(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> None:
-    """Draw an object that occludes a part of a box (4,) xyxy: a crate, a table, a bush or a pole."""
+    """Draws an object that occludes a part of a box (4,) xyxy: a crate, a table, a bush or a pole."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     color = hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.35, 0.85))
@@ -98,7 +98,7 @@ def draw_occluder(rng: Generator, canvas: Canvas, box: NDArray[np.floating]) -> 
 
 
 def degrade(rng: Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Simulate the brightness, contrast and color cast of a cheap camera, with slight blur and noise."""
+    """Simulates the brightness, contrast and color cast of a cheap camera, with slight blur and noise."""
     if rng.random() < 0.3:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.9)), np.uint8)
     gains = rng.uniform(0.8, 1.12) * rng.uniform(0.94, 1.06, 3)
@@ -121,7 +121,7 @@ def _gradient(top: Color, bottom: Color, rows: int) -> NDArray[np.floating]:
 
 
 def _add_stripes(rng: Generator, area: NDArray[np.float32]) -> None:
-    """Add stripes (boards, tiles, wallpaper) in place: a square wave along one direction."""
+    """Adds stripes (boards, tiles, wallpaper) in place: a square wave along one direction."""
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
     period, strength = rng.uniform(8, 45), rng.uniform(-22, 22)
     ys, xs = np.ogrid[: area.shape[0], : area.shape[1]]
@@ -130,7 +130,7 @@ def _add_stripes(rng: Generator, area: NDArray[np.float32]) -> None:
 
 
 def _cloud(rng: Generator, width: int, height: int, cells: int, strength: float) -> NDArray[np.float32]:
-    """Return smooth random brightness with slight color variation, from a grid of `cells` x `cells` values."""
+    """Returns smooth random brightness with slight color variation, from a grid of `cells` x `cells` values."""
     light = rng.standard_normal((cells, cells, 1), dtype=np.float32)
     color = rng.standard_normal((cells, cells, 3), dtype=np.float32)
     coarse = (light + np.float32(0.35) * color) * np.float32(strength)
@@ -138,7 +138,7 @@ def _cloud(rng: Generator, width: int, height: int, cells: int, strength: float)
 
 
 def _add_shape(rng: Generator, background: NDArray[np.uint8]) -> None:
-    """Draw a pale rectangle with frame, disc, line or triangle in place."""
+    """Draws a pale rectangle with frame, disc, line or triangle in place."""
     height, width = background.shape[:2]
     color = _pale(rng)
     x, y = int(rng.integers(0, width)), int(rng.integers(0, height))

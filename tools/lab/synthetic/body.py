@@ -133,7 +133,7 @@ class Body:
         return bool(self.chest_frame[2, 2] < 0)
 
     def extent(self) -> tuple[FloatArray, FloatArray]:
-        """Return the minimum and maximum (x, y) of the body, y up, ignoring the thickness of the limbs."""
+        """Returns the minimum and maximum (x, y) of the body, y up, ignoring the thickness of the limbs."""
         head_radius = HEAD_AXES.max() * self.build.head
         points = np.concatenate(
             [self.keypoints, self.hands, self.heels, self.toes, self.head + head_radius, self.head - head_radius],
@@ -143,7 +143,7 @@ class Body:
 
 
 def pose_body(pose: Pose, build: Build, view: View) -> Body:
-    """Compute the body of a pose by forward kinematics, rotated to the view."""
+    """Computes the body of a pose by forward kinematics, rotated to the view."""
     pelvis = (
         rotation(2, view.roll)
         @ rotation(0, view.pitch)
@@ -186,7 +186,7 @@ def pose_body(pose: Pose, build: Build, view: View) -> Body:
 
 
 def rotation(axis: int, degrees: float) -> FloatArray:
-    """Return the right-handed rotation matrix about an axis: about x it leans forward, about y it turns left."""
+    """Returns the right-handed rotation matrix about an axis: about x it leans forward, about y it turns left."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     after, last = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -195,7 +195,7 @@ def rotation(axis: int, degrees: float) -> FloatArray:
 
 
 def _arm_directions(arm: Arm, side: float) -> tuple[FloatArray, FloatArray]:
-    """Return the unit vectors of upper arm and forearm in the chest frame."""
+    """Returns the unit vectors of upper arm and forearm in the chest frame."""
     elevation, azimuth, bend = np.deg2rad([arm.elevation, arm.azimuth, arm.bend])
     upper = np.array(
         [side * np.sin(elevation) * np.cos(azimuth), -np.cos(elevation), np.sin(elevation) * np.sin(azimuth)]
@@ -207,7 +207,7 @@ def _arm_directions(arm: Arm, side: float) -> tuple[FloatArray, FloatArray]:
 
 
 def leg_direction(flexion: float, abduction: float, side: float) -> FloatArray:
-    """Return the unit vector of a leg segment in the pelvis frame: down at 0, forward at a flexion of 90."""
+    """Returns the unit vector of a leg segment in the pelvis frame: down at 0, forward at a flexion of 90."""
     flexion, abduction = np.deg2rad([flexion, abduction])
     return np.array(
         [side * np.sin(abduction), -np.cos(abduction) * np.cos(flexion), np.cos(abduction) * np.sin(flexion)]

@@ -1,4 +1,4 @@
-"""Generation of a synthetic data set in COCO's folder structure, atomic and in several processes."""
+"""Generation of a synthetic dataset in COCO's folder structure, atomic and in several processes."""
 
 import json
 import multiprocessing
@@ -50,21 +50,21 @@ def generate_dataset(
     progress: bool = False,
     processes: int | None = None,
 ) -> dict[str, DatasetStatistics]:
-    """Generate a data set of synthetic people in COCO's folder structure.
+    """Generates a dataset of synthetic people in COCO's folder structure.
 
     Writes train2017/, val2017/ and annotations/ with person_keypoints_train2017.json, person_keypoints_val2017.json and
-    person_detections_val2017.json (boxes of a simulated detector) to `out`, where an existing synthetic data set is
-    replaced. The data set depends on the seed, but not on the number of processes. Large data sets are generated in
+    person_detections_val2017.json (boxes of a simulated detector) to `out`, where an existing synthetic dataset is
+    replaced. The dataset depends on the seed, but not on the number of processes. Large datasets are generated in
     spawned processes, which requires `if __name__ == "__main__":` in a calling script; without it, a single process
     generates all images.
 
     Args:
-        out: output folder, which must be new, empty or a synthetic data set.
+        out: output folder, which must be new, empty or a synthetic dataset.
         train: number of training images.
         val: number of validation images.
         seed: non-negative random seed.
         progress: whether to show a progress bar.
-        processes: number of processes; by default one per CPU for large data sets, otherwise only this one.
+        processes: number of processes; by default one per CPU for large datasets, otherwise only this one.
 
     Returns:
         The statistics of 'train' and 'val'.
@@ -99,7 +99,7 @@ def generate_dataset(
 
 
 def _generate_and_write(folder: Path, seed: int, split: int, index: int) -> _WrittenImage:
-    """Generate and write one image; its random generator depends only on the arguments, not on the process."""
+    """Generates and writes one image; its random generator depends only on the arguments, not on the process."""
     rng = np.random.default_rng((seed, split, index))
     generated = generate_image(
         rng, with_crowd=index % _CROWD_EVERY == 0, with_far_people=index % _FAR_PEOPLE_EVERY == 0
@@ -120,7 +120,7 @@ def _generate_and_write(folder: Path, seed: int, split: int, index: int) -> _Wri
 def _write_annotations(
     folder: Path, name: str, seed: int, images: list[_WrittenImage], statistics: DatasetStatistics
 ) -> None:
-    """Write the keypoint file of a split and, for val, the detector's boxes."""
+    """Writes the keypoint file of a split and, for val, the detector's boxes."""
     records = [record for image in images for record in image.annotations]
     keypoints = {
         "info": {"description": MARK, "split": name, "seed": seed, "statistics": asdict(statistics)},
@@ -137,7 +137,7 @@ def _write_annotations(
 
 @contextmanager
 def _pool(processes: int) -> Iterator[Callable[[Callable[[int], _WrittenImage], range], Iterable[_WrittenImage]]]:
-    """Yield an ordered `map` over images, in this process or in several."""
+    """Yields an ordered `map` over images, in this process or in several."""
     if processes == 1:
         yield map
         return
@@ -158,7 +158,7 @@ def _pool(processes: int) -> Iterator[Callable[[Callable[[int], _WrittenImage], 
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Yield a folder inside `out` whose content replaces the old data set at the end of the block, unless it fails."""
+    """Yields a folder inside `out` whose content replaces the old dataset at the end of the block, unless it fails."""
     out.mkdir(parents=True, exist_ok=True)
     for leftover in out.glob(f"{_STAGING}*"):
         shutil.rmtree(leftover)
@@ -176,7 +176,7 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _check_out_folder(out: Path) -> None:
-    """Raise ValueError unless `out` is missing, empty (except for hidden files) or a synthetic data set."""
+    """Raises ValueError unless `out` is missing, empty (except for hidden files) or a synthetic dataset."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -190,13 +190,13 @@ def _check_out_folder(out: Path) -> None:
         foreign = [path for path in map(keypoints_file, SPLITS) if not _is_synthetic(out / path)]
     if foreign:
         raise ValueError(
-            f"{out}: expected a new folder or a synthetic data set, but it contains {foreign[0]}; nothing was written. "
+            f"{out}: expected a new folder or a synthetic dataset, but it contains {foreign[0]}; nothing was written. "
             "Choose another folder, or remove this one"
         )
 
 
 def _is_synthetic(keypoints: Path) -> bool:
-    """Return whether an annotation file belongs to a synthetic data set."""
+    """Returns whether an annotation file belongs to a synthetic dataset."""
     try:
         content = json.loads(keypoints.read_bytes())
     except (OSError, ValueError):

@@ -15,12 +15,12 @@ _LIP_CORNERS = np.array([[-0.02, -0.043, 0.05], [0.02, -0.043, 0.05], [0.012, -0
 
 
 def facing_viewer(person: Person) -> FloatArray:
-    """Return how much nose, eyes and ears (5,) face the viewer: the cosine of the angle, 1 toward, -1 away."""
+    """Returns how much nose, eyes and ears (5,) face the viewer: the cosine of the angle, 1 toward, -1 away."""
     return _NORMALS @ person.body.head_frame[2]
 
 
 def paint_head(canvas: Canvas, person: Person) -> None:
-    """Paint skull, ears and face, all labeled as head."""
+    """Paints skull, ears and face, all labeled as head."""
     body, outfit, label = person.body, person.outfit, person.label + Part.HEAD
     size = person.scale * body.build.head
     nose, *eyes, left_ear, right_ear = person.project(body.keypoints[:5])
@@ -47,7 +47,7 @@ def paint_head(canvas: Canvas, person: Person) -> None:
 
 
 def paint_long_hair(canvas: Canvas, person: Person) -> None:
-    """Paint hair from the back of the head to the shoulders."""
+    """Paints hair from the back of the head to the shoulders."""
     body = person.body
     strand = np.array([[0, 0, -0.01], [0, -0.1, -0.05]]) * body.build.head
     top, bottom = person.project(body.head + strand @ body.head_frame.T)
@@ -56,7 +56,7 @@ def paint_long_hair(canvas: Canvas, person: Person) -> None:
 
 
 def _paint_skull(canvas: Canvas, person: Person) -> None:
-    """Paint skin and hair pixel by pixel.
+    """Paints skin and hair pixel by pixel.
 
     The head is {A n : |n| = 1}. With the projection P to the image, a pixel p shows the nearest n with P A n = p: the
     least-norm solution plus a step along the null direction of P A toward the viewer.

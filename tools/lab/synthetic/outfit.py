@@ -44,13 +44,13 @@ class Outfit:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """Convert hue, saturation and value, each from 0 to 1, to a BGR color."""
+    """Converts hue, saturation and value, each from 0 to 1, to a BGR color."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return 255 * blue, 255 * green, 255 * red
 
 
 def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Sample the outfit of a random person."""
+    """Samples the outfit of a random person."""
 
     def cloth() -> Color:
         return hsv(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.35, 0.95))

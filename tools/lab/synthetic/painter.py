@@ -29,13 +29,13 @@ Stroke = tuple[float, Callable[[], None]]  # depth toward the viewer, and the pa
 
 
 def paint_person(canvas: Canvas, person: Person) -> None:
-    """Paint all parts of a person from back to front."""
+    """Paints all parts of a person from back to front."""
     for _, paint in sorted(_strokes(canvas, person), key=lambda stroke: stroke[0]):
         paint()
 
 
 def keypoint_visibilities(canvas: Canvas, person: Person) -> NDArray[np.int64]:
-    """Return the visibility of each keypoint on the final canvas, as by an annotator.
+    """Returns the visibility of each keypoint on the final canvas, as by an annotator.
 
     Returns:
         (17,) flags: 2 if the part of the keypoint is visible; 1 if it is occluded by another person, an object or the
@@ -64,7 +64,7 @@ def keypoint_visibilities(canvas: Canvas, person: Person) -> NDArray[np.int64]:
 
 
 def _strokes(canvas: Canvas, person: Person) -> list[Stroke]:
-    """Return the strokes of all parts with their depths."""
+    """Returns the strokes of all parts with their depths."""
     body, outfit = person.body, person.outfit
     trunk = float((body.waist + body.neck)[2] / 2)
     head = float(body.head[2])
@@ -116,7 +116,7 @@ def _limb(
 
 
 def _ring(person: Person, center: FloatArray, frame: FloatArray, width: float, depth: float) -> FloatArray:
-    """Return image points (14, 2) of a horizontal ellipse around the trunk; half width and depth in statures."""
+    """Returns image points (14, 2) of a horizontal ellipse around the trunk; half width and depth in statures."""
     around = _RING * [width, depth] * person.body.build.girth
     return person.project(center + around @ frame[:, [0, 2]].T)
 
@@ -151,7 +151,7 @@ def _paint_trunk(canvas: Canvas, person: Person) -> None:
 
 
 def _paint_shirt_front(canvas: Canvas, person: Person, label: int) -> None:
-    """Paint an open collar, and buttons, a logo or a zip."""
+    """Paints an open collar, and buttons, a logo or a zip."""
     body, outfit = person.body, person.outfit
 
     def on_chest(*points: tuple[float, float]) -> FloatArray:

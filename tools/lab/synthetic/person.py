@@ -47,7 +47,7 @@ class Person:
     label: int
 
     def project(self, points: FloatArray) -> FloatArray:
-        """Project points of the body (..., 3) to image pixels (..., 2)."""
+        """Projects points of the body (..., 3) to image pixels (..., 2)."""
         return self.origin + self.scale * np.asarray(points)[..., :2] * [1, -1]
 
     @property

@@ -25,7 +25,7 @@ _ARMS: dict[str, tuple[_Range, _Range, _Range, tuple[float, float, float]]] = {
 
 
 def sample_build(rng: Generator) -> Build:
-    """Sample the proportions of a person."""
+    """Samples the proportions of a person."""
     return Build(
         head=rng.uniform(1.1, 1.45),
         girth=rng.uniform(0.9, 1.3),
@@ -35,7 +35,7 @@ def sample_build(rng: Generator) -> Build:
 
 
 def sample_view(rng: Generator, family: str) -> View:
-    """Sample a view: front and back about equally often, sides rarely; lying people are rotated by about 90 degrees."""
+    """Samples a view: mostly front and back, about equally often; lying people are rotated by about 90 degrees."""
     if rng.random() < 0.06:
         yaw = rng.choice([-90, 90]) + rng.normal(0, 15)
     else:
@@ -45,7 +45,7 @@ def sample_view(rng: Generator, family: str) -> View:
 
 
 def sample_pose(rng: Generator) -> Pose:
-    """Sample a pose of a random family."""
+    """Samples a pose of a random family."""
     family = str(rng.choice(list(FAMILIES), p=list(_WEIGHTS)))
     return FAMILIES[family](rng)
 
@@ -71,7 +71,7 @@ def _pose(
     lean: tuple[float, float] = (0.0, 0.0),
     bend: float = 0.0,
 ) -> Pose:
-    """Return a pose with small random rotations of the spine and the head."""
+    """Returns a pose with small random rotations of the spine and the head."""
     lean = (lean[0] + rng.normal(0, 3), lean[1] + rng.normal(0, 3))
     spine = (bend + rng.normal(3, 5), rng.normal(0, 5), rng.normal(0, 10))
     head = (float(np.clip(rng.normal(0, 25), -60, 60)), rng.normal(4, 10) - lean[0] / 2, rng.normal(0, 7))

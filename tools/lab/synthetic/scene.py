@@ -18,7 +18,7 @@ _CROWD_LABEL = 1 + 8 * NUM_PARTS  # shared by all people of a crowd
 
 
 def generate_image(rng: Generator, with_crowd: bool, with_far_people: bool) -> SyntheticImage:
-    """Generate an image of people with annotations.
+    """Generates an image of people with annotations.
 
     Args:
         rng: source of all random choices.
@@ -65,13 +65,13 @@ def _sample_person(rng: Generator, scale: float, origin: FloatArray, label: int)
 
 
 def _box(person: Person) -> FloatArray:
-    """Return the xyxy box of the whole body in image pixels, occluded or not."""
+    """Returns the xyxy box of the whole body in image pixels, occluded or not."""
     (x1, y1), (x2, y2) = person.body.extent()
     return person.origin[[0, 1, 0, 1]] + person.scale * np.array([x1, -y2, x2, -y1])
 
 
 def _sample_group(rng: Generator, size: tuple[int, int], label: int) -> list[Person]:
-    """Sample one to four people, mostly close to each other."""
+    """Samples one to four people, mostly close to each other."""
     width, height = size
     close_up = rng.random() < 0.05
     count = int(rng.choice([1, 2, 3, 4], p=[0.5, 0.5, 0, 0] if close_up else [0.32, 0.42, 0.18, 0.08]))
@@ -102,7 +102,7 @@ def _sample_group(rng: Generator, size: tuple[int, int], label: int) -> list[Per
 
 
 def _paint_with_seat(rng: Generator, canvas: Canvas, person: Person) -> None:
-    """Paint a person; a sitting one with a seat, which is in front of the person in back views."""
+    """Paints a person; a sitting one with a seat, which is in front of the person in back views."""
     if person.body.family != "sitting":
         paint_person(canvas, person)
         return
@@ -138,7 +138,7 @@ def _annotate(image: SyntheticImage, canvas: Canvas, person: Person, with_keypoi
 
 
 def _annotate_crowd(image: SyntheticImage, canvas: Canvas) -> None:
-    """Add one record for the whole crowd, with its mask as COCO's uncompressed RLE."""
+    """Adds one record for the whole crowd, with its mask as COCO's uncompressed RLE."""
     mask, area, box = visible_region(canvas, range(_CROWD_LABEL, _CROWD_LABEL + NUM_PARTS))
     if area < MIN_AREA:
         return

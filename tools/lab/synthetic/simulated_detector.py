@@ -12,7 +12,7 @@ _MISSED, _DUPLICATED, _FALSE_PER_IMAGE = 0.08, 0.06, 0.3
 
 
 def simulate_detections(rng: np.random.Generator, image: SyntheticImage) -> list[dict[str, Any]]:
-    """Return COCO detection records of an image without `image_id`; crowds are not detected."""
+    """Returns COCO detection records of an image without `image_id`; crowds are not detected."""
     height, width = image.image.shape[:2]
     candidates: list[tuple[FloatArray, float]] = []
     for record in image.annotations:
@@ -42,6 +42,6 @@ def simulate_detections(rng: np.random.Generator, image: SyntheticImage) -> list
 
 
 def _jitter(rng: np.random.Generator, box: FloatArray, spread: float) -> FloatArray:
-    """Move each side of a box by a normal random fraction of its width or height."""
+    """Moves each side of a box by a normal random fraction of its width or height."""
     size = (box[2:] - box[:2])[[0, 1, 0, 1]]
     return box + size * rng.normal(0, spread, 4).clip(-0.25, 0.25)

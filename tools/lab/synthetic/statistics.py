@@ -1,4 +1,4 @@
-"""Statistics of a synthetic data set."""
+"""Statistics of a synthetic dataset."""
 
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class DatasetStatistics:
 
     @classmethod
     def from_image(cls, image: SyntheticImage) -> "DatasetStatistics":
-        """Count the annotations of one image."""
+        """Counts the annotations of one image."""
         is_person = [not record["iscrowd"] and record["num_keypoints"] > 0 for record in image.annotations]
         persons = [record for record, keep in zip(image.annotations, is_person, strict=True) if keep]
         crowds = sum(record["iscrowd"] for record in image.annotations)

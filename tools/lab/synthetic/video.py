@@ -65,7 +65,7 @@ class _Walker:
 def generate_video(
     seed: int, frames: int, people: int, size: tuple[int, int] = (640, 360), rate: float = 30.0
 ) -> Iterator[SyntheticFrame]:
-    """Generate a video of people who cross each other repeatedly at different speeds.
+    """Generates a video of people who cross each other repeatedly at different speeds.
 
     Args:
         seed: random seed; it determines the video.
