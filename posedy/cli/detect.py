@@ -17,12 +17,9 @@ from posedy.cli.options import (
     write_json,
 )
 
-# AP integrates over all scores, so dropping boxes here can only lower it; `posedy predict` has its own threshold.
-_BOX_THRESHOLD = 0.01
-
 _EXAMPLE = """
 posedy detect images/ --out boxes.json
-posedy detect val2017/ --annotations person_keypoints_val2017.json --out person_detections_val2017.json
+posedy detect val2017/ --annotations person_keypoints_val2017.json --out person_detections_val2017.json --eval
 """
 
 
@@ -51,9 +48,15 @@ def register_parser(commands: Any) -> None:
     parser.add_argument(
         "--box-threshold",
         type=parse_score,
-        default=_BOX_THRESHOLD,
         metavar="SCORE",
-        help="drop boxes with lower scores, from 0 to 1 (default: %(default)s, since AP counts low scores too)",
+        help="drop boxes with lower scores, from 0 to 1 (default: the detector's threshold for files, 0.05 or less, "
+        "since AP counts low scores too)",
+    )
+    parser.add_argument(
+        "--eval",
+        action="store_true",
+        help="print the AP and recall of the boxes for the persons in --annotations; images that are not given have no "
+        "boxes",
     )
     add_device(parser)
     add_import(parser)
@@ -67,13 +70,17 @@ def run(arguments: argparse.Namespace) -> int:
         OSError, ValueError: if an argument is invalid or every image failed; nothing is written then.
     """
     check_detector_weights(arguments)
+    if arguments.eval and arguments.annotations is None:
+        arguments.parser.error("--eval needs --annotations FILE")
     from tqdm import tqdm
 
     from posedy.data.detections import boxes_to_annotations, boxes_to_results
     from posedy.files import check_writable, write_json_atomically
     from posedy.images import image_paths
     from posedy.inference.detect import detect_images, entries_from_annotations, entries_from_paths
-    from posedy.inference.detectors import create_detector
+    from posedy.inference.detectors import check_detector, create_detector, detector_thresholds
+
+    check_detector(arguments.detector)
 
     check_writable(arguments.out)
     paths = image_paths(arguments.images)
@@ -85,17 +92,20 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         entries = entries_from_paths(paths)
     threshold = arguments.box_threshold
+    if threshold is None:
+        threshold = detector_thresholds(arguments.detector).files
     detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, threshold)
     # tqdm.write keeps the progress bar intact
     detected = detect_images(entries, detector, lambda line: tqdm.write(line, file=sys.stderr), threshold)
     failed = len(entries) - len(detected)
     if not detected:
         raise ValueError(f"all {failed} images FAILED, nothing was written: see the messages above")
-    content = (
-        boxes_to_results(detected, category) if arguments.annotations is not None else boxes_to_annotations(detected)
-    )
-    write_json_atomically(arguments.out, content)
-    numbers = {
+    if arguments.annotations is not None:
+        results = boxes_to_results(detected, category)
+        write_json_atomically(arguments.out, results)
+    else:
+        write_json_atomically(arguments.out, boxes_to_annotations(detected))
+    numbers: dict[str, float] = {
         "boxes": sum(len(image.boxes) for image in detected),
         "images_with_boxes": sum(len(image.boxes) > 0 for image in detected),
         "images": len(detected),
@@ -103,6 +113,18 @@ def run(arguments: argparse.Namespace) -> int:
     }
     print(f"{numbers['boxes']} boxes on {numbers['images_with_boxes']} of {numbers['images']} images")
     print(f"wrote {arguments.out}")
+    if arguments.eval:
+        from posedy.evaluation.box_eval import FALSE_BOXES, evaluate_boxes
+
+        evaluation = evaluate_boxes(arguments.annotations, results)
+        metrics = evaluation.metrics | {f"recall_{count}": evaluation.recall_at(count) for count in FALSE_BOXES}
+        print(
+            f"persons, {evaluation.num_images} images, boxes with scores from {threshold:g}, pycocotools: "
+            + ", ".join(f"{name} {metrics[name]:.3f}" for name in ("AP", "AP50", "AP75"))
+        )
+        recalls = ", ".join(f"{metrics[f'recall_{count}']:.3f} at {count}" for count in FALSE_BOXES)
+        print(f"recall of {evaluation.num_labeled} persons with keypoints (IoU 0.5): {recalls} false boxes per image")
+        numbers |= metrics
     write_json(arguments.json, numbers)
     if failed:
         print(f"posedy detect: FAILED: {failed} of {len(entries)} images, see the messages above", file=sys.stderr)

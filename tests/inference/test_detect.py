@@ -13,6 +13,7 @@ from posedy.cli.main import main
 from posedy.data.coco import read_coco
 from posedy.data.detections import read_detections
 from posedy.data.issues import CocoFileError
+from posedy.evaluation.box_eval import evaluate_boxes
 from posedy.inference.box_files import read_boxes_by_name
 from posedy.inference.detectors import base as detectors
 from posedy.inference.predict import predict_images
@@ -32,7 +33,7 @@ class CenterDetector:
 @pytest.fixture
 def synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     generate_dataset(tmp_path / "synthetic", 1, 4, 0)
-    monkeypatch.setitem(detectors._DETECTORS, "torchvision", CenterDetector)
+    monkeypatch.setitem(detectors._DETECTORS, "posedy", CenterDetector)
     return tmp_path / "synthetic"
 
 
@@ -48,6 +49,20 @@ def test_results_file_is_readable_as_detections(
     assert len(boxes) == 8
     width, height = persons.image_sizes[boxes.image_index[0]]
     np.testing.assert_allclose(boxes.boxes[0], [width / 4, height / 4, 3 * width / 4, 3 * height / 4])
+
+
+def test_boxes_are_evaluated(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations, metrics = synthetic / "annotations/person_keypoints_val2017.json", tmp_path / "metrics.json"
+    command = ["detect", str(synthetic / "val2017"), "--out", str(tmp_path / "boxes.json"), "--eval"]
+    assert main([*command, "--annotations", str(annotations), "--json", str(metrics)]) == 0
+    evaluation = evaluate_boxes(annotations, json.loads((tmp_path / "boxes.json").read_text()))
+    written = json.loads(metrics.read_text())
+    assert written["AP"] == evaluation.metrics["AP"]
+    assert written["recall_1"] == evaluation.recall_at(1)
+    assert f"AP {written['AP']:.3f}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--annotations" in capsys.readouterr().err
 
 
 def test_annotation_style_file_is_readable_by_predict(synthetic: Path, tmp_path: Path) -> None:
@@ -71,7 +86,7 @@ def test_invalid_boxes_are_dropped(
             invalid = [[np.nan, 0, 9, 9], [-90, 0, -5, 40]]
             return np.concatenate([invalid, boxes]), np.concatenate([[0.9, 0.9], scores])
 
-    monkeypatch.setitem(detectors._DETECTORS, "torchvision", PartlyInvalid)
+    monkeypatch.setitem(detectors._DETECTORS, "posedy", PartlyInvalid)
     out = tmp_path / "boxes.json"
     with pytest.warns(UserWarning, match="PartlyInvalid") as caught:
         assert main(["detect", str(synthetic / "val2017"), "--out", str(out)]) == 0
@@ -247,7 +262,7 @@ def test_output_file_is_checked_before_detection(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(detectors._DETECTORS, "torchvision", fail_to_create)
+    monkeypatch.setitem(detectors._DETECTORS, "posedy", fail_to_create)
     known = write_annotations(tmp_path / "known.json", (3, "rotated.jpg", 200, 100))
     before = known.read_bytes(), rotated.read_bytes()
     assert main(["detect", str(rotated), "--annotations", str(known), "--out", str(tmp_path / out)]) == 1
