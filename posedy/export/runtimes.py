@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import queue
 import sys
 import threading
@@ -168,6 +169,18 @@ def openvino_core() -> Any:
     exists, and the next signal that Python handles crashes the process.
     """
     return import_openvino().Core()
+
+
+def prefers_openvino() -> bool:
+    """Returns whether "auto" selects OpenVINO for the networks of files on a CPU.
+
+    Raises:
+        ValueError: if the environment variable POSEDY_RUNTIME is neither "auto" nor "torch".
+    """
+    choice = os.environ.get("POSEDY_RUNTIME", "auto")
+    if choice not in ("auto", "torch"):
+        raise ValueError(f"expected the environment variable POSEDY_RUNTIME to be auto or torch, got {choice!r}")
+    return choice == "auto" and importlib.util.find_spec("openvino") is not None
 
 
 def import_openvino() -> Any:

@@ -6,13 +6,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.issues import format_reasons
-from posedy.inference.boxes import checked_box_threshold, clean_detections
+from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold, clean_detections
 from posedy.registration import nearest_name, register
 
 _count_lock = threading.Lock()
@@ -29,11 +29,30 @@ class Detector(Protocol):
             def detect(self, image_bgr):
                 return boxes, scores
 
-    It is called with those arguments of `create_detector` that it accepts: `device`, `weights`, `threshold`.
+    It is called with those arguments of `create_detector` that it accepts: `device`, `weights`, `threshold`. Its
+    attribute `thresholds`, a `BoxThresholds`, is optional.
     """
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
         """Detects persons in an image (H, W, 3) uint8 BGR: boxes (P, 4) xyxy in image pixels and scores (P,)."""
+
+
+class BoxThresholds(NamedTuple):
+    """The scores from which boxes of a detector are used, by purpose.
+
+    Attributes:
+        display: in drawings, where few boxes should be no persons.
+        poses: for the poses of an image.
+        files: in box files for AP, which counts low scores, too.
+        track_start: for new tracks.
+        track_keep: for persons that are already tracked.
+    """
+
+    display: float = BOX_THRESHOLD
+    poses: float = 0.0
+    files: float = 0.01
+    track_start: float = BOX_THRESHOLD
+    track_keep: float = BOX_THRESHOLD
 
 
 _DETECTORS: dict[str, Callable[..., Detector]] = {}
@@ -77,6 +96,15 @@ def check_detector(detector: str | Detector) -> None:
             f"a detector is one of {list_detectors()} or an object with detect(image_bgr) -> (boxes, scores), got "
             f"{detector!r:.100}"
         )
+
+
+def detector_thresholds(detector: str | Detector | None) -> BoxThresholds:
+    """Returns the thresholds of a detector, or of the detector with a name, without creating it.
+
+    Detectors without an attribute `thresholds` have the defaults of `BoxThresholds`.
+    """
+    owner = _DETECTORS.get(detector) if isinstance(detector, str) else detector
+    return getattr(owner, "thresholds", BoxThresholds())
 
 
 def create_detector(
@@ -139,6 +167,11 @@ class CleanedDetector:
         self._detector = detector
         self._threshold = checked_box_threshold(threshold)
         self._dropped: Counter[str] = Counter()
+
+    @property
+    def thresholds(self) -> BoxThresholds:
+        """The thresholds of the wrapped detector."""
+        return detector_thresholds(self._detector)
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -1,0 +1,253 @@
+"""The person detector in the package: NanoDet-g."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from posedy.export.openvino_graph import FreeSizeRunner, convert, network_key
+from posedy.export.runtimes import prefers_openvino
+from posedy.inference.boxes import checked_box_threshold
+from posedy.inference.detectors.base import BoxThresholds, register_detector
+from posedy.models.nanodet import (
+    INPUT_MULTIPLE,
+    NUM_BINS,
+    PERSON_WEIGHTS,
+    STRIDES,
+    NanoDet,
+    load_nanodet,
+    normalize_images,
+)
+from posedy.system import choose_device
+
+FloatArray = NDArray[np.float32]
+Size = tuple[int, int]
+
+
+THRESHOLDS = BoxThresholds(display=0.4, poses=0.25, files=0.05, track_start=0.4, track_keep=0.2)
+"""Thresholds of `PersonDetector`, chosen on the dev split (`python -m tools.lab.detector_accuracy`)."""
+
+NMS_IOU = 0.5
+"""Boxes that overlap a box of a higher score by more are duplicates."""
+
+_MAX_CANDIDATES = 1000  # boxes before NMS
+_MAX_BOXES = 100  # boxes of an image, as in COCO's evaluation
+_MAX_SIDE = 1312  # pixels of the longer side of the network's input
+_MAX_EXCESS = 1.25  # pixels of the network's input, relative to size x size
+_BATCH = 8
+# Bilinear interpolation skips pixels beyond this factor: on the dev split AP is 0.322 at size 160 (a factor of about 4)
+# and 0.336 with averaged areas; at 416 and 320 both are equal within 0.004.
+_LARGEST_BILINEAR_FACTOR = 2
+
+
+@register_detector("posedy")
+class PersonDetector:
+    """NanoDet-g, a light person detector whose weights are in the package. Several threads may share one.
+
+    Args:
+        size: an image is resized to about size x size pixels with its aspect ratio kept, see `network_size`; 416 is
+            accurate, 320 faster. A pair (width, height) stretches all images to this size.
+        threshold: boxes with lower scores, from 0 to 1, are dropped.
+        device: as for `PoseEstimator`.
+        runtime: "torch" or "openvino"; "auto" is OpenVINO on a CPU, if it is installed, as for `PoseEstimator`.
+        weights: a .safetensors file of other weights of the same network; None for those in the package.
+        nms_iou: boxes that overlap a box of a higher score by more are dropped as duplicates.
+
+    Raises:
+        OSError: if the weights cannot be read.
+        ValueError: if the file contains something else, the device is absent, or another argument is invalid.
+    """
+
+    thresholds = THRESHOLDS
+
+    def __init__(
+        self,
+        size: int | Size = 416,
+        threshold: float = THRESHOLDS.poses,
+        device: str = "auto",
+        runtime: str = "auto",
+        weights: str | Path | None = None,
+        nms_iou: float = NMS_IOU,
+    ) -> None:
+        if runtime not in ("auto", "torch", "openvino"):
+            raise ValueError(f"expected runtime 'auto', 'torch' or 'openvino' for the detector, got {runtime!r}")
+        if not 0 < nms_iou <= 1:
+            raise ValueError(f"expected nms_iou above 0 and at most 1, got {nms_iou}")
+        self._size = _checked_size(size)
+        self._threshold = checked_box_threshold(threshold)
+        self._nms_iou = nms_iou
+        self.device = choose_device(device)
+        net = load_nanodet(PERSON_WEIGHTS if weights is None else weights).requires_grad_(False)
+        if runtime == "auto":
+            runtime = "openvino" if self.device.type == "cpu" and prefers_openvino() else "torch"
+        if runtime == "openvino":
+            self._graph = FreeSizeRunner(_openvino_graph(net), torch.get_num_threads())
+        else:
+            self._net = net.to(self.device).to(memory_format=torch.channels_last)
+        self.runtime = runtime
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+        """Detects persons: boxes (P, 4) xyxy in image pixels and scores (P,), in descending order of scores.
+
+        Raises:
+            ValueError: if the image is not an array (H, W, 3) uint8 with H, W >= 1.
+        """
+        return self.detect_many([image_bgr])[0]
+
+    def detect_many(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[tuple[FloatArray, FloatArray]]:
+        """Detects persons in several images, in batches of those of equal size for the network.
+
+        Args:
+            images_bgr: images (H, W, 3) uint8 of any sizes.
+
+        Returns:
+            For each image its boxes and scores, see `detect`.
+
+        Raises:
+            ValueError: if an image is not an array (H, W, 3) uint8 with H, W >= 1; the message has its index.
+        """
+        indices_by_size: dict[Size, list[int]] = defaultdict(list)
+        for index, image in enumerate(images_bgr):
+            _check_image(image, index)
+            indices_by_size[self.input_size(image)].append(index)
+        detected: dict[int, tuple[FloatArray, FloatArray]] = {}
+        for size, indices in indices_by_size.items():
+            for start in range(0, len(indices), _BATCH):
+                batch = indices[start : start + _BATCH]
+                logits, bins = self.predict(np.stack([resize(images_bgr[index], size) for index in batch]))
+                for index, image_logits, image_bins in zip(batch, logits, bins, strict=True):
+                    detected[index] = self.decode(image_logits, image_bins, size, images_bgr[index].shape)
+        return [detected[index] for index in range(len(images_bgr))]
+
+    def input_size(self, image_bgr: NDArray[np.uint8]) -> Size:
+        """Returns the size (width, height) of an image for the network."""
+        if isinstance(self._size, tuple):
+            return self._size
+        return network_size(image_bgr.shape[1], image_bgr.shape[0], self._size)
+
+    @torch.inference_mode()
+    def predict(self, images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+        """Runs the network on resized BGR images (N, H, W, 3): person logits (N, A) and bins (N, A, 4, 11)."""
+        inputs = normalize_images(torch.from_numpy(images).to(self.device))
+        if self.runtime == "openvino":
+            outputs = self._graph(inputs.numpy())
+        else:
+            outputs = [output.cpu().numpy() for output in self._net(inputs)]
+        logits, bins = outputs
+        return logits[..., 0], bins
+
+    def decode(
+        self, logits: FloatArray, bins: FloatArray, size: Size, image_shape: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decodes the outputs (A,) and (A, 4, 11) for an image of shape (H, W, ...) resized to (width, height)."""
+        boxes, scores = decode_boxes(logits, bins, size, self._threshold)
+        kept = suppress_duplicates(boxes, scores, self._nms_iou)[:_MAX_BOXES]
+        height, width = image_shape[:2]
+        limit = np.array([width, height] * 2, dtype=np.float32)
+        return np.minimum(boxes[kept] * (limit / np.array([*size, *size], dtype=np.float32)), limit), scores[kept]
+
+
+def _openvino_graph(net: NanoDet) -> Any:
+    """Returns the OpenVINO graph of the detector for any size, from the user's cache folder or converted."""
+    units = _MAX_SIDE // INPUT_MULTIPLE
+    sides = {2: INPUT_MULTIPLE * torch.export.Dim("rows", max=units)}
+    sides |= {3: INPUT_MULTIPLE * torch.export.Dim("columns", max=units)}
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, 3, *size, generator=generator) for size in ((96, 128), (192, 64))]
+    return convert(lambda: net, net, inputs, network_key(net.state_dict(), {"name": "nanodet"}), sides)
+
+
+def network_size(width: int, height: int, size: int) -> Size:
+    """Returns the size (width, height) to which an image is resized for the network, in multiples of 32.
+
+    With r = sqrt(height / width) it is (size / r, size r), which has the image's aspect ratio and size x size pixels,
+    each rounded to 32, from 32 to 1312. The longer side is reduced while rounding leaves more than 1.25 times as many
+    pixels.
+    """
+    ratio = math.sqrt(height / width)
+    units, largest = [size / ratio / INPUT_MULTIPLE, size * ratio / INPUT_MULTIPLE], _MAX_SIDE // INPUT_MULTIPLE
+    sides = [min(max(round(unit), 1), largest) for unit in units]
+    longer = sides.index(max(sides))
+    allowed = _MAX_EXCESS * (size / INPUT_MULTIPLE) ** 2
+    sides[longer] = max(min(sides[longer], int(allowed / sides[1 - longer])), 1)
+    return INPUT_MULTIPLE * sides[0], INPUT_MULTIPLE * sides[1]
+
+
+def resize(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resizes an image (H, W, 3) to (width, height): bilinearly, or to less than half by averaging areas."""
+    height, width = image.shape[:2]
+    is_reduced = min(width / size[0], height / size[1]) > _LARGEST_BILINEAR_FACTOR
+    interpolation = cv2.INTER_AREA if is_reduced else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation).astype(np.uint8, copy=False)
+
+
+def decode_boxes(logits: FloatArray, bins: FloatArray, size: Size, threshold: float) -> tuple[FloatArray, FloatArray]:
+    """Decodes the outputs of `NanoDet` for one image, see the equations of its module.
+
+    Args:
+        logits: (A,) person logits of all locations.
+        bins: (A, 4, 11).
+        size: (width, height) of the network's input.
+        threshold: minimum score.
+
+    Returns:
+        Boxes (C, 4) xyxy in pixels of the input, clipped to it, and scores (C,), in descending order of scores; at most
+        1,000, with duplicates.
+    """
+    scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    kept = np.flatnonzero(scores >= threshold)
+    kept = kept[np.argsort(-scores[kept], kind="stable")[:_MAX_CANDIDATES]]
+    centers, strides = _locations(size)
+    weights = np.exp(bins[kept] - bins[kept].max(axis=-1, keepdims=True))
+    distances = weights @ np.arange(NUM_BINS, dtype=np.float32) / weights.sum(axis=-1) * strides[kept, None]
+    boxes = np.concatenate([centers[kept] - distances[:, :2], centers[kept] + distances[:, 2:]], axis=1)
+    limit = np.array([*size, *size], dtype=np.float32)
+    return np.clip(boxes, 0, limit), scores[kept].astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=64)
+def _locations(size: Size) -> tuple[FloatArray, FloatArray]:
+    """Returns the centers (A, 2) xy and strides (A,) of all locations, in the order of `NanoDet`'s outputs."""
+    centers, strides = [], []
+    for stride in STRIDES:
+        rows, columns = np.indices((size[1] // stride, size[0] // stride), dtype=np.float32) + np.float32(0.5)
+        centers.append(stride * np.stack([columns.ravel(), rows.ravel()], axis=1))
+        strides.append(np.full(rows.size, stride, dtype=np.float32))
+    return np.concatenate(centers), np.concatenate(strides)
+
+
+def suppress_duplicates(boxes: FloatArray, scores: FloatArray, iou: float) -> NDArray[np.intp]:
+    """Returns the indices that greedy NMS keeps, in descending order of scores.
+
+    Args:
+        boxes: (C, 4) xyxy.
+        scores: (C,).
+        iou: boxes that overlap a kept box of a higher score by more are dropped.
+    """
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
+    kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), 0.0, iou)
+    return np.asarray(kept, dtype=np.intp).reshape(-1)
+
+
+def _checked_size(size: int | Size) -> int | Size:
+    sides = size if isinstance(size, tuple) else (size,)
+    if not all(isinstance(side, int) and side % INPUT_MULTIPLE == 0 and 0 < side <= _MAX_SIDE for side in sides):
+        raise ValueError(
+            f"expected size, or width and height, to be multiples of {INPUT_MULTIPLE} up to {_MAX_SIDE}, got {size!r}"
+        )
+    return size
+
+
+def _check_image(image: NDArray[np.uint8], index: int) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"shape {image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"image {index}: expected an array (H, W, 3) uint8 in BGR order, got {got}")
+    if image.size == 0:
+        raise ValueError(f"image {index} is empty: its shape is {image.shape}")
