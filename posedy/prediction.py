@@ -8,7 +8,6 @@ The estimator and the evaluator both use `predict_keypoints`, so that they predi
 
 import copy
 import dataclasses
-import importlib.util
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -24,7 +23,7 @@ from torch import Tensor
 from posedy.codecs import Codec, Outputs
 from posedy.export.fuse import fuse
 from posedy.export.graph_file import GraphInfo, load_graph
-from posedy.export.runtimes import GraphRunner
+from posedy.export.runtimes import GraphRunner, prefers_openvino
 from posedy.geometry import FloatArray, apply_affine, invert_affine
 from posedy.models.pose_net import PoseNet, predict_outputs
 from posedy.models.pretrained import load_checkpoint
@@ -241,8 +240,8 @@ RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
 """The runtime: PyTorch, ONNX Runtime or OpenVINO, or "auto".
 
 "auto" is the runtime that an .onnx file was exported for. For pretrained networks and network files it is OpenVINO on a
-CPU, if it is installed and supports the network, otherwise PyTorch; the environment variable POSEDY_RUNTIME may set
-"torch" or "openvino" instead. For a network object, which may still change, it is PyTorch.
+CPU, if it is installed and supports the network, otherwise PyTorch; the environment variable POSEDY_RUNTIME=torch
+selects PyTorch, too. For a network object, which may still change, it is PyTorch.
 """
 
 
@@ -281,11 +280,14 @@ def load_model(
             raise ValueError(f"expected device cpu for OpenVINO, got {device!r}")
         return _load_in_openvino(net.cpu().eval(), keep=not isinstance(model, PoseNet))
     chosen = choose_device(device)
-    if runtime == "auto" and chosen.type == "cpu" and not isinstance(model, PoseNet) and _prefers_openvino(net):
-        try:
-            return _load_in_openvino(net.eval())
-        except ValueError as error:
-            _LOGGER.warning("%s runs in PyTorch: %s", net.name, error)
+    if runtime == "auto" and chosen.type == "cpu" and not isinstance(model, PoseNet) and prefers_openvino():
+        from posedy.export.openvino_graph import has_known_classes
+
+        if has_known_classes(net):
+            try:
+                return _load_in_openvino(net.eval())
+            except ValueError as error:
+                _LOGGER.warning("%s runs in PyTorch: %s", net.name, error)
     # fused networks were not measured on GPUs
     net = fuse(net) if fused and chosen.type == "cpu" else net.eval()
     return TorchModel(net.to(chosen), chosen)
@@ -295,24 +297,6 @@ def _load_in_openvino(net: PoseNet, keep: bool = True) -> GraphModel:
     from posedy.export.openvino_graph import load_network_graph  # imports parts of torch that other runtimes don't need
 
     return GraphModel(*load_network_graph(net, keep))
-
-
-def _prefers_openvino(net: PoseNet) -> bool:
-    """Returns whether "auto" tries OpenVINO for the network of a file on the CPU.
-
-    Raises:
-        ValueError: if POSEDY_RUNTIME is invalid.
-    """
-    choice = os.environ.get("POSEDY_RUNTIME", "auto")
-    if choice not in ("auto", "torch", "openvino"):
-        raise ValueError(
-            f"expected the environment variable POSEDY_RUNTIME to be auto, torch or openvino, got {choice}"
-        )
-    if choice == "torch" or importlib.util.find_spec("openvino") is None:
-        return False
-    from posedy.export.openvino_graph import has_known_classes
-
-    return choice == "openvino" or has_known_classes(net)
 
 
 def _checked(keypoints: Tensor, scores: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from posedy.files import write_json_atomically
 from posedy.images import rgb_to_bgr, to_rgb
-from posedy.inference.boxes import BOX_THRESHOLD
-from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, create_detector
+from posedy.inference.detectors import (
+    DEFAULT_DETECTOR,
+    CleanedDetector,
+    Detector,
+    FullImageDetector,
+    create_detector,
+    detector_thresholds,
+)
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
@@ -21,7 +27,7 @@ from posedy.inference.video_pipeline import run_video
 from posedy.prediction import RuntimeChoice
 
 FULL_IMAGE, PERSON_DETECTOR = "full image (one person)", "person detector"
-BOX_SOURCES = (FULL_IMAGE, PERSON_DETECTOR)
+BOX_SOURCES = (PERSON_DETECTOR, FULL_IMAGE)
 _MAX_CAMERA_GAP = 2.0  # seconds; a longer pause between camera frames restarts tracking
 
 
@@ -53,7 +59,7 @@ class PoseService:
     """
 
     models: tuple[str, ...]
-    detector: str | Detector = "torchvision"
+    detector: str | Detector = DEFAULT_DETECTOR
     detector_weights: Path | None = None
     device: str = "auto"
     runtime: RuntimeChoice = "auto"
@@ -159,8 +165,9 @@ class PoseService:
             return FullImageDetector()
         with self._lock:
             if self._detector is None:
-                detector = create_detector(self.detector, self.device, self.detector_weights, BOX_THRESHOLD)
-                self._detector = CleanedDetector(detector, BOX_THRESHOLD)
+                threshold = detector_thresholds(self.detector).display
+                detector = create_detector(self.detector, self.device, self.detector_weights, threshold)
+                self._detector = CleanedDetector(detector, threshold)
             return self._detector
 
 

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from posedy.config import SkeletonConfig
     from posedy.data.coco import GroundTruth
 
-DETECTOR = "torchvision"
+DETECTOR = "posedy"
 """The default of `--detector`."""
+_DETECTORS_WITH_WEIGHTS = ("posedy", "torchvision")
 
 RENAMED_OPTIONS = {
     "predict": {
         "--whole": "--full-image",
-        "--detect": "--detector torchvision",
+        "--detect": "--detector",
         "--threshold": "--keypoint-threshold",
     }
 }
@@ -97,8 +98,8 @@ def add_detector(parser: argparse._ActionsContainer, default: str | None = DETEC
         "--detector",
         default=default,
         metavar="NAME",
-        help="the person detector: torchvision, full-image (each full image is the box of one person), or a name that "
-        "a module given with --import registers (default: torchvision)",
+        help="the person detector: posedy (the light one in the package), torchvision, full-image (each full image is "
+        "the box of one person), or a name that a module given with --import registers (default: posedy)",
     )
 
 
@@ -108,14 +109,15 @@ def add_detector_weights(parser: argparse._ActionsContainer) -> None:
         "--detector-weights",
         type=Path,
         metavar="FILE",
-        help="weights of the torchvision detector (default: torchvision's own, downloaded once)",
+        help="weights of the detector posedy or torchvision (default: those in the package; for torchvision its own, "
+        "downloaded once)",
     )
 
 
 def check_detector_weights(arguments: argparse.Namespace) -> None:
-    """Exits with a usage error if `--detector-weights` is given for another detector than torchvision's."""
-    if arguments.detector_weights is not None and arguments.detector != DETECTOR:
-        arguments.parser.error(f"--detector-weights is only for --detector {DETECTOR}")
+    """Exits with a usage error if `--detector-weights` is given for a detector without weights of its own."""
+    if arguments.detector_weights is not None and arguments.detector not in _DETECTORS_WITH_WEIGHTS:
+        arguments.parser.error(f"--detector-weights is only for --detector {' and '.join(_DETECTORS_WITH_WEIGHTS)}")
 
 
 def add_json(parser: argparse.ArgumentParser, content: str = "the metrics") -> None:

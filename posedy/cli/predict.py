@@ -61,7 +61,7 @@ def register_parser(commands: Any) -> None:
     )
     group = parser.add_argument_group(
         "person boxes",
-        "At most one of --detector, --full-image, --box and --boxes; the default is --detector torchvision.",
+        "At most one of --detector, --full-image, --box and --boxes; the default is --detector posedy.",
     )
     boxes = group.add_mutually_exclusive_group()
     add_detector(boxes, default=None)  # None: argparse cannot tell a given default from a missing option
@@ -97,7 +97,8 @@ def register_parser(commands: Any) -> None:
         "--box-threshold",
         type=parse_score,
         metavar="SCORE",
-        help="drop boxes of the file or the detector with lower scores, from 0 to 1 (default: 0.3)",
+        help="drop boxes of the file or the detector with lower scores, from 0 to 1 (default: 0.3 for files, "
+        "the detector's own threshold otherwise)",
     )
     add_device(parser)
     add_runtime(parser)
@@ -133,8 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.images import VIDEO_SUFFIXES, check_no_urls, download, image_paths
-    from posedy.inference.boxes import BOX_THRESHOLD
-    from posedy.inference.detectors import create_detector
+    from posedy.inference.detectors import create_detector, detector_thresholds
     from posedy.inference.video_io import FrameSource
     from posedy.models.pretrained import DEFAULT
     from posedy.system import keep_freed_memory
@@ -142,8 +142,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.checkpoint is None:
         arguments.checkpoint = DEFAULT
-    if arguments.box_threshold is None:
-        arguments.box_threshold = BOX_THRESHOLD
     if arguments.keypoint_threshold is None:
         arguments.keypoint_threshold = DRAW_THRESHOLD
     if arguments.box is None and arguments.boxes is None and arguments.detector is None:
@@ -176,9 +174,11 @@ def run(arguments: argparse.Namespace) -> int:
     paths = image_paths(images) if images else []
     detector = None
     if arguments.detector is not None:
-        detector = create_detector(
-            arguments.detector, arguments.device, arguments.detector_weights, arguments.box_threshold
-        )
+        threshold = arguments.box_threshold
+        if threshold is None:
+            thresholds = detector_thresholds(arguments.detector)
+            threshold = min(thresholds.display, thresholds.track_keep)
+        detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, threshold)
     images_failed = bool(images) and _predict_images(arguments, paths, detector)
     videos_failed = bool(videos) and _predict_videos(arguments, videos, detector)
     return int(images_failed or videos_failed)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from posedy.data.detections import ImageBoxes, read_image_table
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import match_file_name
-from posedy.inference.boxes import BOX_THRESHOLD
 
 if TYPE_CHECKING:  # slow to import
     from posedy.inference.detectors import CleanedDetector, Detector
@@ -81,7 +80,7 @@ def detect_images(
     entries: Sequence[ImageEntry],
     detector: "str | Detector",
     warn: Callable[[str], None],
-    box_threshold: float = BOX_THRESHOLD,
+    box_threshold: float | None = None,
 ) -> list[ImageBoxes]:
     """Detects persons in images, skipping unreadable images and those that differ from the recorded size.
 
@@ -89,15 +88,17 @@ def detect_images(
         entries: the images.
         detector: a name of `list_detectors()`, or an object with `detect`. Its boxes are cleaned as in `PoseEstimator`.
         warn: called with a line of text, with the reason, for each image that fails.
-        box_threshold: boxes with lower scores, from 0 to 1, are dropped.
+        box_threshold: boxes with lower scores, from 0 to 1, are dropped; None is the detector's threshold for files.
 
     Raises:
         OSError, TypeError, ValueError: if the detector or the threshold is invalid.
     """
     from tqdm import tqdm
 
-    from posedy.inference.detectors import CleanedDetector, create_detector
+    from posedy.inference.detectors import CleanedDetector, create_detector, detector_thresholds
 
+    if box_threshold is None:
+        box_threshold = detector_thresholds(detector).files
     cleaned = CleanedDetector(create_detector(detector, threshold=box_threshold), box_threshold)
     detected = []
     for entry in tqdm(entries, desc="detect", unit="image", disable=None):

@@ -17,7 +17,15 @@ from PIL import Image, UnidentifiedImageError
 from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
-from posedy.inference.detectors import CleanedDetector, Detector, check_detector, create_detector
+from posedy.inference.detectors import (
+    DEFAULT_DETECTOR,
+    BoxThresholds,
+    CleanedDetector,
+    Detector,
+    check_detector,
+    create_detector,
+    detector_thresholds,
+)
 from posedy.inference.tracking import PoseTracker, check_frame
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.models.pose_net import PoseNet
@@ -48,9 +56,10 @@ class PoseEstimator:
             or an exported .onnx file, or a network. A network is copied and stays unchanged.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or the name of a device.
         detector: detects the persons of images without given boxes; it is created at the first such image.
-            "torchvision" is a small Faster R-CNN, whose weights are downloaded at first use (boxes with scores from
-            0.3); "full-image" takes the full image as the box of one person; or a name of `list_detectors()`, or any
-            object with `detect(image_bgr) -> (boxes, scores)`. With None, every call must be given boxes.
+            "posedy" is a light detector in the package (boxes with scores from 0.3), "torchvision" a Faster R-CNN,
+            whose weights are downloaded at first use; "full-image" takes the full image as the box of one person; or a
+            name of `list_detectors()`, or any object with `detect(image_bgr) -> (boxes, scores)`. With None, every call
+            must be given boxes.
 
             The boxes of all detectors are clipped to the image; boxes that are not finite, have no area or are outside
             the image are dropped, with a warning for the first ones (see `dropped_boxes`).
@@ -77,7 +86,7 @@ class PoseEstimator:
         self,
         model: str | os.PathLike[str] | PoseNet = DEFAULT,
         device: str | torch.device = "auto",
-        detector: str | Detector | None = "torchvision",
+        detector: str | Detector | None = DEFAULT_DETECTOR,
         flip: bool = True,
         batch_size: int = 32,
         runtime: RuntimeChoice = "auto",
@@ -229,6 +238,11 @@ class PoseEstimator:
                 frames.close()
 
     @property
+    def thresholds(self) -> BoxThresholds:
+        """The scores from which boxes of the detector are used."""
+        return detector_thresholds(self._detector_choice)
+
+    @property
     def dropped_boxes(self) -> dict[str, int]:
         """The numbers of dropped boxes of the detector by reason."""
         return self._detector.dropped if self._detector is not None else {}
@@ -237,12 +251,13 @@ class PoseEstimator:
         if self._detector_choice is None:
             raise ValueError(
                 "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or create the estimator with a detector: "
-                "detector='torchvision', detector='full-image' (the full image is the box of one person) or an object "
+                "detector='posedy', detector='full-image' (the full image is the box of one person) or an object "
                 "with detect(image_bgr) -> (boxes, scores)"
             )
         with self._detector_lock:
             if self._detector is None:
-                self._detector = CleanedDetector(create_detector(self._detector_choice, str(self.device)))
+                detector = create_detector(self._detector_choice, str(self.device), threshold=self.thresholds.poses)
+                self._detector = CleanedDetector(detector, self.thresholds.poses)
             return self._detector
 
     def _estimate(

@@ -18,8 +18,14 @@ from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import BoxesByName, read_boxes_by_name
-from posedy.inference.boxes import BOX_THRESHOLD, checked_boxes
-from posedy.inference.detectors import CleanedDetector, Detector, FullImageDetector, create_detector
+from posedy.inference.boxes import checked_boxes
+from posedy.inference.detectors import (
+    CleanedDetector,
+    Detector,
+    FullImageDetector,
+    create_detector,
+    detector_thresholds,
+)
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
@@ -61,7 +67,7 @@ def predict_images(
     flip: bool = True,
     runtime: RuntimeChoice = "auto",
     keypoint_threshold: float = DRAW_THRESHOLD,
-    box_threshold: float = BOX_THRESHOLD,
+    box_threshold: float | None = None,
     report: Callable[[str], None] = print,
 ) -> PredictionReport:
     """Predicts the keypoints of image files and writes `out`/NAME.jpg for each and one `out`/keypoints.json.
@@ -82,7 +88,8 @@ def predict_images(
         flip: run the flip test.
         runtime: see `PoseEstimator`.
         keypoint_threshold: keypoints with scores up to this one are drawn faintly.
-        box_threshold: boxes of the file or the detector with lower scores are dropped.
+        box_threshold: boxes of the file or the detector with lower scores are dropped; None is the detector's own
+            threshold for drawings, and 0.3 for files.
         report: called with lines of text: the results and the time of each stage.
 
     Raises:
@@ -90,6 +97,8 @@ def predict_images(
         TypeError, ValueError: if not exactly one source of boxes is given, or another argument is invalid.
     """
     check_writable(Path(out) / KEYPOINTS_FILE)
+    if box_threshold is None:
+        box_threshold = detector_thresholds(detector).display
     if detector is not None:
         detector = create_detector(detector, device, threshold=box_threshold)
     source = _make_box_source(images, boxes, boxes_file, annotations, detector, box_threshold, report)
@@ -255,7 +264,7 @@ def predict_videos(
     detect_every: int = 10,
     smooth: bool = True,
     keypoint_threshold: float = DRAW_THRESHOLD,
-    box_threshold: float = BOX_THRESHOLD,
+    box_threshold: float | None = None,
     show: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Path | int]:
@@ -271,7 +280,7 @@ def predict_videos(
         detect_every: detection interval in frames.
         smooth: smooth keypoints over time.
         keypoint_threshold: keypoints with scores up to this one are drawn faintly.
-        box_threshold: boxes of the detector with lower scores are dropped.
+        box_threshold: minimum score of boxes of new persons, see `PoseTracker`.
         show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
         report: called with lines of text.
 
@@ -290,7 +299,10 @@ def predict_videos(
         [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
     )
     check_writable(out / names[0])
-    detector = create_detector(detector, str(estimator.device), threshold=box_threshold)
+    lowest = box_threshold
+    if lowest is None:
+        lowest = detector_thresholds(detector).track_keep
+    detector = create_detector(detector, str(estimator.device), threshold=lowest)
     originals = {source.resolve() for source in sources if isinstance(source, Path)}
     for source, name in zip(sources, names, strict=True):
         video, lines = out / name, (out / name).with_suffix(".jsonl")

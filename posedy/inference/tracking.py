@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.geometry import box_iou
 from posedy.inference.association import TrackAssociator, limb_colors
-from posedy.inference.boxes import BOX_THRESHOLD
-from posedy.inference.detectors import CleanedDetector, Detector
+from posedy.inference.boxes import checked_box_threshold
+from posedy.inference.detectors import CleanedDetector, Detector, detector_thresholds
 from posedy.inference.smoothing import OneEuroFilter
 from posedy.oks import oks_nms
 from posedy.poses import Poses
@@ -93,7 +93,8 @@ class PoseTracker:
         detect_every: detection interval N; 1 runs the detector at every frame.
         smooth: whether to smooth keypoints over time.
         threshold: minimum score of confident keypoints, exclusive.
-        box_threshold: minimum score of the detector's boxes, inclusive.
+        box_threshold: minimum score of boxes of new persons, inclusive; None is the detector's own for tracks. Boxes
+            of tracked persons may have lower scores, if the detector has a lower threshold for them.
 
     Raises:
         TypeError: if detect_every is not an integer, or `detector` has no method `detect`.
@@ -107,7 +108,7 @@ class PoseTracker:
         detect_every: int = 10,
         smooth: bool = True,
         threshold: float = DRAW_THRESHOLD,
-        box_threshold: float = BOX_THRESHOLD,
+        box_threshold: float | None = None,
     ) -> None:
         if isinstance(detect_every, bool) or not isinstance(detect_every, int | numbers.Integral):
             raise TypeError(f"expected detect_every to be an integer, got {detect_every!r}")
@@ -119,7 +120,12 @@ class PoseTracker:
                 "PoseEstimator(detector=...) takes names"
             )
         self._estimator = estimator
-        self._detector = CleanedDetector(detector if detector is not None else estimator, box_threshold)
+        source = detector if detector is not None else estimator
+        thresholds = detector_thresholds(source)
+        self._start_threshold = thresholds.track_start if box_threshold is None else box_threshold
+        self._detector = CleanedDetector(
+            source, min(thresholds.track_keep, checked_box_threshold(self._start_threshold))
+        )
         self._detect_every, self._smooth, self._threshold = detect_every, smooth, threshold
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
@@ -183,6 +189,8 @@ class PoseTracker:
     def _add_detections(self, image_bgr: NDArray[np.uint8], tracked: TrackedBoxes) -> TrackedBoxes:
         """Returns the detections, followed by the tracked boxes that no detection matches."""
         boxes, scores = self._detector.detect(image_bgr)
+        is_used = (scores >= self._start_threshold) | _are_detected(boxes, tracked.tight_boxes)
+        boxes, scores = boxes[is_used], scores[is_used]
         is_missed = ~_are_detected(tracked.tight_boxes, boxes) & (tracked.misses < _MAX_MISSES)
         missed = tracked.select(np.flatnonzero(is_missed))
         unconfident = np.zeros((len(boxes), tracked.confident.shape[1]), np.bool_)

@@ -45,7 +45,7 @@ def test_networks_and_detector_are_loaded_once(
         def detect(self, image: np.ndarray) -> tuple[list, list]:
             return [[0, 0, 50, 100], [40, 0, 90, 110]], [0.9, 0.8]
 
-    monkeypatch.setitem(detectors._DETECTORS, "torchvision", TwoPersons)
+    monkeypatch.setitem(detectors._DETECTORS, "posedy", TwoPersons)
     for _ in range(2):
         assert service.process_image(image_path, model, PERSON_DETECTOR, 0.2).summary.startswith("2 persons in")
     assert constructed == [("cpu", None, 0.3)]

@@ -1,6 +1,7 @@
 """The commands: printed results, written files and exit codes."""
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -22,18 +23,29 @@ from posedy.cli.main import COMMANDS, main, make_parser
 from posedy.cli.train import COMMON_KEYS
 from posedy.config import load_config
 from posedy.data.coco_results import write_results
+from posedy.evaluation import bootstrap
 from tools.lab.baselines import ground_truth_results, median_pose_results
 from tools.lab.synthetic import generate_dataset
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = str(REPOSITORY / "configs/synthetic/quickstart.yaml")
-QUICK = ["model.input_size=[32,64]", "train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"]
+QUICK = [
+    *("model.name=dy_mobilenetv2_035-fpn", "model.options={depth: 0.34}", "model.input_size=[32,64]"),
+    *("train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fresh_accelerator() -> None:
     """accelerate keeps one precision for the life of a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduces the resamples of confidence intervals, of which 1000 take a second."""
+    sample_weights = bootstrap._sample_weights
+    monkeypatch.setattr(bootstrap, "_sample_weights", lambda images, _, seed: sample_weights(images, 100, seed))
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +185,8 @@ def test_check_exits_with_1_for_an_invalid_file(
 def test_bad_input_exits_with_1_and_one_message(
     command: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if command[0] == "app":
-        pytest.importorskip("gradio")
+    if command[0] == "app" and importlib.util.find_spec("gradio") is None:
+        pytest.skip("gradio is not installed")
     monkeypatch.chdir(tmp_path)
     assert main(command) == 1
     captured = capsys.readouterr()
@@ -211,6 +223,40 @@ def test_wrong_usage_exits_with_2(command: list[str], capsys: pytest.CaptureFixt
         main(command)
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("usage: posedy")
+
+
+def test_unknown_command_gives_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["trian", "config.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert "'trian'" in message
+    assert "'train'" in message
+    assert "'models'" not in message
+
+
+@pytest.mark.parametrize("lines", [1, 10_000], ids=["error at exit", "error while printing"])
+def test_closed_output_ends_a_command_quietly(lines: int) -> None:
+    """As in `posedy models | head`."""
+    code = (
+        "import sys\nfrom posedy.cli import main, models\n"
+        f"models.run = lambda _: print('a line\\n' * {lines})\nsys.exit(main(['models']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_broken_pipe_of_another_file_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_pipe(_: argparse.Namespace) -> int:
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr(COMMANDS["models"], "run", break_pipe)
+    assert main(["models"]) == 1
+    assert "of a worker" in capsys.readouterr().err
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:
@@ -415,8 +461,8 @@ def test_export_half_writes_a_usable_file(
 ) -> None:
     half, numbers = tmp_path / "mine.safetensors", tmp_path / "numbers.json"
     assert main(["export", str(run / "best.pt"), "--out", str(half), "--half", "--json", str(numbers)]) == 0
-    assert f"wrote {half}: dy_mobilenetv2_050-deconv, " in capsys.readouterr().out
-    record = {"file": str(half), "model": "dy_mobilenetv2_050-deconv", "bytes": half.stat().st_size}
+    assert f"wrote {half}: dy_mobilenetv2_035-fpn, " in capsys.readouterr().out
+    record = {"file": str(half), "model": "dy_mobilenetv2_035-fpn", "bytes": half.stat().st_size}
     assert json.loads(numbers.read_text()) == record
     image = next((synthetic / "val2017").glob("*.jpg"))
     command = ["predict", str(image), "--checkpoint", str(half), "--full-image", "--out", str(tmp_path / "out")]

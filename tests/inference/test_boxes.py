@@ -71,6 +71,18 @@ def test_boxes_in_fractions_are_rejected() -> None:
         check_boxes_meet_image(checked_boxes([[0.1, 0.2, 0.5, 0.9]]), 200, 150)
 
 
+@pytest.mark.parametrize("box", [[0, 0, 1, 1], [0.25, 0.25, 0.75, 1], [-0.5, 0, 1.5, 1]])
+def test_boxes_in_an_image_of_one_pixel_are_no_fractions(box: list[float]) -> None:
+    check_boxes_meet_image(checked_boxes([box]), 1, 1)
+    cleaned, _, dropped = clean_detections([box], None, 1, 1)
+    assert cleaned.tolist() == [np.clip(box, 0, 1).tolist()]
+    assert not dropped
+    for width, height in ((1, 2), (2, 1)):
+        with pytest.raises(ValueError, match="fractions"):
+            check_boxes_meet_image(checked_boxes([box]), width, height)
+        assert list(clean_detections([box], None, width, height)[2].values()) == [1]
+
+
 def test_clean_detections_clips_boxes_and_drops_invalid_ones() -> None:
     detections = [
         ([-5, -5, 60, 160], 0.9),

@@ -21,7 +21,7 @@ from .conftest import DOT_COLORS
 BOXES = np.array([[20, 10, 90, 140], [60.5, 5, 190, 120], [-30, -20, 60, 80], [150, 100, 260, 230]], dtype=np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def estimator(net: PoseNet) -> PoseEstimator:
     return PoseEstimator(net, device="cpu", detector=None)
 
@@ -181,6 +181,16 @@ def test_full_image_is_the_box_of_the_image(net: PoseNet, estimator: PoseEstimat
     assert_same_poses(estimator(image, [[0, 0, 200, 150]]), poses)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (3, 1)])
+def test_images_of_a_few_pixels_have_a_full_image_box(net: PoseNet, height: int, width: int) -> None:
+    image = np.full((height, width, 3), 128, dtype=np.uint8)
+    estimator = PoseEstimator(net, device="cpu", detector="full-image")
+    poses = estimator(image)
+    assert poses.boxes.tolist() == [[0, 0, width, height]]
+    np.testing.assert_array_equal(estimator(image, boxes=[[0, 0, width, height]]).keypoints, poses.keypoints)
+    assert poses.draw(image).shape == image.shape
+
+
 def test_without_boxes_and_detector_the_error_names_both(estimator: PoseEstimator, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"boxes=.*detector='full-image'"):
         estimator(image)
@@ -193,7 +203,7 @@ def test_the_default_detector_is_created_at_the_first_image_without_boxes(
 ) -> None:
     created = []
 
-    def create_detector(detector: str, device: str) -> object:
+    def create_detector(detector: str, device: str, threshold: float) -> object:
         created.append((detector, device))
         return FullImageDetector()
 
@@ -203,7 +213,7 @@ def test_the_default_detector_is_created_at_the_first_image_without_boxes(
     assert not created
     assert estimator(image).boxes.tolist() == [[0, 0, 200, 150]]
     np.testing.assert_array_equal(estimator.detect(image)[0], [[0, 0, 200, 150]])
-    assert created == [("torchvision", "cpu")]
+    assert created == [("posedy", "cpu")]
 
 
 def test_invalid_images_and_boxes_are_rejected(estimator: PoseEstimator, image: np.ndarray) -> None:
@@ -211,7 +221,7 @@ def test_invalid_images_and_boxes_are_rejected(estimator: PoseEstimator, image: 
         estimator(image, [[50, 60, 20, 30]])
     with pytest.raises(ValueError, match="uint8"):
         estimator(image.astype(np.float32), BOXES)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="40000x2"):
+    with pytest.raises(ValueError, match="40000 x 2"):
         estimator(np.zeros((2, 40000), dtype=np.uint8), BOXES)
 
 
@@ -332,7 +342,7 @@ def test_invalid_arguments_are_rejected(net: PoseNet) -> None:
         PoseEstimator(net, device="cuda:99")
     with pytest.raises(ValueError, match=r"batch_size.*0"):
         PoseEstimator(net, batch_size=0)
-    with pytest.raises(ValueError, match=r"'yolo'.*imported"):
+    with pytest.raises(ValueError, match=r"'yolo'.*registered"):
         PoseEstimator(net, detector="yolo")
     for detector in (3, FullImageDetector):
         with pytest.raises(TypeError, match="detect"):
@@ -412,6 +422,9 @@ def test_track_checks_its_arguments(net: PoseNet, tmp_path: Path) -> None:
     for source in (None, 3.5):
         with pytest.raises(TypeError, match="frames"):
             estimator.track(source)  # type: ignore[arg-type]
+    for url in ("rtsp://camera/stream", "https://example.com/clip.mp4"):
+        with pytest.raises(ValueError, match=f"URL {url}"):
+            estimator.track(url)
     for interval in (1.5, "3", None, float("nan")):
         with pytest.raises(TypeError, match="detect_every"):
             estimator.track(frames, detect_every=interval)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from posedy.images import image_paths
+from posedy.urls import has_scheme
 
 
 @pytest.fixture
@@ -50,3 +51,18 @@ def test_empty_argument_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match="empty argument"):
         image_paths(["a.png", ""])
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "rtsp://camera", "file:///images/a.png"])
+def test_urls_raise(folder: Path, url: str) -> None:
+    with pytest.raises(ValueError, match=f"URL {url}"):
+        image_paths([str(folder), url])
+
+
+def test_names_with_a_colon_are_no_urls(tmp_path: Path) -> None:
+    for name in ("a:b.png", "C:/b.png", "12://b.png", "C://b.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        assert image_paths([str(path)]) == [path]
+        assert not has_scheme(name)

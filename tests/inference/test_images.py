@@ -101,7 +101,7 @@ def test_rgb_to_bgr_reverses_channels(image: np.ndarray) -> None:
         (np.zeros((0, 80, 3), np.uint8), "empty"),
         (Image.new("F", (4, 4)), "mode 'F'"),
         (Image.new("I", (4, 4)), "mode 'I'"),
-        (Image.new("RGB", (0, 4)), "empty: 0x4"),
+        (Image.new("RGB", (0, 4)), "empty: 0 x 4"),
     ],
 )
 def test_invalid_array_raises(image: np.ndarray, message: str) -> None:

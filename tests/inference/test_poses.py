@@ -165,6 +165,9 @@ def test_to_coco_returns_valid_rescored_results(poses: Poses) -> None:
     assert json.loads(json.dumps(results)) == results
     assert no_poses().to_coco(42) == []
     assert {result["category_id"] for result in poses.to_coco(42, category_id=3)} == {3}
+    for some in (poses, no_poses()):
+        with pytest.raises(TypeError, match=r"image_id.*1\.7"):
+            some.to_coco(1.7)  # type: ignore[arg-type]
 
 
 def test_the_csv_has_a_row_for_each_keypoint(poses: Poses) -> None:

@@ -117,12 +117,15 @@ def test_one_detector_is_used_for_images_and_videos(model, make_video, draw_fram
         assert [person["box_xyxy"] for person in persons] == [[10, 20, 120, 140]]
 
 
-def test_missing_camera_and_missing_input_are_errors(model, tmp_path, capsys) -> None:
+def test_missing_camera_and_missing_input_are_errors(model, tmp_path, capsys, monkeypatch) -> None:
     out = str(tmp_path / "out")
-    assert (
-        main(["predict", "--webcam", "99", "--full-image", "--checkpoint", model, "--out", out, "--device", "cpu"]) == 1
-    )
-    assert "camera 99" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        # the camera is opened before anything is downloaded or loaded
+        patch.setattr("posedy.inference.detectors.create_detector", None)
+        patch.setattr("posedy.inference.estimator.load_model", None)
+        assert main(["predict", "--webcam", "99", "--checkpoint", model, "--out", out, "--device", "cpu"]) == 1
+    assert "camera 99" in capsys.readouterr().err
+    assert not Path(out).exists()
     with pytest.raises(SystemExit) as caught:
         main(["predict", "--full-image", "--checkpoint", model, "--out", out])
     assert caught.value.code == 2
@@ -141,3 +144,22 @@ def test_predict_command_records_the_camera(model, make_video, tmp_path, monkeyp
     assert len(lines) == 5
     times = [json.loads(line)["time"] for line in lines]
     assert (np.diff(times) > 0).all()
+
+
+@pytest.mark.parametrize("inputs", [["image.jpg"], ["clip.mp4"], ["--webcam", "0"]])
+@pytest.mark.parametrize("interval", ["0", "-3"])
+def test_detection_intervals_below_1_are_wrong_usage(inputs, interval, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", *inputs, "--full-image", f"--detect-every={interval}"])
+    assert caught.value.code == 2
+    assert f"--detect-every: expected at least 1, got {interval}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["rtsp://user@camera:554/stream", "http://example.com/clip.mp4", "ftp://example.com/image.jpg"]
+)
+def test_urls_are_rejected_by_name(url, tmp_path, capsys) -> None:
+    assert main(["predict", "image.jpg", url, "--full-image", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"URL {url}" in error
+    assert "PoseEstimator.track" in error
