@@ -227,8 +227,10 @@ def test_unknown_names_say_what_to_import(net: posedy.PoseNet) -> None:
         posedy.create_model("my_backbone-your_head")
     with pytest.raises(ValueError, match=r"your_codec.*imports"):
         posedy.create_model(NAME, codec="your_codec")
-    with pytest.raises(ValueError, match=r"your_detector.*import"):
+    with pytest.raises(ValueError, match=r"your_detector.*'my_detector'.*posedy\.register_detector.*--import"):
         posedy.PoseEstimator(net, detector="your_detector")
+    with pytest.raises(ValueError, match=r"Full-Image.*nearest name is 'full-image'"):
+        posedy.PoseEstimator(net, detector="Full-Image")
 
 
 def test_networks_with_other_outputs_than_the_codec_are_rejected(image: np.ndarray) -> None:
@@ -322,6 +324,7 @@ def test_incomplete_codecs_are_rejected() -> None:
     for names in ("coordinates", (), None):
         with pytest.raises(TypeError, match="output_names"):
             posedy.register_codec("odd")(type("Odd", (MyCodec,), {"output_names": names}))
+    assert "odd" not in posedy.list_codecs()
     for register in (posedy.register_codec, posedy.register_detector, posedy.register_head, posedy.register_backbone):
         with pytest.raises(ValueError, match="write @posedy"):
             register(MyCodec)  # type: ignore[arg-type]
@@ -366,6 +369,12 @@ def test_results_of_another_type_are_rejected(results: Any) -> None:
         posedy.evaluate(results, empty)
     with pytest.raises(TypeError, match="annotations"):
         posedy.evaluate([], results if isinstance(results, list) else None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ci", ["no", 0, None])
+def test_ci_must_be_a_boolean(ci: Any) -> None:
+    with pytest.raises(TypeError, match=f"ci.*{ci!r}"):
+        posedy.evaluate([], {}, ci=ci)
 
 
 def test_configurations_of_another_type_are_rejected(tmp_path: Path) -> None:

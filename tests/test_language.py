@@ -1,5 +1,6 @@
 """Words that the glossary of CONTRIBUTING.md replaces occur nowhere, but for the reasons given here."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -31,6 +32,7 @@ WORDS = {
     "identities": r"identities of persons|who is who",
     "rival": r"rivals?|usual way",
     "outcome": r"outcomes?",
+    "data set": r"data sets?",
     "fetch": r"fetch(?:es|ed)?",
     "British spelling": r"\w*(?:labell|colour|normalis|initialis|summaris|recognis|neighbour)\w*|grey|analyse[ds]?",
 }
@@ -41,6 +43,7 @@ ALLOWED = {
     ("posedy/training/loggers.py", "picture"): "the folder pictures/ of a run is a file format",
     ("tests/cli/test_main.py", "picture"): "the folder pictures/ of a run is a file format",
     ("tests/training/test_own_parts.py", "picture"): "the folder pictures/ of a run is a file format",
+    ("tests/training/test_trainer.py", "picture"): "the folder pictures/ of a run is a file format",
     ("posedy/config/reading.py", "coding"): "the name of a key in earlier files",
     ("posedy/models/network_file.py", "coding"): "the name of an option in earlier files",
     ("tests/models/test_network_file.py", "coding"): "the name of an option in earlier files",
@@ -56,22 +59,26 @@ FILES = subprocess.run(
 ).stdout.split()
 
 
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """The files, with names of tests and variables as words, which are joined by underscores."""
+    paths = {name: REPOSITORY / name for name in FILES if (name, None) not in ALLOWED}
+    return {name: path.read_text(encoding="utf-8").replace("_", " ") for name, path in paths.items() if path.is_file()}
+
+
 @pytest.mark.skipif(not FILES, reason="needs the git repository, for the list of its files")
 @pytest.mark.parametrize("word", WORDS)
-def test_the_glossary_is_kept(word: str) -> None:
+def test_the_glossary_is_kept(word: str, texts: dict[str, str]) -> None:
     pattern = re.compile(rf"(?<![\w/-])(?:{WORDS[word]})(?![\w-])", re.IGNORECASE)
     found = []
-    for name in FILES:
-        path = REPOSITORY / name
-        if (name, None) in ALLOWED or (name, word) in ALLOWED or not path.is_file():
-            continue
-        lines = path.read_text(encoding="utf-8").splitlines()
-        # names of tests and variables have their words joined by underscores
-        found += [
-            f"{name}:{number}: {line.strip()}"
-            for number, line in enumerate(lines, start=1)
-            if pattern.search(line) or pattern.search(line.replace("_", " "))
-        ]
+    for name, text in texts.items():
+        if (name, word) not in ALLOWED and pattern.search(text):
+            lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+            found += [
+                f"{name}:{number}: {line.strip()}"
+                for number, line in enumerate(lines, start=1)
+                if pattern.search(line.replace("_", " "))
+            ]
     assert not found, "\n".join(found)
 
 
@@ -80,3 +87,17 @@ def test_every_exception_is_needed() -> None:
         text = (REPOSITORY / name).read_text(encoding="utf-8").replace("_", " ")
         pattern = WORDS[word] if word is not None else "|".join(WORDS.values())
         assert re.search(pattern, text, re.IGNORECASE), f"{name} has no {word}: remove the exception"
+
+
+def test_docstrings_of_functions_are_in_the_third_person() -> None:
+    """A first word in the imperative is one whose third person is the first word of other docstrings."""
+    places: dict[str, list[str]] = {}
+    for folder in ("posedy", "tools"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef) and (docstring := ast.get_docstring(node)):
+                    word = docstring.split()[0].rstrip(",.:;")
+                    places.setdefault(word, []).append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {word}")
+    assert len(places["Returns"]) > 100
+    imperative = [word for word in places if {f"{word}s", f"{word}es", f"{word[:-1]}ies"} & places.keys()]
+    assert not imperative, "\n".join(place for word in imperative for place in places[word])

@@ -76,7 +76,8 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "test", "predict", "eval", "compare", "report", "detect", "check", "models", "export", "app"]
+    "command",
+    ["train", "test", "predict", "eval", "compare", "report", "detect", "check", "convert", "models", "export", "app"],
 )
 def test_each_command_is_documented(command: str) -> None:
     assert any(argv[0] == command for argv in commands())

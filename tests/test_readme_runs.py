@@ -103,6 +103,9 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(annotations / "person_detections_val2017.json", folder / "boxes.json")
     for name in ("results.json", "a.json", "b.json"):
         write_results(folder / name, ground_truth_results(ground_truth))
+    for split in ("train", "val"):
+        yolo = ["--to", "yolo", "--images", str(images), "--split", split, "--out", str(folder / "my/yolo")]
+        assert main(["convert", str(ground_truth), *yolo]) == 0
     (configuration,) = blocks("yaml")
     for name, keypoint in (("wing_a", "left_wrist"), ("wing_b", "right_wrist"), ("head", "nose")):
         configuration = configuration.replace(name, keypoint)  # keypoints of the synthetic people

@@ -23,7 +23,7 @@ def register_parser(commands: Any) -> None:
         help="size of the crops (default: 192 256)",
     )
     add_import(parser)
-    add_json(parser)
+    add_json(parser, "the table")
     parser.set_defaults(run=run)
 
 
@@ -33,10 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: if the size is not divisible by 32.
     """
-    import torch
-
     from posedy.codecs import MSRACodec
-    from posedy.models.complexity import measure
+    from posedy.models.complexity import measure, meta_device
     from posedy.models.factory import create_model
     from posedy.models.registry import is_beyond_paper, list_models, list_pretrained
 
@@ -47,8 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{'':29}{'#Param':>9}{'MAdds':>9}")
     rows = []
     for name in list_models():
-        with torch.device("meta"):
-            complexity = measure(create_model(name, input_size=(width, height)), (3, height, width))
+        with meta_device():
+            net = create_model(name, input_size=(width, height))
+        complexity = measure(net, (3, height, width))
         notes = ["not in the paper"] * is_beyond_paper(name) + ["pretrained"] * (name in pretrained)
         print(
             f"{name:29}{complexity.parameters / 1e6:8.3f}M{complexity.madds / 1e6:8.1f}M  {', '.join(notes)}".rstrip()

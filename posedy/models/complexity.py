@@ -1,8 +1,8 @@
 """#Param and multiply-adds (MAdds) of networks, counted from the operations that a forward pass executes.
 
-The convention is the common one, in units of 1. #Param counts all weights, including the scale and shift of batch norms
-and the biases. MAdds counts convolutions and fully connected layers without their biases; a dynamic convolution adds
-(paper, section 3.2)
+Counts are plain numbers (not millions) and follow the usual convention. #Param counts all weights, including the scale
+and shift of batch norms and the biases. MAdds counts convolutions and fully connected layers without their biases; a
+dynamic convolution adds (paper, section 3.2)
 
     H W C_in + C_in^2 / 4 + C_in K / 4 + K C_in C_out kh kw / groups (+ K C_out where it has a bias)
 
@@ -12,19 +12,23 @@ softmax and the pooling of squeeze-and-excitation and classifiers are not counte
 
 import copy
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 
 _FLOPS_PER_MADD = 2
+_INITIALIZERS = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, DynamicConv2d)
 _CONVOLUTION = torch.ops.aten.convolution
 _MEAN = torch.ops.aten.mean
 
@@ -80,7 +84,7 @@ class ConvLayer:
 def measure(module: nn.Module, input_shape: Sequence[int]) -> Complexity:
     """Counts the parameters of a network and the MAdds of one image in evaluation mode.
 
-    The network may be on any device, including the meta device. It is not changed, and no values are computed.
+    The network may be on any device, including the meta device. It is not changed, and its weights are not read.
 
     Args:
         module: network whose input is a batch of images.
@@ -89,35 +93,15 @@ def measure(module: nn.Module, input_shape: Sequence[int]) -> Complexity:
     Raises:
         ValueError: if the shape is not three positive numbers.
     """
-    with FakeTensorMode():
-        counter = _count_flops(_weightless_copy(module), input_shape)
-    counts = counter.get_flop_counts().get("Global", {})
-    flops = sum(count for operation, count in counts.items() if operation is not _MEAN)
-    flops += sum(
-        _module_flops(counter, module, name, _MEAN)
-        for name, layer in module.named_modules()
-        if isinstance(layer, KernelAttention)
-    )
-    return Complexity(sum(parameter.numel() for parameter in module.parameters()), flops // _FLOPS_PER_MADD)
+    madds = _count_operations(_weightless_copy(module), input_shape).madds
+    return Complexity(sum(parameter.numel() for parameter in module.parameters()), sum(madds.values()))
 
 
 def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLayer]:
     """Returns the convolutions of a network in execution order; for the arguments see `measure`."""
-    sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
-
-    def record(name: str, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        sizes[name] = _spatial_size(inputs[0]), _spatial_size(output)
-
-    with FakeTensorMode():
-        traced = _weightless_copy(module)
-        convs = {
-            name: layer
-            for name, layer in traced.named_modules()
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | DynamicConv2d)
-        }
-        for name, layer in convs.items():
-            layer.register_forward_hook(partial(record, name))
-        counter = _count_flops(traced, input_shape)
+    traced = _weightless_copy(module)
+    counter = _count_operations(traced, input_shape)
+    convs = {name: layer for name, layer in traced.named_modules() if isinstance(layer, _LAYERS)}
     return [
         ConvLayer(
             name,
@@ -129,41 +113,98 @@ def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLa
             out_size=out_size,
             is_dynamic=isinstance(convs[name], DynamicConv2d),
             weights=_one_kernel(convs[name]).numel(),
-            madds=_module_flops(counter, module, name, _CONVOLUTION) // _FLOPS_PER_MADD,
+            madds=counter.madds[name, _CONVOLUTION],
         )
-        for name, (in_size, out_size) in sizes.items()
+        for name, (in_size, out_size) in counter.sizes.items()
     ]
 
 
+@contextmanager
+def meta_device() -> Iterator[None]:
+    """Creates modules on the meta device within the block, without calling the random initialization of their weights.
+
+    A tensor of the meta device has no values, but its `normal_` takes as long as the rest of a small layer.
+    """
+    with torch.device("meta"), _NoInitialization():
+        yield
+
+
 def _weightless_copy(module: nn.Module) -> nn.Module:
-    """Returns a copy in evaluation mode, with tensors that have shapes but no memory (FakeTensorMode).
+    """Returns a copy in evaluation mode, with tensors of zeros, of which those of equal shape are one.
 
     They are float32 CPU tensors: autocast does not support the meta device, and counts do not depend on the precision.
-    Tensors of equal shape are shared, since creating them takes a third of the time.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    tensor_by_shape = {shape: torch.empty(shape, device="cpu") for shape in {tensor.shape for tensor in tensors}}
-    return copy.deepcopy(module, {id(tensor): tensor_by_shape[tensor.shape] for tensor in tensors}).eval()
+    zeros: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        key = tensor.shape, torch.float32 if tensor.is_floating_point() else tensor.dtype
+        if key not in zeros:
+            zeros[key] = torch.zeros(key[0], dtype=key[1], device="cpu")
+        memo[id(tensor)] = zeros[key]
+    return copy.deepcopy(module, memo).eval()
 
 
-def _count_flops(traced: nn.Module, input_shape: Sequence[int]) -> FlopCounterMode:
+class _OperationCounter(TorchDispatchMode):
+    """Counts the operations of a module's forward pass; convolutions, which take most of its time, are not computed.
+
+    Attributes:
+        madds: MAdds by layer and operation; the layer is "" outside of the convolutions and the attentions.
+        sizes: the (height, width) of the input and of the output of each convolution, in execution order.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.madds: Counter[tuple[str, Any]] = Counter()
+        self.sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+        self._layers: list[tuple[str, nn.Module]] = [("", nn.Identity())]
+        for name, layer in module.named_modules():
+            if isinstance(layer, (*_LAYERS, KernelAttention)):
+                layer.register_forward_pre_hook(lambda layer, _, name=name: self._layers.append((name, layer)))
+                layer.register_forward_hook(self._end_layer)
+
+    def _end_layer(self, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        name, _ = self._layers.pop()
+        if isinstance(layer, _LAYERS):
+            self.sizes[name] = _spatial_size(inputs[0]), _spatial_size(output)
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        kind = operation.overloadpacket
+        if kind is _CONVOLUTION:
+            shapes = [arg.to("meta") if isinstance(arg, Tensor) else arg for arg in args]
+            output = torch.zeros(operation(*shapes, **kwargs).shape, device="cpu")
+        else:
+            output = operation(*args, **kwargs)
+        name, layer = self._layers[-1]
+        if kind in flop_registry:
+            self.madds[name, kind] += flop_registry[kind](*args, **kwargs, out_val=output) // _FLOPS_PER_MADD
+        elif kind is _MEAN and isinstance(layer, KernelAttention):
+            self.madds[name, kind] += math.prod(args[0].shape)  # the H W C_in of the pooling
+        return output
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Makes the functions that initialize a tensor return it unchanged."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _INITIALIZERS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+@torch.no_grad()
+def _count_operations(module: nn.Module, input_shape: Sequence[int]) -> _OperationCounter:
+    """Runs a module, to which it adds hooks, with one image of the shape (C, H, W)."""
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"expected input_shape (C, H, W) with positive numbers, got {tuple(input_shape)}")
-    counter = FlopCounterMode(display=False, custom_mapping={_MEAN: _mean_flops})
-    with torch.no_grad(), counter:
-        traced(torch.empty(1, *input_shape, device="cpu"))
+    with _OperationCounter(module) as counter:
+        module(torch.zeros(1, *input_shape, device="cpu"))
     return counter
-
-
-def _mean_flops(in_shape: Sequence[int], *_: Any, **__: Any) -> int:
-    """Counts the H W C_in of the attention's pooling (section 3.2)."""
-    return _FLOPS_PER_MADD * math.prod(in_shape)
-
-
-def _module_flops(counter: FlopCounterMode, module: nn.Module, name: str, operation: Any) -> int:
-    """Returns the FLOPs of one operation in a submodule; the counter's names start with the class of `module`."""
-    path = f"{type(module).__name__}.{name}" if name else type(module).__name__
-    return counter.get_flop_counts().get(path, {}).get(operation, 0)
 
 
 def _one_kernel(conv: nn.Module) -> Tensor:

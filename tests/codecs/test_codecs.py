@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posedy.codecs import Codec, HeatmapCodec, MSRACodec, UnbiasedCodec, create_codec, list_codecs, register_codec
+from posedy.codecs import (
+    Codec,
+    HeatmapCodec,
+    MSRACodec,
+    Outputs,
+    UnbiasedCodec,
+    create_codec,
+    list_codecs,
+    register_codec,
+)
 from posedy.skeleton import COCO17
 
 MSRA = st.sampled_from([MSRACodec(), MSRACodec((64, 96)), MSRACodec((32, 32)), MSRACodec((96, 64), sigma=1.7)])
@@ -383,6 +392,39 @@ def test_only_subclasses_of_codec_are_registered():
         with pytest.raises(TypeError, match=r"posedy\.Codec"):
             register_codec("invalid")(value)
     assert "invalid" not in list_codecs()
+
+
+def own_decode(codec: MSRACodec, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    return MSRACodec.decode(codec, {"heatmaps": outputs["maps"]})
+
+
+def own_merge_flipped(codec: MSRACodec, outputs: Outputs, *_: object) -> dict[str, Tensor]:
+    return dict(outputs)
+
+
+@pytest.mark.parametrize(
+    ("names", "methods", "inherited"),
+    [
+        (("maps",), {}, ["decode", "merge_flipped"]),
+        (("maps",), {"decode": own_decode}, ["merge_flipped"]),
+        (("maps",), {"merge_flipped": own_merge_flipped}, ["decode"]),
+        (("heatmaps", "offsets"), {}, ["merge_flipped"]),
+        (("maps",), {"decode": own_decode, "merge_flipped": own_merge_flipped}, []),
+        (("heatmaps", "offsets"), {"merge_flipped": own_merge_flipped}, []),
+    ],
+)
+def test_heatmap_codecs_with_other_outputs_override_the_methods_that_read_them(names, methods, inherited, monkeypatch):
+    monkeypatch.setattr("posedy.codecs.base._CODECS", {})
+    codec = type("Other", (MSRACodec,), {"output_names": names, **methods})
+    if not inherited:
+        register_codec("other")(codec)
+        assert list_codecs() == ["other"]
+        return
+    with pytest.raises(TypeError, match="output_names of Other") as caught:
+        register_codec("other")(codec)
+    advice = str(caught.value).rpartition("override ")[2]
+    assert advice.split(" and ") == inherited
+    assert not list_codecs()
 
 
 def test_heatmap_codecs_have_no_loss_of_their_own():

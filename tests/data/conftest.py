@@ -12,7 +12,7 @@ from posedy.skeleton import COCO17
 
 
 class CocoFolder(NamedTuple):
-    """A data set: the content and the path of its annotation file, and the image folder."""
+    """A dataset: the content and the path of its annotation file, and the image folder."""
 
     content: dict[str, Any]
     annotations: Path
@@ -60,7 +60,7 @@ def coco_content() -> dict[str, Any]:
 
 @pytest.fixture
 def coco_folder(tmp_path: Path) -> CocoFolder:
-    """A valid data set in a temporary folder; `write()` writes its content after a change."""
+    """A valid dataset in a temporary folder; `write()` writes its content after a change."""
     folder = CocoFolder(coco_content(), tmp_path / "persons.json", tmp_path / "images")
     for image in folder.content["images"]:
         path = folder.images / image["file_name"]

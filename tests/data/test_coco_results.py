@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def test_boxes_are_written_as_xywh():
 def test_invalid_poses_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         to_coco_results(7, *arguments)
+
+
+@pytest.mark.parametrize("value", [1.7, 2.0, True, "3", None, np.float32(4)])
+@pytest.mark.parametrize("name", ["image_id", "category_id"])
+def test_ids_that_are_no_integers_raise(name, value):
+    ids = {"image_id": 7, "category_id": 1, name: value}
+    with pytest.raises(TypeError, match=f"{name}.*{re.escape(repr(value))}"):
+        to_coco_results(keypoints=np.zeros((1, 3, 2)), keypoint_scores=np.zeros((1, 3)), scores=[1], **ids)
 
 
 def test_written_file_can_be_read_back(tmp_path):

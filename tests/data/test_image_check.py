@@ -64,7 +64,7 @@ def add_image(folder: CocoFolder) -> None:
 
 
 @pytest.mark.parametrize("change", [touch, rename_image, add_image])
-def test_changed_data_set_is_checked_again(
+def test_changed_dataset_is_checked_again(
     coco_folder: CocoFolder, cache: Path, opened: list[object], change: Callable[[CocoFolder], None]
 ) -> None:
     read_coco(coco_folder.annotations, coco_folder.images, image_check="once")

@@ -66,12 +66,12 @@ def test_persons_without_results_count_as_missed(annotations, noised_results):
 
 def test_intervals_contain_the_metrics_and_depend_on_the_seed(annotations, noised_results):
     metrics = evaluate_keypoints(annotations, noised_results)
-    intervals = bootstrap_intervals(annotations, noised_results, resamples=300)
+    intervals = bootstrap_intervals(annotations, noised_results, resamples=150)
     assert tuple(intervals) == METRIC_NAMES
     for name in METRIC_NAMES:
         assert intervals[name].low < metrics[name] < intervals[name].high
-    assert bootstrap_intervals(annotations, noised_results, resamples=300) == intervals
-    assert bootstrap_intervals(annotations, noised_results, resamples=300, seed=1) != intervals
+    assert bootstrap_intervals(annotations, noised_results, resamples=150) == intervals
+    assert bootstrap_intervals(annotations, noised_results, resamples=150, seed=1) != intervals
 
 
 @pytest.mark.slow
@@ -146,6 +146,6 @@ def test_few_images_warn_and_undefined_resamples_are_reported(annotations, noise
     # one large person only: a resample misses it with probability (11/12)^12 = 0.35
     for person in annotations["annotations"]:
         person["area"] = 200.0**2 if next(areas) == 0 else 50.0**2
-    intervals = bootstrap_intervals(annotations, noised_results, resamples=2000)
+    intervals = bootstrap_intervals(annotations, noised_results, resamples=800)
     assert intervals["APl"].undefined == pytest.approx((11 / 12) ** 12, abs=0.05)
     assert intervals["AP"].undefined == intervals["APm"].undefined == 0

@@ -239,7 +239,7 @@ def test_hotcoco_equals_pycocotools(annotations, noised_results, seed):
 
 def test_missing_backend_is_rejected(annotations, noised_results, monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
-    with pytest.raises(ValueError, match="pip install hotcoco"):
+    with pytest.raises(ValueError, match=r"pip install 'posedy\[fast\]'"):
         evaluate_keypoints(annotations, noised_results, backend="hotcoco")
 
 

@@ -19,12 +19,12 @@ from posedy.skeleton import COCO17
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "net.safetensors"
-    save_weights(create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64)), path)
+    save_weights(create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64)), path)
     return path
 
 
 def make_config(synthetic: Path, *overrides: str) -> Config:
-    name = "model.name=dy_mobilenetv2_035-bneck"
+    name = "model.name=dy_mobilenetv2_035-fpn"
     return load_config(
         None, [f"data.root={synthetic}", name, "model.input_size=[32,64]", "train.workers=0", *overrides]
     )
@@ -45,14 +45,14 @@ def test_metrics_and_results_are_written(synthetic: Path, checkpoint: Path, tmp_
 
 
 def test_mismatched_checkpoints_are_rejected(synthetic: Path, checkpoint: Path, tmp_path: Path) -> None:
-    config = make_config(synthetic, "model.name=mobilenetv2_035-bneck")
-    with pytest.raises(ValueError, match=r"expected mobilenetv2_035-bneck .*got dy_mobilenetv2_035-bneck"):
+    config = make_config(synthetic, "model.name=mobilenetv2_035-fpn")
+    with pytest.raises(ValueError, match=r"expected mobilenetv2_035-fpn .*got dy_mobilenetv2_035-fpn"):
         evaluate_checkpoint(config, checkpoint, tmp_path, "cpu")
     few = tmp_path / "few.safetensors"
     skeleton = dataclasses.replace(
         COCO17, keypoints=COCO17.keypoints[:3], flip_pairs=((1, 2),), limbs=(), sigmas=(0.1,) * 3, upper_body=None
     )
-    save_weights(create_model("dy_mobilenetv2_035-bneck", num_keypoints=3, skeleton=skeleton), few)
+    save_weights(create_model("dy_mobilenetv2_035-fpn", num_keypoints=3, skeleton=skeleton), few)
     with pytest.raises(ValueError, match=r"17 keypoints.*got 3"):
         evaluate_checkpoint(make_config(synthetic), few, tmp_path, "cpu")
     with pytest.raises(OSError, match="no checkpoint at"):

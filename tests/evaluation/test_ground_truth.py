@@ -1,9 +1,11 @@
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
 
+import posedy
 from posedy.data.coco import GroundTruth, read_coco
 from posedy.data.coco_file import CocoFile
 from posedy.data.issues import CocoFileError
@@ -130,6 +132,27 @@ def test_invalid_file_is_reported(annotations, tmp_path, changes, words):
         GroundTruth.from_coco(path)
     for word in (str(path), *words):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_duplicate_image_ids_are_rejected(annotations, tmp_path, as_text):
+    if as_text:
+        for record in annotations["images"]:
+            record["id"] = f"i{record['id']}"
+        for record in annotations["annotations"]:
+            record["image_id"] = f"i{record['image_id']}"
+    first = annotations["images"][2]
+    annotations["images"].append({**first, "file_name": "other.jpg"})
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(annotations))
+    for evaluate in (GroundTruth.from_coco, lambda source: posedy.evaluate([], source)):
+        with pytest.raises(CocoFileError, match=re.escape(str(path))) as caught:
+            evaluate(path)
+        assert [issue.kind for issue in caught.value.issues] == ["duplicate image id"]
+        assert f"image {first['id']} (other.jpg)" in str(caught.value)
+    if not as_text:
+        with pytest.raises(CocoFileError, match=rf"image {first['id']} \(other\.jpg\)"):
+            read_coco(path)
 
 
 def test_file_without_dictionary_is_rejected(tmp_path):

@@ -74,8 +74,8 @@ def test_mismatched_graphs_are_rejected(files: dict[str, Path]) -> None:
 
 def test_network_with_other_options_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
-    save_weights(create_model("dy_mobilenetv2_035-bneck", num_kernels=2, depth=0.5), path)
-    settings = ["model.name=dy_mobilenetv2_035-bneck", "model.num_kernels=2", "model.options.depth=0.5"]
+    save_weights(create_model("dy_mobilenetv2_035-fpn", num_kernels=2, depth=0.5), path)
+    settings = ["model.name=dy_mobilenetv2_035-fpn", "model.num_kernels=2", "model.options.depth=0.5"]
     assert load_configured_network(load_config(None, settings), path).options["depth"] == 0.5
     for override, message in (
         ("model.num_kernels=4", "num_kernels=4 .*got 2"),

@@ -130,7 +130,7 @@ def test_results_have_rescored_scores_and_ids_of_the_file(persons: CocoPersons) 
 
 def make_model() -> TorchModel:
     torch.manual_seed(0)
-    net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64))
+    net = create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
     for parameter in net.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter) * parameter.abs().mean()
     torch.nn.init.normal_(net.head.heatmap.weight, std=1.0)

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 
 from posedy.export.onnx import export_onnx
+from posedy.models.blocks import DynamicConvFactory, conv_norm_act, static_conv
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.factory import create_model
+from posedy.models.ops import BilinearUpsample
 from posedy.models.pose_net import PoseNet
+from posedy.skeleton import COCO17
 
 SIZE = (64, 64)
 TEMPERATURES = (100.0, 150.0, 250.0, 400.0, 800.0)
@@ -38,12 +41,21 @@ def float32_error(net: PoseNet, x: Tensor) -> float:
 
 
 @pytest.fixture(scope="session")
-def create_net(perturb: Callable[..., PoseNet]) -> Callable[..., PoseNet]:
+def create_net(sharpen: Callable[[PoseNet], PoseNet]) -> Callable[..., PoseNet]:
     """`create_net(name, **options)`: a network with perturbed weights and statistics and sharp attention."""
 
     def create(name: str = NAME, **options: object) -> PoseNet:
         torch.manual_seed(0)
-        net = create_model(name, input_size=SIZE, **options)
+        return sharpen(create_model(name, input_size=SIZE, **options))
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def sharpen(perturb: Callable[..., PoseNet]) -> Callable[[PoseNet], PoseNet]:
+    """Perturbs weights and statistics of a network and makes its attention as sharp as float32 allows."""
+
+    def sharpen(net: PoseNet) -> PoseNet:
         norms = [layer for layer in net.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 1.0
@@ -62,12 +74,33 @@ def create_net(perturb: Callable[..., PoseNet]) -> Callable[..., PoseNet]:
                 break
         return net
 
-    return create
+    return sharpen
 
 
 @pytest.fixture(scope="session")
-def net(create_net: Callable[..., PoseNet]) -> PoseNet:
-    return create_net()
+def net(sharpen: Callable[[PoseNet], PoseNet]) -> PoseNet:
+    """A network of a few layers of each kind: tracing takes time for each layer."""
+    torch.manual_seed(0)
+    conv = DynamicConvFactory()
+    backbone = nn.Sequential(
+        conv_norm_act(static_conv(3, 64, 3, 2), 64, nn.ReLU6()),
+        conv_norm_act(conv(64, 64, 3, 2), 64, nn.ReLU()),
+        conv_norm_act(conv(64, 64, 5, 2, groups=64), 64, nn.Hardswish()),
+        conv_norm_act(conv(64, 32, 1), 32),
+        conv_norm_act(static_conv(32, 32, 3, 2, groups=32), 32, nn.ReLU()),
+        conv_norm_act(static_conv(32, 32, 3, 2), 32, nn.ReLU()),
+    )
+    head = nn.Sequential(
+        BilinearUpsample(),
+        conv(32, 24, 1, bias=True),
+        nn.ConvTranspose2d(24, 24, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(24),
+        nn.ReLU(),
+        BilinearUpsample(),
+        nn.Conv2d(24, 17, 1),
+    )
+    options = {"num_keypoints": 17, "num_kernels": 4, "output": "linear"}
+    return sharpen(PoseNet(backbone, head, name="few-layers", skeleton=COCO17, input_size=SIZE, options=options))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """PoseEstimator with an exported file equals PoseEstimator with the network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,11 @@ def test_runtime_needs_an_onnx_file(net: PoseNet) -> None:
 
 
 @pytest.mark.slow
-def test_export_and_demo(net: PoseNet, synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_and_demo(
+    create_net: Callable[..., PoseNet], synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights, graph = tmp_path / "net.safetensors", tmp_path / "net.onnx"
-    save_weights(net, weights)
+    save_weights(create_net(), weights)
     assert main(["export", str(weights), "--out", str(graph), "--batch", "1", "--runtime", "openvino"]) == 0
     printed = capsys.readouterr().out
     assert "images (1, 3, 64, 64) float32 -> heatmaps (1, 17, 16, 16)" in printed

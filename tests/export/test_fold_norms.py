@@ -8,12 +8,14 @@ from posedy.export.fuse import fold_norms
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.factory import create_model
 
-X = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-bneck", "dy_mobilenetv3_small-deconv"])
-def test_network_with_folded_norms_equals_original(name: str, perturb) -> None:
-    net = perturb(create_model(name, num_keypoints=3).double(), X.double())
+@pytest.mark.parametrize(
+    ("name", "options"), [("dy_mobilenetv2_035-bneck", {"depth": 0.34}), ("dy_mobilenetv3_small-deconv", {})]
+)
+def test_network_with_folded_norms_equals_original(name: str, options: dict[str, float], perturb) -> None:
+    net = perturb(create_model(name, num_keypoints=3, **options).double(), X.double())
     before = copy.deepcopy(net.state_dict())
     folded = fold_norms(net)
     with torch.no_grad():
@@ -29,7 +31,7 @@ def test_norms_that_cannot_be_folded_are_kept() -> None:
     """Norms after sigmoid attention, whose weights do not sum to one, and before a convolution."""
     for net, norm in (
         (
-            create_model("dy_mobilenetv2_035-bneck", num_keypoints=3, attention="sigmoid"),
+            create_model("dy_mobilenetv2_035-bneck", num_keypoints=3, attention="sigmoid", depth=0.34),
             "backbone.blocks.0.depthwise.1",
         ),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)), "0"),

@@ -1,4 +1,4 @@
-"""Difficulty of the synthetic data set."""
+"""Difficulty of the synthetic dataset."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tools.lab.synthetic import generate_dataset
 
 
 @pytest.mark.slow
-def test_generated_data_set_has_the_promised_difficulty(tmp_path: Path) -> None:
+def test_generated_dataset_has_the_promised_difficulty(tmp_path: Path) -> None:
     statistics = generate_dataset(tmp_path / "set", 1, 64, seed=0, processes=1)
     report = measure_difficulty(statistics["val"], tmp_path / "set/annotations/person_keypoints_val2017.json")
     assert report["images"] == 64

@@ -22,8 +22,8 @@ ROWS = """
 config: quick.yaml
 seeds: [3, 5]
 rows:
-  static: [model.name=mobilenetv2_035-bneck]
-  K = 2: [model.name=dy_mobilenetv2_035-bneck, model.num_kernels=2]
+  static: [model.name=mobilenetv2_035-fpn]
+  K = 2: [model.name=dy_mobilenetv2_035-fpn, model.num_kernels=2]
 """
 
 
@@ -39,8 +39,8 @@ def test_rows_override_the_base_configuration(tmp_path: Path) -> None:
     assert list(sweep.rows) == ["static", "K = 2"]
     assert list(sweep.seeds) == [3, 5]
     assert [config.model.name for config in sweep.rows.values()] == [
-        "mobilenetv2_035-bneck",
-        "dy_mobilenetv2_035-bneck",
+        "mobilenetv2_035-fpn",
+        "dy_mobilenetv2_035-fpn",
     ]
     assert sweep.rows["K = 2"].model.num_kernels == 2
     for config in sweep.rows.values():

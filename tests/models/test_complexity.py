@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from posedy.models.blocks import SqueezeExcitation
-from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers
+from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers, meta_device
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.factory import create_backbone, create_model
 
@@ -75,7 +75,7 @@ def without_name(layer: ConvLayer) -> dict[str, Any]:
 )
 def test_layers_equal_reference(name: str, is_dynamic: bool) -> None:
     model_name = NETWORKS[name] if not is_dynamic else "dy_" + NETWORKS[name].replace("-", "-dy_")
-    with torch.device("meta"):
+    with meta_device():
         if "-" in model_name:
             network = create_model(model_name)
             layers = measure_layers(network.head, (network.backbone.out_channels, 8, 6))
@@ -87,7 +87,7 @@ def test_layers_equal_reference(name: str, is_dynamic: bool) -> None:
 
 
 def test_layers_are_named_and_in_execution_order() -> None:
-    with torch.device("meta"):
+    with meta_device():
         network = create_backbone("dy_mobilenetv2_035")
     layers = measure_layers(network, (3, 64, 96))
     modules = dict(network.named_modules())
@@ -102,7 +102,7 @@ def dynamic_convs(draw: st.DrawFn) -> tuple[DynamicConv2d, int, int]:
     groups = draw(st.integers(1, 4))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     dilation = draw(st.integers(1, 2))
-    with torch.device("meta"):
+    with meta_device():
         layer = DynamicConv2d(
             groups * draw(st.integers(1, 9)),
             groups * draw(st.integers(1, 9)),
@@ -159,20 +159,20 @@ def test_shared_layer_adds_madds_for_each_call() -> None:
 
 
 def test_network_is_the_sum_of_backbone_and_head() -> None:
-    network = create_model("dy_mobilenetv2_035-dy_bneck")
+    network = create_model("dy_mobilenetv2_035-dy_bneck", depth=0.34)
     parts = measure(network.backbone, (3, 64, 96)) + measure(network.head, (1280, 2, 3))
     assert measure(network, (3, 64, 96)) == parts
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_measure_is_independent_of_precision_and_device(dtype: torch.dtype) -> None:
-    network = create_backbone("dy_resnet10")
+    network = create_backbone("dy_mobilenetv2_035", depth=0.34)
     expected = measure(network, (3, 32, 32))
     assert measure(network.to("meta", dtype), (3, 32, 32)) == expected
 
 
 def test_measure_does_not_change_the_network() -> None:
-    network = create_model("dy_mobilenetv2_035-bneck").train()
+    network = create_model("dy_mobilenetv2_035-bneck", depth=0.34).train()
     network.head.eval()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     parameters = [id(parameter) for parameter in network.parameters()]
@@ -185,6 +185,16 @@ def test_measure_does_not_change_the_network() -> None:
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, state[name]), name
     assert network(torch.zeros(2, 3, 64, 64)).requires_grad
+
+
+def test_meta_device_creates_the_network_without_values() -> None:
+    with meta_device():
+        network = create_model("dy_mobilenetv2_035-dy_fpn", depth=0.34)
+    state, expected = network.state_dict(), create_model("dy_mobilenetv2_035-dy_fpn", depth=0.34).state_dict()
+    assert {name: tensor.shape for name, tensor in state.items()} == {name: x.shape for name, x in expected.items()}
+    assert all(tensor.is_meta for tensor in state.values())
+    assert torch.zeros(1).normal_() != 0
+    assert torch.zeros(1).uniform_(1, 2) >= 1
 
 
 @pytest.mark.parametrize("shape", [(3, 64), (1, 3, 64, 64), (3, 0, 64)])

@@ -10,10 +10,13 @@ from torch import nn
 from posedy.models.conversion import convert_weights, to_dynamic, to_static
 from posedy.models.dynamic_conv import DynamicConv2d, set_temperature
 from posedy.models.factory import create_model
+from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
+from posedy.models.pretrained import load_checkpoint
 from posedy.models.replacement import spread
 
 X = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+SHALLOW = {"depth": 0.34}  # 7 blocks instead of 17
 BNECK_FORMS = [
     f"{backbone}-{head}" for backbone in ("mobilenetv2_035", "dy_mobilenetv2_035") for head in ("bneck", "dy_bneck")
 ]
@@ -25,6 +28,8 @@ def make(perturb: Callable[..., PoseNet]) -> Callable[..., PoseNet]:
     made: dict[str, PoseNet] = {}
 
     def make(name: str, **options: object) -> PoseNet:
+        if "mobilenetv2" in name:
+            options = {**SHALLOW, **options}
         key = f"{name} {options}"
         if key not in made:
             torch.manual_seed(5)
@@ -50,16 +55,16 @@ def with_sharp_attention(net: PoseNet) -> PoseNet:
 
 
 @pytest.mark.parametrize("noise", [0, 0.05, 0.5])
-@pytest.mark.parametrize("name", ["mobilenetv2_035-bneck", "mobilenetv2_035-deconv", "mobilenetv2_035-dy_bneck"])
+@pytest.mark.parametrize("name", ["mobilenetv2_035-fpn", "mobilenetv2_035-deconv", "mobilenetv2_035-dy_fpn"])
 def test_outputs_of_the_dynamic_counterpart_equal_the_static_ones(make, name, noise):
     net = make(name)
     dynamic = to_dynamic(net, noise=noise)
-    assert dynamic.name == ("dy_mobilenetv2_035-deconv" if "deconv" in name else "dy_mobilenetv2_035-dy_bneck")
+    assert dynamic.name == ("dy_mobilenetv2_035-deconv" if "deconv" in name else "dy_mobilenetv2_035-dy_fpn")
     assert_same_outputs(net, dynamic)
 
 
 def test_inflated_layers_have_uniform_attention_and_others_keep_theirs(make):
-    net = make("mobilenetv2_035-dy_bneck")
+    net = make("mobilenetv2_035-dy_fpn")
     before = {name for name, layer in net.named_modules() if isinstance(layer, DynamicConv2d)}
     for name, layer in to_dynamic(net).named_modules():
         if isinstance(layer, DynamicConv2d):
@@ -72,7 +77,7 @@ def test_without_noise_outputs_do_not_depend_on_the_attention(make):
     assert_same_outputs(net, with_sharp_attention(to_dynamic(net, noise=0)))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small-bneck", "resnet10-deconv", "mobilenetv2_035-bneck"])
+@pytest.mark.parametrize("name", ["mobilenetv3_small-fpn", "resnet10-fpn", "mobilenetv2_035-bneck"])
 def test_to_static_is_the_inverse_of_to_dynamic(make, name):
     net = make(name, output="softmax")
     back = to_static(to_dynamic(net, num_kernels=3, noise=0.5))
@@ -85,7 +90,7 @@ def test_to_static_is_the_inverse_of_to_dynamic(make, name):
         torch.testing.assert_close(tensors[key], tensor, rtol=1e-5, atol=1e-5 * float(tensor.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-bneck", "dy_resnet10-deconv"])
+@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-fpn", "dy_resnet10-fpn"])
 def test_outputs_of_to_static_equal_those_with_uniform_attention(make, name):
     net = make(name)
     set_temperature(net, 1e9)
@@ -142,7 +147,7 @@ def test_the_k_kernels_of_a_layer_differ(make):
 
 
 def test_one_kernel_equals_the_static_network(make):
-    net = make("mobilenetv2_035-deconv")
+    net = make("mobilenetv2_035-fpn")
     assert_same_outputs(net, to_dynamic(net, num_kernels=1))
 
 
@@ -182,9 +187,10 @@ def test_every_form_converts_to_every_other_layer_by_layer(make, source, target)
 
 def test_layers_that_stay_static_are_copied(make):
     net = make("mobilenetv2_035-bneck")
-    target = create_model("dy_mobilenetv2_035-dy_bneck", num_keypoints=3, dynamic_layers=["depthwise"]).double().eval()
+    target = create_model("dy_mobilenetv2_035-dy_bneck", num_keypoints=3, dynamic_layers=["depthwise"], **SHALLOW)
+    target.double().eval()
     conversion = convert_weights(net.state_dict(), target)
-    assert conversion.inflated == 17 + 4
+    assert conversion.inflated == 7 + 4
     assert_same_outputs(net, target)
 
 
@@ -196,7 +202,7 @@ def test_options_of_dynamic_layers_are_dropped_from_the_static_counterpart(make)
 
 
 def test_conversion_keeps_the_given_network_its_mode_and_the_random_state(make):
-    net = make("mobilenetv2_035-deconv")
+    net = make("mobilenetv2_035-fpn")
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
     converted = [to_dynamic(net, seed=seed) for seed in (0, 0, 1)]
@@ -235,8 +241,8 @@ def test_conversion_keeps_the_given_network_its_mode_and_the_random_state(make):
     ],
 )
 def test_tensors_of_a_different_network_are_rejected_by_name(source, options, target, problem):
-    given = create_model(source, **({"num_keypoints": 3} | options)).state_dict()
-    net = create_model(target, num_keypoints=3)
+    given = create_model(source, **({"num_keypoints": 3} | SHALLOW | options)).state_dict()
+    net = create_model(target, num_keypoints=3, **SHALLOW)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     with pytest.raises(ValueError, match=problem):
         convert_weights(given, net)
@@ -244,8 +250,8 @@ def test_tensors_of_a_different_network_are_rejected_by_name(source, options, ta
 
 
 def test_sigmoid_attention_has_no_static_counterpart():
-    net = create_model("mobilenetv2_035-deconv", num_keypoints=3)
-    target = create_model("dy_mobilenetv2_035-deconv", num_keypoints=3, attention="sigmoid")
+    net = create_model("mobilenetv2_035-fpn", num_keypoints=3, **SHALLOW)
+    target = create_model("dy_mobilenetv2_035-fpn", num_keypoints=3, attention="sigmoid", **SHALLOW)
     with pytest.raises(ValueError, match="sigmoid"):
         convert_weights(net.state_dict(), target)
     convert_weights(target.state_dict(), target)
@@ -266,9 +272,23 @@ def test_missing_and_additional_tensors_are_rejected(make):
 
 @pytest.mark.parametrize("noise", [-0.1, math.nan, math.inf])
 def test_invalid_noise_is_rejected(make, noise):
-    net = make("mobilenetv2_035-deconv")
+    net = make("mobilenetv2_035-fpn")
     with pytest.raises(ValueError, match=f"noise.*{noise}"):
         to_dynamic(net, noise=noise)
+
+
+@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_fpn", "mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-fpn"])
+def test_dynamic_convolutions_with_another_number_of_kernels_are_rejected(name, tmp_path):
+    net = create_model(name, num_keypoints=3, num_kernels=2, **SHALLOW)
+    for arguments in ({}, {"num_kernels": 3}):
+        with pytest.raises(ValueError, match=rf"num_kernels=2.*{name}.*to_static") as caught:
+            to_dynamic(net, **arguments)
+        assert f"got num_kernels={arguments.get('num_kernels', 4)}" in str(caught.value)
+    for converted, num_kernels in ((to_dynamic(net, num_kernels=2), 2), (to_dynamic(to_static(net), num_kernels=3), 3)):
+        save_weights(converted, tmp_path / "net.safetensors")
+        loaded = load_checkpoint(tmp_path / "net.safetensors")
+        assert loaded.options["num_kernels"] == num_kernels
+        assert {layer.num_kernels for layer in loaded.modules() if isinstance(layer, DynamicConv2d)} == {num_kernels}
 
 
 def test_select_of_a_pose_net_is_rejected(make):

@@ -28,7 +28,7 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 @settings(deadline=None, max_examples=150)
 @given(
-    batch=st.integers(1, 3),
+    batch=st.integers(0, 3),
     channels=st.integers(1, 4),
     kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     stride=st.one_of(st.just((1, 1)), pairs),

@@ -131,6 +131,20 @@ def test_output_and_gradients_equal_equation_1_for_any_layer(perturb, case, batc
 
 
 @by_case
+def test_an_empty_batch_has_an_empty_output_and_zero_gradients(case):
+    layer = DynamicConv2d(**case).double()
+    x = images(layer, 1)[:0].requires_grad_()
+    y = layer(x)
+    assert y.shape == (0, *layer(images(layer, 1)).shape[1:])
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+
+
+@by_case
 def test_output_of_an_image_is_independent_of_the_batch(case, perturb):
     layer = DynamicConv2d(**case)
     x = images(layer, 4, dtype=torch.float32)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from posedy.models.ops import FORMULATIONS, ConvParams, choose_formulation, is_applicable
+from posedy.models.ops import FORMULATIONS, ConvParams, choose_formulation, conv2d, is_applicable
 
 KERNELS = {
     "wider 1x1": (4, 9, 1, ConvParams((1, 1), (0, 0), (1, 1), 1)),
@@ -57,6 +57,19 @@ def test_formulation_equals_loop(kernel: str, N: int, bias: bool, order: str) ->
     for name in applicable:
         y = FORMULATIONS[name](with_memory_order(x, order), weight, biases, params)
         torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()), msg=name)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_formulations_support_an_empty_batch(kernel: str, bias: bool) -> None:
+    C, out, size, params = KERNELS[kernel]
+    for params_ in (params, params._replace(pad_end=1)):
+        x, weight = torch.zeros(0, C, 7, 6), torch.zeros(0, out, C // params.groups, size, size)
+        biases = torch.zeros(0, out) if bias else None
+        expected = conv2d(x, torch.zeros(weight.shape[1:]), None, params_).shape
+        for name in FORMULATIONS:
+            if is_applicable(name, 0, weight, params_):
+                assert FORMULATIONS[name](x, weight, biases, params_).shape == expected, name
 
 
 def test_choose_formulation_uses_every_formulation() -> None:

@@ -44,9 +44,9 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
-        ("dy_mobilenetv2_035-bneck", ".safetensors"),
+        ("dy_mobilenetv2_035-fpn", ".safetensors"),
         ("mobilenetv2_035-deconv", ".pt"),
-        pytest.param("dy_mobilenetv2_035-bneck", ".pt", marks=pytest.mark.slow),
+        pytest.param("dy_mobilenetv2_035-fpn", ".pt", marks=pytest.mark.slow),
         pytest.param("mobilenetv2_035-deconv", ".safetensors", marks=pytest.mark.slow),
     ],
 )
@@ -83,14 +83,14 @@ def test_static_weights_are_inflated_with_noise_of_torchs_generator(weights_file
 
 
 def test_dynamic_weights_are_averaged(weights_file):
-    net = create_model("mobilenetv2_035-bneck", num_keypoints=3, skeleton=HAND)
-    assert "50 dynamic kernels" in load_pretrained(net, weights_file("dy_mobilenetv2_035-bneck"))
-    tensors = tensors_of(weights_file("dy_mobilenetv2_035-bneck"))
+    net = create_model("mobilenetv2_035-fpn", num_keypoints=3, skeleton=HAND)
+    assert "50 dynamic kernels" in load_pretrained(net, weights_file("dy_mobilenetv2_035-fpn"))
+    tensors = tensors_of(weights_file("dy_mobilenetv2_035-fpn"))
     name = "backbone.blocks.2.project.0.weight"
     torch.testing.assert_close(net.state_dict()[name], tensors[name].mean(dim=0))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035-bneck", "mobilenetv2_035-deconv"])
+@pytest.mark.parametrize("name", ["mobilenetv2_035-fpn", "mobilenetv2_035-deconv"])
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
@@ -124,18 +124,18 @@ def test_last_layer_is_not_loaded_for_other_heatmaps(weights_file, name, options
     ("file", "target", "problem"),
     [
         (
-            "mobilenetv2_035-bneck",
+            "mobilenetv2_035-fpn",
             "mobilenetv2_035-deconv",
-            "expected weights of mobilenetv2_035-deconv.*got mobilenetv2_035-bneck",
+            "expected weights of mobilenetv2_035-deconv.*got mobilenetv2_035-fpn",
         ),
         (
-            "mobilenetv2_035-bneck",
-            "dy_mobilenetv2_050-bneck",
-            "expected weights of mobilenetv2_050-bneck.*got mobilenetv2_035-bneck",
+            "mobilenetv2_035-fpn",
+            "dy_mobilenetv2_050-fpn",
+            "expected weights of mobilenetv2_050-fpn.*got mobilenetv2_035-fpn",
         ),
         (
-            "dy_mobilenetv2_035-bneck",
-            "dy_mobilenetv2_035-bneck",
+            "dy_mobilenetv2_035-fpn",
+            "dy_mobilenetv2_035-fpn",
             "num_kernels 2 in the file, 4 in the network",
         ),
     ],
@@ -149,7 +149,7 @@ def test_other_networks_are_rejected_completely(weights_file, file, target, prob
 
 
 def test_unreadable_files_are_rejected_by_name(tmp_path):
-    net = create_model("mobilenetv2_035-bneck", num_keypoints=3)
+    net = create_model("mobilenetv2_035-fpn", num_keypoints=3)
     with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
         load_pretrained(net, tmp_path / "missing.pt")
     for name in ("file.pt", "file.safetensors", "file.pth"):
@@ -157,13 +157,13 @@ def test_unreadable_files_are_rejected_by_name(tmp_path):
         with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
             load_pretrained(net, tmp_path / name)
     torch.save({"state_dict": {"a": X}}, tmp_path / "foreign.pth")
-    with pytest.raises(ValueError, match=r"foreign\.pth into mobilenetv2_035-bneck: .*got the tensors a, "):
+    with pytest.raises(ValueError, match=r"foreign\.pth into mobilenetv2_035-fpn: .*got the tensors a, "):
         load_pretrained(net, tmp_path / "foreign.pth")
 
 
 def test_non_finite_weights_are_rejected(tmp_path: Path) -> None:
-    net = create_model("mobilenetv2_035-bneck", input_size=(32, 64))
+    net = create_model("mobilenetv2_035-fpn", input_size=(32, 64))
     net.backbone.stem[0].weight.data[0] = float("nan")
     save_weights(net, tmp_path / "broken.safetensors")
     with pytest.raises(ValueError, match=r"backbone\.stem\.0\.weight is not finite"):
-        load_pretrained(create_model("mobilenetv2_035-bneck", input_size=(32, 64)), tmp_path / "broken.safetensors")
+        load_pretrained(create_model("mobilenetv2_035-fpn", input_size=(32, 64)), tmp_path / "broken.safetensors")

@@ -21,7 +21,8 @@ from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import load_checkpoint, save_checkpoint
 from posedy.skeleton import COCO17, Skeleton
 
-NAME = "dy_mobilenetv2_035-bneck"
+NAME = "dy_mobilenetv2_035-fpn"
+SHALLOW = {"depth": 0.34}  # 7 blocks instead of 17
 SKELETON = Skeleton(("left_a", "right_a", "b ✓"), ((0, 1),), ((0, 2), (2, 1)), (0.1, 0.1, 0.07), upper_body=(2,))
 X = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
 
@@ -35,7 +36,7 @@ WRITERS = {".pt": write_pt, ".safetensors": save_weights}
 
 @pytest.fixture(scope="module")
 def net(perturb: Callable[..., PoseNet]) -> PoseNet:
-    options = {"output": "softmax", "codec": "unbiased", "sigma": 1.5}
+    options = {"output": "softmax", "codec": "unbiased", "sigma": 1.5, **SHALLOW}
     network = create_model(NAME, num_keypoints=3, num_kernels=2, **options, input_size=(64, 96), skeleton=SKELETON)
     perturb(network, X)
     set_temperature(network, 12.5)
@@ -50,10 +51,10 @@ def test_a_saved_network_is_loaded_with_its_record(net, suffix, tmp_path):
     assert not loaded.training
     assert (loaded.name, loaded.skeleton, loaded.input_size, loaded.options) == (
         *(NAME, SKELETON, (64, 96)),
-        {"num_keypoints": 3, "num_kernels": 2, "output": "softmax", "codec": "unbiased", "sigma": 1.5},
+        {"num_keypoints": 3, "num_kernels": 2, "output": "softmax", "codec": "unbiased", "sigma": 1.5, **SHALLOW},
     )
     temperatures = [value for key, value in loaded.state_dict().items() if key.endswith("temperature")]
-    assert len(temperatures) == 50
+    assert len(temperatures) == 7 * 3 - 1  # the first block has no expansion
     assert all(value == 12.5 for value in temperatures)
     torch.testing.assert_close(loaded(X), net(X), rtol=0, atol=0)
 
@@ -71,9 +72,9 @@ def test_save_checkpoint_rejects_other_suffixes(net, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035-bneck", "mobilenetv2_035-dy_bneck"])
+@pytest.mark.parametrize("name", ["mobilenetv2_035-fpn", "mobilenetv2_035-dy_fpn"])
 def test_num_kernels_in_files_of_static_networks_is_ignored(name, tmp_path):
-    state = network_state(create_model(name))
+    state = network_state(create_model(name, **SHALLOW))
     state["record"]["options"]["num_kernels"] = 2
     torch.save({"network": state}, tmp_path / "old.pt")
     if "dy_" in name:
@@ -84,7 +85,7 @@ def test_num_kernels_in_files_of_static_networks_is_ignored(name, tmp_path):
 
 
 def test_files_without_a_sigma_have_the_default(tmp_path):
-    state = network_state(create_model(NAME, sigma=3))
+    state = network_state(create_model(NAME, sigma=3, **SHALLOW))
     del state["record"]["options"]["sigma"]
     torch.save({"network": state}, tmp_path / "old.pt")
     assert load_checkpoint(tmp_path / "old.pt").codec.target_sigma == 2
@@ -92,7 +93,7 @@ def test_files_without_a_sigma_have_the_default(tmp_path):
 
 @pytest.mark.parametrize(("coding", "codec"), [("paper", "msra"), ("unbiased", "unbiased")])
 def test_earlier_names_of_codecs_are_converted(coding, codec, tmp_path):
-    state = network_state(create_model(NAME))
+    state = network_state(create_model(NAME, **SHALLOW))
     options = state["record"]["options"]
     del options["codec"]
     options["coding"] = coding
@@ -108,7 +109,7 @@ def test_earlier_names_of_codecs_are_converted(coding, codec, tmp_path):
 @pytest.mark.parametrize(("num_keypoints", "skeleton"), [(17, COCO17), (4, None)])
 def test_skeletons_are_saved_and_loaded(suffix, num_keypoints, skeleton, tmp_path):
     path = tmp_path / f"model{suffix}"
-    WRITERS[suffix](create_model("mobilenetv2_035-bneck", num_keypoints=num_keypoints), path)
+    WRITERS[suffix](create_model("mobilenetv2_035-fpn", num_keypoints=num_keypoints), path)
     assert load_checkpoint(path).skeleton == skeleton
 
 
@@ -121,7 +122,7 @@ def test_networks_in_channels_last_are_saved_and_loaded(net, suffix, tmp_path):
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_half_precision_files_are_loaded_as_float32(suffix, tmp_path):
-    net = create_model(NAME, num_keypoints=3)
+    net = create_model(NAME, num_keypoints=3, **SHALLOW)
     path = tmp_path / f"model{suffix}"
     WRITERS[suffix](copy.deepcopy(net).half(), path)
     expected = net.state_dict()
@@ -318,7 +319,7 @@ def test_damaged_files_raise_valueerror_or_oserror(kind, net, tmp_path, monkeypa
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_options_of_the_architecture_are_saved_and_loaded(tmp_path, suffix):
     options = {"dynamic_layers": ["project"], "attention": "sigmoid", "depth": 0.5, "in_channels": 1}
-    net = create_model("dy_mobilenetv2_035-bneck", num_keypoints=5, num_kernels=2, **options)
+    net = create_model(NAME, num_keypoints=5, num_kernels=2, **options)
     path = tmp_path / f"net{suffix}"
     if suffix == ".pt":
         torch.save({"network": network_state(net)}, path)
@@ -331,7 +332,7 @@ def test_options_of_the_architecture_are_saved_and_loaded(tmp_path, suffix):
 
 
 def test_half_precision_is_for_parameters_only(tmp_path):
-    net = create_model(NAME, input_size=(64, 96), temperature=29.9999)
+    net = create_model(NAME, input_size=(64, 96), temperature=29.9999, **SHALLOW)
     with torch.no_grad():
         for buffer in net.buffers():
             if buffer.is_floating_point() and buffer.ndim:
@@ -342,9 +343,9 @@ def test_half_precision_is_for_parameters_only(tmp_path):
     assert half.stat().st_size < 0.56 * full.stat().st_size
     with safe_open(half, framework="pt") as file:
         dtypes = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - not a mapping
-    parameters = dict(net.named_parameters())
+    parameters, state = dict(net.named_parameters()), net.state_dict()
     for name, dtype in dtypes.items():
-        expected = torch.float16 if name in parameters else net.state_dict()[name].dtype
+        expected = torch.float16 if name in parameters else state[name].dtype
         assert dtype == expected, name
     loaded = load_checkpoint(half)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
@@ -352,11 +353,11 @@ def test_half_precision_is_for_parameters_only(tmp_path):
         if name in parameters:
             torch.testing.assert_close(tensor, parameters[name].detach().half().float(), rtol=0, atol=0)
         else:
-            assert torch.equal(tensor, net.state_dict()[name])
+            assert torch.equal(tensor, state[name])
 
 
 def test_parameters_outside_the_range_of_float16_are_rejected(tmp_path):
-    net = create_model("mobilenetv2_035-bneck")
+    net = create_model("mobilenetv2_035-fpn")
     with torch.no_grad():
         net.head.heatmap.bias[3] = 1e6
     path = tmp_path / "half.safetensors"

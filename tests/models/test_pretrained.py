@@ -19,7 +19,7 @@ from posedy.training.optim import temperature
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    save_weights(create_model("mobilenetv2_035-bneck", input_size=(32, 64)), tmp_path / "small.safetensors")
+    save_weights(create_model("mobilenetv2_035-fpn", input_size=(32, 64)), tmp_path / "small.safetensors")
     (tmp_path / "small.md").write_text("a model card")
     monkeypatch.setattr(registry, "WEIGHTS_FOLDER", tmp_path)
     return tmp_path
@@ -46,7 +46,7 @@ def test_unknown_names_are_rejected_with_the_pretrained_ones(folder: Path) -> No
         find_weights("resnet18-bneck")
 
 
-NAME = "dy_mobilenetv2_035-bneck"
+NAME = "dy_mobilenetv2_035-fpn"
 
 
 @pytest.fixture
@@ -64,7 +64,8 @@ def test_create_model_loads_pretrained_weights(pretrained: PoseNet) -> None:
     net = create_model(NAME, pretrained=True, num_keypoints=3, skeleton=pretrained.skeleton, input_size=(32, 64))
     assert not net.training
     assert (net.options, net.input_size) == (pretrained.options, (32, 64))
-    assert all(torch.equal(tensor, pretrained.state_dict()[key]) for key, tensor in net.state_dict().items())
+    expected = pretrained.state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in net.state_dict().items())
     net = create_model(NAME, pretrained=True)
     assert (net.options, net.input_size, net.skeleton) == (pretrained.options, (64, 96), pretrained.skeleton)
     assert create_model(NAME, True, num_kernels=2, temperature=5.0, codec="unbiased").options["num_kernels"] == 2
@@ -100,8 +101,8 @@ def test_arguments_that_differ_from_the_pretrained_network_are_rejected(
 
 
 def test_networks_without_weights_are_rejected_with_the_nearest_name(pretrained: PoseNet) -> None:
-    with pytest.raises(ValueError, match=rf"'dy_mobilenetv2_035-bnek'.*'{NAME}'"):
-        create_model("dy_mobilenetv2_035-bnek", pretrained=True)
+    with pytest.raises(ValueError, match=rf"'dy_mobilenetv2_035-fnp'.*'{NAME}'"):
+        create_model("dy_mobilenetv2_035-fnp", pretrained=True)
 
 
 @pytest.mark.parametrize("name", list_pretrained())

@@ -60,6 +60,13 @@ DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "re
 ONE_OF_EACH_FAMILY = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]
 
 
+@pytest.fixture
+def zero_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes all weights zero: random ones take most of the time of tests that check shapes of large networks."""
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor.zero_())
+
+
 def fpn_parameters(feature_channels: Sequence[int], dynamic: bool, K: int = 4) -> int:
     """#Param of the head `fpn` with 17 heatmaps, layer by layer."""
 
@@ -166,6 +173,7 @@ def test_unknown_names_are_rejected_with_the_nearest_name(name, nearest):
     assert "imports" in str(caught.value)
 
 
+@pytest.mark.usefixtures("zero_weights")
 def test_arguments_reach_the_layers():
     net = create_model("dy_mobilenetv2_035-dy_bneck", num_keypoints=5, num_kernels=2, temperature=11.0)
     dynamic = [layer for layer in net.modules() if isinstance(layer, DynamicConv2d)]
@@ -189,6 +197,7 @@ def test_defaults_are_those_of_the_paper():
 LAST_LAYERS = {"dy_mobilenetv2_035-dy_bneck": "head.heatmap", "mobilenetv2_035-deconv": "head.9"}
 
 
+@pytest.mark.usefixtures("zero_weights")
 def test_convolutions_before_norms_have_no_bias():
     for name in LAST_LAYERS:
         with_bias = [
@@ -233,6 +242,7 @@ def test_invalid_arguments_are_rejected(name, arguments, message):
         create_model(name, **arguments)
 
 
+@pytest.mark.usefixtures("zero_weights")
 def test_num_kernels_of_a_static_network_is_rejected():
     with pytest.raises(ValueError, match=r"num_kernels=8.*mobilenetv2_035-bneck"):
         create_model("mobilenetv2_035-bneck", num_kernels=8)
@@ -295,18 +305,21 @@ def test_one_kernel_equals_the_static_counterpart(backbone, perturb):
         torch.testing.assert_close(dynamic(x), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize("backbone", [name for name in BACKBONE_PARAMETERS if "_075" not in name])
 def test_backbones_with_a_classifier_return_logits(backbone):
     net = create_backbone(backbone, num_classes=7).eval()
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 7)
 
 
+@pytest.mark.usefixtures("zero_weights")
 def test_param_of_backbones_with_a_classifier():
     expected = {"resnet18": 11_689_512, "resnet10": 5_418_792, "mobilenetv2_100": 3_504_872}
     for name, count in expected.items():
         assert sum(parameter.numel() for parameter in create_backbone(name, num_classes=1000).parameters()) == count
 
 
+@pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize("num_kernels", [1, 2, 6, 8])
 @pytest.mark.parametrize("backbone", ONE_OF_EACH_FAMILY)
 def test_networks_with_any_number_of_kernels(backbone, num_kernels):
@@ -315,6 +328,7 @@ def test_networks_with_any_number_of_kernels(backbone, num_kernels):
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 17, 8, 8)
 
 
+@pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize("backbone", ["mobilenetv2_035", "mobilenetv3_small"])
 @pytest.mark.parametrize("layers", [["expand"], ["depthwise", "project"], ("project",)])
 def test_dynamic_layers_of_each_bneck_are_the_selected_ones(backbone, layers):
@@ -341,6 +355,7 @@ def test_sigmoid_attention_has_no_temperature_and_does_not_sum_to_one(backbone, 
     assert all(((total > 0.5) & (total < 3.5) & ((total - 1).abs() > 0.01)).all() for total in sums)
 
 
+@pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize("in_channels", [1, 4, 6])
 @pytest.mark.parametrize("backbone", ONE_OF_EACH_FAMILY)
 def test_networks_with_any_number_of_input_channels(backbone, in_channels):
@@ -348,6 +363,7 @@ def test_networks_with_any_number_of_input_channels(backbone, in_channels):
     assert net(torch.randn(1, in_channels, 64, 32)).shape == (1, 17, 16, 8)
 
 
+@pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize("backbone", ONE_OF_EACH_FAMILY)
 @pytest.mark.parametrize("height", [32, 160])
 @pytest.mark.parametrize("width", [64, 96])

@@ -92,7 +92,7 @@ def test_torchvision_files_are_loaded(model, name, suffix, tmp_path):
     path = tmp_path / f"file{suffix}"
     tensors = model(name).state_dict()
     (save_file if suffix == ".safetensors" else torch.save)(tensors, path)
-    net = create_net(f"{name}-deconv")
+    net = create_net(f"{name}-fpn")
     is_head_changed = change_detector(net.head)
     message = load_pretrained(net, path)
     assert_backbone_output(net, extract_features(model(name)))
@@ -111,7 +111,7 @@ def test_torchvision_files_are_loaded(model, name, suffix, tmp_path):
 @pytest.mark.parametrize("name", ["mobilenetv2_035", "resnet18"])
 def test_dynamic_backbone_output_equals_the_static_model(model, name):
     tensors = model(name).state_dict()
-    net = create_net(f"dy_{name}-deconv")
+    net = create_net(f"dy_{name}-fpn")
     message = load_backbone(tensors, net, noise=0)
     assert_backbone_output(net, extract_features(model(name)))
     assert f" {50 if 'mobile' in name else 16} static kernels" in message
@@ -133,7 +133,7 @@ def with_names_of_2018(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("form", ["", "dy_"])
 def test_torchvision_names_of_2018_are_loaded(model, form):
     reference = model("mobilenetv2_035")
-    net = create_net(f"{form}mobilenetv2_035-deconv")
+    net = create_net(f"{form}mobilenetv2_035-fpn")
     message = load_backbone(with_names_of_2018(reference), net, noise=0)
     assert_backbone_output(net, extract_features(reference))
     assert "(2018 names): used 312 of 314 tensors" in message
@@ -141,7 +141,7 @@ def test_torchvision_names_of_2018_are_loaded(model, form):
 
 def test_to_torchvision_inverts_load_backbone(model):
     reference = model("mobilenetv2_035")
-    net = create_net("mobilenetv2_035-deconv")
+    net = create_net("mobilenetv2_035-fpn")
     load_backbone(reference.state_dict(), net)
     written = to_torchvision(net.backbone)
     expected = {name: tensor for name, tensor in reference.state_dict().items() if not name.startswith("classifier.")}
@@ -163,7 +163,7 @@ def with_timm_names(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("form", ["", "dy_"])
 def test_timm_names_are_loaded_in_any_order(model, form):
     reference = model("mobilenetv2_035")
-    net = create_net(f"{form}mobilenetv2_035-deconv")
+    net = create_net(f"{form}mobilenetv2_035-fpn")
     message = load_backbone(dict(sorted(with_timm_names(reference).items())), net, noise=0)
     assert_backbone_output(net, extract_features(reference))
     assert "timm MobileNetV2: used 312 of 314 tensors" in message
@@ -179,7 +179,7 @@ def test_timm_names_are_loaded_in_any_order(model, form):
 def test_timm_models_are_loaded(name):
     timm = pytest.importorskip("timm")
     reference = randomize(timm.create_model(name))
-    net = create_net(f"{name}-deconv")
+    net = create_net(f"{name}-fpn")
     load_backbone(reference.state_dict(), net)
     with torch.no_grad():
         assert_backbone_output(net, reference.forward_features(X))
@@ -199,7 +199,7 @@ def test_unsupported_timm_models_are_rejected(name):
     timm = pytest.importorskip("timm")
     tensors = timm.create_model(name).state_dict()
     for target in ("mobilenetv2_100", "resnet18", "resnet10"):
-        net = create_net(f"{target}-deconv")
+        net = create_net(f"{target}-fpn")
         with pytest.raises(ValueError, match=r"^expected|does not match"):
             load_backbone(tensors, net)
 
@@ -208,7 +208,7 @@ def test_unsupported_timm_models_are_rejected(name):
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_state_dict_of_checkpoints_is_found(model, wrap, prefix):
     reference = model("mobilenetv2_035")
-    net = create_net("mobilenetv2_035-deconv")
+    net = create_net("mobilenetv2_035-fpn")
     load_backbone(wrap({f"{prefix}{name}": tensor for name, tensor in reference.state_dict().items()}), net)
     assert_backbone_output(net, extract_features(reference))
 
@@ -219,7 +219,7 @@ def test_counters_and_classifier_are_optional(model):
         for name, tensor in model("mobilenetv2_035").state_dict().items()
         if "num_batches" not in name and "classifier" not in name
     }
-    net = create_net("mobilenetv2_035-deconv")
+    net = create_net("mobilenetv2_035-fpn")
     message = load_backbone(tensors, net)
     assert_backbone_output(net, extract_features(model("mobilenetv2_035")))
     assert "260 of 260 tensors" in message
@@ -246,19 +246,19 @@ def without(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
             *("mobilenetv2_035", lambda s: s | {"features.3.se.weight": X}, "mobilenetv2_035-bneck"),
             r"unexpected features\.3\.se\.weight$",
         ),
-        ("mobilenetv2_035", dict, "resnet18-deconv", "backbone resnet18, got torchvision MobileNetV2"),
-        ("mobilenetv2_035", dict, "mobilenetv3_small-deconv", "backbone mobilenetv3_small"),
-        ("resnet18", dict, "mobilenetv2_035-deconv", "got torchvision or timm ResNet"),
-        ("resnet18", dict, "resnet10-deconv", "4 blocks.*got 8"),
+        ("mobilenetv2_035", dict, "resnet18-fpn", "backbone resnet18, got torchvision MobileNetV2"),
+        ("mobilenetv2_035", dict, "mobilenetv3_small-fpn", "backbone mobilenetv3_small"),
+        ("resnet18", dict, "mobilenetv2_035-fpn", "got torchvision or timm ResNet"),
+        ("resnet18", dict, "resnet10-fpn", "4 blocks.*got 8"),
         (
             "mobilenetv2_035",
             lambda s: {"x.y": X, "stem": X},
-            "mobilenetv2_035-deconv",
+            "mobilenetv2_035-fpn",
             r"got the tensors x\.y, stem",
         ),
-        ("mobilenetv2_035", lambda s: s | {"epoch": 3}, "mobilenetv2_035-deconv", "'epoch' of type int"),
-        ("mobilenetv2_035", lambda s: {}, "mobilenetv2_035-deconv", "got dict"),
-        ("mobilenetv2_035", lambda s: [X], "mobilenetv2_035-deconv", "got list"),
+        ("mobilenetv2_035", lambda s: s | {"epoch": 3}, "mobilenetv2_035-fpn", "'epoch' of type int"),
+        ("mobilenetv2_035", lambda s: {}, "mobilenetv2_035-fpn", "got dict"),
+        ("mobilenetv2_035", lambda s: [X], "mobilenetv2_035-fpn", "got list"),
     ],
 )
 def test_mismatch_is_rejected_without_changes(model, file, change, target, problem):

@@ -1,5 +1,4 @@
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,13 @@ from posedy.cli.main import main
 from posedy.config import SkeletonConfig
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_results import write_results
-from posedy.evaluation.bootstrap import bootstrap_intervals
 from posedy.evaluation.report.builder import write_report
 
 
 @pytest.fixture(autouse=True)
-def few_resamples(monkeypatch) -> None:
-    """Reduces the bootstrap, which dominates the time of a small report and is tested elsewhere."""
-    monkeypatch.setattr(
-        "posedy.evaluation.report.contents.bootstrap_intervals", partial(bootstrap_intervals, resamples=4)
-    )
+def empty_plots(monkeypatch) -> None:
+    """Leaves out the plots, which take most of the time of a small report; test_page.py tests them."""
+    monkeypatch.setattr("posedy.evaluation.report.plots._to_svg", lambda figure, name: "<svg></svg>")
 
 
 @pytest.fixture

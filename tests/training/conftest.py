@@ -1,8 +1,9 @@
-"""Fixtures of the training tests: a quick experiment on the synthetic data set."""
+"""Fixtures of the training tests: a quick experiment on the synthetic dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
@@ -22,15 +23,23 @@ def subprocess_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatc
 
 
 @pytest.fixture
-def curves() -> None:
-    """Enables curves.png in a test."""
+def plots() -> None:
+    """Enables curves.png and the images of batches in a test."""
 
 
 @pytest.fixture(autouse=True)
-def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disables curves.png, which takes as long as a quick training run, unless a test requests `curves`."""
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr("posedy.training.loggers.plot_curves", lambda rows, path: None)
+def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disables curves.png and replaces the images of batches by one pixel unless a test requests `plots`.
+
+    The plots of a quick training run take longer than its training.
+    """
+    if "plots" not in request.fixturenames:
+        disable_plots(monkeypatch)
+
+
+def disable_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posedy.training.loggers.plot_curves", lambda rows, path: None)
+    monkeypatch.setattr("posedy.training.trainer.draw_batch", lambda *_: np.zeros((1, 1, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +49,7 @@ def experiment(synthetic: Path) -> Callable[..., Config]:
     def make(*overrides: str) -> Config:
         quick = [
             f"data.root={synthetic}",
-            "model.name=dy_mobilenetv2_035-bneck",
+            "model.name=dy_mobilenetv2_035-fpn",
             "model.options={depth: 0.34}",  # 7 blocks instead of 17
             "model.input_size=[32, 64]",
             "train.epochs=2",

@@ -30,7 +30,7 @@ def test_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:
 
 def save_run(run: Path, *overrides: str, step: int = 0) -> Path:
     """Writes the last checkpoint of a run with two processes and returns the run folder."""
-    net = create_model("mobilenetv2_035-bneck", input_size=(32, 64))
+    net = create_model("mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
     optimizer = torch.optim.AdamW(net.parameters())
     state = RunState(epoch=7, step=step, best_ap=0.5)
     state.save(run / LAST, net, optimizer, None, load_config(None, overrides), "9 persons, ab12", 2)
@@ -129,7 +129,7 @@ def test_missing_keys_of_older_runs_have_their_defaults(tmp_path: Path) -> None:
 
 def test_other_data_and_number_of_processes_are_rejected(tmp_path: Path) -> None:
     save_run(tmp_path)
-    with pytest.raises(ValueError, match=r"data sets: 9 persons, ab12 in the run, 8 persons, cd34 now"):
+    with pytest.raises(ValueError, match=r"datasets: 9 persons, ab12 in the run, 8 persons, cd34 now"):
         resume(tmp_path, data="8 persons, cd34")
     with pytest.raises(ValueError, match=r"number of processes: 2 in the run, 1 now"):
         resume(tmp_path, world_size=1)
@@ -155,7 +155,7 @@ def test_impossible_changes_are_rejected_despite_accept_changes(tmp_path: Path) 
 
 
 def test_checkpoint_without_run_state_is_rejected(tmp_path: Path) -> None:
-    net = create_model("mobilenetv2_035-bneck", input_size=(32, 64))
+    net = create_model("mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
     write_checkpoint({"network": network_state(net), "epoch": 3}, tmp_path / LAST)
     with pytest.raises(ValueError, match=r"step.*optimizer.*model\.weights="):
         resume(tmp_path)

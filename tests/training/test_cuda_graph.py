@@ -56,9 +56,8 @@ def make_step(
     torch.manual_seed(0)
     config = TrainConfig.model_validate({"batch_size": 6, **settings})
     output = "softmax" if config.loss == "cross_entropy" else "linear"
-    net = create_model(
-        "dy_mobilenetv2_035-dy_bneck", input_size=(32, 64), output=output, in_channels=in_channels, temperature=3.0
-    )
+    options = {"output": output, "in_channels": in_channels, "depth": 0.34}
+    net = create_model("dy_mobilenetv2_035-dy_fpn", input_size=(32, 64), temperature=3.0, **options)
     with torch.no_grad():
         net.head.heatmap.weight.mul_(100)
     net.__class__ = net_class

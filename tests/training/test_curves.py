@@ -66,6 +66,16 @@ def rows_with_changed_fifth(name: str, value: str) -> list[dict[str, str]]:
     return changed
 
 
+@pytest.fixture(scope="module")
+def ten_rows(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The plot of `rows(10)`."""
+    path = tmp_path_factory.mktemp("curves") / "curves.png"
+    plot_curves(rows(10), path)
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image
+
+
 @pytest.mark.parametrize(
     ("name", "value", "panel"),
     [
@@ -78,9 +88,9 @@ def rows_with_changed_fifth(name: str, value: str) -> list[dict[str, str]]:
     ],
 )
 def test_changed_value_changes_only_its_panel(
-    plot_rows: PlotRows, name: str, value: str, panel: tuple[slice, slice]
+    plot_rows: PlotRows, ten_rows: np.ndarray, name: str, value: str, panel: tuple[slice, slice]
 ) -> None:
-    before, after = plot_rows(rows(10)), plot_rows(rows_with_changed_fifth(name, value))
+    before, after = ten_rows, plot_rows(rows_with_changed_fifth(name, value))
     for other in (LOSS, AP, RATE, SPEED):
         assert (before[other] != after[other]).any() == (other == panel)
 

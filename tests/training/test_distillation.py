@@ -19,12 +19,12 @@ from posedy.training.step import TrainingStep
 SIZE = (32, 64)
 
 
-def network(name: str = "mobilenetv2_035-bneck", seed: int = 0, **options: object) -> PoseNet:
+def network(name: str = "mobilenetv2_035-fpn", seed: int = 0, **options: object) -> PoseNet:
     torch.manual_seed(seed)
     settings = {"output": "softmax", "codec": "unbiased", "input_size": SIZE, "skeleton": COCO17, **options}
     net = create_model(name, **settings)
     with torch.no_grad():
-        net.head.heatmap.weight.mul_(1000)
+        net.head.heatmap.weight.mul_(100)
     return net
 
 
@@ -65,13 +65,13 @@ def test_identical_teacher_gives_zero_gradient(seed: int, monkeypatch: pytest.Mo
 
 def test_load_teacher_accepts_another_architecture(tmp_path: Path) -> None:
     path = tmp_path / "teacher.safetensors"
-    save_weights(network("mobilenetv3_small-bneck"), path)
+    save_weights(network("mobilenetv3_small-fpn"), path)
     config = Config.model_validate(
         {"train": {"teacher": path, "teacher_weight": 0.3, "loss": "cross_entropy"}, "model": {"output": "softmax"}}
     )
     teacher = load_teacher(config, network(), DistributedContext(config.train))
     assert teacher is not None
-    assert (teacher.net.name, teacher.weight) == ("mobilenetv3_small-bneck", 0.3)
+    assert (teacher.net.name, teacher.weight) == ("mobilenetv3_small-fpn", 0.3)
     assert load_teacher(Config(), network(), DistributedContext(config.train)) is None
 
 

@@ -70,7 +70,7 @@ def launch(script: Path, *arguments: str | Path, processes: int = 2) -> subproce
 
 @pytest.fixture
 def large_set(tmp_path: Path) -> Path:
-    """A synthetic data set with a validation set of 101 images."""
+    """A synthetic dataset with a validation set of 101 images."""
     generate_dataset(tmp_path / "set", 12, 101, seed=7, processes=1)
     return tmp_path / "set"
 

@@ -4,13 +4,16 @@ import torch
 
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.factory import create_model
+from posedy.models.pose_net import PoseNet
 from posedy.training.optim import ModelEMA
 
-NAME = "dy_mobilenetv2_035-bneck"
+
+def make_net() -> PoseNet:
+    return create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
 
 
 def test_ema_matches_a_plain_loop_with_decay_warmup() -> None:
-    net = create_model(NAME, input_size=(32, 64))
+    net = make_net()
     ema = ModelEMA(net, 0.7)
     expected = {name: tensor.double().clone() for name, tensor in net.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
@@ -30,23 +33,23 @@ def test_ema_matches_a_plain_loop_with_decay_warmup() -> None:
 
 
 def test_ema_copies_temperatures_and_counters() -> None:
-    net = create_model(NAME, input_size=(32, 64))
+    net = make_net()
     ema = ModelEMA(net, 0.99)
     set_temperature(net, 7.0)
     net.train()(torch.randn(2, 3, 64, 32))
     ema.update(net)
-    state = ema.net.state_dict()
+    state, expected = ema.net.state_dict(), net.state_dict()
     copied = [name for name in state if name.endswith(("temperature", "num_batches_tracked"))]
     assert {name.rpartition(".")[2] for name in copied} == {"temperature", "num_batches_tracked"}
     for name in copied:
-        assert torch.equal(state[name], net.state_dict()[name])
-    means = [name for name in state if name.endswith("running_mean") and net.state_dict()[name].abs().max() > 0]
+        assert torch.equal(state[name], expected[name])
+    means = [name for name in state if name.endswith("running_mean") and expected[name].abs().max() > 0]
     assert means
-    assert not any(torch.equal(state[name], net.state_dict()[name]) for name in means)
+    assert not any(torch.equal(state[name], expected[name]) for name in means)
 
 
 def test_ema_update_does_not_change_the_network() -> None:
-    net = create_model(NAME, input_size=(32, 64)).train()
+    net = make_net().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     ema = ModelEMA(net, 0.9)
     ema.update(net)

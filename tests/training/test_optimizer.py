@@ -30,7 +30,7 @@ def test_weight_decay_applies_to_kernels_only() -> None:
 
 
 def test_without_weight_decay_it_equals_adam_exactly() -> None:
-    nets = [create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64)) for _ in range(2)]
+    nets = [create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     optimizers = [make_optimizer(nets[0], TrainConfig()), torch.optim.Adam(nets[1].parameters(), lr=1e-3, fused=True)]
     x = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def test_without_weight_decay_it_equals_adam_exactly() -> None:
 
 
 def test_weight_decay_is_decoupled_from_the_gradient() -> None:
-    net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64))
+    net = create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
     optimizer = make_optimizer(net, TrainConfig(weight_decay=0.5, lr=0.1))
     before = [parameter.detach().clone() for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:

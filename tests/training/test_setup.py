@@ -1,4 +1,4 @@
-"""Setup of a training run: data sets and network."""
+"""Setup of a training run: datasets and network."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ import pytest
 from PIL import Image
 
 import posedy
+from posedy.codecs import MSRACodec
 from posedy.config import load_config
 from posedy.data.tables import load_json
 from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 from posedy.training.setup import build_network, read_training_data
 
-NAME = "dy_mobilenetv2_035-bneck"
+NAME = "dy_mobilenetv2_035-fpn"
 
 
 @pytest.mark.parametrize(("start", "warns"), [(30, True), (1, False)])
@@ -59,6 +60,15 @@ def test_each_annotation_file_is_read_once(synthetic: Path, monkeypatch: pytest.
     data = read_training_data(load_config(None, [f"data.root={synthetic}"]), print)
     assert [path.name for path in read] == ["person_keypoints_train2017.json", "person_keypoints_val2017.json"]
     assert len(data.val_gt.labeled) == len(data.val)
+
+
+def test_codecs_without_heatmaps_need_a_loss_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(None, [f"model.name={NAME}"])
+    monkeypatch.setattr(MSRACodec, "output_names", ("coordinates",))
+    with pytest.raises(ValueError, match=r"model\.codec.*msra.*coordinates"):
+        build_network(config, COCO17, print, None)
+    monkeypatch.setattr(MSRACodec, "loss", lambda codec, outputs, targets, weights: weights.sum())
+    assert build_network(config, COCO17, print, None).codec.has_loss
 
 
 def test_static_weights_give_no_temperature_warning(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def batch(size: int = 6) -> dict[str, torch.Tensor]:
 
 def make_step(output: HeatmapOutput = "linear", **settings: object) -> tuple[PoseNet, TrainingStep]:
     torch.manual_seed(0)
-    net = create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64), output=output)
+    net = create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), output=output, depth=0.34)
     with torch.no_grad():
         net.head.heatmap.weight.mul_(1000)
     config = TrainConfig.model_validate({"batch_size": 6, **settings})

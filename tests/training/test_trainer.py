@@ -27,6 +27,8 @@ from posedy.training.checkpoint import BEST, LAST
 from posedy.training.trainer import NonFiniteLossError, Trainer, TrainingInterruptedError
 from tools.lab.synthetic import generate_dataset
 
+from .conftest import disable_plots
+
 Experiment = Callable[..., Config]
 
 
@@ -40,7 +42,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(one[name], other[name]), name
 
 
-def test_run_writes_all_files(experiment: Experiment, tmp_path: Path, curves: None) -> None:
+def test_run_writes_all_files(experiment: Experiment, tmp_path: Path, plots: None) -> None:
     run = tmp_path / "run"
     config = experiment("eval.every=1", "train.temperature={start: 30, end: 10, epochs: 1}")
     metrics = Trainer(config, run, progress=False).fit()
@@ -52,6 +54,7 @@ def test_run_writes_all_files(experiment: Experiment, tmp_path: Path, curves: No
     assert all(float(row["loss"]) > 0 and row["AP"] for row in rows)
     assert list((run / "tensorboard").glob("events*"))
     assert (run / "curves.png").is_file()
+    assert list((run / "pictures").glob("epoch-*.jpg"))
     last, best = load_checkpoint(run / LAST), load_checkpoint(run / BEST)
     assert last.name == best.name == config.model.name
     assert last.input_size == (32, 64)
@@ -128,7 +131,9 @@ def whole(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder of an uninterrupted run."""
     AcceleratorState._reset_state(reset_partial_state=True)
     path = tmp_path_factory.mktemp("runs") / "whole"
-    Trainer(experiment(), path, progress=False).fit()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        disable_plots(monkeypatch)
+        Trainer(experiment(), path, progress=False).fit()
     return path
 
 
@@ -216,7 +221,7 @@ def test_new_tensors_of_pretrained_networks_follow_the_seed(
 ) -> None:
     """Static counterpart and ImageNet weights: only tensors missing in the file depend on the seed."""
     static, imagenet = tmp_path / "static.safetensors", tmp_path / "imagenet.pth"
-    save_weights(create_model("mobilenetv2_035-bneck"), static)
+    save_weights(create_model("mobilenetv2_035-fpn"), static)
     torch.save(torchvision.models.mobilenet_v2(weights=None, width_mult=0.35).state_dict(), imagenet)
     layer = "backbone.blocks.3.expand.0.weight"
     for path in (static, imagenet):
@@ -316,11 +321,11 @@ def test_save_minutes_saves_within_an_epoch(
 
 
 @pytest.mark.slow
-def test_other_data_set_is_rejected(experiment: Experiment, synthetic: Path, tmp_path: Path) -> None:
+def test_other_dataset_is_rejected(experiment: Experiment, synthetic: Path, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path / "run", progress=False).fit()
     other = tmp_path / "other"
     generate_dataset(other, 3, 4, seed=9, processes=1)
-    with pytest.raises(ValueError, match=r"data sets: 19 persons.* in the run, "):
+    with pytest.raises(ValueError, match=r"datasets: 19 persons.* in the run, "):
         Trainer(experiment("train.epochs=2", f"data.root={other}"), tmp_path / "run", progress=False)
 
 
@@ -504,7 +509,7 @@ def test_unsupported_in_channels_are_rejected(experiment: Experiment, tmp_path: 
 def test_resuming_does_not_need_the_initial_weights(experiment: Experiment, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     config = experiment("train.epochs=1", f"model.weights={start}")
-    save_weights(create_model("dy_mobilenetv2_035-bneck", input_size=(32, 64), depth=0.34), start)
+    save_weights(create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34), start)
     expected = Trainer(config, tmp_path / "run", progress=False).fit()
     start.unlink()
     assert Trainer(config, tmp_path / "run", progress=False).fit() == expected

@@ -19,7 +19,7 @@ from tools.lab.attention.attention_probe import (
     replace_attention,
 )
 
-NAME = "dy_mobilenetv2_035-dy_bneck"
+NAME = "dy_mobilenetv2_035-dy_fpn"
 SIZE = (32, 64)
 
 
@@ -61,6 +61,12 @@ def run_replaced(net, aggregation, *batches, seed=0):
     return outputs, [(before.attention(layer), after.attention(layer)) for layer in layers]
 
 
+def kernels_and_biases(net):
+    """Return the parameters (K, ...) of all dynamic convolutions."""
+    layers = [layer for layer in net.modules() if isinstance(layer, DynamicConv2d)]
+    return [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
+
+
 def count_hooks(net):
     return sum(len(module._forward_hooks) for module in net.modules())
 
@@ -86,9 +92,9 @@ def test_layers_are_grouped_by_the_stride_of_their_input(net):
 @pytest.mark.parametrize(
     ("name", "groups"),
     [
-        ("mobilenetv2_035-dy_bneck", ["head"]),
-        ("dy_resnet18-deconv", ["4", "8", "16", "32"]),
-        ("mobilenetv2_035-deconv", []),
+        ("mobilenetv2_035-dy_fpn", ["head"]),
+        ("dy_resnet10-fpn", ["4", "8", "16", "32"]),
+        ("mobilenetv2_035-fpn", []),
     ],
 )
 def test_groups_exist_only_for_dynamic_layers(name, groups):
@@ -113,9 +119,8 @@ def test_attention_aggregation_is_bit_exact(net):
 def test_average_equals_a_network_of_mean_kernels(net):
     averaged = copy.deepcopy(net)
     with torch.no_grad():
-        for layer in averaged.modules():
-            if isinstance(layer, DynamicConv2d):
-                layer.weight.copy_(layer.weight.mean(dim=0).expand_as(layer.weight))
+        for parameter in kernels_and_biases(averaged):
+            parameter.copy_(parameter.mean(dim=0).expand_as(parameter))
         expected = averaged(crops(3))
         original = net(crops(3))
     (output,), pairs = run_replaced(net, "average", crops(3))
@@ -277,9 +282,8 @@ def test_hooks_are_removed_also_after_errors(net, aggregation):
 def test_aggregations_agree_for_equal_kernels(net):
     equal = copy.deepcopy(net)
     with torch.no_grad():
-        for layer in equal.modules():
-            if isinstance(layer, DynamicConv2d):
-                layer.weight.copy_(layer.weight[:1].expand_as(layer.weight))
+        for parameter in kernels_and_biases(equal):
+            parameter.copy_(parameter[:1].expand_as(parameter))
         expected = equal(crops(3))
     for aggregation in AGGREGATIONS:
         (output,), _ = run_replaced(equal, aggregation, crops(3))

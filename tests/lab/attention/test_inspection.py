@@ -21,7 +21,7 @@ from posedy.prediction import TorchModel
 from tools.lab.attention.attention_probe import AGGREGATIONS, AttentionLayer
 from tools.lab.attention.inspection import dynamic_layers, find_config, inspect_attention, inspect_checkpoint
 
-NAME = "dy_mobilenetv2_035-bneck"
+NAME = "dy_mobilenetv2_035-fpn"
 SIZE = (32, 64)
 
 
@@ -72,11 +72,11 @@ def result(persons: CocoPersons) -> EvalResult:
     return evaluate_model(TorchModel(net), persons, None, EvalConfig())
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", NAME, "mobilenetv2_035-dy_bneck"])
+@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_fpn", NAME, "mobilenetv2_035-dy_bneck"])
 def test_every_row_is_evaluated_once_with_its_groups(
     name: str, result: EvalResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    net = create_model(name, input_size=SIZE).eval()
+    net = create_model(name, input_size=SIZE, depth=0.34).eval()
     layers = dynamic_layers(net)
     evaluation = FakeEvaluation(net, layers, result)
     inspection = inspect_attention(layers, evaluation)

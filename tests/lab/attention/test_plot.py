@@ -28,7 +28,7 @@ def decode(png: bytes) -> np.ndarray:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("count", [1, 12])
 def test_plot_of_edge_cases_is_not_empty(count: int, flat: bool) -> None:
     """Uniform attention has an empty value range, and a single layer has no line."""
     image = decode(plot_attention(layers(count, flat), "title"))

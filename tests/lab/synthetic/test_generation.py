@@ -1,4 +1,4 @@
-"""Generated data sets have COCO's structure, depend on the seed only and never overwrite other files."""
+"""Generated datasets have COCO's structure, depend on the seed only and never overwrite other files."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_other_seeds_and_splits_have_different_images(
     assert len(set(images)) == len(images) == 2 * sum(SIZES.values())
 
 
-def test_larger_data_set_starts_with_the_smaller_one(
+def test_larger_dataset_starts_with_the_smaller_one(
     synthetic: tuple[Path, dict[str, DatasetStatistics]], tmp_path: Path
 ) -> None:
     out, _ = synthetic
@@ -90,7 +90,7 @@ def test_larger_data_set_starts_with_the_smaller_one(
     assert all(images[name] == read_files(out)[name] for name in common)
 
 
-def test_synthetic_data_set_is_replaced_completely(tmp_path: Path) -> None:
+def test_synthetic_dataset_is_replaced_completely(tmp_path: Path) -> None:
     generate_dataset(tmp_path, train=3, val=2, seed=0)
     generate_dataset(tmp_path, train=1, val=1, seed=4)
     assert len(list(tmp_path.rglob("*.jpg"))) == 2
@@ -113,7 +113,7 @@ def test_folders_with_other_files_are_rejected(tmp_path: Path, foreign: str, in_
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"info": null}', '{"info": {"description": "COCO 2017 Dataset"}}'])
-def test_coco_data_set_is_rejected(tmp_path: Path, content: str) -> None:
+def test_coco_dataset_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "annotations").mkdir()
     for split in SIZES:
         (tmp_path / f"annotations/person_keypoints_{split}2017.json").write_text(content)

@@ -1,4 +1,4 @@
-"""Statistics of synthetic data sets."""
+"""Statistics of synthetic datasets."""
 
 import numpy as np
 import pytest

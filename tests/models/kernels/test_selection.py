@@ -1,85 +1,16 @@
-"""Selection of the Triton kernels in blocks and networks; also a script, see conftest.py."""
+"""Selection of the Triton kernels in blocks and networks."""
 
 import copy
-import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import posedy.models.blocks
-import posedy.models.ops
-from posedy.models.blocks import ConvFactory, ConvNormAct, DynamicConvFactory, InvertedResidual, static_conv
+from posedy.models.blocks import ConvNormAct
 from posedy.models.factory import create_model
 from posedy.models.kernels.availability import can_use_triton
-
-BLOCKS: dict[str, tuple[ConvFactory, Callable[[], nn.Module], int]] = {
-    "dynamic, stride 1": (DynamicConvFactory(), nn.ReLU6, 1),
-    "static, stride 2": (static_conv, nn.ReLU, 2),
-    "an activation without a kernel": (static_conv, nn.Hardswish, 1),
-}
-
-
-def train_step(block: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Yields the output, all gradients and all buffers of a training step."""
-    x = x.clone().requires_grad_()
-    y = block(x)
-    (y * torch.linspace(-1, 1, y.numel()).reshape(y.shape)).sum().backward()
-    yield y.detach()
-    yield from (parameter.grad for parameter in block.parameters() if parameter.grad is not None)
-    yield x.grad if x.grad is not None else torch.empty(0)
-    yield from block.buffers()
-
-
-def measure() -> list[Any]:
-    """Returns the largest relative difference between blocks with and without kernels, and the kernels used."""
-    from posedy.models.kernels import batch_norm, depthwise
-
-    used: list[str] = []
-
-    def recorded(kernel: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
-        def call(*arguments: Any) -> Tensor:
-            used.append(f"{name} {arguments[2]}")
-            return kernel(*arguments)
-
-        return call
-
-    batch_norm.batch_norm_act = recorded(batch_norm.batch_norm_act, "norm")
-    depthwise.depthwise = recorded(depthwise.depthwise, "depthwise")
-    rows = []
-    for name, (conv, activation, stride) in BLOCKS.items():
-        torch.manual_seed(0)
-        reference = InvertedResidual(2, 3, 2, 3, stride, conv, activation=activation)
-        fused = copy.deepcopy(reference)
-        x = torch.randn(2, 2, 4, 3)
-        expected = list(train_step(reference, x))
-        posedy.models.blocks.can_use_triton = posedy.models.ops.can_use_triton = torch.is_tensor
-        used.clear()
-        difference = max(
-            float((actual - wanted).abs().max() / wanted.abs().max().clamp_min(1))
-            for actual, wanted in zip(train_step(fused, x), expected, strict=True)
-        )
-        posedy.models.blocks.can_use_triton = posedy.models.ops.can_use_triton = can_use_triton
-        rows.append([name, difference, list(used)])
-    return rows
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure()))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter is not available with a GPU")
-def test_blocks_with_and_without_kernels_are_equal(run_script: Callable[[str], list[Any]]) -> None:
-    measured = {name: (difference, used) for name, difference, used in run_script(__file__)}
-    for name, (difference, _) in measured.items():
-        assert difference < 1e-5, name
-    assert [used for _, used in measured.values()] == [
-        ["norm relu6", "depthwise 1", "norm relu6", "norm none"],
-        ["norm relu", "depthwise 2", "norm relu", "norm none"],
-        ["depthwise 1", "norm none"],
-    ]
 
 
 def test_cpu_tensors_do_not_use_kernels() -> None:

@@ -1,8 +1,5 @@
-"""The kernel of batch norm and activation equals torch in float64; also a script, see conftest.py."""
+"""Errors of the kernel of batch norm and activation relative to torch in float64; see measure.py."""
 
-import json
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,23 +75,8 @@ def measure() -> list[Any]:
     rows = []
     for shape, mean, activation, dtype in CASES + GPU_CASES * on_gpu:
         rows.append([shape, mean, activation, dtype, compute_errors(shape, mean, activation, dtype, device)])
-    batch_norm._PROGRAMS = 2  # so that each program processes several images
+    programs, batch_norm._PROGRAMS = batch_norm._PROGRAMS, 2  # so that each program processes several images
     shared = (5, 1, 3, 3), 1.0, "relu6", "float32"
     rows.append([*shared, compute_errors(*shared, device)])
+    batch_norm._PROGRAMS = programs
     return rows
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure()))
-
-
-def test_output_gradients_and_statistics_equal_torch(run_script: Callable[[str], list[Any]]) -> None:
-    measured = run_script(__file__)
-    assert len(measured) > len(CASES)
-    for *case, errors in measured:
-        _, mean, _, dtype = case
-        tolerance = TOLERANCES[dtype] if mean == 1 else LARGE_MEAN_TOLERANCE
-        assert len(errors) == 6
-        for name, value in errors.items():
-            assert math.isfinite(value), (case, name)
-            assert value < tolerance, (case, name, value)
