@@ -193,14 +193,14 @@ class _LabelReader:
         for kind, advice in _ADVICE.items():
             log.add("error", kind, self._errors[kind], str, advice)
 
-    def _parse(self, words: list[str], where: str) -> list[float] | None:
+    def _parse(self, columns: list[str], where: str) -> list[float] | None:
         """Returns the numbers of a line, or None after collecting an error."""
         data = self.data
-        if len(words) != data.num_columns:
-            self._errors["wrong number of columns"].append(f"{where}: {_describe_columns(len(words), data)}")
+        if len(columns) != data.num_columns:
+            self._errors["wrong number of columns"].append(f"{where}: {_describe_columns(len(columns), data)}")
             return None
         try:
-            row = [float(word) for word in words]
+            row = [float(column) for column in columns]
         except ValueError as error:
             self._errors["invalid number"].append(f"{where}: {error}")
             return None
