@@ -64,7 +64,7 @@ class PoseService:
     device: str = "auto"
     runtime: RuntimeChoice = "auto"
     _estimators: dict[tuple[str, bool], PoseEstimator] = field(default_factory=dict)
-    _detector: Detector | None = None
+    _detector: CleanedDetector | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="posedy-", ignore_cleanup_errors=True)
@@ -84,7 +84,8 @@ class PoseService:
         """
         image = to_rgb(path)
         began = time.perf_counter()
-        boxes, box_scores = self._get_detector(box_source).detect(rgb_to_bgr(image))
+        detector = self._get_detector(box_source)
+        boxes, box_scores = detector.detect(rgb_to_bgr(image), detector.thresholds.display)
         poses = self._get_estimator(model, flip=True)(image, boxes, box_scores, channels="rgb")
         seconds = time.perf_counter() - began
         drawing = poses.draw(image, threshold)
@@ -158,14 +159,15 @@ class PoseService:
                 self._estimators[model, flip] = PoseEstimator(model, self.device, flip=flip, runtime=self.runtime)
             return self._estimators[model, flip]
 
-    def _get_detector(self, box_source: str) -> Detector:
+    def _get_detector(self, box_source: str) -> CleanedDetector:
         if box_source not in BOX_SOURCES:
             raise ValueError(f"unknown box source {box_source!r}, expected one of {', '.join(BOX_SOURCES)}")
         if box_source == FULL_IMAGE:
-            return FullImageDetector()
+            return CleanedDetector(FullImageDetector())
         with self._lock:
             if self._detector is None:
-                threshold = detector_thresholds(self.detector).display
+                thresholds = detector_thresholds(self.detector)
+                threshold = min(thresholds.display, thresholds.track_keep)
                 detector = create_detector(self.detector, self.device, self.detector_weights, threshold)
                 self._detector = CleanedDetector(detector, threshold)
             return self._detector

@@ -166,8 +166,15 @@ class PoseEstimator:
             image, _per_image("boxes", boxes, count), _per_image("box_scores", box_scores, count), channels
         )
 
-    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Detects the persons of an image (H, W, 3) uint8 BGR.
+    def detect(
+        self, image_bgr: NDArray[np.uint8], threshold: float | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Detects the persons of an image.
+
+        Args:
+            image_bgr: (H, W, 3) uint8 BGR.
+            threshold: minimum score of the boxes, from 0 to 1; None is the detector's threshold for poses. Detectors
+                given by name return no scores below their thresholds for poses and for tracked persons.
 
         Returns:
             Boxes (P, 4) xyxy inside the image, in its pixels, and scores (P,).
@@ -175,11 +182,12 @@ class PoseEstimator:
         Raises:
             OSError: if the weights of the detector cannot be read or downloaded.
             TypeError: if the image is not an array.
-            ValueError: if the estimator has no detector, or the array has the wrong shape or type.
+            ValueError: if the estimator has no detector, the array has the wrong shape or type, or the threshold is
+                not from 0 to 1.
         """
         detector = self._get_detector()
         check_frame(image_bgr)
-        return detector.detect(image_bgr)
+        return detector.detect(image_bgr, threshold)
 
     def track(
         self,
@@ -256,7 +264,8 @@ class PoseEstimator:
             )
         with self._detector_lock:
             if self._detector is None:
-                detector = create_detector(self._detector_choice, str(self.device), threshold=self.thresholds.poses)
+                lowest = min(self.thresholds.poses, self.thresholds.track_keep)
+                detector = create_detector(self._detector_choice, str(self.device), threshold=lowest)
                 self._detector = CleanedDetector(detector, self.thresholds.poses)
             return self._detector
 
@@ -273,6 +282,7 @@ class PoseEstimator:
         for index, image in enumerate(images):
             try:
                 rgb = _read(image, channels)
+                _check_sides(image, rgb)
                 image_boxes, scores = self._person_boxes(rgb, boxes[index], box_scores[index])
             except (OSError, TypeError, ValueError) as error:
                 if len(images) == 1:
@@ -306,11 +316,6 @@ class PoseEstimator:
         """Returns the checked boxes (P, 4) and scores (P,) of an RGB image, of the detector if none are given."""
         if boxes is None and box_scores is not None:
             raise ValueError("box_scores requires boxes")
-        if max(rgb.shape[:2]) > _LARGEST_SIDE:
-            raise ValueError(
-                f"the image is {rgb.shape[1]} x {rgb.shape[0]} pixels (width x height): OpenCV warps up to "
-                f"{_LARGEST_SIDE} a side; crop or shrink it"
-            )
         if boxes is None:
             boxes, box_scores = self._get_detector().detect(rgb_to_bgr(rgb))
         checked = checked_boxes(boxes)
@@ -374,3 +379,12 @@ def _read(image: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
         # Pillow names the buffer, not the URL
         reason = f"unknown format of {len(data)} bytes" if isinstance(error, UnidentifiedImageError) else error
         raise OSError(f"{image} is not an image that can be read: {reason}") from error
+
+
+def _check_sides(image: Any, rgb: NDArray[np.uint8]) -> None:
+    if max(rgb.shape[:2]) > _LARGEST_SIDE:
+        name = f"image {image}" if isinstance(image, str | os.PathLike) else "the image"
+        raise ValueError(
+            f"{name} is {rgb.shape[1]} x {rgb.shape[0]} pixels (width x height): OpenCV warps up to {_LARGEST_SIDE} a "
+            "side; crop or shrink it"
+        )

@@ -78,6 +78,17 @@ class TrackedBoxes:
         )
 
 
+@dataclass(frozen=True)
+class _EstimatorDetector:
+    """The detector of an estimator with a threshold for tracked persons."""
+
+    estimator: "PoseEstimator"
+    threshold: float
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.estimator.detect(image_bgr, self.threshold)
+
+
 class PoseTracker:
     """Tracker that estimates the poses of successive frames and assigns track ids to them.
 
@@ -120,12 +131,11 @@ class PoseTracker:
                 "PoseEstimator(detector=...) takes names"
             )
         self._estimator = estimator
-        source = detector if detector is not None else estimator
-        thresholds = detector_thresholds(source)
+        thresholds = detector_thresholds(detector if detector is not None else estimator)
         self._start_threshold = thresholds.track_start if box_threshold is None else box_threshold
-        self._detector = CleanedDetector(
-            source, min(thresholds.track_keep, checked_box_threshold(self._start_threshold))
-        )
+        lowest = min(thresholds.track_keep, checked_box_threshold(self._start_threshold))
+        source = detector if detector is not None else _EstimatorDetector(estimator, lowest)
+        self._detector = CleanedDetector(source, lowest)
         self._detect_every, self._smooth, self._threshold = detect_every, smooth, threshold
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
@@ -187,9 +197,14 @@ class PoseTracker:
         return self._frame % self._detect_every == 0 or is_extra
 
     def _add_detections(self, image_bgr: NDArray[np.uint8], tracked: TrackedBoxes) -> TrackedBoxes:
-        """Returns the detections, followed by the tracked boxes that no detection matches."""
+        """Returns the detections, followed by the tracked boxes that no detection matches.
+
+        Boxes with scores below the threshold of new persons are used for tracked persons that no other box matches.
+        """
         boxes, scores = self._detector.detect(image_bgr)
-        is_used = (scores >= self._start_threshold) | _are_detected(boxes, tracked.tight_boxes)
+        is_used = (scores >= self._start_threshold) | (self._start_threshold == 0)
+        unmatched = tracked.tight_boxes[~_are_detected(tracked.tight_boxes, boxes[is_used])]
+        is_used[~is_used] = _are_best_matches(boxes[~is_used], unmatched)
         boxes, scores = boxes[is_used], scores[is_used]
         is_missed = ~_are_detected(tracked.tight_boxes, boxes) & (tracked.misses < _MAX_MISSES)
         missed = tracked.select(np.flatnonzero(is_missed))
@@ -284,8 +299,24 @@ def _move_to_contain(box: NDArray[np.floating], inner: NDArray[np.floating]) -> 
 
 def _are_detected(tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Returns which tight boxes (P, 4) a detection (D, 4) matches or covers: (P,)."""
+    return np.asarray(_match(tight_boxes, detections)[0].any(axis=1))
+
+
+def _are_best_matches(detections: NDArray[np.float32], tight_boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Returns which detections (D, 4) are the best one for a tight box (P, 4): (D,)."""
+    is_match, iou = _match(tight_boxes, detections)
+    best = np.where(is_match, iou, -1).max(axis=1, initial=-1, keepdims=True)
+    return np.asarray((is_match & (iou == best)).any(axis=0))
+
+
+def _match(
+    tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Returns which tight boxes (P, 4) each detection (D, 4) matches or covers (P, D), and their IoUs (P, D)."""
+    # keypoints on a line, or a single one, have a tight box without an area
+    margins = np.clip(_MIN_BOX_SIDE - (tight_boxes[:, 2:] - tight_boxes[:, :2]), 0, None) / 2
+    tight_boxes = tight_boxes + np.concatenate([-margins, margins], axis=1)
     areas = (tight_boxes[:, 2:] - tight_boxes[:, :2]).prod(axis=1)[:, None]
     iou = box_iou(tight_boxes, detections)
     intersection = iou / (1 + iou) * (areas + (detections[:, 2:] - detections[:, :2]).prod(axis=1))
-    is_match = (iou >= _SAME_PERSON_IOU) | (intersection >= _SAME_PERSON_COVERAGE * areas)
-    return np.asarray(is_match.any(axis=1))
+    return (iou >= _SAME_PERSON_IOU) | (intersection >= _SAME_PERSON_COVERAGE * areas), iou

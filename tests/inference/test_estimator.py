@@ -140,7 +140,7 @@ def test_zero_boxes_give_zero_poses(net: PoseNet, image: np.ndarray, boxes: list
     np.testing.assert_array_equal(poses.draw(image), image)
 
 
-def test_the_detector_runs_only_without_boxes(net: PoseNet, image: np.ndarray) -> None:
+def test_the_detector_runs_only_without_boxes(dot_net: PoseNet, image: np.ndarray) -> None:
     inputs = []
 
     class Half:
@@ -148,7 +148,7 @@ def test_the_detector_runs_only_without_boxes(net: PoseNet, image: np.ndarray) -
             inputs.append(image_bgr)
             return [[0, 0, 100, 150]], [0.75]
 
-    estimator = PoseEstimator(net, device="cpu", detector=Half())
+    estimator = PoseEstimator(dot_net, device="cpu", detector=Half())
     estimator(image, BOXES)
     assert not inputs
     poses = estimator(image)
@@ -182,9 +182,9 @@ def test_full_image_is_the_box_of_the_image(net: PoseNet, estimator: PoseEstimat
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (3, 1)])
-def test_images_of_a_few_pixels_have_a_full_image_box(net: PoseNet, height: int, width: int) -> None:
+def test_images_of_a_few_pixels_have_a_full_image_box(dot_net: PoseNet, height: int, width: int) -> None:
     image = np.full((height, width, 3), 128, dtype=np.uint8)
-    estimator = PoseEstimator(net, device="cpu", detector="full-image")
+    estimator = PoseEstimator(dot_net, device="cpu", detector="full-image")
     poses = estimator(image)
     assert poses.boxes.tolist() == [[0, 0, width, height]]
     np.testing.assert_array_equal(estimator(image, boxes=[[0, 0, width, height]]).keypoints, poses.keypoints)
@@ -261,13 +261,13 @@ def test_errors_of_a_list_name_the_image(estimator: PoseEstimator, image: np.nda
         estimator([image, 3], [BOXES, BOXES])  # type: ignore[list-item]
 
 
-def test_any_valueerror_of_a_detector_names_the_image(net: PoseNet, image: np.ndarray) -> None:
+def test_any_valueerror_of_a_detector_names_the_image(dot_net: PoseNet, image: np.ndarray) -> None:
     class RemoteDetector:
         def detect(self, image_bgr: np.ndarray) -> tuple[list, list]:
             return json.loads("not JSON")
 
     with pytest.raises(ValueError, match=r"image 0 of 2.*Expecting value"):
-        PoseEstimator(net, device="cpu", detector=RemoteDetector())([image, image])
+        PoseEstimator(dot_net, device="cpu", detector=RemoteDetector())([image, image])
 
 
 @pytest.mark.parametrize("name", ["boxes", "box_scores"])
@@ -335,18 +335,18 @@ def test_pretrained_networks_are_found_by_name(
         PoseEstimator("large")
 
 
-def test_invalid_arguments_are_rejected(net: PoseNet) -> None:
+def test_invalid_arguments_are_rejected(dot_net: PoseNet) -> None:
     with pytest.raises(ValueError, match="'gpu'"):
-        PoseEstimator(net, device="gpu")
+        PoseEstimator(dot_net, device="gpu")
     with pytest.raises(ValueError, match="cuda:99"):
-        PoseEstimator(net, device="cuda:99")
+        PoseEstimator(dot_net, device="cuda:99")
     with pytest.raises(ValueError, match=r"batch_size.*0"):
-        PoseEstimator(net, batch_size=0)
+        PoseEstimator(dot_net, batch_size=0)
     with pytest.raises(ValueError, match=r"'yolo'.*registered"):
-        PoseEstimator(net, detector="yolo")
+        PoseEstimator(dot_net, detector="yolo")
     for detector in (3, FullImageDetector):
         with pytest.raises(TypeError, match="detect"):
-            PoseEstimator(net, detector=detector)  # type: ignore[arg-type]
+            PoseEstimator(dot_net, detector=detector)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -378,9 +378,9 @@ def test_poses_of_real_images_with_the_pretrained_network(real_data: Path) -> No
 @pytest.mark.parametrize(
     "arguments", [{"batch_size": 1.5}, {"batch_size": "3"}, {"batch_size": True}, {"flip": "no"}, {"flip": None}]
 )
-def test_arguments_of_another_type_are_rejected(net: PoseNet, arguments: dict) -> None:
+def test_arguments_of_another_type_are_rejected(dot_net: PoseNet, arguments: dict) -> None:
     with pytest.raises(TypeError, match=next(iter(arguments))):
-        PoseEstimator(net, device="cpu", detector=None, **arguments)
+        PoseEstimator(dot_net, device="cpu", detector=None, **arguments)
 
 
 @pytest.mark.parametrize("boxes", [3, {0: BOXES, 1: BOXES}, iter([BOXES, BOXES]), "ab"])
@@ -397,24 +397,24 @@ def test_boxes_may_be_tensors_with_gradients(estimator: PoseEstimator) -> None:
 
 
 @pytest.mark.parametrize("source", ["image.jpg", None, np.zeros((5, 5)), np.zeros((0, 5, 3), np.uint8)])
-def test_images_to_detect_on_are_checked(net: PoseNet, source: object) -> None:
-    estimator = PoseEstimator(net, device="cpu", detector="full-image")
+def test_images_to_detect_on_are_checked(dot_net: PoseNet, source: object) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", detector="full-image")
     with pytest.raises((TypeError, ValueError), match=r"\(H, W, 3\) uint8"):
         estimator.detect(source)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("returned", [None, np.zeros((1, 4)), (np.zeros((0, 4)),), {"boxes": [], "scores": []}])
-def test_detectors_without_boxes_and_scores_are_named(net: PoseNet, returned: object) -> None:
+def test_detectors_without_boxes_and_scores_are_named(dot_net: PoseNet, returned: object) -> None:
     class Odd(FullImageDetector):
         def detect(self, image_bgr: np.ndarray) -> object:  # type: ignore[override]
             return returned
 
     with pytest.raises(TypeError, match="Odd"):
-        PoseEstimator(net, device="cpu", detector=Odd())(np.zeros((60, 60, 3), np.uint8))
+        PoseEstimator(dot_net, device="cpu", detector=Odd())(np.zeros((60, 60, 3), np.uint8))
 
 
-def test_track_checks_its_arguments(net: PoseNet, tmp_path: Path) -> None:
-    estimator = PoseEstimator(net, device="cpu", detector="full-image")
+def test_track_checks_its_arguments(dot_net: PoseNet, tmp_path: Path) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", detector="full-image")
     frames = [np.zeros((60, 60, 3), np.uint8)]
     for rate in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="rate"):

@@ -179,13 +179,20 @@ class CleanedDetector:
         with _count_lock:
             return dict(self._dropped)
 
-    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def detect(
+        self, image_bgr: NDArray[np.uint8], threshold: float | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Detects persons: boxes (P, 4) xyxy inside an image (H, W, 3) uint8 BGR, in its pixels, and scores (P,).
+
+        Args:
+            image_bgr: the image.
+            threshold: another threshold for this image; None is the one of the constructor.
 
         Raises:
             TypeError: if the detector does not return two arrays.
-            ValueError: if the detector returns arrays of the wrong shape.
+            ValueError: if the detector returns arrays of the wrong shape, or the threshold is not from 0 to 1.
         """
+        threshold = self._threshold if threshold is None else checked_box_threshold(threshold)
         height, width = image_bgr.shape[:2]
         returned: object = self._detector.detect(image_bgr)
         name = type(self._detector).__name__
@@ -208,5 +215,5 @@ class CleanedDetector:
                     f"{height} pixels; further ones are dropped without a warning",
                     stacklevel=3,
                 )
-        is_kept = (scores >= self._threshold) | (self._threshold == 0)
+        is_kept = (scores >= threshold) | (threshold == 0)
         return boxes[is_kept], scores[is_kept]

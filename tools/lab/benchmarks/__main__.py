@@ -70,6 +70,20 @@ def main(argv: list[str] | None = None) -> None:
     latency.add_argument("--plot", type=Path, metavar="FILE", help="plot the ratios, for example to latency.png")
     add_json(latency)
     latency.set_defaults(run=_latency)
+    detector = parts.add_parser(
+        "detector", help="the person detector, compared with one pose and with torchvision's Faster R-CNN"
+    )
+    detector.add_argument("--runtimes", nargs="+", metavar="NAME", help="torch openvino (default: both)")
+    detector.add_argument(
+        "--sizes", type=int, nargs="+", default=[416, 320], metavar="N", help="sizes of the detector (default: 416 320)"
+    )
+    detector.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of threads (default: 1 2)"
+    )
+    detector.add_argument("--rounds", type=int, default=15, help="number of measurements of each (default: 15)")
+    detector.add_argument("--image", type=Path, metavar="FILE", help="an image (default: one of data/coco_mini)")
+    add_json(detector)
+    detector.set_defaults(run=_detector)
     arguments, rest = parser.parse_known_args(argv)
     if rest:
         # key=value overrides may follow options
@@ -146,6 +160,23 @@ def _latency(arguments: argparse.Namespace) -> None:
     print(format_latency(report))
     if arguments.plot is not None:
         plot_latency(report, arguments.plot)
+    write_json(arguments.json, report)
+
+
+def _detector(arguments: argparse.Namespace) -> None:
+    from tools.lab.benchmarks.detector import IMAGE, RUNTIMES, benchmark_detector, format_detector
+
+    if min(arguments.rounds, *arguments.threads) < 1:
+        raise ValueError("--threads and --rounds must be at least 1")
+    report = benchmark_detector(
+        arguments.runtimes or RUNTIMES,
+        arguments.sizes,
+        arguments.threads,
+        arguments.rounds,
+        arguments.image or IMAGE,
+        log=lambda message: print(message, file=sys.stderr),
+    )
+    print(format_detector(report))
     write_json(arguments.json, report)
 
 

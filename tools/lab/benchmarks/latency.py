@@ -5,10 +5,6 @@ a process, the measurements are interleaved, and ratios are computed within a ro
 """
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +18,15 @@ from posedy.export.fuse import fuse
 from posedy.models.conversion import static_name
 from posedy.models.factory import create_backbone, create_model
 from posedy.system import keep_freed_memory, supports_bf16
-from tools.lab.benchmarks.ratios import ratio
+from tools.lab.benchmarks.ratios import (
+    format_milliseconds,
+    format_ratio,
+    measure_interleaved,
+    milliseconds,
+    ratio,
+)
 from tools.lab.benchmarks.reference_models import grouped_dynamic_model, simple_baseline
+from tools.lab.benchmarks.subprocesses import read_task, run_in_subprocess
 
 RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "openvino")
 """Runtimes of the benchmark.
@@ -39,7 +42,6 @@ RESNET = "resnet50-deconv"
 MODELS = ("dy_mobilenetv2_050-dy_bneck", "dy_mobilenetv2_050", "dy_mobilenetv2_100")
 _HEIGHT, _WIDTH = 256, 192
 _TRAINING_BATCH = 32
-_SECONDS_PER_MEASUREMENT = 0.25  # approximate
 _GRAPHS = ("onnxruntime", "openvino")
 _TRAINING = ("training", "training_bf16")
 
@@ -94,7 +96,7 @@ def benchmark_latency(
                     "rounds": rounds,
                     "files": files,
                 }
-                rows += _run_in_subprocess(task)
+                rows += run_in_subprocess(__name__, task)
     return {"rounds": rounds, "input": f"{_HEIGHT}x{_WIDTH}", "rows": rows}
 
 
@@ -118,24 +120,15 @@ def _export(models: Sequence[str], folder: Path, log: Callable[[str], None]) -> 
     return files
 
 
-def _run_in_subprocess(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    environment = os.environ | {"OMP_NUM_THREADS": str(task["threads"]), "POSEDY_LATENCY": json.dumps(task)}
-    command = [sys.executable, "-c", "from tools.lab.benchmarks.latency import run_task; run_task()"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"the benchmark process of {task['runtime']} failed; see its output above")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def run_task() -> None:
     """Runs the benchmark of one runtime in its process, and prints the rows as JSON."""
-    task = json.loads(os.environ["POSEDY_LATENCY"])
+    task = read_task()
     keep_freed_memory()
     torch.set_num_threads(task["threads"])
     rows = []
     for batch in task["batches"]:
         calls = _calls(task, batch)
-        seconds = _measure_interleaved(calls, task["rounds"])
+        seconds = measure_interleaved(calls, task["rounds"])
         for name, times in seconds.items():
             counterpart = static_name(name) if name.startswith("dy_") else None
             row = {
@@ -143,9 +136,7 @@ def run_task() -> None:
                 "runtime": task["runtime"],
                 "batch": batch,
                 "threads": task["threads"],
-                "milliseconds": dict(
-                    zip(("low", "median", "high"), np.quantile(times, [0.25, 0.5, 0.75]) * 1e3, strict=True)
-                ),
+                "milliseconds": milliseconds(times),
             }
             if counterpart is not None:
                 row["to_static"] = ratio(times, seconds[counterpart])
@@ -197,26 +188,6 @@ def _graph_call(file: str, runtime: str, x: np.ndarray, threads: int) -> Call:
     return lambda: runner(x)
 
 
-def _measure_interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Measures the seconds per call of each network, by round; every other round has the reverse order."""
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, min(100, round(_SECONDS_PER_MEASUREMENT / (time.perf_counter() - start))))
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(rounds):
-        for name in list(calls)[:: 1 if index % 2 == 0 else -1]:
-            times = []
-            for _ in range(repeats[name]):
-                start = time.perf_counter()
-                calls[name]()
-                times.append(time.perf_counter() - start)
-            seconds[name].append(float(np.median(times)))
-    return seconds
-
-
 def format_latency(report: Mapping[str, Any]) -> str:
     """Formats the result as a Markdown table: milliseconds, time relative to the static counterpart and speedup."""
     lines = [
@@ -227,16 +198,9 @@ def format_latency(report: Mapping[str, Any]) -> str:
         ms, to_static, resnet = row["milliseconds"], row.get("to_static"), row.get("resnet_to_this")
         lines.append(
             f"| {row['runtime']} | {row['threads']} | {row['batch']} | {row['model']} | "
-            f"{ms['median']:.1f} ({ms['low']:.1f} to {ms['high']:.1f}) | {_format_ratio(to_static)} | "
-            f"{_format_ratio(resnet)} |"
+            f"{format_milliseconds(ms)} | {format_ratio(to_static)} | {format_ratio(resnet)} |"
         )
     return "\n".join(lines)
-
-
-def _format_ratio(measured: Mapping[str, float] | None) -> str:
-    if measured is None:
-        return "-"
-    return f"{measured['median']:.2f} ({measured['quartile_low']:.2f} to {measured['quartile_high']:.2f})"
 
 
 def plot_latency(report: Mapping[str, Any], path: Path) -> None:
