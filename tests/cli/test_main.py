@@ -399,7 +399,6 @@ def test_error_of_a_worker_process_is_one_line(
     assert "Traceback" not in message
 
 
-@pytest.mark.slow
 def test_models_lists_networks_with_size_and_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from posedy.config import Config, ConfigError, load_config
+from posedy.models.complexity import meta_device
 from posedy.models.factory import create_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ PAPER_NETWORKS = [
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
 def test_networks_of_tables_10_and_11_use_the_papers_recipe(name: str) -> None:
     config = load_config(REPOSITORY / "configs" / "coco" / f"{name}.yaml")
-    with torch.device("meta"):
+    with meta_device():
         net = create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
     assert net.name == name
     others = config.model_dump(exclude={"model"})

@@ -3,9 +3,9 @@ import statistics
 from pathlib import Path
 
 import pytest
-import torch
 
 from posedy.config import ConfigError
+from posedy.models.complexity import meta_device
 from posedy.models.factory import create_model
 from posedy.training.interrupt import TrainingInterruptedError
 from posedy.training.trainer import Trainer
@@ -141,7 +141,7 @@ def test_every_sweep_file_has_valid_models(path: Path) -> None:
     sweep = read_sweep(path)
     experiments = set()
     for config in sweep.rows.values():
-        with torch.device("meta"):
+        with meta_device():
             create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
         experiments.add(config.to_yaml())
     assert len(experiments) == len(sweep.rows) > 1

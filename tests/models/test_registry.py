@@ -9,6 +9,7 @@ from torch import nn
 import posedy
 from posedy.codecs import UnbiasedCodec
 from posedy.models.blocks import InvertedResidual
+from posedy.models.complexity import meta_device
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 from posedy.models.factory import create_backbone, create_model
 from posedy.models.pose_net import PoseNet
@@ -406,7 +407,7 @@ def test_list_options_of_networks_and_backbones():
     assert list_options("mobilenetv3_small-deconv") == ["in_channels", "se"]
     assert list_options("resnet10-dy_bneck") == ["attention", "dynamic_layers", "in_channels"]
     assert list_options("dy_resnet10") == ["attention", "in_channels"]
-    with torch.device("meta"):
+    with meta_device():
         assert all(create_model(name, in_channels=2).options["in_channels"] == 2 for name in NAMES)
 
 
