@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from posedy.drawing import DRAW_THRESHOLD, draw_poses
+from posedy.files import write_bytes_atomically
 from posedy.geometry import xyxy_to_xywh
 from posedy.images import ChannelOrder, ImageLike, from_rgb, to_rgb
 from posedy.oks import rescore
@@ -187,14 +189,23 @@ class Poses:
 
         return supervision.KeyPoints(xy=self.keypoints, confidence=self.scores)
 
-    def to_csv(self) -> str:
-        """Returns the poses as a CSV table with a row for each keypoint of each person.
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Returns the poses as a CSV table with a row for each keypoint of each person, and writes it to a file.
 
         Pixels are rounded to 0.01, scores to 0.0001. Rows end with a line feed; keypoint names with commas, quotes or
         line breaks are quoted. With track ids there is a first column `track_id`.
+
+        Args:
+            path: the file, written atomically; None writes none.
+
+        Raises:
+            OSError: if the file cannot be written.
         """
         header = (*(("track_id",) if self.track_ids is not None else ()), *_COLUMNS)
-        return "".join(map(_csv_row, [header, *self._rows()]))
+        text = "".join(map(_csv_row, [header, *self._rows()]))
+        if path is not None:
+            write_bytes_atomically(Path(path), text.encode())
+        return text
 
     def _rows(self) -> list[tuple[Any, ...]]:
         return [

@@ -305,5 +305,6 @@ def _check_config_match(config: Config, net: PoseNet | Model, checkpoint: Path) 
         if expected.get(name) != recorded.get(name):
             raise ValueError(
                 f"{checkpoint}: expected {name}={expected.get(name, 'default')} (configuration), got "
-                f"{recorded.get(name, 'default')}: use the checkpoint's own configuration"
+                f"{recorded.get(name, 'default')}: use the checkpoint's own configuration, or set "
+                f"model.{name if name in type(model).model_fields else 'options'}"
             )

@@ -16,7 +16,7 @@ from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
 from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_eval_model
 from posedy.evaluation.gallery import draw_gallery
 from posedy.evaluation.matching import match_persons
-from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.prediction import Model
 from posedy.system import default_num_workers
 
@@ -38,7 +38,7 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str
     Raises:
         OSError, ValueError: if a file is missing, or files do not match each other.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / "metrics.json")
     model = load_eval_model(config, checkpoint, device)
     persons, boxes, gt = read_val_set(config, model, checkpoint)
     result = run_evaluation(model, persons, boxes, config, gt)

@@ -56,7 +56,7 @@ class PoseEstimator:
             or an exported .onnx file, or a network. A network is copied and stays unchanged.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or the name of a device.
         detector: detects the persons of images without given boxes; it is created at the first such image.
-            "posedy" is a light detector in the package (boxes with scores from 0.3), "torchvision" a Faster R-CNN,
+            "posedy" is a light detector in the package (boxes with scores from 0.25), "torchvision" a Faster R-CNN,
             whose weights are downloaded at first use; "full-image" takes the full image as the box of one person; or a
             name of `list_detectors()`, or any object with `detect(image_bgr) -> (boxes, scores)`. With None, every call
             must be given boxes.

@@ -284,3 +284,8 @@ def test_tables_without_persons_have_the_same_types(poses: Poses) -> None:
 def test_a_url_to_draw_on_is_named(poses: Poses) -> None:
     with pytest.raises(ValueError, match=r"http://example\.org/a\.jpg"):
         poses.draw("http://example.org/a.jpg")
+
+
+def test_csv_is_written_to_a_file(poses: Poses, tmp_path: Path) -> None:
+    text = poses.to_csv(tmp_path / "poses.csv")
+    assert (tmp_path / "poses.csv").read_bytes().decode() == text == poses.to_csv()
