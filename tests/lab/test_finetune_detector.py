@@ -62,7 +62,7 @@ def assign_in_loops(locations: Locations, boxes: list[list[float]]) -> list[int]
             candidates += level[:9]
         ious = {}
         for index in candidates:
-            (x, y), half = centers[index], 2.5 * strides[index]
+            (x, y), half = centers[index], 4 * strides[index]
             ious[index] = iou_of([x - half, y - half, x + half, y + half], box)
         threshold = np.mean(list(ious.values())) + np.std(list(ious.values()), ddof=1)
         for index, iou in ious.items():

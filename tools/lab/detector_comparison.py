@@ -29,7 +29,9 @@ from posedy.models.nanodet import PERSON_WEIGHTS
 from tools.lab.detector_accuracy import UNLABELED, add_ignored_boxes
 from tools.lab.entry import run_and_exit
 
-METRICS = ("AP", "AP50", "AP75", "APm", "APl")
+METRICS = ("AP", "AP50", "AP75")
+"""The compared metrics."""
+
 _MIN_SCORE = 0.01
 _PERCENTILES = (2.5, 97.5)
 
@@ -78,11 +80,9 @@ def compare_boxes(
     for weights in samples:
         before, after = first(weights), second(weights)
         differences.append([after[name] - before[name] for name in METRICS])
-    all_images, resampled = np.array(differences[0]), np.array(differences[1:])
-    is_undefined = np.isnan(resampled)  # a resample may contain no person of a size class
-    lows, highs = np.nanpercentile(resampled, _PERCENTILES, axis=0)
+    lows, highs = np.nanpercentile(differences[1:], _PERCENTILES, axis=0)  # a resample may contain no person
     return {
-        name: (float(all_images[index]), ConfidenceInterval(lows[index], highs[index], is_undefined[:, index].mean()))
+        name: (differences[0][index], ConfidenceInterval(float(lows[index]), float(highs[index])))
         for index, name in enumerate(METRICS)
     }
 

@@ -1,9 +1,9 @@
 """Training losses of NanoDet: generalized focal loss on locations assigned by ATSS.
 
-ATSS (adaptive training sample selection; Zhang et al., CVPR 2020) with NanoDet's square anchors of 5 strides around
-each location: the candidates of a labeled box are the 9 locations of each level nearest to its center; those inside
-the box whose anchors overlap it by an IoU of at least mean + standard deviation over its candidates are positive. A
-location of several boxes belongs to the one of the highest IoU.
+ATSS (adaptive training sample selection; Zhang et al., CVPR 2020) with square anchors of 8 strides around each
+location, as in the original training (nanodet-g.yml): the candidates of a labeled box are the 9 locations of each level
+nearest to its center; those inside the box whose anchors overlap it by an IoU of at least mean + standard deviation
+over its candidates are positive. A location of several boxes belongs to the one of the highest IoU.
 
 Generalized focal loss (Li et al., NeurIPS 2020) of a score s = sigmoid(logit) and bins p = softmax(bins), with
 NanoDet's weights; P is the number of positive locations, y the IoU of a positive location's predicted box with its
@@ -31,7 +31,7 @@ BACKGROUND = -1
 _GIOU_WEIGHT = 2.0
 _DISTRIBUTION_WEIGHT = 0.25
 _CANDIDATES = 9  # of each level
-_ANCHOR_STRIDES = 5
+_ANCHOR_STRIDES = 8
 _MIN_DISTANCE = 0.01  # pixels from a positive location to each side of its box
 _MAX_DISTANCE = NUM_BINS - 1 - 0.1  # strides; keeps i + 1 within the bins
 

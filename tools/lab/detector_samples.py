@@ -140,7 +140,9 @@ def augment(
     labeled, is_visible = _transform(record.labeled, scales, shift, limit)
     ignored, _ = _transform(record.ignored, scales, shift, limit)
     ignored = np.concatenate([ignored, labeled[~is_visible]])
-    return _jitter_colors(crop, rng), BoxTargets(torch.from_numpy(labeled[is_visible]), torch.from_numpy(ignored))
+    return _jitter_colors(np.asarray(crop, dtype=np.uint8), rng), BoxTargets(
+        torch.from_numpy(labeled[is_visible]), torch.from_numpy(ignored)
+    )
 
 
 def _transform(

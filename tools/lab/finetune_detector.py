@@ -33,7 +33,7 @@ from tqdm import tqdm
 from posedy.files import atomic_write, write_json_atomically
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors.nanodet import PersonDetector
-from posedy.models.nanodet import PERSON_WEIGHTS, load_nanodet, normalize_images
+from posedy.models.nanodet import PERSON_WEIGHTS, NanoDet, load_nanodet, normalize_images
 from tools.lab.detector_comparison import describe, detect_persons, read_ground_truths
 from tools.lab.detector_losses import DetectionLosses, detection_losses, make_locations
 from tools.lab.detector_samples import (
@@ -73,7 +73,8 @@ class FineTuning:
         self.average = load_nanodet()
         parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options["lr"])
-        self.step, self.minutes, self.curve = 0, 0.0, []
+        self.step, self.minutes = 0, 0.0
+        self.curve: list[dict[str, Any]] = []
         if (out / "last.pt").is_file():
             self._load(torch.load(out / "last.pt", weights_only=True))
 
@@ -147,17 +148,17 @@ class FineTuning:
         print(f"step {self.step}, {self.minutes:.1f} minutes, {values}", flush=True)
 
 
-def freeze_first(net: nn.Module, count: int) -> None:
+def freeze_first(net: NanoDet, count: int) -> None:
     """Freezes the stem and the first stages, `count` parts in all."""
     for part in [net.stem, *net.stages][:count]:
         part.requires_grad_(False)
 
 
-def detect_boxes(gt_images: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[list[float]]]:
+def detect_boxes(records: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[list[float]]]:
     """Detects persons with the weights in the package: {image id: [[x1, y1, x2, y2, score], ...]}."""
     detector = PersonDetector(threshold=_DETECTED_SCORE, device="cpu", weights=PERSON_WEIGHTS)
     detected = {}
-    for record in tqdm(gt_images, desc="detect", unit="image", disable=None):
+    for record in tqdm(records, desc="detect", unit="image", disable=None):
         boxes, scores = detector.detect(rgb_to_bgr(read_image(folder / record["file_name"])))
         detected[str(record["id"])] = np.column_stack([boxes, scores]).round(3).tolist()
     return detected
