@@ -166,8 +166,7 @@ class PoseService:
             return CleanedDetector(FullImageDetector())
         with self._lock:
             if self._detector is None:
-                thresholds = detector_thresholds(self.detector)
-                threshold = min(thresholds.display, thresholds.track_keep)
+                threshold = detector_thresholds(self.detector).lowest_drawn
                 detector = create_detector(self.detector, self.device, self.detector_weights, threshold)
                 self._detector = CleanedDetector(detector, threshold)
             return self._detector

@@ -176,8 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.detector is not None:
         threshold = arguments.box_threshold
         if threshold is None:
-            thresholds = detector_thresholds(arguments.detector)
-            threshold = min(thresholds.display, thresholds.track_keep)
+            threshold = detector_thresholds(arguments.detector).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, threshold)
     images_failed = bool(images) and _predict_images(arguments, paths, detector)
     videos_failed = bool(videos) and _predict_videos(arguments, videos, detector)

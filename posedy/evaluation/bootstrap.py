@@ -66,7 +66,7 @@ class WeightedMetrics:
     """Computes COCO metrics with a weight per image; with unit weights they equal COCOeval's.
 
     Args:
-        evaluation: COCOeval for keypoints after `evaluate`, see `match_results`.
+        evaluation: COCOeval after `evaluate`, see `match_results` and `match_boxes`.
     """
 
     def __init__(self, evaluation: COCOeval) -> None:
@@ -182,6 +182,14 @@ def bootstrap_difference(
             "expected two results on the same images, got results on different images "
             f"({first.num_images} and {second.num_images}): use images='all'"
         )
+
+    return paired_difference(first, second, resamples, seed)
+
+
+def paired_difference(
+    first: WeightedMetrics, second: WeightedMetrics, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, tuple[float, ConfidenceInterval]]:
+    """Computes the metric differences, second minus first, of the same images; see `bootstrap_difference`."""
 
     def compute_difference(weights: NDArray[np.int64]) -> dict[str, float]:
         before, after = first(weights), second(weights)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_file import AnnotationSource
+from posedy.evaluation.coco_eval import load_results, make_coco
 
 FALSE_BOXES = (1, 2, 5)
 """Numbers of false boxes per image at which recall is given."""
@@ -134,15 +134,8 @@ def match_boxes(gt: GroundTruth, results: Sequence[dict[str, Any]]) -> COCOeval:
     unknown = {result["image_id"] for result in copies}.difference(gt.image_ids)
     if unknown:
         raise ValueError(f"results contain image ids that are not in {gt.source}, such as {min(unknown, key=str)!r}")
-    content = {"images": [{"id": image_id} for image_id in gt.image_ids], "categories": [dict(gt.category)]}
-    coco = COCO()
-    coco.dataset = {**content, "annotations": [dict(person) for person in gt.annotations]}
     with redirect_stdout(io.StringIO()):
-        coco.createIndex()
-        coco_results = coco.loadRes(copies) if copies else COCO()
-        if not copies:  # loadRes fails on an empty list
-            coco_results.dataset = {**content, "annotations": []}
-            coco_results.createIndex()
-        evaluation = COCOeval(coco, coco_results, "bbox")
+        coco_gt = make_coco(gt, [dict(person) for person in gt.annotations])
+        evaluation = COCOeval(coco_gt, load_results(coco_gt, gt, copies), "bbox")
         evaluation.evaluate()
     return evaluation

@@ -83,8 +83,8 @@ def match_results(
     """
     inputs = _prepare_inputs(annotations, results, images, sigmas)
     with redirect_stdout(io.StringIO()):
-        coco_gt = _make_coco(inputs.gt, [dict(annotation) for annotation in inputs.gt.annotations])
-        coco_results = _load_results(coco_gt, inputs.gt, _copy_results(inputs.gt, results))
+        coco_gt = make_coco(inputs.gt, [dict(annotation) for annotation in inputs.gt.annotations])
+        coco_results = load_results(coco_gt, inputs.gt, _copy_results(inputs.gt, results))
         evaluation = COCOeval(coco_gt, coco_results, "keypoints")
         evaluation.params.imgIds = inputs.images
         evaluation.params.kpt_oks_sigmas = inputs.sigmas
@@ -253,12 +253,12 @@ def _copy_results(gt: GroundTruth, results: list[dict[str, Any]]) -> list[dict[s
     return [{key: result[key] for key in keys} for result in results]
 
 
-def _load_results(coco_gt: COCO, gt: GroundTruth, results: list[dict[str, Any]]) -> COCO:
+def load_results(coco_gt: COCO, gt: GroundTruth, results: list[dict[str, Any]]) -> COCO:
     """Loads results into pycocotools, whose loadRes fails on an empty list."""
-    return coco_gt.loadRes(results) if results else _make_coco(gt, [])
+    return coco_gt.loadRes(results) if results else make_coco(gt, [])
 
 
-def _make_coco(gt: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
+def make_coco(gt: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
     """Creates a pycocotools dataset of the ground truth's images with the given annotations."""
     coco = COCO()
     coco.dataset = _make_coco_dict(gt, annotations)

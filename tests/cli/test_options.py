@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from posedy.cli.main import main, make_parser
-from posedy.cli.options import RENAMED_OPTIONS, parse_score
+from posedy.cli.options import DETECTOR, RENAMED_OPTIONS, parse_score
+from posedy.inference.detectors import DEFAULT_DETECTOR
 
 RENAMED = [(command, old, new) for command, names in RENAMED_OPTIONS.items() for old, new in names.items()]
 
@@ -62,3 +63,7 @@ def test_parse_score_accepts_scores(text: str) -> None:
 def test_parse_score_rejects_other_text(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
         parse_score(text)
+
+
+def test_the_default_detector_is_that_of_the_api() -> None:
+    assert DETECTOR == DEFAULT_DETECTOR

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from posedy.evaluation.box_eval import evaluate_boxes
+from posedy.evaluation.bootstrap import WeightedMetrics, paired_difference
+from posedy.evaluation.box_eval import evaluate_boxes, match_boxes
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors.nanodet import PersonDetector
 from posedy.models.nanodet import PERSON_WEIGHTS, load_nanodet
 from tools.lab import detector_samples
-from tools.lab.detector_comparison import compare_boxes, read_ground_truths
 from tools.lab.detector_comparison import main as compare
+from tools.lab.detector_comparison import read_ground_truths
 from tools.lab.detector_losses import BoxTargets, Locations, assign_boxes, detection_losses, make_locations
 from tools.lab.detector_samples import (
     TrainingImage,
@@ -258,14 +259,15 @@ def test_comparison_equals_the_evaluation_and_pairs_images(tmp_path: Path) -> No
         for noise in (0.4, 0.1)
     )
     gt = read_ground_truths(path)["labels"]
-    differences = compare_boxes(gt, (first, second), resamples=50)
+    matched = [WeightedMetrics(match_boxes(gt, each)) for each in (first, second)]
+    differences = paired_difference(*matched, resamples=50)
     evaluations = [evaluate_boxes(gt, each).metrics for each in (first, second)]
     for metric in ("AP", "AP50", "AP75"):
         difference, interval = differences[metric]
         assert difference == pytest.approx(evaluations[1][metric] - evaluations[0][metric])
         assert interval.low < difference < interval.high
     assert differences["AP"][1].low > 0
-    same = compare_boxes(gt, (first, first), resamples=5)["AP"]
+    same = paired_difference(matched[0], matched[0], resamples=5)["AP"]
     assert (same[0], same[1].low, same[1].high) == (0, 0, 0)
 
 

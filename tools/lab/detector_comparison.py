@@ -11,19 +11,17 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from posedy.data.coco import GroundTruth
-from posedy.data.detections import ImageBoxes, boxes_to_results
-from posedy.evaluation.bootstrap import RESAMPLES, ConfidenceInterval, WeightedMetrics
+from posedy.data.detections import boxes_to_results
+from posedy.evaluation.bootstrap import RESAMPLES, WeightedMetrics, paired_difference
 from posedy.evaluation.box_eval import FALSE_BOXES, evaluate_boxes, match_boxes
 from posedy.files import check_writable, write_json_atomically
-from posedy.images import read_image, rgb_to_bgr
+from posedy.inference.detect import ImageEntry, detect_images
 from posedy.inference.detectors.nanodet import PersonDetector
 from posedy.models.nanodet import PERSON_WEIGHTS
 from tools.lab.detector_accuracy import UNLABELED, add_ignored_boxes
@@ -33,7 +31,6 @@ METRICS = ("AP", "AP50", "AP75")
 """The compared metrics."""
 
 _MIN_SCORE = 0.01
-_PERCENTILES = (2.5, 97.5)
 
 Results = list[dict[str, Any]]
 
@@ -46,45 +43,18 @@ def read_ground_truths(annotations: Path, unlabeled: Path = UNLABELED) -> dict[s
 
 
 def detect_persons(weights: Path, gt: GroundTruth, images: Path, size: int = 416) -> Results:
-    """Detects persons in all images with weights of the detector: COCO results with scores from 0.01 on."""
-    detector = PersonDetector(size, threshold=_MIN_SCORE, device="cpu", runtime="torch", weights=weights)
-    detected = []
-    for image_id in tqdm(gt.image_ids, desc=weights.name, unit="image", disable=None):
-        image = rgb_to_bgr(read_image(images / gt.file_names[image_id]))
-        boxes, scores = detector.detect(image)
-        detected.append(ImageBoxes(gt.file_names[image_id], image_id, image.shape[1::-1], boxes, scores))
-    return boxes_to_results(detected, gt.category["id"])
+    """Detects persons in all images with weights of the detector: COCO results with scores from 0.01 on.
 
-
-def compare_boxes(
-    gt: GroundTruth, results: tuple[Results, Results], resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, ConfidenceInterval]]:
-    """Computes the differences of the metrics of two results, second minus first, with 95 % intervals.
-
-    The images of a resample are the same for both results, and an image sampled w times has weight w.
-
-    Args:
-        gt: the ground truth.
-        results: two results on its images, the baseline first.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling.
-
-    Returns:
-        The difference of each of `METRICS` and its interval.
+    Raises:
+        OSError: if an image cannot be read.
     """
-    first, second = (WeightedMetrics(match_boxes(gt, each)) for each in results)
-    rng = np.random.default_rng(seed)
-    count = first.num_images
-    samples = [np.ones(count, dtype=np.int64), *rng.multinomial(count, np.full(count, 1 / count), size=resamples)]
-    differences = []
-    for weights in samples:
-        before, after = first(weights), second(weights)
-        differences.append([after[name] - before[name] for name in METRICS])
-    lows, highs = np.nanpercentile(differences[1:], _PERCENTILES, axis=0)  # a resample may contain no person
-    return {
-        name: (differences[0][index], ConfidenceInterval(float(lows[index]), float(highs[index])))
-        for index, name in enumerate(METRICS)
-    }
+    detector = PersonDetector(size, threshold=_MIN_SCORE, device="cpu", runtime="torch", weights=weights)
+    entries = [ImageEntry(images / name, name, image_id, apply_exif=False) for image_id, name in gt.file_names.items()]
+    return boxes_to_results(detect_images(entries, detector, _fail, _MIN_SCORE), gt.category["id"])
+
+
+def _fail(message: str) -> NoReturn:
+    raise OSError(message)
 
 
 def describe(gt: GroundTruth, results: Results) -> dict[str, float]:
@@ -122,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for name, gt in ground_truths.items():
             metrics = {"baseline": describe(gt, before), "weights": describe(gt, after)}
-            differences = compare_boxes(gt, (before, after), arguments.resamples)
+            matched = (WeightedMetrics(match_boxes(gt, results)) for results in (before, after))
+            all_differences = paired_difference(*matched, resamples=arguments.resamples)
+            differences = {metric: all_differences[metric] for metric in METRICS}
             print(f"\nsize {size}, {name}")
             for each, values in metrics.items():
                 print(f"{each:10}" + "  ".join(f"{metric} {value:.3f}" for metric, value in values.items()))

@@ -2,23 +2,10 @@
 // INPUTS.bin holds float32 inputs of the model, one after the other. OUTPUTS.bin receives the float32 outputs of each
 // input, in the order of the names that are printed as a JSON list of [name, shape].
 import fs from "node:fs";
-import path from "node:path";
-import { createRequire } from "node:module";
+import { loadModel } from "./tfjs_model.mjs";
 
 const [nodeModules, model, inputsFile, outputsFile] = process.argv.slice(2);
-const tf = createRequire(path.join(nodeModules, "package.json"))("@tensorflow/tfjs");
-await tf.setBackend("cpu");
-const content = JSON.parse(fs.readFileSync(model));
-const shards = content.weightsManifest.flatMap((group) => group.paths);
-const weightData = Buffer.concat(shards.map((name) => fs.readFileSync(path.join(path.dirname(model), name))));
-const net = await tf.loadGraphModel({
-  load: async () => ({
-    modelTopology: content.modelTopology,
-    weightSpecs: content.weightsManifest.flatMap((group) => group.weights),
-    weightData: new Uint8Array(weightData).buffer,
-    format: content.format,
-  }),
-});
+const { tf, net } = await loadModel(nodeModules, model);
 const shape = net.inputs[0].shape;
 const size = shape.reduce((product, side) => product * side, 1);
 const inputs = new Float32Array(new Uint8Array(fs.readFileSync(inputsFile)).buffer);

@@ -54,6 +54,11 @@ class BoxThresholds(NamedTuple):
     track_start: float = BOX_THRESHOLD
     track_keep: float = BOX_THRESHOLD
 
+    @property
+    def lowest_drawn(self) -> float:
+        """The lowest score of boxes in drawings of images and of videos."""
+        return min(self.display, self.track_keep)
+
 
 _DETECTORS: dict[str, Callable[..., Detector]] = {}
 _Factory = TypeVar("_Factory", bound=Callable[..., Detector])
