@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 _EXAMPLE = """
 posedy export runs/dy050/best.pt --out dy050.safetensors --half
 posedy export dy_mobilenetv2_050-dy_bneck --out pose.onnx --runtime openvino
+posedy export nanodet_g_person --out detector.onnx
 """
+
+_DETECTOR = "nanodet_g_person"  # the stem of PERSON_WEIGHTS, whose module imports torch
 
 
 def register_parser(commands: Any) -> None:
@@ -23,7 +26,8 @@ def register_parser(commands: Any) -> None:
         "checkpoint",
         type=Path,
         metavar="NAME|CHECKPOINT",
-        help="the name of a pretrained network, or a file such as runs/dy050/best.pt",
+        help="the name of a pretrained network, nanodet_g_person for the person detector (ONNX only), or a file such "
+        "as runs/dy050/best.pt",
     )
     parser.add_argument(
         "--out",
@@ -71,31 +75,66 @@ def run(arguments: argparse.Namespace) -> int:
             PyTorch's.
     """
     out = arguments.out
-    if not arguments.flip and not arguments.decode:
-        arguments.parser.error("--no-flip needs --decode: without it the caller runs the flip test")
-    if out.suffix == ".safetensors":
-        onnx_options = {"--batch": arguments.batch, "--runtime": arguments.runtime, "--decode": arguments.decode}
-        if given := [option for option, value in onnx_options.items() if value]:
-            arguments.parser.error(f"{given[0]} is for ONNX files: write --out NAME.onnx, or leave it out")
-    else:
+    _check_options(arguments)
+    if out.suffix == ".onnx":
         from posedy.export.runtimes import require
 
         require("onnx", "onnxscript", arguments.runtime or "onnxruntime")
     from posedy.files import check_writable
+
+    check_writable(out)
+    name, numbers = (_write_detector if _is_detector(arguments) else _write_network)(arguments)
+    size = out.stat().st_size
+    print(f"wrote {out}: {name}, {size / 1e6:.1f} MB")
+    write_json(arguments.json, {"file": str(out), "model": name, "bytes": size} | numbers)
+    return 0
+
+
+def _is_detector(arguments: argparse.Namespace) -> bool:
+    return str(arguments.checkpoint) == _DETECTOR
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Exits with a usage error if options do not fit together, or the network or the file."""
+    if not arguments.flip and not arguments.decode:
+        arguments.parser.error("--no-flip needs --decode: without it the caller runs the flip test")
+    pose_options = {"--batch": arguments.batch, "--decode": arguments.decode}
+    onnx_options = pose_options | {"--runtime": arguments.runtime}
+    if _is_detector(arguments):
+        if arguments.out.suffix != ".onnx":
+            arguments.parser.error(f"{_DETECTOR} is exported to ONNX files: write --out NAME.onnx")
+        if given := [option for option, value in pose_options.items() if value]:
+            arguments.parser.error(f"{given[0]} is for pose networks: leave it out for {_DETECTOR}")
+    elif arguments.out.suffix == ".safetensors" and (given := [name for name, value in onnx_options.items() if value]):
+        arguments.parser.error(f"{given[0]} is for ONNX files: write --out NAME.onnx, or leave it out")
+
+
+def _write_network(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Writes a pose network, and returns its name and, for ONNX files, the numerical difference from PyTorch."""
     from posedy.models.network_file import save_weights
     from posedy.models.pretrained import load_checkpoint
 
-    check_writable(out)
     net = load_checkpoint(arguments.checkpoint)
-    numbers: dict[str, Any] = {}
-    if out.suffix == ".safetensors":
-        save_weights(net, out, arguments.half)
-    else:
-        numbers = _write_onnx(net, arguments)
-    size = out.stat().st_size
-    print(f"wrote {out}: {net.name}, {size / 1e6:.1f} MB")
-    write_json(arguments.json, {"file": str(out), "model": net.name, "bytes": size} | numbers)
-    return 0
+    if arguments.out.suffix == ".onnx":
+        return net.name, _write_onnx(net, arguments)
+    save_weights(net, arguments.out, arguments.half)
+    return net.name, {}
+
+
+def _write_detector(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Writes the person detector as ONNX, and returns its name and the numerical difference from PyTorch."""
+    from posedy.export.onnx_detector import export_detector_onnx
+
+    report = export_detector_onnx(arguments.out, runtime=arguments.runtime or "onnxruntime", half=arguments.half)
+    print(
+        "images (1, H, W, 3) uint8 RGB, H and W multiples of 32 -> boxes (1, A, 4) x1, y1, x2, y2 in pixels, scores "
+        "(1, A), with duplicates: apply NMS"
+    )
+    print(
+        f"largest difference from PyTorch: {report.difference:.1e} of the largest output (tolerance "
+        f"{report.tolerance:.0e}), on noise"
+    )
+    return _DETECTOR, {"difference": report.difference, "tolerance": report.tolerance}
 
 
 def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from posedy.models.pose_net import PoseNet
 from posedy.skeleton import Skeleton
 
 METADATA_KEY = "posedy"
+DETECTOR_KEY = "posedy-detector"
+"""The key of the metadata of a person detector, see `posedy.export.onnx_detector`."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,12 @@ class GraphInfo:
         return info
 
 
-def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
-    """Reads an exported file: its onnx.ModelProto and its metadata.
+def read_metadata(path: str | os.PathLike[str]) -> tuple[Any, dict[str, str]]:
+    """Reads an ONNX file: its onnx.ModelProto and its metadata by key.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if the file is not a complete ONNX file or was not exported by posedy, or onnx is not installed.
+        ValueError: if the file is not a complete ONNX file, or onnx is not installed.
     """
     require("onnx")
     import onnx
@@ -131,7 +133,20 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise ValueError(f"{path} is not a complete ONNX file: export it again ({_first_line(error)})") from error
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    return model, {entry.key: entry.value for entry in model.metadata_props}
+
+
+def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
+    """Reads an exported file: its onnx.ModelProto and its metadata.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if the file is not a complete ONNX file or no pose network that posedy exported, or onnx is not
+            installed.
+    """
+    model, entries = read_metadata(path)
+    if DETECTOR_KEY in entries:
+        raise ValueError(f"{path} is a person detector, not a pose network: give it with detector weights")
     if METADATA_KEY not in entries:
         raise ValueError(
             f"{path} was not exported by posedy: it has no metadata. Export a network "

@@ -5,7 +5,7 @@ stay in float32, and every runtime supports it.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,8 @@ def _write_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> 
 
     # tracing with a batch of one would fix the batch size
     example = random_inputs(module.net, info.decodes, 1 if info.batch == 1 else 2)
-    trace(module, example, path, module.inputs, module.outputs, free_batch=info.batch == "free")
+    free_dims = {0: torch.export.Dim("batch")} if info.batch == "free" else None
+    trace(module, example, path, module.inputs, module.outputs, free_dims)
     model = onnx.load(path)
     if info.half:
         cast_weights_to_float16(model)
@@ -218,18 +219,17 @@ def trace(
     path: Path,
     inputs: Sequence[str] = ("images",),
     outputs: Sequence[str] = ("features",),
-    *,
-    free_batch: bool = False,
+    free_dims: Mapping[int, Any] | None = None,
 ) -> None:
     """Traces a module with one input and writes its graph.
 
     Args:
         module: module in evaluation mode.
-        example: an input; two or more images for a free batch.
+        example: an input; two or more images if the batch size is free.
         path: path of the ONNX file.
         inputs: name of the input.
         outputs: names of the outputs.
-        free_batch: whether the graph supports any number of images or only that of the example.
+        free_dims: dimensions of the input that may have other sizes than in the example, as `torch.export.Dim`.
     """
     with silence_exporter(), torch.no_grad():
         torch.onnx.export(
@@ -240,7 +240,7 @@ def trace(
             opset_version=_OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch")},) if free_batch else None,
+            dynamic_shapes=None if free_dims is None else (free_dims,),
             external_data=False,
             optimize=False,  # runtimes optimize graphs when they load them; this would double the export time
             verbose=False,

@@ -11,6 +11,7 @@ as in Generalized Focal Loss (Li et al., NeurIPS 2020). Batch norms are folded i
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ STRIDES = (8, 16, 32)
 """Strides of the three output levels."""
 INPUT_MULTIPLE = STRIDES[-1]
 """Width and height of the input are multiples of this number."""
+MAX_SIDE = 1312
+"""Largest width and height of the input in pixels."""
 NUM_BINS = 11
 """Bins of the distance from a location to a side of its box: 0 to 10 strides."""
 PERSON_WEIGHTS = WEIGHTS_FOLDER / "detectors" / "nanodet_g_person.safetensors"
@@ -149,6 +152,46 @@ def normalize_images(images: Tensor) -> Tensor:
     """Normalizes BGR images (N, H, W, 3) uint8 for `NanoDet`: (N, 3, H, W) float32 in channels_last."""
     mean, std = (torch.tensor(values, device=images.device) for values in (_MEAN, _STD))
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def decode_outputs(logits: Tensor, bins: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Decodes the outputs of `NanoDet` for one class by the equations of this module.
+
+    Args:
+        logits: (N, A, 1).
+        bins: (N, A, 4, 11).
+        size: (width, height) of the images.
+
+    Returns:
+        Boxes (N, A, 4) xyxy in pixels of the images, clipped to them, and scores (N, A).
+    """
+    width, height = size
+    centers, strides = make_locations(width, height, logits.device)
+    expected = (bins.softmax(dim=-1) * torch.arange(NUM_BINS, device=bins.device)).sum(dim=-1)
+    distances = expected * strides[:, None]
+    limit = torch.tensor([1, 0], device=bins.device) * width + torch.tensor([0, 1], device=bins.device) * height
+    first = (centers - distances[..., :2]).clamp(min=0).minimum(limit)
+    last = (centers + distances[..., 2:]).clamp(min=0).minimum(limit)
+    return torch.cat([first, last], dim=-1), logits[..., 0].sigmoid()
+
+
+class Locations(NamedTuple):
+    """The locations of an input size in the order of `NanoDet`'s outputs: centers (A, 2) xy and strides (A,)."""
+
+    centers: Tensor
+    strides: Tensor
+
+
+def make_locations(width: int, height: int, device: torch.device | None = None) -> Locations:
+    """Returns the locations of images of width x height pixels."""
+    centers, strides = [], []
+    for stride in STRIDES:
+        x = stride * (torch.arange(width // stride, device=device) + 0.5)
+        y = stride * (torch.arange(height // stride, device=device) + 0.5)
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        centers.append(torch.stack([columns, rows], dim=-1).flatten(0, 1))
+        strides.append(torch.full_like(centers[-1][:, 0], stride))
+    return Locations(torch.cat(centers), torch.cat(strides))
 
 
 def load_nanodet(path: str | Path = PERSON_WEIGHTS) -> NanoDet:

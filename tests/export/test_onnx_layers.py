@@ -56,6 +56,11 @@ def test_exported_dilated_convolution_equals_dynamic_conv(case: dict, batch: str
     torch.manual_seed(0)
     conv = DynamicConv2d(**case, temperature=0.02).eval()
     x = torch.randn(3 if batch == "free" else 1, 6, 11, 13) + torch.randn(6, 1, 1)
-    trace(make_export_layer(conv, batch), x, tmp_path / "x.onnx", free_batch=batch == "free")
+    trace(
+        make_export_layer(conv, batch),
+        x,
+        tmp_path / "x.onnx",
+        free_dims={0: torch.export.Dim("batch")} if batch == "free" else None,
+    )
     (y,) = make_runner((tmp_path / "x.onnx").read_bytes(), batch, "onnxruntime", threads=1)(x.numpy())
     torch.testing.assert_close(torch.from_numpy(y), conv(x), rtol=1e-4, atol=1e-5)

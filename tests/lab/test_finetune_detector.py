@@ -14,11 +14,11 @@ from posedy.evaluation.bootstrap import WeightedMetrics, paired_difference
 from posedy.evaluation.box_eval import evaluate_boxes, match_boxes
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors.nanodet import PersonDetector
-from posedy.models.nanodet import PERSON_WEIGHTS, load_nanodet
+from posedy.models.nanodet import PERSON_WEIGHTS, Locations, load_nanodet, make_locations
 from tools.lab import detector_samples
 from tools.lab.detector_comparison import main as compare
 from tools.lab.detector_comparison import read_ground_truths
-from tools.lab.detector_losses import BoxTargets, Locations, assign_boxes, detection_losses, make_locations
+from tools.lab.detector_losses import BoxTargets, assign_boxes, detection_losses
 from tools.lab.detector_samples import (
     TrainingImage,
     augment,

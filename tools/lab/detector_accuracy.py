@@ -69,14 +69,12 @@ class Outputs:
             start = time.process_time()
             batch = nanodet.resize(image, input_size)[None]
             resized = time.process_time()
-            logits, bins = detector.predict(batch)
+            [(boxes, scores)] = detector.candidates(batch)
             predicted = time.process_time()
-            boxes, scores = nanodet.decode_boxes(logits[0], bins[0], input_size, _MIN_SCORE)
             nanodet.suppress_duplicates(boxes, scores, NMS_IOU)
             self.times.append((resized - start, predicted - resized, time.process_time() - predicted))
-            height, width = image.shape[:2]
-            scale = np.array([width / input_size[0], height / input_size[1]] * 2, dtype=np.float32)
-            self.candidates.append((boxes * scale, scores, (width, height)))
+            scaled = nanodet.scale_boxes(boxes, input_size, image.shape)
+            self.candidates.append((scaled, scores, (image.shape[1], image.shape[0])))
 
     def results(self, nms_iou: float = NMS_IOU) -> list[dict[str, Any]]:
         """Returns the boxes after NMS as COCO results."""

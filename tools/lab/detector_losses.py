@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from posedy.models.nanodet import NUM_BINS, STRIDES
+from posedy.models.nanodet import NUM_BINS, STRIDES, Locations
 
 BACKGROUND = -1
 """Index of locations without a labeled box."""
@@ -59,25 +59,6 @@ class DetectionLosses(NamedTuple):
     def total(self) -> Tensor:
         """The weighted sum."""
         return self.quality + _GIOU_WEIGHT * self.giou + _DISTRIBUTION_WEIGHT * self.distribution
-
-
-class Locations(NamedTuple):
-    """The locations of an input size in the order of `NanoDet`'s outputs: centers (A, 2) xy and strides (A,)."""
-
-    centers: Tensor
-    strides: Tensor
-
-
-def make_locations(width: int, height: int) -> Locations:
-    """Returns the locations of an input of width x height pixels."""
-    centers, strides = [], []
-    for stride in STRIDES:
-        y = (torch.arange(height // stride) + 0.5) * stride
-        x = (torch.arange(width // stride) + 0.5) * stride
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
-        centers.append(grid)
-        strides.append(torch.full((len(grid),), float(stride)))
-    return Locations(torch.cat(centers), torch.cat(strides))
 
 
 def assign_boxes(locations: Locations, boxes: Tensor) -> Tensor:

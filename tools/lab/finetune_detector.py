@@ -33,9 +33,9 @@ from tqdm import tqdm
 from posedy.files import atomic_write, write_json_atomically
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors.nanodet import PersonDetector
-from posedy.models.nanodet import PERSON_WEIGHTS, NanoDet, load_nanodet, normalize_images
+from posedy.models.nanodet import PERSON_WEIGHTS, NanoDet, load_nanodet, make_locations, normalize_images
 from tools.lab.detector_comparison import describe, detect_persons, read_ground_truths
-from tools.lab.detector_losses import DetectionLosses, detection_losses, make_locations
+from tools.lab.detector_losses import DetectionLosses, detection_losses
 from tools.lab.detector_samples import (
     TrainingImage,
     collect_images,

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,29 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from posedy.export.onnx_detector import load_detector_graph
 from posedy.export.openvino_graph import FreeSizeRunner, convert, network_key
-from posedy.export.runtimes import prefers_openvino
+from posedy.export.runtimes import Runtime, prefers_openvino
 from posedy.inference.boxes import checked_box_threshold
 from posedy.inference.detectors.base import BoxThresholds, register_detector
 from posedy.models.nanodet import (
     INPUT_MULTIPLE,
+    MAX_SIDE,
     NUM_BINS,
     PERSON_WEIGHTS,
-    STRIDES,
     NanoDet,
     load_nanodet,
+    make_locations,
     normalize_images,
 )
 from posedy.system import choose_device
 
 FloatArray = NDArray[np.float32]
 Size = tuple[int, int]
-
+Detections = tuple[FloatArray, FloatArray]
+_Candidates = Callable[[NDArray[np.uint8], float], list[Detections]]
 
 THRESHOLDS = BoxThresholds(display=0.4, poses=0.25, files=0.05, track_start=0.4, track_keep=0.2)
 """Thresholds of `PersonDetector`, chosen on the dev split (`python -m tools.lab.detector_accuracy`)."""
@@ -39,7 +43,6 @@ NMS_IOU = 0.5
 
 _MAX_CANDIDATES = 1000  # boxes before NMS
 _MAX_BOXES = 100  # boxes of an image, as in COCO's evaluation
-_MAX_SIDE = 1312  # pixels of the longer side of the network's input
 _MAX_EXCESS = 1.25  # pixels of the network's input, relative to size x size
 _BATCH = 8
 # Bilinear interpolation skips pixels beyond this factor: on the dev split AP is 0.322 at size 160 (a factor of about 4)
@@ -56,8 +59,10 @@ class PersonDetector:
             accurate, 320 faster. A pair (width, height) stretches all images to this size.
         threshold: boxes with lower scores, from 0 to 1, are dropped.
         device: as for `PoseEstimator`.
-        runtime: "torch" or "openvino"; "auto" is OpenVINO on a CPU, if it is installed, as for `PoseEstimator`.
-        weights: a .safetensors file of other weights of the same network; None for those in the package.
+        runtime: "torch", "openvino" or, for an exported file, "onnxruntime"; "auto" is OpenVINO on a CPU, if it is
+            installed, as for `PoseEstimator`.
+        weights: a .safetensors file of other weights of the same network, or an .onnx file of `posedy export`, which
+            runs on the CPU; None for the weights in the package.
         nms_iou: boxes that overlap a box of a higher score by more are dropped as duplicates.
 
     Raises:
@@ -76,22 +81,29 @@ class PersonDetector:
         weights: str | Path | None = None,
         nms_iou: float = NMS_IOU,
     ) -> None:
-        if runtime not in ("auto", "torch", "openvino"):
-            raise ValueError(f"expected runtime 'auto', 'torch' or 'openvino' for the detector, got {runtime!r}")
+        is_graph = weights is not None and Path(weights).suffix == ".onnx"
+        runtimes = ["auto", "openvino", "onnxruntime" if is_graph else "torch"]
+        if runtime not in runtimes:
+            raise ValueError(f"expected the runtime of the detector to be one of {runtimes}, got {runtime!r}")
         if not 0 < nms_iou <= 1:
             raise ValueError(f"expected nms_iou above 0 and at most 1, got {nms_iou}")
         self._size = _checked_size(size)
         self._threshold = checked_box_threshold(threshold)
         self._nms_iou = nms_iou
         self.device = choose_device(device)
-        net = load_nanodet(PERSON_WEIGHTS if weights is None else weights).requires_grad_(False)
-        if runtime == "auto":
-            runtime = "openvino" if self.device.type == "cpu" and prefers_openvino() else "torch"
-        if runtime == "openvino":
-            self._graph = FreeSizeRunner(_openvino_graph(net), torch.get_num_threads())
+        if is_graph:
+            assert weights is not None
+            self.device = torch.device("cpu")
+            exported_runtime: Runtime = "onnxruntime"
+            if runtime == "openvino" or (runtime == "auto" and prefers_openvino()):
+                exported_runtime = "openvino"
+            self.runtime: str = exported_runtime
+            self._run: _Candidates = _ExportedFile(weights, exported_runtime)
         else:
-            self._net = net.to(self.device).to(memory_format=torch.channels_last)
-        self.runtime = runtime
+            is_default = runtime == "auto" and self.device.type == "cpu" and prefers_openvino()
+            self.runtime = "openvino" if runtime == "openvino" or is_default else "torch"
+            net = load_nanodet(PERSON_WEIGHTS if weights is None else weights).requires_grad_(False)
+            self._run = _Network(net, self.runtime, self.device)
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
         """Detects persons: boxes (P, 4) xyxy in image pixels and scores (P,), in descending order of scores.
@@ -121,9 +133,10 @@ class PersonDetector:
         for size, indices in indices_by_size.items():
             for start in range(0, len(indices), _BATCH):
                 batch = indices[start : start + _BATCH]
-                logits, bins = self.predict(np.stack([resize(images_bgr[index], size) for index in batch]))
-                for index, image_logits, image_bins in zip(batch, logits, bins, strict=True):
-                    detected[index] = self.decode(image_logits, image_bins, size, images_bgr[index].shape)
+                candidates = self.candidates(np.stack([resize(images_bgr[index], size) for index in batch]))
+                for index, (boxes, scores) in zip(batch, candidates, strict=True):
+                    kept = suppress_duplicates(boxes, scores, self._nms_iou)[:_MAX_BOXES]
+                    detected[index] = scale_boxes(boxes[kept], size, images_bgr[index].shape), scores[kept]
         return [detected[index] for index in range(len(images_bgr))]
 
     def input_size(self, image_bgr: NDArray[np.uint8]) -> Size:
@@ -132,31 +145,52 @@ class PersonDetector:
             return self._size
         return network_size(image_bgr.shape[1], image_bgr.shape[0], self._size)
 
-    @torch.inference_mode()
-    def predict(self, images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
-        """Runs the network on resized BGR images (N, H, W, 3): person logits (N, A) and bins (N, A, 4, 11)."""
-        inputs = normalize_images(torch.from_numpy(images).to(self.device))
-        if self.runtime == "openvino":
-            outputs = self._graph(inputs.numpy())
-        else:
-            outputs = [output.cpu().numpy() for output in self._net(inputs)]
-        logits, bins = outputs
-        return logits[..., 0], bins
+    def candidates(self, images: NDArray[np.uint8]) -> list[Detections]:
+        """Detects persons in resized BGR images (N, H, W, 3), with duplicates: boxes and scores, see `decode_boxes`."""
+        return self._run(images, self._threshold)
 
-    def decode(
-        self, logits: FloatArray, bins: FloatArray, size: Size, image_shape: Sequence[int]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Decodes the outputs (A,) and (A, 4, 11) for an image of shape (H, W, ...) resized to (width, height)."""
-        boxes, scores = decode_boxes(logits, bins, size, self._threshold)
-        kept = suppress_duplicates(boxes, scores, self._nms_iou)[:_MAX_BOXES]
-        height, width = image_shape[:2]
-        limit = np.array([width, height] * 2, dtype=np.float32)
-        return np.minimum(boxes[kept] * (limit / np.array([*size, *size], dtype=np.float32)), limit), scores[kept]
+
+class _Network:
+    """The network in PyTorch or OpenVINO: candidates of resized BGR images (N, H, W, 3) for a threshold."""
+
+    def __init__(self, net: NanoDet, runtime: str, device: torch.device) -> None:
+        self._device = device
+        if runtime == "openvino":
+            self._run: Callable[[Tensor], Sequence[FloatArray]] = _run_graph(net)
+        else:
+            net = net.to(device).to(memory_format=torch.channels_last)
+            self._run = lambda inputs: [output.cpu().numpy() for output in net(inputs)]
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8], threshold: float) -> list[Detections]:
+        logits, bins = self._run(normalize_images(torch.from_numpy(images).to(self._device)))
+        size = images.shape[2], images.shape[1]
+        return [decode_boxes(*outputs, size, threshold) for outputs in zip(logits[..., 0], bins, strict=True)]
+
+
+class _ExportedFile:
+    """An exported file in ONNX Runtime or OpenVINO: candidates of resized BGR images (N, H, W, 3) for a threshold."""
+
+    def __init__(self, path: str | Path, runtime: Runtime) -> None:
+        self._run = load_detector_graph(path, runtime, torch.get_num_threads())
+
+    def __call__(self, images: NDArray[np.uint8], threshold: float) -> list[Detections]:
+        all_boxes, all_scores = self._run(images[..., ::-1])
+        detections = []
+        for boxes, scores in zip(all_boxes, all_scores, strict=True):
+            kept = _best_candidates(scores, threshold)
+            detections.append((boxes[kept], scores[kept]))
+        return detections
+
+
+def _run_graph(net: NanoDet) -> Callable[[Tensor], Sequence[FloatArray]]:
+    runner = FreeSizeRunner(_openvino_graph(net), torch.get_num_threads())
+    return lambda inputs: runner(inputs.numpy())
 
 
 def _openvino_graph(net: NanoDet) -> Any:
     """Returns the OpenVINO graph of the detector for any size, from the user's cache folder or converted."""
-    units = _MAX_SIDE // INPUT_MULTIPLE
+    units = MAX_SIDE // INPUT_MULTIPLE
     sides = {2: INPUT_MULTIPLE * torch.export.Dim("rows", max=units)}
     sides |= {3: INPUT_MULTIPLE * torch.export.Dim("columns", max=units)}
     generator = torch.Generator().manual_seed(0)
@@ -172,7 +206,7 @@ def network_size(width: int, height: int, size: int) -> Size:
     pixels.
     """
     ratio = math.sqrt(height / width)
-    units, largest = [size / ratio / INPUT_MULTIPLE, size * ratio / INPUT_MULTIPLE], _MAX_SIDE // INPUT_MULTIPLE
+    units, largest = [size / ratio / INPUT_MULTIPLE, size * ratio / INPUT_MULTIPLE], MAX_SIDE // INPUT_MULTIPLE
     sides = [min(max(round(unit), 1), largest) for unit in units]
     longer = sides.index(max(sides))
     allowed = _MAX_EXCESS * (size / INPUT_MULTIPLE) ** 2
@@ -201,26 +235,27 @@ def decode_boxes(logits: FloatArray, bins: FloatArray, size: Size, threshold: fl
         Boxes (C, 4) xyxy in pixels of the input, clipped to it, and scores (C,), in descending order of scores; at most
         1,000, with duplicates.
     """
-    scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
-    kept = np.flatnonzero(scores >= threshold)
-    kept = kept[np.argsort(-scores[kept], kind="stable")[:_MAX_CANDIDATES]]
-    centers, strides = _locations(size)
+    scores = (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32, copy=False)
+    kept = _best_candidates(scores, threshold)
+    centers, strides = _locations(*size)
     weights = np.exp(bins[kept] - bins[kept].max(axis=-1, keepdims=True))
     distances = weights @ np.arange(NUM_BINS, dtype=np.float32) / weights.sum(axis=-1) * strides[kept, None]
     boxes = np.concatenate([centers[kept] - distances[:, :2], centers[kept] + distances[:, 2:]], axis=1)
     limit = np.array([*size, *size], dtype=np.float32)
-    return np.clip(boxes, 0, limit), scores[kept].astype(np.float32, copy=False)
+    return np.clip(boxes, 0, limit), scores[kept]
+
+
+def _best_candidates(scores: FloatArray, threshold: float) -> NDArray[np.intp]:
+    """Returns the indices of at most 1,000 scores (A,) from the threshold, in descending order."""
+    kept = np.flatnonzero(scores >= threshold)
+    return kept[np.argsort(-scores[kept], kind="stable")[:_MAX_CANDIDATES]]
 
 
 @lru_cache(maxsize=64)
-def _locations(size: Size) -> tuple[FloatArray, FloatArray]:
+def _locations(width: int, height: int) -> tuple[FloatArray, FloatArray]:
     """Returns the centers (A, 2) xy and strides (A,) of all locations, in the order of `NanoDet`'s outputs."""
-    centers, strides = [], []
-    for stride in STRIDES:
-        rows, columns = np.indices((size[1] // stride, size[0] // stride), dtype=np.float32) + np.float32(0.5)
-        centers.append(stride * np.stack([columns.ravel(), rows.ravel()], axis=1))
-        strides.append(np.full(rows.size, stride, dtype=np.float32))
-    return np.concatenate(centers), np.concatenate(strides)
+    centers, strides = make_locations(width, height)
+    return centers.numpy(), strides.numpy()
 
 
 def suppress_duplicates(boxes: FloatArray, scores: FloatArray, iou: float) -> NDArray[np.intp]:
@@ -236,11 +271,18 @@ def suppress_duplicates(boxes: FloatArray, scores: FloatArray, iou: float) -> ND
     return np.asarray(kept, dtype=np.intp).reshape(-1)
 
 
+def scale_boxes(boxes: FloatArray, size: Size, image_shape: Sequence[int]) -> FloatArray:
+    """Scales boxes (P, 4) of an image that was resized to (width, height) to its shape (H, W, ...)."""
+    height, width = image_shape[:2]
+    limit = np.array([width, height] * 2, dtype=np.float32)
+    return np.minimum(boxes * (limit / np.array([*size, *size], dtype=np.float32)), limit)
+
+
 def _checked_size(size: int | Size) -> int | Size:
     sides = size if isinstance(size, tuple) else (size,)
-    if not all(isinstance(side, int) and side % INPUT_MULTIPLE == 0 and 0 < side <= _MAX_SIDE for side in sides):
+    if not all(isinstance(side, int) and side % INPUT_MULTIPLE == 0 and 0 < side <= MAX_SIDE for side in sides):
         raise ValueError(
-            f"expected size, or width and height, to be multiples of {INPUT_MULTIPLE} up to {_MAX_SIDE}, got {size!r}"
+            f"expected size, or width and height, to be multiples of {INPUT_MULTIPLE} up to {MAX_SIDE}, got {size!r}"
         )
     return size
 
