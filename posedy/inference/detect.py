@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from posedy.data.detections import ImageBoxes, read_image_table
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import match_file_name
-
-if TYPE_CHECKING:  # slow to import
-    from posedy.inference.detectors import CleanedDetector, Detector
+from posedy.inference.detectors import CleanedDetector, Detector, create_detector, detector_thresholds
+from posedy.inference.image_groups import detect_group, read_groups
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def entries_from_annotations(paths: Sequence[Path], annotations: Path) -> tuple[
 
 def detect_images(
     entries: Sequence[ImageEntry],
-    detector: "str | Detector",
+    detector: str | Detector,
     warn: Callable[[str], None],
     box_threshold: float | None = None,
 ) -> list[ImageBoxes]:
@@ -95,21 +96,28 @@ def detect_images(
     """
     from tqdm import tqdm
 
-    from posedy.inference.detectors import CleanedDetector, create_detector, detector_thresholds
-
     if box_threshold is None:
         box_threshold = detector_thresholds(detector).files
     cleaned = CleanedDetector(create_detector(detector, threshold=box_threshold), box_threshold)
     detected = []
-    for entry in tqdm(entries, desc="detect", unit="image", disable=None):
-        try:
-            detected.append(_detect_image(entry, cleaned))
-        except (OSError, ValueError) as error:
+    for group in read_groups(tqdm(entries, desc="detect", unit="image", disable=None), _read_entry):
+        failures = [(entry, image) for entry, image in group if isinstance(image, Exception)]
+        images = [(entry, image) for entry, image in group if not isinstance(image, Exception)]
+        for (entry, image), found in zip(images, detect_group(cleaned, [image for _, image in images]), strict=True):
+            if isinstance(found, Exception):
+                failures.append((entry, found))
+            else:
+                size = image.shape[1], image.shape[0]
+                detected.append(ImageBoxes(entry.file_name, entry.image_id, size, *found))
+        for entry, error in failures:
+            if isinstance(error, TypeError):
+                raise error
             warn(f"{entry.path}: FAILED: {error}")
     return detected
 
 
-def _detect_image(entry: ImageEntry, detector: "CleanedDetector") -> ImageBoxes:
+def _read_entry(entry: ImageEntry) -> NDArray[np.uint8]:
+    """Reads an image (H, W, 3) BGR and compares its size with the recorded one."""
     image = rgb_to_bgr(read_image(entry.path, apply_exif=entry.apply_exif))
     height, width = image.shape[:2]
     if entry.recorded_size not in (None, (width, height)):
@@ -117,5 +125,4 @@ def _detect_image(entry: ImageEntry, detector: "CleanedDetector") -> ImageBoxes:
             f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels (width x height), "
             f"the stored image has {width} x {height}: give the image that the annotations belong to"
         )
-    boxes, scores = detector.detect(image)
-    return ImageBoxes(entry.file_name, entry.image_id, (width, height), boxes, scores)
+    return image

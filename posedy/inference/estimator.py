@@ -26,6 +26,7 @@ from posedy.inference.detectors import (
     create_detector,
     detector_thresholds,
 )
+from posedy.inference.image_groups import Detections, detect_group, read_groups
 from posedy.inference.tracking import PoseTracker, check_frame
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.models.pose_net import PoseNet
@@ -38,6 +39,11 @@ from posedy.urls import has_scheme, is_url, read_url
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
 _DEFAULT_RATE = 30.0
+_NO_BOXES = (
+    "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or create the estimator with a detector: "
+    "detector='posedy', detector='full-image' (the full image is the box of one person) or an object with "
+    "detect(image_bgr) -> (boxes, scores)"
+)
 
 
 class PoseEstimator:
@@ -257,11 +263,7 @@ class PoseEstimator:
 
     def _get_detector(self) -> CleanedDetector:
         if self._detector_choice is None:
-            raise ValueError(
-                "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or create the estimator with a detector: "
-                "detector='posedy', detector='full-image' (the full image is the box of one person) or an object "
-                "with detect(image_bgr) -> (boxes, scores)"
-            )
+            raise ValueError(_NO_BOXES)
         with self._detector_lock:
             if self._detector is None:
                 lowest = min(self.thresholds.poses, self.thresholds.track_keep)
@@ -279,28 +281,42 @@ class PoseEstimator:
         """Estimates the poses of images; batches may contain persons of several images."""
         poses: list[Poses] = []
         batch = _Batch(self._batch_size)
-        for index, image in enumerate(images):
-            try:
-                rgb = _read(image, channels)
-                _check_sides(image, rgb)
-                image_boxes, scores = self._person_boxes(rgb, boxes[index], box_scores[index])
-            except (OSError, TypeError, ValueError) as error:
-                if len(images) == 1:
-                    raise
-                # subclasses such as JSONDecodeError are not created from a message alone
-                kind = next(kind for kind in (OSError, TypeError, ValueError) if isinstance(error, kind))
-                raise kind(f"image {index} of {len(images)}: {error}") from error
-            keypoints = np.zeros((len(image_boxes), self._model.num_keypoints, 2), dtype=np.float32)
-            keypoint_scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
-            poses.append(Poses(keypoints, keypoint_scores, image_boxes, scores, self.skeleton, channels))
-            width, height = self._model.input_size
-            matrices = image_to_crop_matrix(*padded_region(image_boxes, width / height), self._model.input_size)
-            for person, matrix in enumerate(matrices):
-                batch.add(warp_crop(rgb, matrix, self._model.input_size), matrix, keypoints, keypoint_scores, person)
-                if batch.is_full:
-                    self._predict(batch)
+        for group in read_groups(range(len(images)), lambda index: _read(images[index], channels)):
+            detected = self._detect_missing(group, boxes)
+            for index, rgb in group:
+                try:
+                    if isinstance(rgb, Exception):
+                        raise rgb
+                    image_boxes, scores = _person_boxes(rgb, boxes[index], box_scores[index], detected.get(index))
+                except (OSError, TypeError, ValueError) as error:
+                    if len(images) == 1:
+                        raise
+                    # subclasses such as JSONDecodeError are not created from a message alone
+                    kind = next(kind for kind in (OSError, TypeError, ValueError) if isinstance(error, kind))
+                    raise kind(f"image {index} of {len(images)}: {error}") from error
+                keypoints = np.zeros((len(image_boxes), self._model.num_keypoints, 2), dtype=np.float32)
+                keypoint_scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
+                poses.append(Poses(keypoints, keypoint_scores, image_boxes, scores, self.skeleton, channels))
+                width, height = self._model.input_size
+                matrices = image_to_crop_matrix(*padded_region(image_boxes, width / height), self._model.input_size)
+                for person, matrix in enumerate(matrices):
+                    crop = warp_crop(rgb, matrix, self._model.input_size)
+                    batch.add(crop, matrix, keypoints, keypoint_scores, person)
+                    if batch.is_full:
+                        self._predict(batch)
         self._predict(batch)
         return poses
+
+    def _detect_missing(
+        self, group: Sequence[tuple[int, NDArray[np.uint8] | Exception]], boxes: Sequence[Any]
+    ) -> dict[int, Detections | Exception]:
+        """Detects the persons of the images of a group without given boxes: detections by index."""
+        images = {
+            index: rgb_to_bgr(rgb) for index, rgb in group if boxes[index] is None and not isinstance(rgb, Exception)
+        }
+        if not images or self._detector_choice is None:
+            return {}
+        return dict(zip(images, detect_group(self._get_detector(), list(images.values())), strict=True))
 
     def _predict(self, batch: "_Batch") -> None:
         """Predicts the keypoints of a batch, writes them to their poses and empties the batch."""
@@ -310,17 +326,25 @@ class PoseEstimator:
             )
             batch.store(keypoints, scores)
 
-    def _person_boxes(
-        self, rgb: NDArray[np.uint8], boxes: ArrayLike | None, box_scores: ArrayLike | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns the checked boxes (P, 4) and scores (P,) of an RGB image, of the detector if none are given."""
-        if boxes is None and box_scores is not None:
-            raise ValueError("box_scores requires boxes")
-        if boxes is None:
-            boxes, box_scores = self._get_detector().detect(rgb_to_bgr(rgb))
-        checked = checked_boxes(boxes)
-        check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
-        return checked, checked_box_scores(box_scores, len(checked))
+
+def _person_boxes(
+    rgb: NDArray[np.uint8],
+    boxes: ArrayLike | None,
+    box_scores: ArrayLike | None,
+    detected: Detections | Exception | None,
+) -> Detections:
+    """Returns the checked boxes (P, 4) and scores (P,) of an image, those of the detector if none are given."""
+    if boxes is None and box_scores is not None:
+        raise ValueError("box_scores requires boxes")
+    if isinstance(detected, Exception):
+        raise detected
+    if detected is not None:
+        boxes, box_scores = detected
+    if boxes is None:
+        raise ValueError(_NO_BOXES)
+    checked = checked_boxes(boxes)
+    check_boxes_meet_image(checked, rgb.shape[1], rgb.shape[0])
+    return checked, checked_box_scores(box_scores, len(checked))
 
 
 def _per_image(name: str, values: Any, count: int) -> Sequence[Any]:
@@ -370,8 +394,12 @@ class _Batch:
 
 def _read(image: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
     """Reads or converts an image of any supported type to (H, W, 3) uint8 RGB."""
-    if not is_url(image):
-        return to_rgb(image, channels)
+    rgb = _read_url(image) if is_url(image) else to_rgb(image, channels)
+    _check_sides(image, rgb)
+    return rgb
+
+
+def _read_url(image: str) -> NDArray[np.uint8]:
     data = read_url(image)
     try:
         return to_rgb(Image.open(io.BytesIO(data)))

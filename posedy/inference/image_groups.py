@@ -1,0 +1,67 @@
+"""Groups of images that are read and detected together."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.inference.detectors import CleanedDetector
+
+T = TypeVar("T")
+Image = NDArray[np.uint8]
+Detections = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+_MAX_IMAGES = 8
+_MAX_PIXELS = 32_000_000  # a group of small images needs at most 100 MB
+
+
+def read_groups(items: Iterable[T], read: Callable[[T], Image]) -> Iterator[list[tuple[T, Image | Exception]]]:
+    """Reads images in groups of up to 8 with up to 32 million pixels, or of one larger image.
+
+    Args:
+        items: the images to read, such as paths.
+        read: reads the image (H, W, 3) of an item.
+
+    Yields:
+        For each item of a group, the item and its image, or the OSError, TypeError or ValueError of reading it.
+    """
+    group: list[tuple[T, Image | Exception]] = []
+    num_pixels = 0
+    for item in items:
+        image: Image | Exception
+        try:
+            image = read(item)
+            size = image.shape[0] * image.shape[1]
+        except (OSError, TypeError, ValueError) as error:
+            image, size = error, 0
+        if group and num_pixels + size > _MAX_PIXELS:
+            yield group
+            group, num_pixels = [], 0
+        group.append((item, image))
+        num_pixels += size
+        if len(group) == _MAX_IMAGES:
+            yield group
+            group, num_pixels = [], 0
+    if group:
+        yield group
+
+
+def detect_group(detector: CleanedDetector, images_bgr: Sequence[Image]) -> list[Detections | Exception]:
+    """Detects persons in the images of a group.
+
+    Returns:
+        For each image its boxes (P, 4) and scores (P,), or the OSError, TypeError or ValueError of the detector.
+    """
+    if detector.has_detect_many and len(images_bgr) > 1:
+        try:
+            return list(detector.detect_many(images_bgr))
+        except (OSError, TypeError, ValueError):
+            pass  # single calls find the image
+    detected: list[Detections | Exception] = []
+    for image in images_bgr:
+        try:
+            detected.append(detector.detect(image))
+        except (OSError, TypeError, ValueError) as error:
+            detected.append(error)
+    return detected
