@@ -10,9 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from posedy.inference.detectors import PersonDetector
 from posedy.inference.video_io import VideoWriter
+from posedy.models.pretrained import DEFAULT
 from tools.lab.synthetic.video import generate_video
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -22,17 +26,41 @@ pytestmark = [
     pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed"),
     pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
 ]
-FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+IMAGE = Path(__file__).parents[2] / "data/coco_mini/val2017/000000085772.jpg"
+CAMERA_SIZE = (640, 480)
+
+
+@pytest.fixture(scope="module")
+def model() -> str:
+    """The pretrained network, whose keypoints are confident enough to be drawn."""
+    return DEFAULT
+
+
+@pytest.fixture(scope="module")
+def camera_frame() -> NDArray[np.uint8]:
+    """The image that the browser's camera sees: IMAGE on gray."""
+    image = cv2.imread(str(IMAGE))
+    scale = min(CAMERA_SIZE[0] / image.shape[1], CAMERA_SIZE[1] / image.shape[0])
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frame = np.full((*CAMERA_SIZE[::-1], 3), 114, np.uint8)
+    frame[: image.shape[0], : image.shape[1]] = image
+    return frame
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[Any]:
+def page(address: str, camera_frame: NDArray[np.uint8], tmp_path: Path) -> Iterator[Any]:
     """The opened page; afterwards checks that it requested nothing from other servers."""
+    video = tmp_path / "camera.y4m"
+    planes = cv2.cvtColor(camera_frame, cv2.COLOR_BGR2YUV_I420).tobytes()
+    header = f"YUV4MPEG2 W{CAMERA_SIZE[0]} H{CAMERA_SIZE[1]} F10:1 Ip A1:1 C420mpeg2\n".encode()
+    video.write_bytes(header + 10 * (b"FRAME\n" + planes))
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    camera.append(f"--use-file-for-fake-video-capture={video}")
     requested: list[str] = []
     from playwright.sync_api import sync_playwright  # slow import, needed only here
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, permissions=["camera"])
         opened = context.new_page()
         opened.set_default_timeout(60_000)
@@ -49,9 +77,6 @@ def save_screenshot(page: Any, name: str) -> None:
     folder = os.environ.get("POSEDY_SCREENSHOTS")
     if folder is not None:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-IMAGE = Path(__file__).parents[2] / "data/coco_mini/val2017/000000085772.jpg"
 
 
 def test_the_detector_finds_the_person_of_an_image(page: Any) -> None:
@@ -104,7 +129,7 @@ def test_video_returns_playable_drawing(page: Any, tmp_path: Path) -> None:
     save_screenshot(page, "video")
 
 
-def test_camera_returns_drawings(page: Any) -> None:
+def test_the_detector_finds_the_person_before_the_camera(page: Any, camera_frame: NDArray[np.uint8]) -> None:
     page.get_by_role("tab", name="Camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
     page.locator("#camera").get_by_role("button", name="Record").or_(
@@ -119,3 +144,13 @@ def test_camera_returns_drawings(page: Any) -> None:
     }"""
     page.wait_for_function(has_changed, arg=first)
     save_screenshot(page, "camera")
+    response = page.request.get(page.evaluate("document.querySelector('#camera-drawing img').src"))
+    drawn = cv2.imdecode(np.frombuffer(response.body(), np.uint8), cv2.IMREAD_COLOR)
+    mirrored = camera_frame[:, ::-1]  # as gradio shows cameras
+    assert drawn.shape == mirrored.shape
+    rows, columns = np.nonzero(cv2.absdiff(drawn, mirrored).max(axis=2) > 80)
+    [[x1, y1, x2, y2]], _ = PersonDetector(threshold=0.4, device="cpu").detect(mirrored)
+    is_inside = (columns >= x1) & (columns <= x2) & (rows >= y1) & (rows <= y2)
+    assert is_inside.sum() > 2000  # the skeleton, from the head to the feet
+    assert np.ptp(rows[is_inside]) > 0.5 * (y2 - y1)
+    assert is_inside.mean() > 0.9
