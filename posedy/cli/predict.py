@@ -207,7 +207,7 @@ def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detec
 def _predict_videos(arguments: argparse.Namespace, videos: Sequence[Path | int], detector: "Detector | None") -> bool:
     """Predicts videos; returns whether one failed."""
     from posedy.inference.estimator import PoseEstimator
-    from posedy.inference.predict import predict_videos
+    from posedy.inference.predict_videos import predict_videos
 
     assert detector is not None  # boxes are for images only
     failures = predict_videos(

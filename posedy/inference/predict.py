@@ -1,7 +1,5 @@
-"""Prediction on image files, videos and cameras, with drawings and keypoints written to files."""
+"""Prediction on image files, with drawings and keypoints written to files."""
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +25,7 @@ from posedy.inference.detectors import (
     detector_thresholds,
 )
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.tracking import PoseTracker
-from posedy.inference.video_io import FrameSource
-from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
+from posedy.inference.image_groups import detect_group, read_groups
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import RuntimeChoice
 
@@ -37,8 +33,9 @@ KEYPOINTS_FILE = "keypoints.json"
 _JPEG_QUALITY = 92
 _BOX_OPTIONS = "--box x1,y1,x2,y2 (a single image), --boxes FILE, --detector NAME"
 
-# an image path and its pixels (BGR) -> boxes and their scores
-BoxSource = Callable[[Path, NDArray[np.uint8]], tuple[ArrayLike, ArrayLike | None]]
+_Boxes = tuple[ArrayLike, ArrayLike | None]
+# the paths and pixels (BGR) of a group of images -> for each image its boxes and their scores, or the error
+BoxSource = Callable[[Sequence[Path], Sequence[NDArray[np.uint8]]], Sequence[_Boxes | Exception]]
 
 
 @dataclass(frozen=True)
@@ -114,15 +111,19 @@ def predict_images(
     )
     draw_boxes = not isinstance(detector, FullImageDetector)
     result = PredictionReport()
-    for image, target in zip(images, targets, strict=True):
-        try:
-            record, line = _predict_image(image, target, estimator, source, keypoint_threshold, draw_boxes)
-        except (OSError, ValueError) as error:
-            result.failures[image] = str(error)
-            report(f"{image}: FAILED: {error}")
-        else:
-            result.records.append(record)
-            report(line)
+    jobs = [_Job(image, target) for image, target in zip(images, targets, strict=True)]
+    for group in read_groups(jobs, _Job.read):
+        for job, image, found in _with_boxes(group, source):
+            try:
+                if isinstance(found, Exception):
+                    raise found
+                record, line = job.predict(image, found, estimator, keypoint_threshold, draw_boxes)
+            except (OSError, ValueError) as error:
+                result.failures[job.path] = str(error)
+                report(f"{job.path}: FAILED: {error}")
+            else:
+                result.records.append(record)
+                report(line)
     write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
     num_persons = sum(len(record["persons"]) for record in result.records)
     report(
@@ -166,10 +167,10 @@ def _make_box_source(
         if len(images) != 1:
             raise ValueError(f"--box is for a single image, got {len(images)} images: use --boxes FILE")
         checked = checked_boxes(boxes)
-        return lambda image, pixels: (checked, None)
+        return lambda paths, images: [(checked, None)] * len(paths)
     if detector is not None:
-        detect = CleanedDetector(detector, box_threshold).detect
-        return lambda image, pixels: detect(pixels)
+        cleaned = CleanedDetector(detector, box_threshold)
+        return lambda paths, images: detect_group(cleaned, images)
     assert boxes_file is not None
     file = read_boxes_by_name(boxes_file, annotations, box_threshold)
     report(f"{file.path}: boxes of {len(file.by_name)} images; left out: {format_reasons(file.left_out)}")
@@ -178,15 +179,15 @@ def _make_box_source(
             f"{file.path} has none of the {len(images)} images: its file names are like "
             f"{next(iter(file.by_name), 'none at all')!r}, the first image is {images[0]}"
         )
-    return lambda image, pixels: _find_boxes(file, image, pixels)
+    return lambda paths, images: [_find_boxes(file, *each) for each in zip(paths, images, strict=True)]
 
 
-def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> tuple[ArrayLike, ArrayLike]:
-    """Returns the boxes and scores of an image; checks that the image has the size that the boxes refer to."""
+def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> _Boxes | Exception:
+    """Returns the boxes and scores of an image, or the error if the image has not the size that the boxes refer to."""
     boxes_and_scores = file.find(image)
     if boxes_and_scores is None:
         hint = "" if file.has_all_images else ": a list has only images with boxes; use --annotations FILE for others"
-        raise ValueError(f"{file.path} does not have this image{hint}")
+        return ValueError(f"{file.path} does not have this image{hint}")
     height, width = pixels.shape[:2]
     recorded = file.find_size(image)
     if recorded not in (None, (width, height)):
@@ -195,38 +196,73 @@ def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> tu
             if recorded == (height, width)
             else ": give the image that the boxes belong to"
         )
-        raise ValueError(
+        return ValueError(
             f"the boxes do not fit: the upright image has {width} x {height} pixels (width x height), the boxes "
             f"refer to {recorded[0]} x {recorded[1]}{hint}"
         )
     return boxes_and_scores
 
 
-def _predict_image(
-    path: Path, target: Path, estimator: PoseEstimator, source: BoxSource, keypoint_threshold: float, draw_boxes: bool
-) -> tuple[dict[str, Any], str]:
-    """Predicts one image, writes its drawing, and returns its record and a line of text to report."""
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "read"):
-        image = rgb_to_bgr(read_image(path, apply_exif=True))
-    with _timed(seconds, "boxes"):
-        boxes, box_scores = source(path, image)
-    with _timed(seconds, "keypoints"):
-        poses = estimator(image, boxes, box_scores)
-    with _timed(seconds, "draw"):
-        drawing = poses.draw(image, keypoint_threshold, boxes=draw_boxes)
-    with _timed(seconds, "write"):
-        write_bytes_atomically(target, _encode_jpeg(drawing))
-    height, width = image.shape[:2]
-    record = {
-        "file": str(path),
-        "width": width,
-        "height": height,
-        "drawing": target.name,
-        "persons": poses.to_records(),
-    }
-    times = ", ".join(f"{stage} {1000 * duration:.0f} ms" for stage, duration in seconds.items())
-    return record, f"{path}: {_count_persons(len(poses))} ({times}) -> {target}"
+@dataclass(frozen=True)
+class _Job:
+    """The prediction of an image file, with the seconds of its stages."""
+
+    path: Path
+    target: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def read(self) -> NDArray[np.uint8]:
+        """Reads the image (H, W, 3) BGR, upright."""
+        with self._timed("read"):
+            return rgb_to_bgr(read_image(self.path, apply_exif=True))
+
+    def predict(
+        self,
+        image: NDArray[np.uint8],
+        boxes: _Boxes,
+        estimator: PoseEstimator,
+        keypoint_threshold: float,
+        draw_boxes: bool,
+    ) -> tuple[dict[str, Any], str]:
+        """Predicts the keypoints, writes the drawing, and returns its record and a line of text to report."""
+        with self._timed("keypoints"):
+            poses = estimator(image, *boxes)
+        with self._timed("draw"):
+            drawing = poses.draw(image, keypoint_threshold, boxes=draw_boxes)
+        with self._timed("write"):
+            write_bytes_atomically(self.target, _encode_jpeg(drawing))
+        height, width = image.shape[:2]
+        record = {
+            "file": str(self.path),
+            "width": width,
+            "height": height,
+            "drawing": self.target.name,
+            "persons": poses.to_records(),
+        }
+        times = ", ".join(f"{stage} {1000 * duration:.0f} ms" for stage, duration in self.seconds.items())
+        return record, f"{self.path}: {_count_persons(len(poses))} ({times}) -> {self.target}"
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - began
+
+
+def _with_boxes(
+    group: Sequence[tuple[_Job, NDArray[np.uint8] | Exception]], source: BoxSource
+) -> Iterator[tuple[_Job, Any, _Boxes | Exception]]:
+    """Yields the jobs of a group with their images and boxes, or with the error of reading or detecting them."""
+    loaded = [(job, image) for job, image in group if not isinstance(image, Exception)]
+    began = time.perf_counter()
+    found = iter(source([job.path for job, _ in loaded], [image for _, image in loaded]))
+    seconds = (time.perf_counter() - began) / max(len(loaded), 1)
+    for job, image in group:
+        if isinstance(image, Exception):
+            yield job, None, image
+        else:
+            job.seconds["boxes"] = seconds
+            yield job, image, next(found)
 
 
 def _count_persons(number: int) -> str:
@@ -243,112 +279,3 @@ def _encode_jpeg(image: NDArray[np.uint8]) -> bytes:
             f"the drawing of {image.shape[1]} x {image.shape[0]} pixels (width x height) cannot be encoded as JPEG"
         )
     return data.tobytes()
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - began
-
-
-_CLOSE_KEYS = (27, ord("q"))
-
-
-def predict_videos(
-    sources: Sequence[Path | int],
-    estimator: PoseEstimator,
-    detector: str | Detector,
-    out: Path,
-    *,
-    detect_every: int = 10,
-    smooth: bool = True,
-    keypoint_threshold: float = DRAW_THRESHOLD,
-    box_threshold: float | None = None,
-    show: bool = False,
-    report: Callable[[str], None] = print,
-) -> list[Path | int]:
-    """Tracks the poses of videos and writes `out`/NAME.mp4 with drawings and `out`/NAME.jsonl with keypoints.
-
-    A video that fails is reported and skipped. Ctrl-C stops after the current frame and keeps what has been written.
-
-    Args:
-        sources: video files, or numbers of cameras.
-        estimator: predicts the keypoints.
-        detector: a name of `list_detectors()`, or an object with `detect`.
-        out: the folder, created if needed.
-        detect_every: detection interval in frames.
-        smooth: smooth keypoints over time.
-        keypoint_threshold: keypoints with scores up to this one are drawn faintly.
-        box_threshold: minimum score of boxes of new persons, see `PoseTracker`.
-        show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
-        report: called with lines of text.
-
-    Returns:
-        The sources that failed.
-
-    Raises:
-        OSError: if `out` cannot be written, or the detector's weights cannot be read or downloaded.
-        TypeError, ValueError: if the detector is invalid.
-    """
-    failures: list[Path | int] = []
-    window = _open_window() if show else None
-    if show and window is None:
-        report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
-    names = drawing_names(
-        [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
-    )
-    check_writable(out / names[0])
-    lowest = box_threshold
-    if lowest is None:
-        lowest = detector_thresholds(detector).track_keep
-    detector = create_detector(detector, str(estimator.device), threshold=lowest)
-    originals = {source.resolve() for source in sources if isinstance(source, Path)}
-    for source, name in zip(sources, names, strict=True):
-        video, lines = out / name, (out / name).with_suffix(".jsonl")
-        try:
-            if video.resolve() in originals:
-                raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
-            tracker = PoseTracker(estimator, detector, detect_every, smooth, keypoint_threshold, box_threshold)
-            result = run_video(FrameSource(source), tracker, video, lines, threshold=keypoint_threshold, show=window)
-        except (OSError, ValueError) as error:
-            failures.append(source)
-            report(f"{source}: FAILED: {error}")
-            continue
-        report(_format_video_result(source, result, video, lines))
-        if result.interrupted:
-            break
-    if window is not None:
-        cv2.destroyAllWindows()
-    if failures:
-        report(f"FAILED: {len(failures)} of {len(sources)} videos")
-    return failures
-
-
-def _format_video_result(source: Path | int, result: VideoResult, video: Path, lines: Path) -> str:
-    frames = max(result.frames, 1)
-    stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in result.stages.items())
-    problems = f", {result.damaged} damaged frames skipped" if result.damaged else ""
-    if result.missing and not result.interrupted:
-        problems += f", {result.missing} frames of the file's header missing"
-    interrupted = ", interrupted" if result.interrupted else ""
-    return (
-        f"{source}: {result.frames} frames{problems} in {result.seconds:.1f} s, {result.frames_per_second:.1f} "
-        f"frames/s (per frame: {stages}){interrupted} -> {video}, {lines}"
-    )
-
-
-def _open_window() -> ShowFrame | None:
-    """Opens a window and returns the function that shows a frame in it, or None if no window can be opened."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return None
-    try:
-        cv2.namedWindow("posedy", cv2.WINDOW_NORMAL)
-    except cv2.error:
-        return None
-
-    def show(frame: NDArray[np.uint8]) -> bool:
-        cv2.imshow("posedy", frame)
-        return cv2.waitKey(1) not in _CLOSE_KEYS
-
-    return show

@@ -8,7 +8,7 @@ import pytest
 from posedy.cli.main import main
 from posedy.inference.detectors import base as detectors
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.predict import predict_videos
+from posedy.inference.predict_videos import predict_videos
 from posedy.models.network_file import save_weights
 
 

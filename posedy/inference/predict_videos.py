@@ -1,0 +1,120 @@
+"""Prediction on videos and cameras, with drawn videos and keypoints written to files."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.drawing import DRAW_THRESHOLD
+from posedy.files import check_writable
+from posedy.inference.detectors import Detector, create_detector, detector_thresholds
+from posedy.inference.estimator import PoseEstimator
+from posedy.inference.predict import drawing_names
+from posedy.inference.tracking import PoseTracker
+from posedy.inference.video_io import FrameSource
+from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
+
+_CLOSE_KEYS = (27, ord("q"))
+
+
+def predict_videos(
+    sources: Sequence[Path | int],
+    estimator: PoseEstimator,
+    detector: str | Detector,
+    out: Path,
+    *,
+    detect_every: int = 10,
+    smooth: bool = True,
+    keypoint_threshold: float = DRAW_THRESHOLD,
+    box_threshold: float | None = None,
+    show: bool = False,
+    report: Callable[[str], None] = print,
+) -> list[Path | int]:
+    """Tracks the poses of videos and writes `out`/NAME.mp4 with drawings and `out`/NAME.jsonl with keypoints.
+
+    A video that fails is reported and skipped. Ctrl-C stops after the current frame and keeps what has been written.
+
+    Args:
+        sources: video files, or numbers of cameras.
+        estimator: predicts the keypoints.
+        detector: a name of `list_detectors()`, or an object with `detect`.
+        out: the folder, created if needed.
+        detect_every: detection interval in frames.
+        smooth: smooth keypoints over time.
+        keypoint_threshold: keypoints with scores up to this one are drawn faintly.
+        box_threshold: minimum score of boxes of new persons, see `PoseTracker`.
+        show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
+        report: called with lines of text.
+
+    Returns:
+        The sources that failed.
+
+    Raises:
+        OSError: if `out` cannot be written, or the detector's weights cannot be read or downloaded.
+        TypeError, ValueError: if the detector is invalid.
+    """
+    failures: list[Path | int] = []
+    window = _open_window() if show else None
+    if show and window is None:
+        report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
+    names = drawing_names(
+        [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
+    )
+    check_writable(out / names[0])
+    lowest = box_threshold
+    if lowest is None:
+        lowest = detector_thresholds(detector).track_keep
+    detector = create_detector(detector, str(estimator.device), threshold=lowest)
+    originals = {source.resolve() for source in sources if isinstance(source, Path)}
+    for source, name in zip(sources, names, strict=True):
+        video, lines = out / name, (out / name).with_suffix(".jsonl")
+        try:
+            if video.resolve() in originals:
+                raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
+            tracker = PoseTracker(estimator, detector, detect_every, smooth, keypoint_threshold, box_threshold)
+            result = run_video(FrameSource(source), tracker, video, lines, threshold=keypoint_threshold, show=window)
+        except (OSError, ValueError) as error:
+            failures.append(source)
+            report(f"{source}: FAILED: {error}")
+            continue
+        report(_format_video_result(source, result, video, lines))
+        if result.interrupted:
+            break
+    if window is not None:
+        cv2.destroyAllWindows()
+    if failures:
+        report(f"FAILED: {len(failures)} of {len(sources)} videos")
+    return failures
+
+
+def _format_video_result(source: Path | int, result: VideoResult, video: Path, lines: Path) -> str:
+    frames = max(result.frames, 1)
+    stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in result.stages.items())
+    problems = f", {result.damaged} damaged frames skipped" if result.damaged else ""
+    if result.missing and not result.interrupted:
+        problems += f", {result.missing} frames of the file's header missing"
+    interrupted = ", interrupted" if result.interrupted else ""
+    return (
+        f"{source}: {result.frames} frames{problems} in {result.seconds:.1f} s, {result.frames_per_second:.1f} "
+        f"frames/s (per frame: {stages}){interrupted} -> {video}, {lines}"
+    )
+
+
+def _open_window() -> ShowFrame | None:
+    """Opens a window and returns the function that shows a frame in it, or None if no window can be opened."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return None
+    try:
+        cv2.namedWindow("posedy", cv2.WINDOW_NORMAL)
+    except cv2.error:
+        return None
+
+    def show(frame: NDArray[np.uint8]) -> bool:
+        cv2.imshow("posedy", frame)
+        return cv2.waitKey(1) not in _CLOSE_KEYS
+
+    return show
