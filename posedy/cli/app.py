@@ -24,7 +24,7 @@ def register_parser(commands: Any) -> None:
         "run a web page for images, videos and the camera",
         "posedy app\nposedy app --checkpoint runs/dy050/best.pt --port 8000",
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
     parser.add_argument(
         "--checkpoint",
         action="append",

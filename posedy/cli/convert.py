@@ -39,7 +39,7 @@ def register_parser(commands: Any) -> None:
     """Adds the command to the main parser."""
     parser = add_command(commands, "convert", "convert keypoints between COCO and YOLO pose files", _EXAMPLE)
     parser.epilog = f"{CONTENT}\n\n{parser.epilog}"
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
     parser.add_argument(
         "source",
         type=Path,

@@ -26,7 +26,7 @@ posedy detect val2017/ --annotations person_keypoints_val2017.json --out person_
 def register_parser(commands: Any) -> None:
     """Adds the command to the main parser."""
     parser = add_command(commands, "detect", "detect persons in images and write their boxes to a file", _EXAMPLE)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or glob patterns")
     parser.add_argument(
         "--out",

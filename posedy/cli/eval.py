@@ -41,7 +41,7 @@ def register_parser(commands: Any) -> None:
         help="add AP and PCK per keypoint, error types, and AP of subsets of persons; curves in the JSON file",
     )
     add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

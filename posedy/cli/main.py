@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         # argparse does not accept overrides after an option
         if not hasattr(parsed, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            parsed.parser.error(_describe_unknown(rest, parsed.parser))
         parsed.overrides += rest
     previous_format = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"posedy {parsed.command}: warning: {message}\n"
@@ -84,6 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         warnings.formatwarning = previous_format
+
+
+def _describe_unknown(arguments: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """Describes arguments that a command does not have, with the option that is nearest to the first of them."""
+    options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    unknown = next((word.partition("=")[0] for word in arguments if word.startswith("-")), None)
+    hint = f"; the option nearest to {unknown} is {nearest_name(unknown, options)}" if unknown is not None else ""
+    return f"unrecognized arguments: {' '.join(arguments)}{hint}"
 
 
 def _output_is_closed() -> bool:

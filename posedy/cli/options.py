@@ -51,6 +51,7 @@ def add_command(
         epilog=format_examples(example),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(parser=parser)
     for alias in aliases:
         commands.choices[alias] = parser
     for old, new in RENAMED_OPTIONS.get(name, {}).items():

@@ -37,7 +37,7 @@ def register_parser(commands: Any) -> None:
         f"{parser.description}\n\n"
         "If an image or a video fails, the others are still processed; the exit status is then 1."
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
     parser.add_argument(
         "inputs",
         nargs="*",

@@ -41,7 +41,7 @@ def register_parser(commands: Any) -> None:
     add_device(parser)
     add_import(parser)
     add_json(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

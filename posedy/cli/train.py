@@ -61,7 +61,7 @@ def register_parser(commands: Any) -> None:
     )
     add_import(parser)
     add_json(parser, "the metrics, or the measurements of a dry run,")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -529,3 +529,25 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"posedy {posedy.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["detect", "images", "--out", "x.json", "--box-treshold", "0.4"], "--box-threshold"),
+        (["predict", "a.jpg", "--detctor=posedy"], "--detector"),
+        (["models", "--json", "x.json", "surplus"], None),
+    ],
+)
+def test_an_unknown_option_prints_the_nearest_one_and_the_usage_of_its_command(
+    arguments: list[str], nearest: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert f"usage: posedy {arguments[0]} " in error
+    if nearest is None:
+        assert "surplus" in error
+    else:
+        assert f"is {nearest}\n" in error
