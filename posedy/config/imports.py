@@ -19,13 +19,11 @@ def import_modules(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # user modules may raise any error, and scripts may exit
-            hint = (
-                ""
-                if all(part.isidentifier() for part in name.split(".")) and not name.endswith(".py")
-                else (
-                    "; expected the name of a module such as my_parts or my_package.my_parts, without folder and suffix"
-                )
-            )
+            hint = ""
+            if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+                hint = "; expected the name of a module such as my_package.my_parts, without folder and suffix"
+            elif isinstance(error, ModuleNotFoundError) and error.name == name.split(".")[0]:
+                hint = f"; it is searched for in the working directory {folder} and in sys.path"
             raise ValueError(
                 f"the module {name!r} cannot be imported ({type(error).__name__}: {error}){hint}"
             ) from error

@@ -61,3 +61,8 @@ def test_a_module_that_exits_is_named(folder: Path) -> None:
 def test_a_path_instead_of_a_module_name_is_explained(folder: Path, name: str) -> None:
     with pytest.raises(ValueError, match="name of a module"):
         import_modules([name])
+
+
+def test_a_missing_module_is_explained_by_where_it_is_searched(folder: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(str(folder))):
+        import_modules(["absent_parts"])
