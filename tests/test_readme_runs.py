@@ -40,11 +40,6 @@ REPLACEMENTS = {
     "torchrun --standalone --nproc-per-node 8 tools/train.py": "python tools/train.py",  # needs 8 GPUs
     "data.root=/data/coco": "data.root=data/coco",
     "/data/coco/": "data/coco/",
-    # torchvision's weights would be downloaded
-    "posedy predict images/ more/*.jpg": "posedy predict images/ more/*.jpg --detector-weights detector.pth",
-    "posedy predict video.mp4": "posedy predict video.mp4 --detector-weights detector.pth",
-    "posedy predict --webcam 0": "posedy predict --webcam 0 --detector-weights detector.pth",
-    "posedy detect": "posedy detect --detector-weights detector.pth",
     "weights='DEFAULT'": "weights=None",
     # minutes
     "tools.lab.benchmarks video": "tools.lab.benchmarks video --frames 4 --timed-frames 3 --rounds 1",
@@ -115,10 +110,6 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         video.write(frame.image, number / 30)
     video.close()
     torch.manual_seed(0)
-    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
-
-    detector = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
-    torch.save(detector.state_dict(), folder / "detector.pth")
     run, config = folder / "runs/x", REPOSITORY / "configs/coco/dy_mobilenetv2_050-dy_bneck.yaml"
     data = f"data.root={folder / 'data/coco'}"
     assert main(["train", str(config), data, *SMALL, "--out", str(run)]) == 0
@@ -151,8 +142,8 @@ def test_commands_succeed(line: str, workshop: Path, capsys: pytest.CaptureFixtu
         exec(argv[2], {})
         return
     if argv[:2] == ["python", "-m"]:
-        module = argv[2] if importlib.util.find_spec(f"{argv[2]}.__main__") is None else f"{argv[2]}.__main__"
-        importlib.import_module(module).main(argv[3:])
+        is_package = importlib.import_module(argv[2]).__spec__.submodule_search_locations is not None
+        importlib.import_module(f"{argv[2]}.__main__" if is_package else argv[2]).main(argv[3:])
         return
     argv = [TOOLS[argv[1]], *argv[2:]] if argv[0] == "python" else argv[1:]
     if argv[0] == "train":  # a new and short run

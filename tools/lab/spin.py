@@ -64,12 +64,12 @@ def _settings() -> dict[str, dict[str, str]]:
     return {name: current, "GOMP_SPINCOUNT unset": unset | {"POSEDY_KEEP_OMP": "1"}}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Prints the table of times and ratios."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.spin", description="Time poses beside busy processes.")
     parser.add_argument("--poses", type=int, default=20, metavar="N", help="timed poses per measurement (default: 20)")
     parser.add_argument("--busy", type=int, default=2, metavar="N", help="number of busy processes (default: 2)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if min(arguments.poses, arguments.busy) < 1:
         parser.error("--poses and --busy must be at least 1")
     print(
