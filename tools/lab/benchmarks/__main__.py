@@ -70,6 +70,21 @@ def main(argv: list[str] | None = None) -> None:
     latency.add_argument("--plot", type=Path, metavar="FILE", help="plot the ratios, for example to latency.png")
     add_json(latency)
     latency.set_defaults(run=_latency)
+    networks = parts.add_parser(
+        "networks", help="pretrained and other networks in PyTorch and OpenVINO, compared with one of them"
+    )
+    networks.add_argument("--models", nargs="+", metavar="NAME", help="default: pretrained ones and two baselines")
+    networks.add_argument("--reference", default=DEFAULT, metavar="NAME", help="default: %(default)s")
+    networks.add_argument("--runtimes", nargs="+", metavar="NAME", help="torch openvino (default: both)")
+    networks.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)"
+    )
+    networks.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of threads (default: 1 2)"
+    )
+    networks.add_argument("--rounds", type=int, default=9, help="number of measurements of each (default: 9)")
+    add_json(networks)
+    networks.set_defaults(run=_networks)
     detector = parts.add_parser(
         "detector", help="the person detector, compared with one pose and with torchvision's Faster R-CNN"
     )
@@ -160,6 +175,25 @@ def _latency(arguments: argparse.Namespace) -> None:
     print(format_latency(report))
     if arguments.plot is not None:
         plot_latency(report, arguments.plot)
+    write_json(arguments.json, report)
+
+
+def _networks(arguments: argparse.Namespace) -> None:
+    from posedy.models.registry import list_pretrained
+    from tools.lab.benchmarks.networks import OTHERS, RUNTIMES, benchmark_networks, format_networks
+
+    if min(arguments.rounds, *arguments.threads, *arguments.batch) < 1:
+        raise ValueError("--batch, --threads and --rounds must be at least 1")
+    report = benchmark_networks(
+        arguments.models or (*list_pretrained(), *OTHERS),
+        arguments.reference,
+        arguments.runtimes or RUNTIMES,
+        arguments.batch,
+        arguments.threads,
+        arguments.rounds,
+        log=lambda message: print(message, file=sys.stderr),
+    )
+    print(format_networks(report))
     write_json(arguments.json, report)
 
 
