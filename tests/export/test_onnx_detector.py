@@ -75,13 +75,13 @@ def test_the_command_line_exports_and_uses_it(exported: Path, tmp_path: Path, ca
         ["--out", "detector.onnx", "--batch", "free"],
     ],
 )
-def test_options_of_pose_networks_are_refused(options: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_options_of_pose_networks_are_rejected(options: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["export", PERSON_WEIGHTS.stem, *options])
     assert PERSON_WEIGHTS.stem in capsys.readouterr().err
 
 
-def test_wrong_files_are_refused(exported: Path, tmp_path: Path) -> None:
+def test_wrong_files_are_rejected(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detector"):
         load_model(exported, "cpu")
     (tmp_path / "damaged.onnx").write_bytes(exported.read_bytes()[:1000])

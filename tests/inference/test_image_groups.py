@@ -74,7 +74,7 @@ def test_an_image_that_fails_does_not_affect_the_others(detector: Single, tmp_pa
     assert "255.png" in lines[0]
 
 
-def test_wrong_results_of_detect_many_are_refused() -> None:
+def test_wrong_results_of_detect_many_are_rejected() -> None:
     class TooFew(Many):
         def detect_many(self, images: list[NDArray[np.uint8]]) -> list[tuple[list[list[int]], list[float]]]:
             return super().detect_many(images[1:])

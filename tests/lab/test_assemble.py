@@ -33,7 +33,7 @@ def test_the_backbone_is_equal_and_the_head_where_shapes_agree(parts: tuple[pose
             assert torch.equal(tensor, head.head.state_dict()[name])
 
 
-def test_other_parts_are_refused(parts: tuple[posedy.PoseNet, posedy.PoseNet]) -> None:
+def test_other_parts_are_rejected(parts: tuple[posedy.PoseNet, posedy.PoseNet]) -> None:
     backbone, head = parts
     with pytest.raises(ValueError, match="dy_mobilenetv2_050"):
         assemble("dy_mobilenetv2_050-fpn", backbone, head)

@@ -50,11 +50,11 @@ def test_networks_run_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("options", [["--runtimes", "numpy"], ["--rounds", "0"], ["--batch", "0"], ["--threads", "-1"]])
-def test_invalid_options_are_refused(options: list[str]) -> None:
+def test_invalid_options_are_rejected(options: list[str]) -> None:
     with pytest.raises(ValueError, match=r"numpy|at least 1"):
         main(["networks", *options])
 
 
-def test_an_unknown_runtime_is_refused_before_anything_runs() -> None:
+def test_an_unknown_runtime_is_rejected_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="numpy"):
         benchmark_networks([SMALL], SMALL, ["numpy"])
