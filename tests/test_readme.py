@@ -12,7 +12,7 @@ import pytest
 
 from posedy.cli.main import make_parser
 from posedy.config import Config
-from posedy.config.schema import as_section
+from posedy.config.section import as_section
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

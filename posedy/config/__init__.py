@@ -1,8 +1,8 @@
 """The configuration of an experiment: its schema and its reading."""
 
+from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.reading import DELETED_KEYS, ConfigError, load_config, read_yaml, upgrade_keys
 from posedy.config.schema import (
-    AugmentConfig,
     Config,
     DataConfig,
     EvalConfig,
@@ -21,6 +21,7 @@ __all__ = [
     "AugmentConfig",
     "Config",
     "ConfigError",
+    "ConsistencyConfig",
     "DataConfig",
     "EvalConfig",
     "KeypointSet",

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from posedy.config.schema import Config, as_section
+from posedy.config.schema import Config
+from posedy.config.section import as_section
 from posedy.registration import nearest_name
 
 DELETED_KEYS: dict[str, Any] = {"train.shared_decoding": False, "train.shuffle_buffer": 2048}

@@ -5,52 +5,25 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from posedy.codecs import create_codec
+from posedy.codecs import HeatmapCodec, create_codec
+from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.imports import import_modules
+from posedy.config.section import Section
 from posedy.models.factory import create_model
 from posedy.models.pose_net import HeatmapOutput
-from posedy.models.registry import DEFAULT_NUM_KERNELS, list_models
+from posedy.models.registry import DEFAULT_NUM_KERNELS, default_codec, list_models
 
 
-def as_section(annotation: Any) -> type[BaseModel] | None:
-    """Returns the section class of a field's annotation, or None for other fields."""
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _reject_bool(cls, value: Any, info: ValidationInfo) -> Any:
-        """Rejects booleans, which pydantic would convert to numbers, and replaces empty sections by their defaults."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if value is None and as_section(kind) is not None:
-            return {}
-        items = value if isinstance(value, list | tuple) else [value]
-        if kind is not bool and any(isinstance(item, bool) for item in items):
-            raise ValueError(f"expected no boolean, got {value!r} (YAML reads on and yes as true, off and no as false)")
-        return value
-
-    @field_validator("*")
-    @classmethod
-    def _expand_home(cls, value: Any) -> Any:
-        try:
-            return value.expanduser() if isinstance(value, Path) else value
-        except RuntimeError as error:
-            raise ValueError(f"{value}: {error}") from error
-
-
-class KeypointSet(_Section):
-    """A COCO keypoint file and the folder of its images."""
+class KeypointSet(Section):
+    """A COCO file of persons and the folder of its images."""
 
     annotations: Path
     images: Path
 
 
-class SkeletonConfig(_Section):
+class SkeletonConfig(Section):
     """Properties of the skeleton by keypoint names; they override those of the annotation file."""
 
     flip_pairs: list[tuple[str, str]] | None = None
@@ -64,7 +37,7 @@ class SkeletonConfig(_Section):
     """The keypoints of the upper body, for half-body augmentation; None uses the file's, if any."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """The datasets. Relative paths are relative to the working directory; ~ is the home directory."""
 
     root: Path = Path("data/coco")
@@ -77,8 +50,11 @@ class DataConfig(_Section):
     """The COCO keypoint file for validation; None is ROOT/annotations/person_keypoints_val2017.json."""
     val_images: Path | None = None
     """The folder of the validation images; None is ROOT/val2017."""
-    extra: list[KeypointSet] = []
+    extra: list[KeypointSet] = Field([])
     """Further training sets with the same keypoints."""
+    unlabeled: list[KeypointSet] = Field([])
+    """Training sets of persons without keypoints (COCO files; only the boxes are read) for a consistency loss, see
+    `train.consistency`."""
     boxes: Path | None = None
     """Person boxes for testing (COCO results of a detector); None uses ground truth boxes."""
     padding: float = Field(1.25, gt=0)
@@ -119,7 +95,7 @@ _RESERVED_OPTIONS = {
 }
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network and the codec of its outputs."""
 
     name: str = "dy_mobilenetv2_050-dy_bneck"
@@ -127,22 +103,32 @@ class ModelConfig(_Section):
     """The size (width, height) of the crops in pixels, each divisible by 32."""
     num_kernels: int = Field(DEFAULT_NUM_KERNELS, ge=1)
     """Number K of kernels of each dynamic convolution; static networks accept the default only."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     """Options of the architecture, such as {depth: 0.7} or {dynamic_layers: [project]}; see `create_model`."""
     output: HeatmapOutput = "linear"
     """The activation of the heatmaps: "linear" (the paper's), "softmax" over the pixels of each heatmap, for
     `train.loss: cross_entropy`, or "sigmoid" of each heatmap pixel, for `train.loss: binary_cross_entropy`."""
     codec: str = "msra"
-    """The codec of keypoints and heatmaps: "msra", the paper's, rounds targets to heatmap pixels and decodes with a
+    """The codec of keypoints and outputs: "msra", the paper's, rounds targets to heatmap pixels and decodes with a
     quarter offset; "unbiased" does not round, and decodes by matching the target (Huang et al., CVPR 2020; Zhang et
-    al., CVPR 2020), which helps most with small crops or uncertain heatmaps. A network file records the codec."""
+    al., CVPR 2020), which helps most with small crops or uncertain heatmaps; "simcc", the default of the head `simcc`,
+    classifies each coordinate (Li et al., ECCV 2022) and has a loss of its own. A network file records the codec."""
     sigma: float | None = Field(None, gt=0)
-    """Standard deviation of the targets in heatmap pixels; None is 2 for crops of height 256, and proportional to the
-    height. A network file records sigma."""
+    """Standard deviation of the targets in heatmap pixels, for "simcc" in bins of half a crop pixel; None is 2 (6) for
+    crops of height 256, and proportional to the height. A network file records sigma."""
     weights: Path | None = None
     """Initial weights: a checkpoint or .safetensors file of the same network or of its static or dynamic counterpart
     (for other keypoints, the output layer is initialized randomly), or torchvision's or timm's ImageNet weights of
     MobileNetV2 or ResNet-18 for the backbone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_codec(cls, values: Any) -> Any:
+        """Sets an omitted codec to that of the head."""
+        if isinstance(values, dict) and values.get("codec") is None:
+            name = values.get("name")
+            return {**values, "codec": default_codec(name if isinstance(name, str) else "")}
+        return values
 
     @model_validator(mode="after")
     def _check_model(self) -> "ModelConfig":
@@ -160,32 +146,7 @@ class ModelConfig(_Section):
         return self
 
 
-class AugmentConfig(_Section):
-    """The training augmentation (paper, section 6, and Sun et al., CVPR 2019)."""
-
-    flip_probability: float = Field(0.5, ge=0, le=1)
-    """Probability of a flip."""
-    scale_std: float = Field(0.35, ge=0)
-    """Standard deviation of the region's scale, N(1, scale_std), clipped to scale_range."""
-    scale_range: tuple[float, float] = (0.65, 1.35)
-    rotation_std: float = Field(45, ge=0)
-    """Standard deviation of the rotation in degrees, N(0, rotation_std), clipped to +-rotation_max."""
-    rotation_max: float = Field(45, ge=0, le=180)
-    rotation_probability: float = Field(0.6, ge=0, le=1)
-    half_body_probability: float = Field(0.3, ge=0, le=1)
-    """Probability of showing only the upper or lower body of persons with enough labeled keypoints."""
-    photometric: list[dict[str, Any]] = []
-    """Photometric transforms of albumentations for the crop: {transform: NAME, and its arguments}."""
-
-    @model_validator(mode="after")
-    def _check_scale_range(self) -> "AugmentConfig":
-        low, high = self.scale_range
-        if not 0 < low <= high:
-            raise ValueError(f"scale_range: expected (smallest, largest), both positive, got {self.scale_range}")
-        return self
-
-
-class TemperatureConfig(_Section):
+class TemperatureConfig(Section):
     """The schedule of the attention's temperature: linear over `epochs`, then constant (paper, section 4.2)."""
 
     start: float = Field(30, gt=0)
@@ -198,7 +159,7 @@ Schedule = Literal["step", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """The training recipe. Defaults are the paper's."""
 
     epochs: int = Field(210, ge=1)
@@ -212,7 +173,7 @@ class TrainConfig(_Section):
     """Number of gradient accumulation steps per batch: the same optimizer step in less memory, except that batch norm
     uses the statistics of each micro-batch."""
     lr: float = Field(1e-3, gt=0)
-    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
+    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     """Factors of the learning rate by module name: {backbone: 0.3}; the longest matching name applies. 0 freezes a
     module, including the statistics of its batch norms."""
     schedule: Schedule = "step"
@@ -250,10 +211,12 @@ class TrainConfig(_Section):
     """Freeze the running statistics of batch norm, for fine-tuning with few samples per step."""
     teacher: Path | None = None
     """The teacher for distillation (a checkpoint, a .safetensors file or the name of a pretrained network): its
-    heatmaps are mixed into the targets. It may have any architecture, but must have the same keypoints, `model.output`,
-    `model.codec`, `model.sigma` and `model.input_size`."""
+    heatmaps or distributions are mixed into the targets. It may have any architecture, but must have the same
+    keypoints, `model.output`, `model.codec`, `model.sigma` and `model.input_size`. If its codec has other outputs, such
+    as a teacher with heatmaps of a student with the codec "simcc", targets of its decoded keypoints are mixed in."""
     teacher_weight: float = Field(0.5, gt=0, le=1)
-    """The weight of the teacher's heatmaps in the targets."""
+    """The weight of the teacher in the targets; that of decoded keypoints is multiplied by their scores."""
+    consistency: ConsistencyConfig = ConsistencyConfig()
     cuda_graph: bool = False
     """Record a whole step as a CUDA graph and replay it: these networks launch thousands of small kernels per step,
     which takes longer than their computation. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16 with batch
@@ -272,7 +235,7 @@ class TrainConfig(_Section):
         return self
 
 
-class EvalConfig(_Section):
+class EvalConfig(Section):
     """The evaluation protocol."""
 
     every: int = Field(10, ge=1)
@@ -295,10 +258,10 @@ class EvalConfig(_Section):
         return None if value is False else value
 
 
-class Config(_Section):
+class Config(Section):
     """The configuration of an experiment."""
 
-    imports: list[str] = []
+    imports: list[str] = Field([])
     """User modules to import first, which register backbones, heads and codecs: [my_package.backbones]. Network files
     record only the registered names."""
     data: DataConfig = DataConfig()
@@ -320,11 +283,35 @@ class Config(_Section):
             "cross_entropy": "softmax",
             "binary_cross_entropy": "sigmoid",
         }
+        codec = create_codec(self.model.codec, self.model.input_size, self.model.sigma)
+        if codec.has_loss and len(codec.output_names) > 1 and (self.train.loss, self.model.output) != ("mse", "linear"):
+            raise ValueError(
+                f"model.codec: {codec.name} has a loss of its own and no heatmaps, got train.loss: {self.train.loss} "
+                f"and model.output: {self.model.output}: leave both out"
+            )
         if outputs[self.train.loss] != self.model.output:
             raise ValueError(
                 "expected train.loss: cross_entropy with model.output: softmax, binary_cross_entropy with sigmoid, or "
                 f"mse with linear, got train.loss: {self.train.loss} and model.output: {self.model.output}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> "Config":
+        if not self.data.unlabeled:
+            if self.train.consistency != ConsistencyConfig():
+                raise ValueError(
+                    "train.consistency requires persons without keypoints: set data.unlabeled to a list of "
+                    "{annotations: FILE, images: FOLDER}"
+                )
+            return self
+        codec = create_codec(self.model.codec, self.model.input_size, self.model.sigma)
+        if not isinstance(codec, HeatmapCodec) or codec.output_names != ("heatmaps",) or codec.has_loss:
+            raise ValueError(
+                f"data.unlabeled requires a codec of heatmaps without a loss of its own, got model.codec: {codec.name}"
+            )
+        if self.train.cuda_graph:
+            raise ValueError("data.unlabeled is unsupported with train.cuda_graph: true: set it to false")
         return self
 
     def to_yaml(self) -> str:

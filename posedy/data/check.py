@@ -99,7 +99,8 @@ def validate(
     _check_records(table, log)
     _check_ids(table, log)
     _check_keypoints(table, usable, log)
-    _check_boxes(table, usable, log)
+    check_boxes(table, usable, log)
+    _check_areas(table, usable, log)
     _check_any_usable(table, usable, left_out, log)
     with_persons = np.zeros(len(image_table.ids), dtype=bool)
     with_persons[table.image_index[usable]] = True
@@ -194,8 +195,8 @@ def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: IssueLog) -
     )
 
 
-def _check_boxes(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> None:
-    """Checks boxes and areas of the usable persons; crowds and unlabeled persons need neither."""
+def check_boxes(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> None:
+    """Checks the boxes of the usable persons (mask (A,)); others need none."""
 
     def describe_box(i: int) -> str:
         return f"{table.describe(i)}: bbox {short_repr(table.boxes[i].tolist())}"
@@ -230,6 +231,9 @@ def _check_boxes(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> No
         describe_box_and_image,
         "The box is used unchanged; pixels outside the image are black in the crop.",
     )
+
+
+def _check_areas(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> None:
     log.add(
         "error",
         "area not above 0 of a labeled person",

@@ -27,11 +27,13 @@ class SampleIndex:
         epoch: the epoch, from 0.
         index: the person's index in the dataset.
         is_padding: whether the sample only fills up a rank's batch; its keypoints are then unlabeled.
+        is_unlabeled: whether it is a sample of the unlabeled training set (`MixedDataset`).
     """
 
     epoch: int
     index: int
     is_padding: bool = False
+    is_unlabeled: bool = False
 
 
 class _ImageCache:

@@ -5,10 +5,12 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from posedy.data.datasets import SampleIndex, TopDownTrainDataset, set_up_worker
+from posedy.data.unlabeled import MixedDataset
 
 Batch = dict[str, Tensor]
 
@@ -54,6 +56,61 @@ class EpochBatchSampler:
         return batches
 
 
+class MixedBatchSampler(EpochBatchSampler):
+    """Batches of labeled samples, each with a batch of unlabeled ones, for `MixedDataset`.
+
+    Unlabeled batches are consecutive parts of an endless sequence of permutations, which does not end with an epoch of
+    the labeled samples. The batch of a step depends on (seed, epoch, step) alone.
+
+    Args:
+        size: number of labeled samples of an epoch.
+        batch_size: number of labeled samples of a batch over all ranks.
+        seed: seed of the permutations.
+        rank: rank of this process.
+        world_size: number of processes.
+        unlabeled_size: number of unlabeled samples.
+        unlabeled_batch_size: number of unlabeled samples of a batch over all ranks, a multiple of `world_size`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        unlabeled_size: int,
+        unlabeled_batch_size: int,
+    ) -> None:
+        super().__init__(size, batch_size, seed, rank, world_size)
+        self.unlabeled_size = unlabeled_size
+        self.unlabeled_batch_size = unlabeled_batch_size
+
+    def batches(self, epoch: int, start: int = 0) -> list[list[SampleIndex]]:
+        """Returns this rank's share of the batches of an epoch, from batch `start` on."""
+        orders: dict[int, NDArray[np.int64]] = {}
+        batches = super().batches(epoch, start)
+        for step, batch in enumerate(batches, start=epoch * len(self) + start):
+            first = step * self.unlabeled_batch_size
+            for position in range(first + self.rank, first + self.unlabeled_batch_size, self.world_size):
+                unlabeled_epoch, place = divmod(position, self.unlabeled_size)
+                if unlabeled_epoch not in orders:
+                    rng = np.random.default_rng((self.seed, unlabeled_epoch, 1))
+                    orders[unlabeled_epoch] = rng.permutation(self.unlabeled_size)
+                index = int(orders[unlabeled_epoch][place])
+                batch.append(SampleIndex(unlabeled_epoch, index, is_unlabeled=True))
+        return batches
+
+
+def collate_samples(samples: list[dict[str, Any]]) -> Batch:
+    """Stacks samples; the keys of labeled and unlabeled samples differ, and a batch of both has all of them."""
+    unlabeled = [sample for sample in samples if "easy_crop" in sample]
+    if not unlabeled:
+        return default_collate(samples)
+    return default_collate(samples[: len(samples) - len(unlabeled)]) | default_collate(unlabeled)
+
+
 class _ReplaceableBatches(Sampler[list[SampleIndex]]):
     """A batch sampler with replaceable batches, since a DataLoader with persistent workers keeps its sampler."""
 
@@ -71,19 +128,24 @@ class CropLoader:
 
     Args:
         dataset: the training set.
-        sampler: the batches of each epoch.
+        sampler: the batches of each epoch, a `MixedBatchSampler` for a `MixedDataset`.
         workers: number of worker processes; 0 loads in this process.
         pin_memory: whether batches are copied to pinned memory, for faster transfer to a GPU.
     """
 
     def __init__(
-        self, dataset: TopDownTrainDataset, sampler: EpochBatchSampler, workers: int = 0, pin_memory: bool = False
+        self,
+        dataset: TopDownTrainDataset | MixedDataset,
+        sampler: EpochBatchSampler,
+        workers: int = 0,
+        pin_memory: bool = False,
     ) -> None:
         self.sampler = sampler
         self._batches = _ReplaceableBatches()
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._batches,
+            collate_fn=collate_samples,
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
@@ -97,7 +159,7 @@ class CropLoader:
         return len(self.sampler)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """Yields the batches of an epoch from batch `start` on: stacked samples of `TopDownTrainDataset`."""
+        """Yields the batches of an epoch from batch `start` on: stacked samples of the dataset."""
         if self._next != (epoch, start):
             self._batches.batches = self._batches_from(epoch, start)
             self._stream = iter(self._loader)

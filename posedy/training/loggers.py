@@ -45,9 +45,11 @@ class RunLogger:
     def write_epoch(self, values: Mapping[str, float]) -> None:
         """Writes the row of an epoch and replaces an earlier one; AP columns stay empty if AP was not measured."""
         self._rows = [row for row in self._rows if int(row["epoch"]) < values["epoch"]]
-        self._rows.append({name: _format_number(values[name]) if name in values else "" for name in _COLUMNS})
+        self._rows.append({name: _format_number(value) for name, value in values.items()})
+        # options such as a consistency loss have columns of their own
+        columns = dict.fromkeys([*_COLUMNS, *(name for row in self._rows for name in row)])
         text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         write_bytes_atomically(self._path, text.getvalue().encode())

@@ -9,7 +9,9 @@ from posedy.data.coco import CocoPersons, GroundTruth, read_coco
 from posedy.data.coco_file import CocoFile
 from posedy.data.datasets import TopDownTrainDataset
 from posedy.data.image_check import ImageCheck
-from posedy.data.loaders import EpochBatchSampler
+from posedy.data.issues import format_reasons
+from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler
+from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
@@ -27,16 +29,24 @@ class TrainingData:
         train: the training set.
         val: the validation set.
         val_gt: ground truth of the validation set for COCOeval.
+        unlabeled: the persons without keypoints of `data.unlabeled`, if any.
     """
 
     train: TopDownTrainDataset
     val: CocoPersons
     val_gt: GroundTruth
+    unlabeled: UnlabeledDataset | None = None
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of all persons, boxes and keypoints, independent of file locations."""
-        return f"{self.train.fingerprint}/{self.val.fingerprint}"
+        unlabeled = f"/{self.unlabeled.fingerprint}" if self.unlabeled is not None else ""
+        return f"{self.train.fingerprint}/{self.val.fingerprint}{unlabeled}"
+
+    @property
+    def samples(self) -> TopDownTrainDataset | MixedDataset:
+        """The dataset of all training samples, with those of `unlabeled`."""
+        return self.train if self.unlabeled is None else MixedDataset(self.train, self.unlabeled)
 
 
 def read_training_data(config: Config, log: Log, is_main: bool = True) -> TrainingData:
@@ -76,13 +86,49 @@ def read_training_data(config: Config, log: Log, is_main: bool = True) -> Traini
             "half-body augmentation is disabled: neither the training set's category nor data.skeleton defines "
             "'upper_body'"
         )
-    return TrainingData(train, val, val_gt)
+    unlabeled = None
+    if config.data.unlabeled:
+        entries = config.data.unlabeled
+        unlabeled_sets = [
+            read_unlabeled(entry.annotations, entry.images, train.skeleton, image_check) for entry in entries
+        ]
+        for persons in unlabeled_sets:
+            log(
+                f"{persons.annotations.name}: {len(persons)} persons for the consistency loss; left out: "
+                f"{format_reasons(persons.left_out)}"
+            )
+            for warning in persons.warnings:
+                log(f"  warning: {warning}")
+        unlabeled = UnlabeledDataset(
+            unlabeled_sets, config.model.input_size, config.train.consistency, config.data.padding, config.train.seed
+        )
+    return TrainingData(train, val, val_gt, unlabeled)
 
 
-def make_batch_sampler(config: Config, dataset: TopDownTrainDataset, rank: int, world_size: int) -> EpochBatchSampler:
-    """Creates the batch sampler of one process."""
-    train = config.train
-    return EpochBatchSampler(len(dataset), train.batch_size, train.seed, rank, world_size)
+def make_batch_sampler(config: Config, data: TrainingData, rank: int, world_size: int) -> EpochBatchSampler:
+    """Creates the batch sampler of one process.
+
+    Raises:
+        ValueError: if the processes cannot share an unlabeled batch equally.
+    """
+    train, size = config.train, len(data.train)
+    if data.unlabeled is None:
+        return EpochBatchSampler(size, train.batch_size, train.seed, rank, world_size)
+    unlabeled_batch_size = train.consistency.batch_size or train.batch_size
+    if unlabeled_batch_size % world_size:
+        raise ValueError(
+            f"train.consistency.batch_size={unlabeled_batch_size} is not divisible by the number of processes, "
+            f"{world_size}"
+        )
+    return MixedBatchSampler(
+        size,
+        train.batch_size,
+        train.seed,
+        rank,
+        world_size,
+        unlabeled_size=len(data.unlabeled),
+        unlabeled_batch_size=unlabeled_batch_size,
+    )
 
 
 def build_network(

@@ -11,6 +11,7 @@ from posedy.codecs import Codec
 from posedy.config import TrainConfig
 from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet, normalize_crops
+from posedy.training.consistency import Consistency
 from posedy.training.distillation import Teacher
 from posedy.training.distributed import DistributedContext
 from posedy.training.losses import codec_loss, loss_normalizer
@@ -31,6 +32,7 @@ class TrainingStep:
         config: loss, gradient accumulation and gradient clipping.
         context: the processes that share each batch.
         teacher: teacher whose heatmaps are mixed into the targets, or None.
+        consistency: targets of the unlabeled persons of each batch, or None.
     """
 
     slow_steps: ClassVar[int] = 1
@@ -45,6 +47,7 @@ class TrainingStep:
         config: TrainConfig,
         context: DistributedContext,
         teacher: Teacher | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         self.net = net
         self.ema = ema
@@ -52,6 +55,7 @@ class TrainingStep:
         self.config = config
         self.context = context
         self.teacher = teacher
+        self.consistency = consistency
         self._forward = net.forward
         self.wrapped_net, self.optimizer = context.accelerator.prepare(net, optimizer)
 
@@ -88,17 +92,20 @@ class TrainingStep:
         accelerator = self.context.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
-        crops, targets, weights, normalizer = self.prepare_batch(batch, num_samples)
+        micro_batches = self._split(*self.prepare_batch(batch, num_samples))
+        num_labeled = len(micro_batches)
+        if self.consistency is not None:
+            micro_batches += self._split(*self.consistency.prepare_batch(batch))
         loss = torch.zeros((), device=self.context.device)
-        size = -(-len(crops) // self.config.accumulation)
-        micro_batches = list(zip(crops.split(size), targets.split(size), weights.split(size), strict=True))
-        for index, (micro_crops, micro_targets, micro_weights) in enumerate(micro_batches):
+        for index, (crops, targets, weights, normalizer) in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.wrapped_net):
-                outputs = self.wrapped_net(normalize_crops(micro_crops))
-                micro_loss = codec_loss(self.codec, outputs, micro_targets, micro_weights, self.config.loss, normalizer)
+                outputs = self.wrapped_net(normalize_crops(crops))
+                micro_loss = codec_loss(self.codec, outputs, targets, weights, self.config.loss, normalizer)
                 # gradients are averaged over processes, but the loss is a sum over them
                 accelerator.backward(micro_loss * self.context.world_size)
+            if self.consistency is not None:
+                self.consistency.record_peaks(outputs, weights if index < num_labeled else None)
             loss = loss + micro_loss.detach()
         if self.config.clip_gradients is not None:
             accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip_gradients)
@@ -107,6 +114,14 @@ class TrainingStep:
         if self.ema is not None:
             self.ema.update(self.net)
         return loss
+
+    def _split(
+        self, crops: Tensor, targets: Tensor, weights: Tensor, normalizer: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Splits a batch into micro-batches with the normalizer of the whole batch."""
+        size = -(-len(crops) // self.config.accumulation)
+        parts = zip(crops.split(size), targets.split(size), weights.split(size), strict=True)
+        return [(*tensors, normalizer) for tensors in parts]
 
     def prepare_batch(self, batch: Batch, num_samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns the crops of a batch, their targets, the keypoint weights and the loss normalizer, on the device."""

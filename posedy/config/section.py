@@ -1,0 +1,37 @@
+"""The base class of the sections of a configuration."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+def as_section(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section class of a field's annotation, or None for other fields."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+class Section(BaseModel):
+    """A section of a configuration, which rejects unknown keys and booleans in place of numbers."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _reject_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        """Rejects booleans, which pydantic would convert to numbers, and replaces empty sections by their defaults."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if value is None and as_section(kind) is not None:
+            return {}
+        items = value if isinstance(value, list | tuple) else [value]
+        if kind is not bool and any(isinstance(item, bool) for item in items):
+            raise ValueError(f"expected no boolean, got {value!r} (YAML reads on and yes as true, off and no as false)")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError as error:
+            raise ValueError(f"{value}: {error}") from error
