@@ -34,14 +34,14 @@ _LOGGER = logging.getLogger("posedy")
 
 
 class Model(ABC):
-    """Predicts heatmaps or keypoints of crops, in PyTorch or another runtime; several threads may share one.
+    """Predicts the codec's outputs or keypoints of crops, in PyTorch or another runtime; several threads may share one.
 
     Args:
         name: the network's name in `list_models`.
         options: the options that the network was created with.
         skeleton: the skeleton of the K keypoints; None if unknown.
         num_keypoints: the number K of keypoints.
-        codec: the codec of the heatmaps, with the size of the crops.
+        codec: the codec of the outputs, with the size of the crops.
         device: the device of the model.
 
     Attributes:
@@ -164,6 +164,11 @@ class TorchModel(Model):
         """Predicts the outputs of crops, see `Model`."""
         batch = torch.from_numpy(crops).to(self.device)
         return predict_outputs(self._net, batch, self.codec, flip_permutation)
+
+    def with_input_size(self, input_size: tuple[int, int]) -> "Model":
+        """Returns the same model for crops of another size, see `Model`."""
+        self._net.check_input_size(input_size)
+        return super().with_input_size(input_size)
 
 
 class GraphModel(Model):
@@ -325,7 +330,7 @@ def predict_keypoints(
         Keypoints (N, K, 2) float64 in image pixels and scores (N, K) float32.
 
     Raises:
-        ValueError: if heatmaps contain NaN, or the flip test does not fit a graph that decodes.
+        ValueError: if outputs contain NaN, or the flip test does not fit a graph that decodes.
     """
     in_crop, scores = model.decode(model(crops, flip_permutation))
     return apply_affine(invert_affine(image_to_crop), in_crop), scores

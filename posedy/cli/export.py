@@ -49,7 +49,9 @@ def register_parser(commands: Any) -> None:
         help="the runtime that verifies and by default runs the file (default: onnxruntime)",
     )
     onnx.add_argument(
-        "--decode", action="store_true", help="take uint8 crops and return keypoints and scores instead of heatmaps"
+        "--decode",
+        action="store_true",
+        help="take uint8 crops and return keypoints and scores instead of heatmaps or logits",
     )
     onnx.add_argument(
         "--no-flip",
@@ -160,10 +162,10 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
         )
     else:
         channels = 3 if net.in_channels == 1 else net.in_channels
-        print(
-            f"images ({N}, {channels}, {height}, {width}) float32 -> "
-            f"heatmaps ({N}, {info.num_keypoints}, {height // 4}, {width // 4})"
-        )
+        names = info.codec.output_names
+        heatmaps = f"heatmaps ({N}, {info.num_keypoints}, {height // 4}, {width // 4})"
+        outputs = heatmaps if names == ("heatmaps",) else ", ".join(names)
+        print(f"images ({N}, {channels}, {height}, {width}) float32 -> {outputs}")
     print(
         f"largest difference from PyTorch: {report.difference:.1e} of the largest output (tolerance "
         f"{report.tolerance:.0e}), on noise and smooth shapes"

@@ -133,6 +133,16 @@ class Codec(ABC):
         """
         raise NotImplementedError(f"the codec {self.name!r} has no loss of its own")
 
+    def soft_targets(self, outputs: Outputs) -> Tensor | None:
+        """Converts the outputs of a teacher to targets (N, K, ...), as `encode` returns them, for distillation.
+
+        None, the default, is for outputs of another form: the keypoints that they decode to are encoded instead.
+
+        Args:
+            outputs: tensors of N crops by name.
+        """
+        return None
+
 
 _CODECS: dict[str, type[Codec]] = {}
 _CodecClass = TypeVar("_CodecClass", bound=type[Codec])
@@ -176,7 +186,7 @@ def create_codec(name: str, input_size: tuple[int, int], sigma: float | None = N
     Args:
         name: one of `list_codecs()`.
         input_size: (W, H) of the crop in pixels, divisible by 32.
-        sigma: standard deviation of a target in heatmap pixels; None is the codec's default.
+        sigma: standard deviation of a target in the codec's unit; None is the codec's default.
 
     Raises:
         ValueError: if no codec has the name, or the size or the sigma is invalid.

@@ -127,6 +127,15 @@ class HeatmapCodec(Codec):
             back = torch.cat([back[..., : self.flip_shift], back[..., : -self.flip_shift]], dim=-1)
         return {"heatmaps": (outputs["heatmaps"] + back) / 2}
 
+    def soft_targets(self, outputs: Outputs) -> Tensor | None:
+        """Returns a teacher's heatmaps (N, K, h, w) as targets; None for codecs that have other outputs, too."""
+        return outputs["heatmaps"] if tuple(self.output_names) == ("heatmaps",) else None
+
+    def heatmap_to_crop_matrix(self) -> Tensor:
+        """Returns the affine map (2, 3) in float64 from heatmap pixels to the crop pixels that they decode to."""
+        corners = self._to_crop(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64))
+        return torch.stack([corners[1] - corners[0], corners[2] - corners[0], corners[0]], dim=1)
+
     @property
     def _radius(self) -> int:
         """The radius of a target in heatmap pixels; the target is 0 beyond it."""

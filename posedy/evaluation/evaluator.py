@@ -272,7 +272,7 @@ def load_eval_model(config: Config, checkpoint: Path, device: str) -> Model:
     """
     model = load_model(checkpoint, device, "auto" if checkpoint.suffix == ".onnx" else "torch", fused=False)
     if isinstance(model, GraphModel) and model.info.decodes:
-        raise ValueError(f"{checkpoint}: expected a graph with heatmap outputs, got keypoints: export without --decode")
+        raise ValueError(f"{checkpoint}: expected a graph without decoding, got keypoints: export without --decode")
     _check_config_match(config, model, checkpoint)
     if isinstance(model, GraphModel) and model.input_size != config.model.input_size:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Creation of backbones and pose networks by name; `registry.py` lists the names."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from torch import nn
@@ -17,6 +17,8 @@ from posedy.models.registry import (
     backbone_factory,
     check_is_string,
     check_name,
+    default_codec,
+    head_codec,
     head_factory,
     is_dynamic,
     list_backbones,
@@ -27,6 +29,7 @@ from posedy.models.registry import (
     options_of,
     split_name,
     takes_conv,
+    takes_input_size,
     weights_path,
 )
 from posedy.registration import nearest_name
@@ -72,7 +75,7 @@ def create_model(
     num_kernels: int = DEFAULT_NUM_KERNELS,
     temperature: float = 30.0,
     output: HeatmapOutput = "linear",
-    codec: str = "msra",
+    codec: str | None = None,
     sigma: float | None = None,
     input_size: tuple[int, int] = (192, 256),
     skeleton: Skeleton | None = None,
@@ -88,15 +91,17 @@ def create_model(
         name: one of `list_models()`, or `[dy_]timm/NAME-HEAD` with timm installed.
         pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). What their file records
             replaces the defaults below; with another number of keypoints the last layer is random.
-        num_keypoints: K, the number of heatmaps.
+        num_keypoints: K, the number of keypoints, for heatmap codecs one heatmap each.
         num_kernels: K of each dynamic convolution; static networks take the default only.
         temperature: tau of the attention's softmax.
         output: "linear", the paper's; "softmax": each heatmap is a distribution over its pixels, for cross-entropy; or
-            "sigmoid": each heatmap pixel is a probability, for binary cross-entropy.
-        codec: one of `list_codecs()`; recorded with the network, so that its outputs are decoded by it.
-        sigma: standard deviation of the targets in heatmap pixels, recorded like the codec; None is 2 for crops of 256
-            pixels in height, and in proportion.
-        input_size: (width, height) of the crops, recorded like the codec.
+            "sigmoid": each heatmap pixel is a probability, for binary cross-entropy. Codecs of several outputs take
+            "linear" only.
+        codec: one of `list_codecs()`; recorded with the network, so that its outputs are decoded by it. None is the
+            codec of the head: "simcc" for the head `simcc`, "msra" for heads of heatmaps.
+        sigma: standard deviation of the targets in heatmap pixels (for "simcc" in bins), recorded like the codec; None
+            is 2 (6) for crops of 256 pixels in height, and in proportion.
+        input_size: (width, height) of the crops, recorded like the codec. Heads of heatmaps support other sizes, too.
         skeleton: the skeleton of the keypoints; None is COCO's for 17 keypoints.
         model_class: the class of the network: `PoseNet`, or a subclass that overrides `forward`.
         options: options of the architecture; `list_options(name)` lists those of a network:
@@ -132,9 +137,14 @@ def create_model(
     _check_at_least_one(num_keypoints=num_keypoints)
     _check_num_kernels(name, num_kernels)
     check_temperature(temperature)
-    create_codec(codec, input_size, sigma)  # raises if one of them is invalid
+    codec = default_codec(name) if codec is None else codec
+    names = create_codec(codec, input_size, sigma).output_names  # raises if one of the arguments is invalid
+    if model_class.forward is PoseNet.forward:
+        _check_codec(head_name, codec, names)
     if output not in get_args(HeatmapOutput):
         raise ValueError(f"output must be one of {list(get_args(HeatmapOutput))}, got {output!r}")
+    if output != "linear" and len(names) > 1:
+        raise ValueError(f"output={output!r} is for heatmaps, the codec {codec!r} has {', '.join(names)}: leave it out")
     if not isinstance(skeleton, Skeleton | None):
         raise TypeError(f"skeleton must be a posedy.Skeleton, got {skeleton!r}")
     if skeleton is None and num_keypoints == COCO17.num_keypoints:
@@ -147,7 +157,8 @@ def create_model(
     factory = head_factory(head_name)
     channels = _input_channels(name, backbone, getattr(factory, "reads_pyramid", False))
     conv = _conv_factory(head_name, num_kernels, temperature, options)
-    head = _create_part(factory, (channels, num_keypoints), conv, options)
+    arguments = {"input_size": (input_size[0], input_size[1])} if takes_input_size(factory) else {}
+    head = _create_part(factory, (channels, num_keypoints), conv, options, arguments)
     record: dict[str, Any] = {
         "num_keypoints": num_keypoints,
         "num_kernels": num_kernels,
@@ -216,13 +227,31 @@ def _input_channels(name: str, backbone: nn.Module, reads_pyramid: bool) -> Any:
 
 
 def _create_part(
-    factory: Callable[..., nn.Module], arguments: tuple[Any, ...], conv: ConvFactory, options: Mapping[str, Any]
+    factory: Callable[..., nn.Module],
+    arguments: tuple[Any, ...],
+    conv: ConvFactory,
+    options: Mapping[str, Any],
+    named_arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Calls the factory of a backbone or a head with the arguments that it accepts."""
-    taken: dict[str, Any] = {name: value for name, value in options.items() if name in options_of(factory)}
+    """Calls the factory of a backbone or a head with its arguments, and with the options that it accepts."""
+    taken = dict(named_arguments or {})
+    taken |= {name: value for name, value in options.items() if name in options_of(factory)}
     if takes_conv(factory):
         taken["conv"] = conv
     return factory(*arguments, **taken)
+
+
+def _check_codec(head: str, codec: str, outputs: Sequence[str]) -> None:
+    """Checks that a codec decodes the outputs of a head, which are those of the codec that the head declares."""
+    declared = head_codec(head)
+    if declared is None or declared == codec:
+        return
+    expected = create_codec(declared, (32, 32)).output_names
+    if tuple(outputs) != tuple(expected):
+        raise ValueError(
+            f"the head {head!r} has the outputs {', '.join(expected)} of the codec {declared!r}, the codec {codec!r} "
+            f"decodes {', '.join(outputs)}: use codec={declared!r}, or another head"
+        )
 
 
 def _conv_factory(name: str, num_kernels: int, temperature: float, options: Mapping[str, Any]) -> ConvFactory:

@@ -1,7 +1,8 @@
-"""Heads: modules that convert the feature maps of a backbone to heatmaps of stride 4.
+"""Heads: modules that convert the feature maps of a backbone to heatmaps of stride 4, or to logits of coordinates.
 
 `DeconvHead` and `BneckHead` are from the paper (section 6) and use the feature map of stride 32. `FPNHead` is not from
-the paper and uses the feature maps of strides 4, 8, 16 and 32.
+the paper and uses the feature maps of strides 4, 8, 16 and 32. `SimCCHead` is not from the paper either and has no
+heatmaps.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from posedy.codecs import SPLIT_RATIO
 from posedy.models.blocks import BNECK_LAYERS, ConvFactory, InvertedResidual, conv_norm_act, init_weights, static_conv
 from posedy.models.ops import BilinearUpsample
 
@@ -24,6 +26,7 @@ _FPN_CHANNELS = (32, 24, 24)
 _FPN_HIDDEN = 96
 _DECONV_CHANNELS = 256
 _DECONV_STAGES = 3
+_STRIDE = 32  # of the last feature map
 
 
 class DeconvHead(nn.Sequential):
@@ -32,6 +35,8 @@ class DeconvHead(nn.Sequential):
     (N, in_channels, h, w) -> (N, num_keypoints, 8 h, 8 w). Deconvolutions and the last layer are initialized with
     N(0, 0.001) (Xiao et al., ECCV 2018).
     """
+
+    codec: ClassVar[str] = "msra"
 
     def __init__(self, in_channels: int, num_keypoints: int) -> None:
         layers: list[nn.Module] = []
@@ -56,6 +61,8 @@ class BneckHead(nn.Module):
         conv: creates the convolutions of the bnecks.
         dynamic_layers: the convolutions of a bneck that `conv` creates (Table 5); the others are static.
     """
+
+    codec: ClassVar[str] = "msra"
 
     def __init__(
         self,
@@ -104,6 +111,7 @@ class FPNHead(nn.Module):
         conv: creates the convolutions.
     """
 
+    codec: ClassVar[str] = "msra"
     reads_pyramid: ClassVar[bool] = True
 
     def __init__(self, feature_channels: Sequence[int], num_keypoints: int, conv: ConvFactory = static_conv) -> None:
@@ -143,6 +151,44 @@ class FPNHead(nn.Module):
     def predict_outputs(self, m_4: Tensor) -> Tensor:
         """Predicts heatmaps (N, num_keypoints, H / 4, W / 4) from m_4."""
         return self.heatmap(self.hidden(m_4))
+
+
+class SimCCHead(nn.Module):
+    """The head of SimCC without deconvolutions (Li et al., ECCV 2022), for the codec "simcc": logits of coordinates.
+
+    A 1x1 convolution maps the last feature map to one map m_k for each keypoint, and two linear layers, which all
+    keypoints share, map its h w pixels to the bins of each axis:
+
+        x_logits_k = W_x m_k + b_x,    y_logits_k = W_y m_k + b_y
+
+    (N, in_channels, H / 32, W / 32) -> (N, num_keypoints, 2 W) and (N, num_keypoints, 2 H). The linear layers start at
+    N(0, 0.01), so that the distributions start almost uniform. The logits have the rank h w: 48 at 256x192, but only 2
+    at 64x32, which is too few.
+
+    Args:
+        in_channels: channels of the backbone's last feature map.
+        num_keypoints: K.
+        input_size: (W, H) of the crops; the head supports no other size.
+    """
+
+    codec: ClassVar[str] = "simcc"
+
+    def __init__(self, in_channels: int, num_keypoints: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        width, height = input_size
+        self.input_size = (width, height)
+        pixels = (width // _STRIDE) * (height // _STRIDE)
+        self.keypoint_maps = nn.Conv2d(in_channels, num_keypoints, 1)
+        self.x_logits = nn.Linear(pixels, width * SPLIT_RATIO)
+        self.y_logits = nn.Linear(pixels, height * SPLIT_RATIO)
+        for linear in (self.x_logits, self.y_logits):
+            nn.init.normal_(linear.weight, std=0.01)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicts the logits of x (N, K, 2 W) and of y (N, K, 2 H) from (N, in_channels, H / 32, W / 32)."""
+        maps = self.keypoint_maps(x).flatten(2)
+        return self.x_logits(maps), self.y_logits(maps)
 
 
 def _heatmap_conv(channels: int, num_keypoints: int) -> nn.Conv2d:

@@ -53,11 +53,16 @@ class PoseNet(nn.Module):
 
     Args:
         backbone: (N, C, H, W) -> (N, B, H / 32, W / 32); a `Backbone` if the head is an `FPNHead`.
-        head: (N, B, H / 32, W / 32), or for an `FPNHead` all feature maps of the backbone -> (N, K, H / 4, W / 4).
+        head: (N, B, H / 32, W / 32), or for an `FPNHead` all feature maps of the backbone -> (N, K, H / 4, W / 4), or
+            a tuple of the codec's outputs.
         name: the name of the model, `[dy_]BACKBONE-[dy_]HEAD`.
-        skeleton: the keypoints of the K heatmaps; None if unknown.
-        input_size: default (width, height) of the crops; the network supports any size divisible by 32.
+        skeleton: the skeleton of the K keypoints; None if unknown.
+        input_size: default (width, height) of the crops; heads of heatmaps support any size divisible by 32.
         options: the other arguments of `create_model`, to create the network again.
+
+    Attributes:
+        fixed_input_size: the only (width, height) that the network supports, as with the head `simcc`; None if it
+            supports any size divisible by 32.
     """
 
     def __init__(
@@ -77,22 +82,23 @@ class PoseNet(nn.Module):
         self.name = name
         self.skeleton = skeleton
         self.input_size = (input_size[0], input_size[1])
+        self.fixed_input_size: tuple[int, int] | None = getattr(head, "input_size", None)
         self.options = dict(options)
         self.output = _OUTPUTS[options["output"]](self.sigma)
 
     @property
     def num_keypoints(self) -> int:
-        """The number of keypoints K, one heatmap each."""
+        """The number of keypoints K."""
         return self.options["num_keypoints"]
 
     @property
     def sigma(self) -> float | None:
-        """Standard deviation of the targets in heatmap pixels; None is the codec's default."""
+        """Standard deviation of the targets in the codec's unit; None is the codec's default."""
         return self.options.get("sigma")
 
     @property
     def codec(self) -> Codec:
-        """The codec of the heatmaps, for crops of `input_size`."""
+        """The codec of the outputs, for crops of `input_size`."""
         return create_codec(self.options.get("codec", "msra"), self.input_size, self.sigma)
 
     @property
@@ -100,16 +106,18 @@ class PoseNet(nn.Module):
         """The number of input channels C."""
         return self.options.get("in_channels", 3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Predicts heatmaps (N, K, H / 4, W / 4) of ImageNet-normalized RGB crops (N, C, H, W).
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Predicts the codec's outputs, such as heatmaps (N, K, H / 4, W / 4), of normalized RGB crops (N, C, H, W).
 
         A grayscale network (C = 1) converts RGB crops to luma.
 
         Raises:
-            ValueError: if H or W is not divisible by 32, or the number of channels differs from the network's.
+            ValueError: if H or W is not divisible by 32 or the network supports only another size, or the number of
+                channels differs from the network's.
         """
         if x.ndim != 4 or any(side == 0 or side % 32 for side in x.shape[-2:]):
             raise ValueError(f"expected crops (N, C, H, W) with H and W divisible by 32, got {tuple(x.shape)}")
+        self.check_input_size((x.shape[-1], x.shape[-2]))
         x = self.match_channels(x)
         if x.shape[1] != self.in_channels:
             raise ValueError(
@@ -119,6 +127,18 @@ class PoseNet(nn.Module):
             assert isinstance(self.backbone, Backbone)
             return self.output(self.head(self.backbone.features(x)))
         return self.output(self.head(self.backbone(x)))
+
+    def check_input_size(self, input_size: tuple[int, int]) -> None:
+        """Checks that the network supports crops of a size (width, height).
+
+        Raises:
+            ValueError: if it supports only another size.
+        """
+        if self.fixed_input_size not in (None, input_size):
+            raise ValueError(
+                f"{self.name} supports only crops of input_size={self.fixed_input_size} (width, height), for which it "
+                f"was created, got {input_size}"
+            )
 
     def match_channels(self, x: Tensor) -> Tensor:
         """Converts RGB crops (N, 3, H, W) to luma (N, 1, H, W) if the network is grayscale; keeps other crops."""

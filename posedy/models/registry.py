@@ -1,7 +1,7 @@
 """The registry of backbones and heads, and networks by name: `[dy_]BACKBONE-[dy_]HEAD`.
 
-42 of the names are combinations of the paper's parts. The head `fpn` and the backbone `mobilenetv2_175`, which exists
-for that head only, are beyond the paper.
+42 of the names are combinations of the paper's parts. The heads `fpn` and `simcc` and the backbone `mobilenetv2_175`,
+which exists for these heads only, are beyond the paper.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from torch import nn
 from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.backbones.mobilenetv3 import MobileNetV3Small
 from posedy.models.backbones.resnet import ResNet
-from posedy.models.heads import BneckHead, DeconvHead, FPNHead
+from posedy.models.heads import BneckHead, DeconvHead, FPNHead, SimCCHead
 from posedy.registration import nearest_name, register
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {}
@@ -55,6 +55,11 @@ def register_head(name: str) -> Callable[[_Factory], _Factory]:
     (N, num_keypoints, H / 4, W / 4). With an attribute `reads_pyramid = True` it receives the channels and
     the feature maps of strides 4, 8, 16 and 32 instead. `conv` and options are as for `register_backbone`.
 
+    The attribute `codec` of a factory, such as `codec = "simcc"`, is the name of the default codec of its networks;
+    other codecs must have the same outputs. Without it, the default is "msra", and any codec is accepted. A factory
+    with a parameter `input_size` receives the (width, height) of the crops; a module with an attribute `input_size`
+    supports crops of this size only.
+
     Args:
         name: letters, digits and underscores; not beginning with `dy_`.
 
@@ -75,9 +80,12 @@ _BACKBONES |= {
     "resnet10": partial(ResNet, (1, 1, 1, 1)),
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
 }
-_HEADS |= {"deconv": DeconvHead, "bneck": BneckHead, "fpn": FPNHead}
+_HEADS |= {"deconv": DeconvHead, "bneck": BneckHead, "fpn": FPNHead, "simcc": SimCCHead}
 _PAPER_BACKBONES = tuple(name for name in _BACKBONES if name != "mobilenetv2_175")
 _PAPER_HEADS = ("deconv", "bneck")
+_HEADS_OF_175 = ("fpn", "dy_fpn", "simcc")
+_DEFAULT_CODEC = "msra"
+_INPUT_SIZE = "input_size"
 DYNAMIC_OPTIONS = ("attention", "dynamic_layers")
 """Options of dynamic convolutions."""
 _TIMM = "timm/"
@@ -111,7 +119,7 @@ def list_models(pretrained: bool = False) -> list[str]:
         f"{backbone}-{head}"
         for backbone in list_backbones()
         for head in list_heads()
-        if not backbone.endswith("mobilenetv2_175") or head.endswith("fpn")
+        if not backbone.endswith("mobilenetv2_175") or head in _HEADS_OF_175
     ]
     return sorted(names, key=is_beyond_paper)
 
@@ -167,6 +175,21 @@ def takes_conv(factory: Callable[..., nn.Module]) -> bool:
     return "conv" in inspect.signature(factory).parameters
 
 
+def takes_input_size(factory: Callable[..., nn.Module]) -> bool:
+    """Returns whether the factory of a head has a parameter `input_size`."""
+    return _INPUT_SIZE in inspect.signature(factory).parameters
+
+
+def head_codec(head: str) -> str | None:
+    """Returns the name of the codec that a head declares; None if it declares none or the head is unknown."""
+    return getattr(_HEADS.get(head.removeprefix("dy_")), "codec", None)
+
+
+def default_codec(name: str) -> str:
+    """Returns the name of the default codec of a network: that of its head, or "msra"."""
+    return head_codec(split_name(name)[1]) or _DEFAULT_CODEC
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Splits a name into backbone and head; the head of a backbone's name is empty."""
     backbone, separator, head = name.rpartition("-")
@@ -191,7 +214,7 @@ def backbone_factory(name: str) -> Callable[..., nn.Module]:
 def options_of(factory: Callable[..., nn.Module]) -> set[str]:
     """Returns the options of a factory: its keyword-only parameters."""
     parameters = inspect.signature(factory).parameters.values()
-    return {item.name for item in parameters if item.kind is item.KEYWORD_ONLY}
+    return {item.name for item in parameters if item.kind is item.KEYWORD_ONLY} - {_INPUT_SIZE}
 
 
 def check_is_string(name: Any) -> None:
@@ -220,7 +243,7 @@ def check_name(name: str, names: list[str]) -> None:
         raise ValueError(
             f"unknown model {name!r}; the nearest name is {nearest_name(name.lower(), names)!r}. Networks are "
             f"[dy_]BACKBONE-[dy_]HEAD with the backbones {', '.join(_BACKBONES)} and the heads "
-            f"{', '.join(list_heads())} (mobilenetv2_175 takes the heads fpn and dy_fpn only); posedy.list_models() "
-            "lists them. Custom backbones and heads must be imported first: imports: [MODULE] in the "
-            "configuration, --import MODULE on the command line"
+            f"{', '.join(list_heads())} (mobilenetv2_175 takes the heads {', '.join(_HEADS_OF_175)} only); "
+            "posedy.list_models() lists them. Custom backbones and heads must be imported first: imports: [MODULE] in "
+            "the configuration, --import MODULE on the command line"
         )

@@ -219,8 +219,8 @@ def load_pretrained(net: PoseNet, path: str | Path) -> str:
 
     The weights are those of a posedy network (.pt, .safetensors), either the same as `net` or its static, dynamic or
     partly dynamic counterpart, see `convert_weights`; or of an ImageNet model for the backbone, see `load_backbone`,
-    which leaves the head unchanged. The last layer, which predicts the heatmaps, is left unchanged if the keypoints or
-    the output type differ. Noise is sampled from torch's global generator.
+    which leaves the head unchanged. The last convolution, which predicts a map for each keypoint, is left unchanged if
+    the keypoints or the output type differ. Noise is sampled from torch's global generator.
 
     Args:
         net: the network to load.
@@ -259,6 +259,8 @@ def _load_counterpart(source: PoseNet, net: PoseNet) -> str:
             f"expected weights of {static_name(net.name)}, static or dynamic, or ImageNet weights for the backbone, "
             f"got {source.name}"
         )
+    if source.fixed_input_size is not None:
+        net.check_input_size(source.input_size)
     differences = _heatmap_differences(source, net)
     not_loaded = _heatmap_layer(net) if differences else {}
     try:
@@ -276,13 +278,13 @@ def _load_counterpart(source: PoseNet, net: PoseNet) -> str:
 
 
 def _heatmap_layer(net: PoseNet) -> dict[str, Tensor]:
-    """Returns the tensors of the last convolution, which predicts the heatmaps."""
+    """Returns the tensors of the last convolution, which predicts a map for each keypoint."""
     *_, layer = (name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
     return {name: tensor for name, tensor in net.state_dict().items() if name.startswith(f"{layer}.")}
 
 
 def _heatmap_differences(source: PoseNet, net: PoseNet) -> list[str]:
-    """Describes the differences between the heatmaps of two networks."""
+    """Describes the differences between the keypoint maps of two networks."""
     differences = []
     before, now = source.skeleton, net.skeleton
     if before is not None and now is not None and before.keypoints != now.keypoints:

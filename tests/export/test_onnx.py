@@ -18,7 +18,7 @@ from posedy.export.runtimes import make_runner
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
 from posedy.models.network_file import network_record
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, name_outputs
 from posedy.models.registry import list_models
 from posedy.prediction import TorchModel, load_model
 
@@ -30,10 +30,14 @@ def difference(net: PoseNet, path: Path, count: int, runtime: str = "onnxruntime
     """Returns the largest difference from PyTorch relative to the largest output."""
     _, info = read_graph(path)
     x = images(count)
-    (heatmaps,) = make_runner(path.read_bytes(), info.batch, runtime, threads=1)(x.numpy())
-    expected = net(x)
-    assert heatmaps.shape == tuple(expected.shape)
-    return ((torch.from_numpy(heatmaps) - expected).abs().max() / expected.abs().max()).item()
+    outputs = make_runner(path.read_bytes(), info.batch, runtime, threads=1)(x.numpy())
+    expected = name_outputs(net(x), net.codec)
+    for output, tensor in zip(outputs, expected.values(), strict=True):
+        assert output.shape == tuple(tensor.shape)
+    return max(
+        ((torch.from_numpy(output) - tensor).abs().max() / tensor.abs().max()).item()
+        for output, tensor in zip(outputs, expected.values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

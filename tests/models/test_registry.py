@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import posedy
-from posedy.codecs import UnbiasedCodec
+from posedy.codecs import SimCCCodec, UnbiasedCodec
 from posedy.models.blocks import InvertedResidual
-from posedy.models.complexity import meta_device
+from posedy.models.complexity import measure, meta_device
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 from posedy.models.factory import create_backbone, create_model
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, name_outputs
 from posedy.models.registry import is_beyond_paper, list_models, list_options
 from posedy.skeleton import COCO17, Skeleton
 
@@ -56,6 +56,7 @@ NAMES = [name for name in list_models() if name.rpartition("-")[0] in BACKBONE_P
 FAST = [
     *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "mobilenetv2_035-dy_fpn", "dy_mobilenetv2_175-fpn"),
     *("dy_mobilenetv3_small-deconv", "mobilenetv3_small-dy_bneck", "resnet10-bneck", "dy_resnet10-dy_fpn"),
+    "dy_mobilenetv2_035-simcc",
 ]
 DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "resnet18": 16}
 ONE_OF_EACH_FAMILY = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]
@@ -93,23 +94,23 @@ def test_models_are_all_combinations_of_backbones_and_heads():
     of_paper = [backbone for backbone in BACKBONE_PARAMETERS if not backbone.endswith("_175")]
     expected = {f"{backbone}-{head}" for backbone in of_paper for head in ("deconv", "bneck", "dy_bneck")}
     names = NAMES
-    assert len(names) == len(set(names)) == 42 + 28 + 4
+    assert len(names) == len(set(names)) == 42 + 28 + 4 + 16
     assert set(names[:42]) == expected
-    beyond = {f"{backbone}-{head}" for backbone in BACKBONE_PARAMETERS for head in ("fpn", "dy_fpn")}
+    beyond = {f"{backbone}-{head}" for backbone in BACKBONE_PARAMETERS for head in ("fpn", "dy_fpn", "simcc")}
     assert set(names[42:]) == beyond
-    assert [is_beyond_paper(name) for name in names] == [False] * 42 + [True] * 32
+    assert [is_beyond_paper(name) for name in names] == [False] * 42 + [True] * 48
     assert posedy.list_models()[:42] == names[:42]
 
 
 def test_backbones_and_heads_are_listed_in_both_forms():
     assert set(BACKBONE_PARAMETERS) <= set(posedy.list_backbones())
-    assert {"deconv", "bneck", "dy_bneck", "fpn", "dy_fpn"} <= set(posedy.list_heads())
-    assert "dy_deconv" not in posedy.list_heads()
+    assert {"deconv", "bneck", "dy_bneck", "fpn", "dy_fpn", "simcc"} <= set(posedy.list_heads())
+    assert not {"dy_deconv", "dy_simcc"} & set(posedy.list_heads())
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_175-bneck", "dy_mobilenetv2_175-deconv", "mobilenetv2_175-dy_bneck"])
-def test_mobilenetv2_175_takes_fpn_heads_only(name):
-    with pytest.raises(ValueError, match=rf"{name}.*fpn"):
+def test_mobilenetv2_175_takes_light_heads_only(name):
+    with pytest.raises(ValueError, match=rf"{name}.*fpn.*simcc"):
         create_model(name)
 
 
@@ -121,14 +122,15 @@ def test_mobilenetv2_175_takes_fpn_heads_only(name):
     ],
 )
 def test_outputs_and_gradients_of_every_network(name, perturb):
-    net = create_model(name)
+    net = create_model(name, input_size=(32, 64))
     backbone, head = name.split("-")
     assert sum(parameter.numel() for parameter in net.backbone.parameters()) == BACKBONE_PARAMETERS[backbone]
-    expected = (
-        fpn_parameters(FEATURE_CHANNELS[backbone.removeprefix("dy_")], head.startswith("dy_"))
-        if head.endswith("fpn")
-        else HEAD_PARAMETERS[net.backbone.out_channels][head]
-    )
+    if head == "simcc":  # a 1x1 convolution, and the bins of 32 and of 64 crop pixels from two feature map pixels
+        expected = 17 * (net.backbone.out_channels + 1) + (64 + 128) * (2 + 1)
+    elif head.endswith("fpn"):
+        expected = fpn_parameters(FEATURE_CHANNELS[backbone.removeprefix("dy_")], head.startswith("dy_"))
+    else:
+        expected = HEAD_PARAMETERS[net.backbone.out_channels][head]
     assert sum(parameter.numel() for parameter in net.head.parameters()) == expected
     attentions: list[torch.Tensor] = []
     x = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
@@ -136,9 +138,10 @@ def test_outputs_and_gradients_of_every_network(name, perturb):
     for layer in net.modules():
         if isinstance(layer, KernelAttention):
             layer.register_forward_hook(lambda layer, inputs, attention: attentions.append(attention.detach()))
-    y = net(x)
-    assert y.shape == (3, 17, 16, 8)
-    y.square().mean().backward()
+    outputs = name_outputs(net(x), net.codec)
+    shapes = {"heatmaps": (3, 17, 16, 8), "x_logits": (3, 17, 64), "y_logits": (3, 17, 128)}
+    assert {key: output.shape for key, output in outputs.items()} == {key: shapes[key] for key in outputs}
+    sum(output.square().mean() for output in outputs.values()).backward()
     for key, layer in net.named_modules():
         if isinstance(layer, DynamicConv2d):
             assert layer.weight.grad is not None
@@ -420,3 +423,77 @@ def test_backbones_take_and_reject_the_same_options():
 def test_unknown_backbones_are_rejected_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"'dy_resnet_18'.*'dy_resnet18'"):
         create_backbone("dy_resnet_18")
+
+
+@pytest.mark.usefixtures("zero_weights")
+def test_the_head_implies_its_codec():
+    net = create_model("mobilenetv2_035-simcc", input_size=(64, 96), sigma=2.0)
+    assert net.codec == SimCCCodec((64, 96), 2.0)
+    assert net.options["codec"] == "simcc"
+    assert create_model("mobilenetv2_035-simcc", codec="simcc", input_size=(64, 96)).codec == SimCCCodec((64, 96))
+    for head in ("deconv", "bneck", "fpn"):
+        assert create_model(f"mobilenetv2_035-{head}").options["codec"] == "msra"
+        with pytest.raises(ValueError, match=rf"'{head}'.*'simcc'"):
+            create_model(f"mobilenetv2_035-{head}", codec="simcc")
+    for codec in ("msra", "unbiased"):
+        with pytest.raises(ValueError, match=rf"'simcc'.*'{codec}'"):
+            create_model("mobilenetv2_035-simcc", codec=codec)
+    for output in ("softmax", "sigmoid"):
+        with pytest.raises(ValueError, match=rf"'{output}'.*'simcc'"):
+            create_model("mobilenetv2_035-simcc", output=output)
+
+
+@pytest.mark.usefixtures("zero_weights")
+def test_heads_without_a_codec_and_own_network_classes_take_any_codec(restored_registries):
+    class Own(PoseNet):
+        def forward(self, x):
+            maps = super().forward(x).flatten(2)
+            return maps[..., :384], maps[..., :512]
+
+    net = create_model("mobilenetv2_035-fpn", codec="simcc", model_class=Own).eval()
+    keypoints, _ = net.codec.decode(name_outputs(net(torch.zeros(1, 3, 256, 192)), net.codec))
+    assert keypoints.shape == (1, 17, 2)
+
+    @posedy.register_head("undeclared")
+    class Undeclared(nn.Module):
+        def __init__(self, in_channels, num_keypoints):
+            super().__init__()
+
+    assert create_model("mobilenetv2_035-undeclared").codec.name == "msra"
+    assert create_model("mobilenetv2_035-undeclared", codec="simcc").codec.name == "simcc"
+
+
+@pytest.mark.usefixtures("zero_weights")
+def test_the_simcc_head_supports_crops_of_its_input_size_only():
+    net = create_model("mobilenetv2_035-simcc", input_size=(64, 96)).eval()
+    assert net.fixed_input_size == (64, 96)
+    assert [output.shape for output in net(torch.zeros(2, 3, 96, 64))] == [(2, 17, 128), (2, 17, 192)]
+    for shape in ((1, 3, 64, 96), (1, 3, 256, 192), (1, 3, 32, 32)):
+        with pytest.raises(ValueError, match=r"mobilenetv2_035-simcc.*\(64, 96\)"):
+            net(torch.zeros(shape))
+    with pytest.raises(ValueError, match="divisible by 32"):
+        create_model("mobilenetv2_035-simcc", input_size=(64, 100))
+    assert create_model("mobilenetv2_035-bneck").fixed_input_size is None
+
+
+def test_factories_of_heads_receive_the_input_size(restored_registries):
+    @posedy.register_head("sized")
+    class Sized(nn.Module):
+        def __init__(self, in_channels, num_keypoints, *, input_size, width=3):
+            super().__init__()
+            self.sizes = input_size, width
+
+    net = create_model("mobilenetv2_035-sized", input_size=[64, 96], width=5)
+    assert net.head.sizes == ((64, 96), 5)
+    assert "input_size" not in list_options("mobilenetv2_035-sized")
+    assert net.fixed_input_size is None
+
+
+def test_the_dynamic_simcc_network_has_at_most_150_million_multiply_adds():
+    with meta_device():
+        net = create_model("dy_mobilenetv2_050-simcc")
+    x = (3, 256, 192)
+    maps = 17 * 1280 * 48
+    logits = 17 * 48 * (384 + 512)
+    assert measure(net, x).madds == measure(net.backbone, x).madds + maps + logits
+    assert measure(net, x).madds < 150e6

@@ -99,7 +99,7 @@ FAULTS = (
     Fault("training", "sum(epoch >= milestone for milestone", "sum(epoch > milestone for milestone", _TRAINING),
     Fault("training", "0.5 * (weights[..., None, None] * (heat", "0.5 * (1 * (heat", _TRAINING),
     Fault("training", "(weights * per_keypoint).sum()", "per_keypoint.sum()", _TRAINING),
-    Fault("training", "torch.lerp(targets, heatmaps.float(), self.weight)", "targets", _TRAINING),
+    Fault("training", "torch.lerp(targets, soft, self.weight)", "targets", _TRAINING),
     Fault("evaluation", "rescore(poses.box_scores, poses.scores,", "rescore(1, poses.scores,", _EVALUATION),
     Fault("evaluation", "crops.sizes.prod(axis=-1)", "crops.sizes.sum(axis=-1)", _EVALUATION),
     Fault(
