@@ -21,9 +21,11 @@ from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.prediction import TorchModel
 from posedy.system import default_num_workers, peak_memory_mb
 from posedy.training.checkpoint import BEST, LAST, RunState, read_run_state
+from posedy.training.consistency import make_consistency
 from posedy.training.cuda_graph import GraphedStep
 from posedy.training.distillation import load_teacher
 from posedy.training.distributed import DistributedContext
+from posedy.training.entropy import ENTROPY, EntropyMeter
 from posedy.training.interrupt import StopSignal, TrainingInterruptedError, catch_stop_signals
 from posedy.training.loggers import RunLogger, ThroughputMeter, format_duration
 from posedy.training.optim import ModelEMA, describe_learning_rates, learning_rate, make_optimizer, temperature
@@ -78,9 +80,9 @@ class Trainer:
         self.state = RunState()
         with self.context.fail_together():
             self.data = read_training_data(config, self.log, self.context.is_main)
-            sampler = make_batch_sampler(config, self.data.train, self.context.rank, self.context.world_size)
+            sampler = make_batch_sampler(config, self.data, self.context.rank, self.context.world_size)
             pin_memory = self.context.device.type == "cuda"
-            self.loader = CropLoader(self.data.train, sampler, self.workers, pin_memory)
+            self.loader = CropLoader(self.data.samples, sampler, self.workers, pin_memory)
             torch.manual_seed(config.train.seed)
             resumes = (run / LAST).is_file()
             weights = None if resumes else config.model.weights
@@ -106,8 +108,14 @@ class Trainer:
         self.net, self.codec = net, net.codec
         if self.ema is not None:
             self.ema.net.to(self.context.device)
-        step = GraphedStep if config.train.cuda_graph else TrainingStep
-        self.training_step = step(net, optimizer, self.ema, self.codec, config.train, self.context, teacher)
+        self.consistency = make_consistency(config, self.evaluated_net, self.data.train.skeleton, self.context)
+        self.training_step: TrainingStep
+        if config.train.cuda_graph:
+            self.training_step = GraphedStep(net, optimizer, self.ema, self.codec, config.train, self.context, teacher)
+        else:
+            self.training_step = TrainingStep(
+                net, optimizer, self.ema, self.codec, config.train, self.context, teacher, self.consistency
+            )
         scaler = self.context.accelerator.scaler
         if scaler is not None and self.state.scaler is not None:
             scaler.load_state_dict(self.state.scaler)
@@ -171,6 +179,8 @@ class Trainer:
         tau = temperature(config.temperature, state.epoch)
         set_temperature(self.net, tau)
         self.training_step.set_train_mode()
+        if self.consistency is not None:
+            self.consistency.start_epoch(state.epoch)
         meter = ThroughputMeter()
         lr = config.lr
         bar = tqdm(
@@ -224,6 +234,8 @@ class Trainer:
             f"{meter.persons_per_second:.0f} persons/s ({meter.data_share:.0%} of the time waiting for data), "
             f"{state.numbers['memory_mb']:.0f} MB, {format_duration(state.numbers['seconds'])}"
         )
+        if self.consistency is not None:
+            state.numbers |= self.consistency.end_epoch()
         state.seconds_before = 60 * self._training_minutes(meter)
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.seconds = 0.0, 0.0
@@ -278,7 +290,9 @@ class Trainer:
         state, net = self.state, self.evaluated_net
         net.eval()
         self.context.broadcast_buffers(net)
-        with self.training_step.without_autocast():  # metrics are those of float32, as in `posedy test`
+        entropy = EntropyMeter()
+        # metrics are those of float32, as in `posedy test`
+        with self.training_step.without_autocast(), entropy.record(net):
             result = evaluate_model(
                 TorchModel(net, self.context.device),
                 self.data.val,
@@ -293,6 +307,10 @@ class Trainer:
         state.metrics, state.protocol, state.evaluated_epoch = result.metrics, str(result.protocol), state.epoch
         self.log(format_metrics(state.metrics, state.protocol))
         state.numbers |= result.metrics
+        total, count = self.context.sum(entropy.totals(self.context.device)).tolist()
+        if count:
+            state.numbers[ENTROPY] = total / count
+            self.log(f"  attention: mean entropy {total / count:.3f} (1: uniform, 0: one kernel)")
         if state.best_ap is None or result.metrics["AP"] > state.best_ap:
             state.best_ap = result.metrics["AP"]
             if self.context.is_main:
