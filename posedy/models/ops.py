@@ -51,7 +51,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.utils import _pair
 
 from posedy.models.kernels.availability import can_use_triton
@@ -131,13 +130,16 @@ class DepthwiseConv2d(nn.Conv2d):
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.conv_params = stride, padding, dilation
+    def forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
         return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, *ctx.conv_params = inputs
+        ctx.save_for_backward(x, weight)
+
+    # only of differentiable operations, which autograd records for second derivatives
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         stride, padding, dilation = ctx.conv_params
@@ -323,12 +325,14 @@ def global_avg_pool(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 class _GlobalAvgPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.shape, ctx.dtype = x.shape, x.dtype
+    def forward(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x.mean(dim=(2, 3), dtype=dtype)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.shape, ctx.dtype = inputs[0].shape, inputs[0].dtype
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         H, W = ctx.shape[2:]
         return (grad / (H * W)).to(ctx.dtype)[..., None, None].expand(ctx.shape), None

@@ -35,3 +35,8 @@ def test_gradient_allocates_one_value_per_channel():
 def test_gradient_passes_gradcheck():
     x = torch.randn(2, 3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: global_avg_pool(x, torch.float64), x)
+
+
+def test_second_derivatives_pass_gradgradcheck():
+    x = torch.randn(2, 3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: global_avg_pool(x, torch.float64) ** 2, x)

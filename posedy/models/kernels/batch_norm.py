@@ -21,7 +21,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from posedy.models.kernels.derivatives import first_derivatives_only
 
 Activation = Literal["none", "relu", "relu6"]
 
@@ -215,7 +216,7 @@ class _BatchNormAct(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, coefficients = ctx.saved_tensors
         grad = grad.contiguous()

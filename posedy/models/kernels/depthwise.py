@@ -20,7 +20,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from posedy.models.kernels.derivatives import first_derivatives_only
 
 _MAX_BLOCK = 256  # eight pixels for each thread of a warp
 _WARP = 32
@@ -164,7 +165,7 @@ class _Depthwise(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
