@@ -18,7 +18,7 @@ from typing import Any
 import posedy
 from posedy.cli import app, check, compare, convert, detect, eval, export, models, predict, report, test, train
 from posedy.cli.errors import describe_error
-from posedy.cli.options import format_examples
+from posedy.cli.options import check_json, format_examples
 from posedy.registration import nearest_name
 
 COMMANDS: dict[str, ModuleType] = {
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(parsed, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
             parsed.parser.error(_describe_unknown(rest, parsed.parser))
         parsed.overrides += rest
+    check_json(parsed)
     previous_format = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"posedy {parsed.command}: warning: {message}\n"
     try:

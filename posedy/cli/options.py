@@ -126,6 +126,21 @@ def add_json(parser: argparse.ArgumentParser, content: str = "the metrics") -> N
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write {content} to a JSON file")
 
 
+def check_json(arguments: argparse.Namespace) -> None:
+    """Exits with a usage error if `--json FILE` would overwrite a file of the command, or one that is not JSON."""
+    target: Path | None = getattr(arguments, "json", None)
+    if target is None:
+        return
+    for name, value in vars(arguments).items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if name != "json" and isinstance(item, str | Path):
+                path = str(item).rpartition("=")[2]  # of an override: data.val_annotations=FILE
+                if path and "\0" not in path and Path(path).resolve() == target.resolve():
+                    arguments.parser.error(f"--json {target} would overwrite {path}: choose another file")
+    if target.is_file() and not target.read_bytes()[:64].lstrip().startswith((b"{", b"[")):
+        arguments.parser.error(f"--json {target} would overwrite a file that is not JSON: choose another file")
+
+
 def write_json(path: Path | None, value: Any) -> None:
     """Writes a value to the file given with `--json`; does nothing without one."""
     if path is not None:

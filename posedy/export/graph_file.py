@@ -146,7 +146,10 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
     """
     model, entries = read_metadata(path)
     if DETECTOR_KEY in entries:
-        raise ValueError(f"{path} is a person detector, not a pose network: give it with detector weights")
+        raise ValueError(
+            f"{path} is a person detector, not a pose network: give it as --detector-weights, or to "
+            "PersonDetector(weights=...)"
+        )
     if METADATA_KEY not in entries:
         raise ValueError(
             f"{path} was not exported by posedy: it has no metadata. Export a network "

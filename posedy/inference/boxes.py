@@ -159,6 +159,7 @@ def checked_box_threshold(threshold: float) -> float:
     Raises:
         ValueError: if it is not a number from 0 to 1.
     """
-    if not 0 <= threshold <= 1:  # also false for NaN
-        raise ValueError(f"expected a box threshold from 0 to 1, got {threshold}")
+    is_number = isinstance(threshold, int | float | np.floating | np.integer) and not isinstance(threshold, bool)
+    if not (is_number and 0 <= threshold <= 1):  # also false for NaN
+        raise ValueError(f"expected a box threshold from 0 to 1, got {threshold!r}")
     return threshold

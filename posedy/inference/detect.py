@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.detections import ImageBoxes, read_image_table
+from posedy.data.orientation import ImageHeader, read_header
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import match_file_name
 from posedy.inference.detectors import CleanedDetector, Detector, create_detector, detector_thresholds
@@ -53,8 +54,8 @@ def entries_from_paths(paths: Sequence[Path]) -> list[ImageEntry]:
 def entries_from_annotations(paths: Sequence[Path], annotations: Path) -> tuple[list[ImageEntry], int]:
     """Creates entries with the names and ids of an annotation file, and returns them with its person category.
 
-    An image path must end in the annotation file's name for it. Images are read without their EXIF orientation, as
-    COCO readers do, so that the boxes fit the annotations.
+    An image path must end in the annotation file's name for it. Boxes are converted to the pixels as stored, without
+    the EXIF orientation, as COCO's annotations.
 
     Raises:
         OSError: if the annotation file cannot be read.
@@ -107,8 +108,7 @@ def detect_images(
             if isinstance(found, Exception):
                 failures.append((entry, found))
             else:
-                size = image.shape[1], image.shape[0]
-                detected.append(ImageBoxes(entry.file_name, entry.image_id, size, *found))
+                detected.append(_to_image_boxes(entry, image, *found))
         for entry, error in failures:
             if isinstance(error, TypeError):
                 raise error
@@ -117,12 +117,32 @@ def detect_images(
 
 
 def _read_entry(entry: ImageEntry) -> NDArray[np.uint8]:
-    """Reads an image (H, W, 3) BGR and compares its size with the recorded one."""
-    image = rgb_to_bgr(read_image(entry.path, apply_exif=entry.apply_exif))
-    height, width = image.shape[:2]
-    if entry.recorded_size not in (None, (width, height)):
+    """Reads the upright image (H, W, 3) BGR of an entry, and compares its stored size with the recorded one."""
+    image = rgb_to_bgr(read_image(entry.path, apply_exif=True))
+    header = _stored_header(entry, image)
+    if entry.recorded_size not in (None, (header.width, header.height)):
         raise ValueError(
             f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels (width x height), "
-            f"the stored image has {width} x {height}: give the image that the annotations belong to"
+            f"the stored image has {header.width} x {header.height}: give the image that the annotations belong to"
         )
     return image
+
+
+def _to_image_boxes(
+    entry: ImageEntry, image: NDArray[np.uint8], boxes: NDArray[np.float32], scores: NDArray[np.float32]
+) -> ImageBoxes:
+    """Converts boxes (P, 4) of the upright image to the pixels that the box file refers to."""
+    if entry.apply_exif:
+        return ImageBoxes(entry.file_name, entry.image_id, (image.shape[1], image.shape[0]), boxes, scores)
+    header = _stored_header(entry, image)
+    corners = header.to_stored(boxes.reshape(-1, 2, 2).astype(np.float64), pixel_centers=False)
+    stored = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
+    return ImageBoxes(entry.file_name, entry.image_id, (header.width, header.height), stored, scores)
+
+
+def _stored_header(entry: ImageEntry, image: NDArray[np.uint8]) -> ImageHeader:
+    """Returns the stored size and the orientation of an image; formats that Pillow cannot read have no orientation."""
+    try:
+        return read_header(entry.path)
+    except OSError:
+        return ImageHeader(image.shape[1], image.shape[0])

@@ -50,18 +50,27 @@ def read_groups(items: Iterable[T], read: Callable[[T], Image]) -> Iterator[list
 def detect_group(detector: CleanedDetector, images_bgr: Sequence[Image]) -> list[Detections | Exception]:
     """Detects persons in the images of a group.
 
+    If `detect_many` fails, `detect` of each image finds those that it fails for.
+
     Returns:
         For each image its boxes (P, 4) and scores (P,), or the OSError, TypeError or ValueError of the detector.
+
+    Raises:
+        TypeError: if `detect_many` does not return boxes and scores for each image.
+        OSError, ValueError: if only `detect_many` fails.
     """
+    failure: Exception | None = None
     if detector.has_detect_many and len(images_bgr) > 1:
         try:
             return list(detector.detect_many(images_bgr))
-        except (OSError, TypeError, ValueError):
-            pass  # single calls find the image
+        except (OSError, ValueError) as error:
+            failure = error
     detected: list[Detections | Exception] = []
     for image in images_bgr:
         try:
             detected.append(detector.detect(image))
         except (OSError, TypeError, ValueError) as error:
             detected.append(error)
+    if failure is not None and not any(isinstance(found, Exception) for found in detected):
+        raise failure  # of the group alone
     return detected

@@ -551,3 +551,27 @@ def test_an_unknown_option_prints_the_nearest_one_and_the_usage_of_its_command(
         assert "surplus" in error
     else:
         assert f"is {nearest}\n" in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detect", "a.jpg", "--out", "boxes.json", "--json", "a.jpg"],
+        ["detect", "a.jpg", "--out", "boxes.json", "--json", "./boxes.json"],
+        ["detect", "a.jpg", "--annotations", "gt.json", "--out", "boxes.json", "--json", "gt.json"],
+        ["export", "balanced", "--out", "x.onnx", "--json", "x.onnx"],
+        ["test", CONFIG, "data.val_annotations=gt.json", "--checkpoint", "x.pt", "--out", "x", "--json", "gt.json"],
+        ["eval", "gt.json", "--annotations", "other.json", "--json", "image.png"],
+    ],
+)
+def test_json_overwrites_no_other_file(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "gt.json", "x.onnx", "image.png"):
+        (tmp_path / name).write_bytes(b"\x89content")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert f"--json {Path(arguments[-1])}" in capsys.readouterr().err
+    assert {file.read_bytes() for file in tmp_path.iterdir()} == {b"\x89content"}

@@ -15,10 +15,19 @@ from posedy.data.detections import read_detections
 from posedy.data.issues import CocoFileError
 from posedy.evaluation.box_eval import evaluate_boxes
 from posedy.inference.box_files import read_boxes_by_name
+from posedy.inference.detect import ImageEntry, detect_images, entries_from_paths
 from posedy.inference.detectors import base as detectors
 from posedy.inference.predict import predict_images
 from posedy.models.pose_net import PoseNet
 from tools.lab.synthetic import generate_dataset
+
+
+class LeftDetector:
+    """Returns the box of the left tenth of the image, so that it shows the orientation."""
+
+    def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = image.shape[:2]
+        return np.array([[0, 0, width / 10, height]]), np.array([0.9])
 
 
 class CenterDetector:
@@ -294,3 +303,23 @@ def test_equal_file_names_need_folders_in_the_annotations(
     records = json.loads((tmp_path / "b.json").read_text())
     assert [record["image_id"] for record in records] == [8, 8, 7, 7]
     assert {record["category_id"] for record in records} == {5}
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [(1, [0, 0, 4, 60]), (2, [36, 0, 40, 60]), (3, [36, 0, 40, 60]), (6, [0, 54, 40, 60]), (8, [0, 0, 40, 6])],
+)
+def test_boxes_of_rotated_images_are_converted_to_stored_pixels(
+    tmp_path: Path, orientation: int, stored: list[float]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 60)).save(tmp_path / "a.jpg", exif=exif)
+    [upright] = detect_images(entries_from_paths([tmp_path / "a.jpg"]), LeftDetector(), print)
+    width, height = upright.size
+    assert (width, height) == ((60, 40) if orientation >= 5 else (40, 60))
+    np.testing.assert_allclose(upright.boxes, [[0, 0, width / 10, height]])
+    entry = ImageEntry(tmp_path / "a.jpg", "a.jpg", 1, apply_exif=False, recorded_size=(40, 60))
+    [converted] = detect_images([entry], LeftDetector(), print)
+    assert converted.size == (40, 60)
+    np.testing.assert_allclose(converted.boxes, [stored], atol=1e-5)

@@ -1,5 +1,6 @@
 """Groups of images: sizes of groups, detectors with detect_many, and errors of single images."""
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -97,3 +98,50 @@ def test_lists_of_images_are_detected_in_groups() -> None:
         np.testing.assert_allclose(found.keypoints, single.keypoints, atol=0.05)
     with pytest.raises(ValueError, match="image 2 of 3"):
         estimator([image_of(1), image_of(2), image_of(255)])
+
+
+@pytest.mark.parametrize("returned", [None, [], [None, None], [([], []), None], np.zeros((2, 4))])
+def test_a_wrong_detect_many_is_no_silent_change_to_detect(returned: object) -> None:
+    class Wrong(Single):
+        def detect_many(self, images: list[NDArray[np.uint8]]) -> object:
+            return returned
+
+    with pytest.raises(TypeError, match="Wrong"):
+        detect_group(CleanedDetector(Wrong()), [image_of(1), image_of(2)])
+
+
+def test_an_error_of_detect_many_alone_is_raised() -> None:
+    class Failing(Single):
+        def detect_many(self, images: list[NDArray[np.uint8]]) -> object:
+            raise RuntimeError("only in groups")
+
+    with pytest.raises(ValueError, match=r"Failing.*only in groups"):
+        detect_group(CleanedDetector(Failing()), [image_of(1), image_of(2)])
+
+
+def test_any_error_of_a_detector_fails_its_image_only(tmp_path: Path) -> None:
+    class Fragile(Single):
+        def detect(self, image: NDArray[np.uint8]) -> tuple[list[list[int]], list[float]]:
+            return box_of(image) if image[0, 0, 0] < 200 else ([][1], [])
+
+    for value in (5, 200, 9):
+        cv2.imwrite(str(tmp_path / f"{value}.png"), image_of(value))
+    lines: list[str] = []
+    detected = detect_images(entries_from_paths(sorted(tmp_path.glob("*.png"))), Fragile(), lines.append)
+    assert [image.file_name for image in detected] == ["5.png", "9.png"]
+    assert "200.png" in lines[0]
+    assert "IndexError" in lines[0]
+
+
+def test_scores_that_are_no_probabilities_are_warned_of_once() -> None:
+    class Percent(Single):
+        def detect(self, image: NDArray[np.uint8]) -> tuple[list[list[int]], list[float]]:
+            return [[0, 0, 9, 9]] * 3, [0.5, 50, -0.5]
+
+    cleaned = CleanedDetector(Percent())
+    with pytest.warns(UserWarning, match="Percent.*50"):
+        _, scores = cleaned.detect(image_of(1))
+    assert scores.tolist() == [0.5, 50, -0.5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cleaned.detect(image_of(1))

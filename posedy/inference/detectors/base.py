@@ -16,6 +16,7 @@ from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold, clean_d
 from posedy.registration import nearest_name, register
 
 _count_lock = threading.Lock()
+_SCORE_TOLERANCE = 1e-3  # of scores that are rounded, such as in half precision
 
 
 @runtime_checkable
@@ -173,6 +174,7 @@ class CleanedDetector:
         self._detector = detector
         self._threshold = checked_box_threshold(threshold)
         self._dropped: Counter[str] = Counter()
+        self._has_other_scores = False
 
     @property
     def thresholds(self) -> BoxThresholds:
@@ -203,7 +205,7 @@ class CleanedDetector:
             TypeError: if the detector does not return two arrays.
             ValueError: if the detector returns arrays of the wrong shape, or the threshold is not from 0 to 1.
         """
-        return self._clean(image_bgr, self._detector.detect(image_bgr), threshold)
+        return self._clean(image_bgr, self._call(self._detector.detect, image_bgr), threshold)
 
     def detect_many(
         self, images_bgr: Sequence[NDArray[np.uint8]], threshold: float | None = None
@@ -220,7 +222,7 @@ class CleanedDetector:
         Raises:
             TypeError, ValueError: see `detect`.
         """
-        returned = self._detector.detect_many(images_bgr)  # type: ignore[attr-defined] # see has_detect_many
+        returned = self._call(self._detector.detect_many, images_bgr)  # type: ignore[attr-defined] # has_detect_many
         if not isinstance(returned, tuple | list) or len(returned) != len(images_bgr):
             got = f"{len(returned)}" if isinstance(returned, tuple | list) else f"a {type(returned).__name__}"
             raise TypeError(
@@ -228,6 +230,29 @@ class CleanedDetector:
                 f"(boxes, scores) for each of {len(images_bgr)} images, got {got}"
             )
         return [self._clean(image, one, threshold) for image, one in zip(images_bgr, returned, strict=True)]
+
+    def _check_range(self, scores: NDArray[np.float32]) -> None:
+        """Warns once of scores that are not from 0 to 1, such as logits and percentages: thresholds do not fit them."""
+        outside = scores[(scores < 0) | (scores > 1 + _SCORE_TOLERANCE)]
+        with _count_lock:
+            is_first = len(outside) > 0 and not self._has_other_scores
+            self._has_other_scores |= is_first
+        if is_first:
+            warnings.warn(
+                f"the detector {type(self._detector).__name__} returned a score of {outside[0]:g}: expected scores from "
+                "0 to 1, for which thresholds and the scores of poses are meant",
+                stacklevel=5,
+            )
+
+    def _call(self, method: Callable[[Any], Any], images: Any) -> Any:
+        """Calls the detector; errors of other types than OSError, TypeError and ValueError become ValueErrors."""
+        try:
+            return method(images)
+        except (OSError, TypeError, ValueError, MemoryError):
+            raise
+        except Exception as error:
+            name = type(self._detector).__name__
+            raise ValueError(f"the detector {name} failed: {type(error).__name__}: {error}") from error
 
     def _clean(
         self, image_bgr: NDArray[np.uint8], returned: object, threshold: float | None
@@ -255,5 +280,6 @@ class CleanedDetector:
                     f"{height} pixels; further ones are dropped without a warning",
                     stacklevel=4,
                 )
+        self._check_range(scores)
         is_kept = (scores >= threshold) | (threshold == 0)
         return boxes[is_kept], scores[is_kept]

@@ -57,7 +57,7 @@ class PersonDetector:
     Args:
         size: an image is resized to about size x size pixels with its aspect ratio kept, see `network_size`; 416 is
             accurate, 320 faster. A pair (width, height) stretches all images to this size.
-        threshold: boxes with lower scores, from 0 to 1, are dropped.
+        threshold: boxes with lower scores, from 0 to 1, are dropped; `PoseEstimator` uses it, too.
         device: as for `PoseEstimator`.
         runtime: "torch", "openvino" or, for an exported file, "onnxruntime"; "auto" is OpenVINO on a CPU, if it is
             installed, as for `PoseEstimator`.
@@ -81,14 +81,15 @@ class PersonDetector:
         weights: str | Path | None = None,
         nms_iou: float = NMS_IOU,
     ) -> None:
-        is_graph = weights is not None and Path(weights).suffix == ".onnx"
+        is_graph = weights is not None and Path(weights).suffix.lower() == ".onnx"
         runtimes = ["auto", "openvino", "onnxruntime" if is_graph else "torch"]
         if runtime not in runtimes:
             raise ValueError(f"expected the runtime of the detector to be one of {runtimes}, got {runtime!r}")
-        if not 0 < nms_iou <= 1:
-            raise ValueError(f"expected nms_iou above 0 and at most 1, got {nms_iou}")
+        if not (isinstance(nms_iou, int | float) and 0 < nms_iou <= 1):
+            raise ValueError(f"expected nms_iou above 0 and at most 1, got {nms_iou!r}")
         self._size = _checked_size(size)
         self._threshold = checked_box_threshold(threshold)
+        self.thresholds = THRESHOLDS._replace(poses=self._threshold)
         self._nms_iou = nms_iou
         self.device = choose_device(device)
         if is_graph:
@@ -279,8 +280,9 @@ def scale_boxes(boxes: FloatArray, size: Size, image_shape: Sequence[int]) -> Fl
 
 
 def _checked_size(size: int | Size) -> int | Size:
-    sides = size if isinstance(size, tuple) else (size,)
-    if not all(isinstance(side, int) and side % INPUT_MULTIPLE == 0 and 0 < side <= MAX_SIDE for side in sides):
+    sides = size if isinstance(size, tuple) else (size, size)
+    is_valid = all(type(side) is int and side % INPUT_MULTIPLE == 0 and 0 < side <= MAX_SIDE for side in sides)
+    if len(sides) != 2 or not is_valid:
         raise ValueError(
             f"expected size, or width and height, to be multiples of {INPUT_MULTIPLE} up to {MAX_SIDE}, got {size!r}"
         )
