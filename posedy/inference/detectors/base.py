@@ -239,8 +239,8 @@ class CleanedDetector:
             self._has_other_scores |= is_first
         if is_first:
             warnings.warn(
-                f"the detector {type(self._detector).__name__} returned a score of {outside[0]:g}: expected scores from "
-                "0 to 1, for which thresholds and the scores of poses are meant",
+                f"the detector {type(self._detector).__name__} returned a score of {outside[0]:g}: expected scores "
+                "from 0 to 1, for which thresholds and the scores of poses are meant",
                 stacklevel=5,
             )
 
