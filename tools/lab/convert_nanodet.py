@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from posedy.files import atomic_write
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors.nanodet import resize
-from posedy.models.nanodet import PERSON_WEIGHTS, STRIDES, NanoDet, normalize_images
+from posedy.models.nanodet import STRIDES, NanoDet, normalize_images
 from tools.lab.entry import run_and_exit
 from tools.lab.tfjs import read_weights
 
@@ -133,12 +133,14 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="nanodet.json, in the folder of nanodet.bin")
-    parser.add_argument("--out", type=Path, default=PERSON_WEIGHTS, help="the file to write (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="NAME.safetensors, the file to write")
     parser.add_argument("--verify", type=Path, nargs="+", metavar="IMAGE", help="only compare outputs on these images")
     parser.add_argument("--node-modules", type=Path, help="folder with @tensorflow/tfjs, for --verify")
     arguments = parser.parse_args(argv)
     net = load_graph(arguments.model)
     if not arguments.verify:
+        if arguments.out is None:
+            parser.error("--out or --verify is required")
         write_person_weights(select_class(net), arguments.out)
         print(f"wrote {arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
         return

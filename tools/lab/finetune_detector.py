@@ -1,18 +1,21 @@
-"""Fine-tunes the person detector with images of kept aspect ratio on the real training set.
+r"""Fine-tunes the person detector with images of kept aspect ratio on the real training set.
 
 python -m tools.lab.real_set DATA --out data/real
-python -m tools.lab.finetune_detector --images DATA/coco/train2017 --out runs/detector --minutes 30
-python -m tools.lab.detector_comparison runs/detector/tuned.safetensors
+python -m tools.lab.convert_nanodet nanodet.json --out runs/nanodet_g.safetensors
+python -m tools.lab.finetune_detector --images DATA/coco/train2017 --initial runs/nanodet_g.safetensors \
+    --out runs/detector
+python -m tools.lab.detector_comparison runs/detector/tuned.safetensors --baseline runs/nanodet_g.safetensors
 
-The first command prepares the labels, the second one trains, and the third one compares the weights with those in the
-package on the dev split. Images of the dev split, of data/coco_mini and of the annotation files in --exclude are not
-trained on. The labels lack crowds and persons without keypoints; so boxes of the original detector with scores of at
+The first two commands prepare the labels and the initial weights, the third one trains, and the last one compares both
+weights on the dev split. Images of the dev split, of data/coco_mini and of the annotation files in --exclude are not
+trained on. The labels lack crowds and persons without keypoints; so boxes of the initial detector with scores of at
 least 0.3 that match no label are ignored. They are computed once and written to OUT/detected.json.
 
-The network starts from the weights in the package; its first layers are frozen to save time. Losses are those of
-`tools.lab.detector_losses`, the optimizer is Adam with a warm-up and a cosine schedule over the steps or the minutes,
-whichever end first. OUT/tuned.safetensors has the moving average of the weights in float16, OUT/curve.json its AP on
-the dev split. The same command resumes a run from OUT/last.pt; the time between its steps does not count.
+The network starts from the weights --initial, by default those in the package; its first layers are frozen to save
+time. Losses are those of `tools.lab.detector_losses`, the optimizer is Adam with a warm-up and a cosine schedule over
+the steps or the minutes, whichever end first. OUT/tuned.safetensors has the moving average of the weights in float16,
+OUT/curve.json its AP on the dev split. The same command resumes a run from OUT/last.pt; the time between its steps does
+not count.
 """
 
 import argparse
@@ -61,16 +64,19 @@ class FineTuning:
         images: training images.
         out: folder of the run; with last.pt in it, the run is resumed.
         options: `lr`, `batch_size`, `steps`, `minutes`, `ema`, `frozen`, `seed`, see `main`.
+        initial: the file of the initial weights.
 
     Raises:
         ValueError: if the run in the folder has other options.
     """
 
-    def __init__(self, images: Sequence[TrainingImage], out: Path, options: dict[str, Any]) -> None:
+    def __init__(
+        self, images: Sequence[TrainingImage], out: Path, options: dict[str, Any], initial: Path = PERSON_WEIGHTS
+    ) -> None:
         self.images, self.out, self.options = images, out, options
-        self.net = load_nanodet().to(memory_format=torch.channels_last)
+        self.net = load_nanodet(initial).to(memory_format=torch.channels_last)
         freeze_first(self.net, options["frozen"])
-        self.average = load_nanodet()
+        self.average = load_nanodet(initial)
         parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options["lr"])
         self.step, self.minutes = 0, 0.0
@@ -154,9 +160,9 @@ def freeze_first(net: NanoDet, count: int) -> None:
         part.requires_grad_(False)
 
 
-def detect_boxes(records: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[list[float]]]:
-    """Detects persons with the weights in the package: {image id: [[x1, y1, x2, y2, score], ...]}."""
-    detector = PersonDetector(threshold=_DETECTED_SCORE, device="cpu", weights=PERSON_WEIGHTS)
+def detect_boxes(records: Sequence[dict[str, Any]], folder: Path, weights: Path) -> dict[str, list[list[float]]]:
+    """Detects persons with some weights: {image id: [[x1, y1, x2, y2, score], ...]}."""
+    detector = PersonDetector(threshold=_DETECTED_SCORE, device="cpu", weights=weights)
     detected = {}
     for record in tqdm(records, desc="detect", unit="image", disable=None):
         boxes, scores = detector.detect(rgb_to_bgr(read_image(folder / record["file_name"])))
@@ -178,6 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dev-annotations", type=Path, default=real / "dev.json", help="default: %(default)s")
     parser.add_argument("--dev-images", type=Path, default=real / "dev", help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--initial", type=Path, default=PERSON_WEIGHTS, metavar="FILE", help="initial weights (default: the package's)"
+    )
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
@@ -194,12 +203,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = select_training_images(json.loads(arguments.annotations.read_bytes()), excluded)
     detected = arguments.out / "detected.json"
     if not detected.is_file():
-        write_json_atomically(detected, detect_boxes(content["images"], arguments.images))
+        write_json_atomically(detected, detect_boxes(content["images"], arguments.images, arguments.initial))
     images = collect_images(content, arguments.images, json.loads(detected.read_bytes()))
     counts = (sum(len(boxes) for boxes in each) for each in zip(*((i.labeled, i.ignored) for i in images), strict=True))
     print(f"{len(images)} images, {' labeled and '.join(map(str, counts))} ignored boxes", flush=True)
     names = ("lr", "batch_size", "steps", "minutes", "ema", "frozen", "seed")
-    run = FineTuning(images, arguments.out, {name: getattr(arguments, name) for name in names})
+    run = FineTuning(images, arguments.out, {name: getattr(arguments, name) for name in names}, arguments.initial)
     saved, recent = run.minutes, []
     while run.progress < 1:
         recent.append(torch.stack(run.train_step()))
