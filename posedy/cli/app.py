@@ -59,10 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         raise FileNotFoundError(f"no checkpoint at {missing[0].absolute()}")
     from posedy.inference.detectors import check_detector
-    from posedy.models.registry import list_pretrained
+    from posedy.models.registry import list_presets, list_pretrained
 
     check_detector(arguments.detector)
-    models = [*map(str, arguments.checkpoint), *list_pretrained()]
+    presets = list_presets()
+    others = [name for name in list_pretrained() if name not in presets.values()]
+    models = [*map(str, arguments.checkpoint), *presets, *others]
     if not models:
         raise ValueError("no network is available: give one with --checkpoint FILE")
     from posedy.app.page import launch

@@ -26,8 +26,8 @@ def register_parser(commands: Any) -> None:
         "checkpoint",
         type=Path,
         metavar="NAME|CHECKPOINT",
-        help="the name of a pretrained network, nanodet_g_person for the person detector (ONNX only), or a file such "
-        "as runs/dy050/best.pt",
+        help="a preset or the name of a pretrained network, nanodet_g_person for the person detector (ONNX only), or a "
+        "file such as runs/dy050/best.pt",
     )
     parser.add_argument(
         "--out",

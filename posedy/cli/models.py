@@ -36,11 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.codecs import MSRACodec
     from posedy.models.complexity import measure, meta_device
     from posedy.models.factory import create_model
-    from posedy.models.registry import is_beyond_paper, list_models, list_pretrained
+    from posedy.models.registry import is_beyond_paper, list_models, list_presets, list_pretrained
 
     width, height = arguments.input_size
     MSRACodec((width, height))  # rejects sizes that are not divisible by 32
     pretrained = list_pretrained()
+    presets = {name: preset for preset, name in list_presets().items()}
     print(f"Networks for {height}x{width} crops (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
     print(f"\n{'':29}{'#Param':>9}{'MAdds':>9}")
     rows = []
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             net = create_model(name, input_size=(width, height))
         complexity = measure(net, (3, height, width))
         notes = ["not in the paper"] * is_beyond_paper(name) + ["pretrained"] * (name in pretrained)
+        notes += [f"preset {presets[name]}"] if name in presets else []
         print(
             f"{name:29}{complexity.parameters / 1e6:8.3f}M{complexity.madds / 1e6:8.1f}M  {', '.join(notes)}".rstrip()
         )
@@ -59,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "madds": complexity.madds,
                 "beyond_paper": is_beyond_paper(name),
                 "pretrained": name in pretrained,
+                "preset": presets.get(name),
             }
         )
     print("\n#Param includes batch norm; MAdds are the multiply-adds of one crop, counted during a forward pass.")

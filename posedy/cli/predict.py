@@ -48,8 +48,8 @@ def register_parser(commands: Any) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help="a .pt, .safetensors or .onnx file, or the name of a pretrained network (default: "
-        "dy_mobilenetv2_050-dy_bneck)",
+        help="a preset or the name of a pretrained network (posedy models lists them), or a .pt, .safetensors or .onnx "
+        "file (default: balanced)",
     )
     parser.add_argument(
         "--out",

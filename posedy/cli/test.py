@@ -22,7 +22,7 @@ def register_parser(commands: Any) -> None:
         type=Path,
         required=True,
         metavar="MODEL",
-        help="a .pt, .safetensors or .onnx file, or the name of a pretrained network",
+        help="a .pt, .safetensors or .onnx file, a preset or the name of a pretrained network",
     )
     required.add_argument(
         "--out",

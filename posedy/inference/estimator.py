@@ -58,8 +58,9 @@ class PoseEstimator:
     Several threads may share one estimator.
 
     Args:
-        model: the name of a pretrained network (see `list_models(pretrained=True)`), a checkpoint (.pt), a .safetensors
-            or an exported .onnx file, or a network. A network is copied and stays unchanged.
+        model: a preset such as "balanced", the name of a pretrained network (see `list_models(pretrained=True)`), a
+            checkpoint (.pt), a .safetensors or an exported .onnx file, or a network. A network is copied and stays
+            unchanged.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or the name of a device.
         detector: detects the persons of images without given boxes; it is created at the first such image.
             "posedy" is a light detector in the package (boxes with scores from 0.25), "torchvision" a Faster R-CNN,

@@ -25,7 +25,7 @@ from posedy.models.registry import (
     list_heads,
     list_models,
     list_options,
-    list_pretrained,
+    list_presets,
     options_of,
     split_name,
     takes_conv,
@@ -84,11 +84,11 @@ def create_model(
 ) -> PoseNet:
     """Creates a pose network.
 
-        net = posedy.create_model("dy_mobilenetv2_050-dy_bneck", pretrained=True)
+        net = posedy.create_model("balanced", pretrained=True)
         heatmaps = net(crops)  # (N, 3, 256, 192) normalized RGB -> (N, 17, 64, 48)
 
     Args:
-        name: one of `list_models()`, or `[dy_]timm/NAME-HEAD` with timm installed.
+        name: one of `list_models()`, `[dy_]timm/NAME-HEAD` with timm installed, or with `pretrained` a preset.
         pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). What their file records
             replaces the defaults below; with another number of keypoints the last layer is random.
         num_keypoints: K, the number of keypoints, for heatmap codecs one heatmap each.
@@ -129,6 +129,8 @@ def create_model(
         given["codec"] = codec
         given |= {"sigma": sigma, **options}
         return _create_pretrained(name, num_keypoints, skeleton, input_size, model_class, given)
+    if name in list_presets():
+        raise ValueError(f"{name!r} is a preset, the weights of {list_presets()[name]!r}: use pretrained=True")
     check_name(name, list_models())
     backbone_name, head_name = split_name(name)
     if not head_name:
@@ -179,10 +181,9 @@ def _create_pretrained(
     given: Mapping[str, Any],
 ) -> PoseNet:
     """Creates a network with the weights in the package; `given` are the arguments that its file records."""
-    if name not in list_pretrained():
-        nearest = f"; the nearest name is {nearest_name(name, list_pretrained())!r}" if list_pretrained() else ""
-        raise ValueError(f"the package has no weights of {name!r}{nearest}; it has {', '.join(list_pretrained())}")
-    record, tensors = read_weights(weights_path(name))
+    path = weights_path(name)
+    name = path.stem
+    record, tensors = read_weights(path)
     recorded = recorded_options(record)
     recorded_keypoints = recorded.pop("num_keypoints")
     temperatures = [float(tensor) for key, tensor in tensors.items() if key.endswith("attention.temperature")]

@@ -15,17 +15,18 @@ from posedy.models.network_file import (
     write_checkpoint,
 )
 from posedy.models.pose_net import PoseNet
-from posedy.models.registry import list_models, list_pretrained, weights_path
+from posedy.models.registry import list_models, weights_path
 
-DEFAULT = "dy_mobilenetv2_050-dy_bneck"
-"""The name of the default network."""
+DEFAULT = "balanced"
+"""The preset of the default network."""
 
 
 def load_checkpoint(path: str | os.PathLike[str], model_class: type[PoseNet] = PoseNet) -> PoseNet:
     """Loads the network of a checkpoint (.pt) or a .safetensors file, in evaluation mode, on the CPU.
 
     Args:
-        path: the file, or the name of a pretrained network, see `list_models(pretrained=True)`.
+        path: the file, a preset such as "balanced", or the name of a pretrained network, see
+            `list_models(pretrained=True)`.
         model_class: the class of the network: `PoseNet`, or a subclass that overrides `forward`.
 
     Raises:
@@ -92,25 +93,18 @@ def _create(record: Mapping[str, Any], model_class: type[PoseNet]) -> PoseNet:
 
 
 def find_weights(model: str | os.PathLike[str]) -> Path:
-    """Finds the file of a path or of the name of a pretrained network.
+    """Finds the file of a path, a preset or the name of a pretrained network.
 
-    A name without a suffix and a folder is a pretrained network, unless a file has this name.
+    A name without a suffix and a folder is a preset or a pretrained network, unless a file has this name.
 
     Raises:
-        ValueError: if it is a name that no pretrained network has.
+        ValueError: if it is a name of which the package has no weights.
     """
     path = Path(model)
     if path.name != str(model) or path.suffix or path.exists():
         return path
-    names = list_pretrained()
-    if path.name in names:
+    try:
         return weights_path(path.name)
-    hint = (
-        f" ({path} is an architecture without weights: posedy.create_model creates it)"
-        if str(path) in list_models()
-        else ""
-    )
-    raise ValueError(
-        f"no pretrained network is named {str(path)!r}{hint}; pretrained networks: {', '.join(names) or 'none'}. "
-        "Or give the path of a .pt or .safetensors file"
-    )
+    except ValueError as error:
+        hint = f" {path} is an architecture: posedy.create_model creates it" if str(path) in list_models() else ""
+        raise ValueError(f"{error}. Or give the path of a .pt, .safetensors or .onnx file.{hint}") from None

@@ -81,6 +81,8 @@ _BACKBONES |= {
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
 }
 _HEADS |= {"deconv": DeconvHead, "bneck": BneckHead, "fpn": FPNHead, "simcc": SimCCHead}
+PRESETS = {"balanced": "mobilenetv2_100-fpn"}
+"""The networks of the presets, which are names of pretrained weights by their purpose."""
 _PAPER_BACKBONES = tuple(name for name in _BACKBONES if name != "mobilenetv2_175")
 _PAPER_HEADS = ("deconv", "bneck")
 _HEADS_OF_175 = ("fpn", "dy_fpn", "simcc")
@@ -111,7 +113,8 @@ def list_models(pretrained: bool = False) -> list[str]:
     With timm installed, `[dy_]timm/NAME-HEAD` are names of networks too, which are not listed.
 
     Args:
-        pretrained: whether to list only the networks whose weights are in the package.
+        pretrained: whether to list only the networks whose weights are in the package; `PRESETS` names them by their
+            purpose.
     """
     if pretrained:
         return list_pretrained()
@@ -129,9 +132,26 @@ def list_pretrained() -> list[str]:
     return sorted(file.stem for file in WEIGHTS_FOLDER.glob("*.safetensors"))
 
 
+def list_presets() -> dict[str, str]:
+    """Lists the presets whose weights are in the package, with the names of their networks."""
+    return {preset: name for preset, name in PRESETS.items() if name in list_pretrained()}
+
+
 def weights_path(name: str) -> Path:
-    """Returns the file of a pretrained network's weights in the package."""
-    return WEIGHTS_FOLDER / f"{name}.safetensors"
+    """Returns the file of the weights of a preset or a pretrained network in the package.
+
+    Raises:
+        ValueError: if the package has no weights of the name.
+    """
+    presets, names = list_presets(), list_pretrained()
+    if name in presets or name in names:
+        return WEIGHTS_FOLDER / f"{presets.get(name, name)}.safetensors"
+    hint = f"; the nearest name is {nearest_name(name, [*presets, *names])!r}" if names else ""
+    listed = ", ".join(f"{preset} ({network})" for preset, network in presets.items())
+    raise ValueError(
+        f"the package has no weights of {name!r}{hint}. It has the presets {listed or 'none'} and the networks "
+        f"{', '.join(names) or 'none'}"
+    )
 
 
 def is_beyond_paper(name: str) -> bool:

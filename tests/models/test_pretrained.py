@@ -11,8 +11,8 @@ from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
 from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import find_weights, load_checkpoint
-from posedy.models.registry import list_models, list_pretrained
+from posedy.models.pretrained import DEFAULT, find_weights, load_checkpoint
+from posedy.models.registry import list_models, list_presets, list_pretrained
 from posedy.skeleton import COCO17, Skeleton
 from posedy.training.optim import temperature
 
@@ -37,6 +37,24 @@ def test_names_with_a_suffix_or_a_folder_are_paths(folder: Path, monkeypatch: py
     monkeypatch.chdir(folder)
     Path("small").write_text("a file of this name has priority")
     assert find_weights("small") == Path("small")
+
+
+def test_presets_name_pretrained_networks(pretrained: PoseNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "PRESETS", {"small": NAME, "absent": "mobilenetv2_035-fpn"})
+    assert list_presets() == {"small": NAME}
+    assert find_weights("small") == find_weights(NAME)
+    for net in (create_model("small", pretrained=True), load_checkpoint("small")):
+        assert net.name == NAME
+        assert torch.equal(net.head.heatmap.weight, pretrained.head.heatmap.weight)
+    with pytest.raises(ValueError, match=rf"'small' is a preset.*'{NAME}'"):
+        create_model("small")
+    with pytest.raises(ValueError, match=rf"'absent'.*small \({NAME}\)"):
+        find_weights("absent")
+
+
+def test_the_default_is_a_preset_in_the_package() -> None:
+    assert DEFAULT in list_presets()
+    assert set(list_presets()) == set(registry.PRESETS)
 
 
 def test_unknown_names_are_rejected_with_the_pretrained_ones(folder: Path) -> None:

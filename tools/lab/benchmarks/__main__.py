@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         "networks", help="pretrained and other networks in PyTorch and OpenVINO, compared with one of them"
     )
     networks.add_argument("--models", nargs="+", metavar="NAME", help="default: pretrained ones and two baselines")
-    networks.add_argument("--reference", default=DEFAULT, metavar="NAME", help="default: %(default)s")
+    networks.add_argument("--reference", metavar="NAME", help="default: dy_mobilenetv2_050-dy_bneck")
     networks.add_argument("--runtimes", nargs="+", metavar="NAME", help="torch openvino (default: both)")
     networks.add_argument(
         "--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)"
@@ -180,13 +180,13 @@ def _latency(arguments: argparse.Namespace) -> None:
 
 def _networks(arguments: argparse.Namespace) -> None:
     from posedy.models.registry import list_pretrained
-    from tools.lab.benchmarks.networks import OTHERS, RUNTIMES, benchmark_networks, format_networks
+    from tools.lab.benchmarks.networks import OTHERS, REFERENCE, RUNTIMES, benchmark_networks, format_networks
 
     if min(arguments.rounds, *arguments.threads, *arguments.batch) < 1:
         raise ValueError("--batch, --threads and --rounds must be at least 1")
     report = benchmark_networks(
         arguments.models or (*list_pretrained(), *OTHERS),
-        arguments.reference,
+        arguments.reference or REFERENCE,
         arguments.runtimes or RUNTIMES,
         arguments.batch,
         arguments.threads,

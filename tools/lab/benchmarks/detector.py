@@ -19,7 +19,6 @@ from torch import nn
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors import PersonDetector, TorchvisionDetector
 from posedy.inference.estimator import PoseEstimator
-from posedy.models.pretrained import DEFAULT
 from posedy.prediction import load_model
 from posedy.system import keep_freed_memory
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
@@ -34,8 +33,10 @@ IMAGE_SIZE = (640, 480)
 FASTER_RCNN = "torchvision"
 """Torchvision's Faster R-CNN 320 with random weights: its second stage has 150 proposals, the most it accepts, while
 trained weights may leave fewer; no boxes remain."""
+POSE_MODEL = "dy_mobilenetv2_050-dy_bneck"
+"""The network of a pose."""
 POSE = "pose"
-"""One pose of the default network without the flip test: `PoseEstimator` with an image and one box."""
+"""One pose of `POSE_MODEL` without the flip test: `PoseEstimator` with an image and one box."""
 POSE_NETWORK = "pose network"
 """Only the network of a pose, with its normalization: neither crop nor decoding."""
 
@@ -87,7 +88,7 @@ def benchmark_detector(
             "image": str(image.resolve()),
         }
         rows += run_in_subprocess(__name__, task)
-    return {"pose": DEFAULT, "image": f"{IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}", "rounds": rounds, "rows": rows}
+    return {"pose": POSE_MODEL, "image": f"{IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}", "rounds": rounds, "rows": rows}
 
 
 def run_task() -> None:
@@ -122,10 +123,10 @@ def _calls(runtime: Any, sizes: Sequence[int], image: Image) -> dict[str, Call]:
     for size in sizes:
         detector = PersonDetector(size, device="cpu", runtime=runtime)
         calls[f"detector {size}"] = lambda detector=detector: detector.detect(image)  # type: ignore[misc]
-    estimator = PoseEstimator(DEFAULT, "cpu", detector=None, flip=False, batch_size=1, runtime=runtime)
+    estimator = PoseEstimator(POSE_MODEL, "cpu", detector=None, flip=False, batch_size=1, runtime=runtime)
     box = np.array([[0, 0, *IMAGE_SIZE]], dtype=np.float32)
     calls[POSE] = lambda: estimator(image, box)
-    model = load_model(DEFAULT, "cpu", runtime)
+    model = load_model(POSE_MODEL, "cpu", runtime)
     width, height = model.input_size
     crop = cv2.resize(image, (width, height))[None].astype(np.uint8, copy=False)
     calls[POSE_NETWORK] = lambda: model(crop)

@@ -23,6 +23,7 @@ from tools.lab.benchmarks.subprocesses import read_task, run_in_subprocess
 RUNTIMES = ("torch", "openvino")
 RESNET = "resnet50-deconv"
 """SimpleBaseline's ResNet-50 (Xiao et al., ECCV 2018) with random weights."""
+REFERENCE = "dy_mobilenetv2_050-dy_bneck"
 OTHERS = ("mobilenetv2_100-bneck", RESNET)
 
 
