@@ -61,6 +61,7 @@ def _annotations(path: Path) -> list[dict[str, list[float]]]:
     return json.loads(path.read_text())["annotations"]
 
 
+@pytest.mark.slow
 def test_converted_file_trains(synthetic: Path, tmp_path: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     annotations, yolo = synthetic / "annotations/person_keypoints_val2017.json", tmp_path / "yolo"

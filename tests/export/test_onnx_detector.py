@@ -45,6 +45,7 @@ def test_outputs_are_decoded_as_by_the_detector(width: int, height: int) -> None
     np.testing.assert_allclose(boxes[0].numpy()[order], expected_boxes, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_exported_detector_finds_the_same_persons(
     exported: Path, images: list[NDArray[np.uint8]], runtime: str
@@ -58,6 +59,7 @@ def test_an_exported_detector_finds_the_same_persons(
         np.testing.assert_allclose(boxes, expected_boxes, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_command_line_exports_and_uses_it(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     image = MINI / "000000091406.jpg"
     files = [tmp_path / name for name in ("exported.json", "bundled.json")]
@@ -81,6 +83,7 @@ def test_options_of_pose_networks_are_rejected(options: list[str], capsys: pytes
     assert PERSON_WEIGHTS.stem in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_wrong_files_are_rejected(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detector"):
         load_model(exported, "cpu")

@@ -47,7 +47,7 @@ def net(sharpen: Callable[[PoseNet], PoseNet]) -> PoseNet:
     return sharpen(PoseNet(backbone, head, name=name, skeleton=COCO17, input_size=SIZE, options=options))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("batch", [pytest.param("free", marks=pytest.mark.slow), 1])
 def test_logits_of_graphs_equal_pytorch(net: PoseNet, tmp_path: Path, batch: str | int, runtime: str) -> None:
     path = tmp_path / "x.onnx"
@@ -72,7 +72,7 @@ def test_logits_of_graphs_equal_pytorch(net: PoseNet, tmp_path: Path, batch: str
     assert reference.with_input_size(SIZE).input_size == SIZE
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("flip", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_graphs_that_decode_equal_pytorch(net: PoseNet, tmp_path: Path, flip: bool) -> None:
     path = tmp_path / "x.onnx"
     export_onnx(net, path, with_decoding=True, flip=flip)

@@ -35,6 +35,7 @@ def test_times_are_compared_within_a_process(
     assert "| torch | 1 | 4 | other | 6.0 (6.0 to 6.0) | 3.00 (3.00 to 3.00) |" in table
 
 
+@pytest.mark.slow
 def test_networks_run_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratios, "_SECONDS_PER_MEASUREMENT", 0.0)
     task = {
