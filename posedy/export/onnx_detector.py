@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,12 @@ def load_detector_graph(path: str | Path, runtime: Runtime, threads: int = 0) ->
     return _make_runner(model.SerializeToString(), runtime, threads)
 
 
+def free_sides(axis: int) -> dict[int, Any]:
+    """Returns the height, at an axis of the images, and the width, at the next axis, as `torch.export.Dim`."""
+    units = MAX_SIDE // INPUT_MULTIPLE
+    return {axis + i: INPUT_MULTIPLE * torch.export.Dim(name, max=units) for i, name in enumerate(("rows", "columns"))}
+
+
 class _Boxes(nn.Module):
     """The detector with uint8 images as input, and boxes and scores of all locations as outputs."""
 
@@ -118,12 +125,7 @@ def _write_graph(module: _Boxes, path: Path, half: bool) -> None:
     """Traces the module and writes its graph and metadata."""
     import onnx
 
-    units = MAX_SIDE // INPUT_MULTIPLE
-    sides = {
-        1: INPUT_MULTIPLE * torch.export.Dim("rows", max=units),
-        2: INPUT_MULTIPLE * torch.export.Dim("columns", max=units),
-    }
-    trace(module, _random_images(*_VERIFIED_SIZES[0]), path, ("images",), ("boxes", "scores"), sides)
+    trace(module, _random_images(*_VERIFIED_SIZES[0]), path, ("images",), ("boxes", "scores"), free_sides(1))
     model = onnx.load(path)
     if half:
         cast_weights_to_float16(model)

@@ -1,5 +1,6 @@
 """Validation of person boxes given by users, and cleaning of detectors' boxes."""
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def checked_box_threshold(threshold: float) -> float:
     Raises:
         ValueError: if it is not a number from 0 to 1.
     """
-    is_number = isinstance(threshold, int | float | np.floating | np.integer) and not isinstance(threshold, bool)
-    if not (is_number and 0 <= threshold <= 1):  # also false for NaN
+    given: object = threshold
+    if isinstance(given, bool) or not isinstance(given, numbers.Real) or not 0 <= threshold <= 1:  # also false for NaN
         raise ValueError(f"expected a box threshold from 0 to 1, got {threshold!r}")
     return threshold

@@ -6,11 +6,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.inference.detectors import CleanedDetector
+from posedy.inference.detectors import CleanedDetector, Detections
 
 T = TypeVar("T")
 Image = NDArray[np.uint8]
-Detections = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _MAX_IMAGES = 8
 _MAX_PIXELS = 32_000_000  # a group of small images needs at most 100 MB

@@ -166,13 +166,17 @@ def decode_outputs(logits: Tensor, bins: Tensor, size: tuple[int, int]) -> tuple
         Boxes (N, A, 4) xyxy in pixels of the images, clipped to them, and scores (N, A).
     """
     width, height = size
-    centers, strides = make_locations(width, height, logits.device)
-    expected = (bins.softmax(dim=-1) * torch.arange(NUM_BINS, device=bins.device)).sum(dim=-1)
+    boxes = boxes_from_bins(bins, make_locations(width, height, bins.device))
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], dim=-1).flatten(-2), logits[..., 0].sigmoid()
+
+
+def boxes_from_bins(bins: Tensor, locations: "Locations") -> Tensor:
+    """Computes boxes (..., A, 4) xyxy, not clipped, from the bins (..., A, 4, 11) of A locations."""
+    centers, strides = locations
+    expected = bins.softmax(dim=-1) @ torch.arange(NUM_BINS, dtype=bins.dtype, device=bins.device)
     distances = expected * strides[:, None]
-    limit = torch.tensor([1, 0], device=bins.device) * width + torch.tensor([0, 1], device=bins.device) * height
-    first = (centers - distances[..., :2]).clamp(min=0).minimum(limit)
-    last = (centers + distances[..., 2:]).clamp(min=0).minimum(limit)
-    return torch.cat([first, last], dim=-1), logits[..., 0].sigmoid()
+    return torch.cat([centers - distances[..., :2], centers + distances[..., 2:]], dim=-1)
 
 
 class Locations(NamedTuple):

@@ -134,7 +134,8 @@ def list_pretrained() -> list[str]:
 
 def list_presets() -> dict[str, str]:
     """Lists the presets whose weights are in the package, with the names of their networks."""
-    return {preset: name for preset, name in PRESETS.items() if name in list_pretrained()}
+    pretrained = list_pretrained()
+    return {preset: name for preset, name in PRESETS.items() if name in pretrained}
 
 
 def weights_path(name: str) -> Path:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from posedy.models.nanodet import NUM_BINS, STRIDES, Locations
+from posedy.models.nanodet import NUM_BINS, STRIDES, Locations, boxes_from_bins
 
 BACKGROUND = -1
 """Index of locations without a labeled box."""
@@ -112,18 +112,18 @@ def detection_losses(
     image, location = torch.nonzero(is_positive, as_tuple=True)
     offsets = torch.tensor([0, *(len(target.labeled) for target in targets[:-1])]).cumsum(0)
     labeled = torch.cat([target.labeled for target in targets])[assigned[is_positive] + offsets[image]]
-    positive_centers, positive_strides = centers[location], strides[location][:, None]
+    positives = Locations(centers[location], strides[location])
     positive_bins = bins[is_positive]
-    distances = positive_bins.softmax(dim=-1) @ torch.arange(NUM_BINS, dtype=bins.dtype) * positive_strides
-    boxes = torch.cat([positive_centers - distances[:, :2], positive_centers + distances[:, 2:]], dim=1)
+    boxes = boxes_from_bins(positive_bins, positives)
 
     quality = torch.zeros_like(logits[..., 0])
     quality[is_positive] = paired_iou(boxes.detach(), labeled)
     quality_losses = quality_focal_loss(logits[..., 0], quality) * ~is_ignored
     weights = logits[is_positive][:, 0].sigmoid().detach()
     normalizer = weights.sum().clamp(min=1e-6)
-    true_distances = torch.cat([positive_centers - labeled[:, :2], labeled[:, 2:] - positive_centers], dim=1)
-    distribution_losses = distribution_focal_loss(positive_bins, true_distances / positive_strides).mean(dim=1)
+    true_distances = torch.cat([positives.centers - labeled[:, :2], labeled[:, 2:] - positives.centers], dim=1)
+    true_bins = true_distances / positives.strides[:, None]
+    distribution_losses = distribution_focal_loss(positive_bins, true_bins).mean(dim=1)
     return DetectionLosses(
         quality_losses.sum() / max(len(labeled), 1),
         (generalized_box_iou_loss(boxes, labeled) * weights).sum() / normalizer,

@@ -68,13 +68,15 @@ def find_regions(content: Mapping[str, Any]) -> dict[str, tuple[int, int, int, i
     for annotation in content["annotations"]:
         boxes[annotation["image_id"]].append(annotation["bbox"])
     images = [image for image in content["images"] if boxes[image["id"]]]
-    regions = {}
+    found = []
     for index in np.random.default_rng(0).permutation(len(images)):
         image = images[index]
         region = find_region((image["width"], image["height"]), xywh_to_xyxy(np.array(boxes[image["id"]], float)))
-        if region is not None and len(regions) < _REGIONS:
-            regions[image["id"]] = image["file_name"], region
-    return dict(entry for image_id, entry in regions.items() if image_id not in WITH_PERSONS)
+        if region is not None:
+            found.append((image, region))
+        if len(found) == _REGIONS:
+            break
+    return {image["file_name"]: region for image, region in found if image["id"] not in WITH_PERSONS}
 
 
 def draw_backgrounds(count: int) -> list[NDArray[np.uint8]]:

@@ -3,6 +3,7 @@
 from posedy.inference.detectors.base import (
     BoxThresholds,
     CleanedDetector,
+    Detections,
     Detector,
     FullImageDetector,
     check_detector,
@@ -21,6 +22,7 @@ __all__ = [
     "DEFAULT_DETECTOR",
     "BoxThresholds",
     "CleanedDetector",
+    "Detections",
     "Detector",
     "FullImageDetector",
     "PersonDetector",

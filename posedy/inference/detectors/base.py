@@ -15,6 +15,9 @@ from posedy.data.issues import format_reasons
 from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold, clean_detections
 from posedy.registration import nearest_name, register
 
+Detections = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Boxes (P, 4) xyxy in image pixels and scores (P,)."""
+
 _count_lock = threading.Lock()
 _SCORE_TOLERANCE = 1e-3  # of scores that are rounded, such as in half precision
 
@@ -150,7 +153,7 @@ def create_detector(
 class FullImageDetector:
     """The full image as the box of one person, with a score of 1."""
 
-    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def detect(self, image_bgr: NDArray[np.uint8]) -> Detections:
         """Returns the box of the full image (1, 4) and its score (1,)."""
         height, width = image_bgr.shape[:2]
         return np.array([[0, 0, width, height]], dtype=np.float32), np.ones(1, dtype=np.float32)
@@ -174,7 +177,7 @@ class CleanedDetector:
         self._detector = detector
         self._threshold = checked_box_threshold(threshold)
         self._dropped: Counter[str] = Counter()
-        self._has_other_scores = False
+        self._warned: set[str] = set()
 
     @property
     def thresholds(self) -> BoxThresholds:
@@ -192,9 +195,7 @@ class CleanedDetector:
         """Whether the wrapped detector has `detect_many`."""
         return hasattr(self._detector, "detect_many")
 
-    def detect(
-        self, image_bgr: NDArray[np.uint8], threshold: float | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def detect(self, image_bgr: NDArray[np.uint8], threshold: float | None = None) -> Detections:
         """Detects persons: boxes (P, 4) xyxy inside an image (H, W, 3) uint8 BGR, in its pixels, and scores (P,).
 
         Args:
@@ -207,14 +208,11 @@ class CleanedDetector:
         """
         return self._clean(image_bgr, self._call(self._detector.detect, image_bgr), threshold)
 
-    def detect_many(
-        self, images_bgr: Sequence[NDArray[np.uint8]], threshold: float | None = None
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def detect_many(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detects persons in several images, with one call of the detector's `detect_many`.
 
         Args:
             images_bgr: images (H, W, 3) uint8 BGR of any sizes.
-            threshold: see `detect`.
 
         Returns:
             For each image its boxes and scores, see `detect`.
@@ -229,20 +227,15 @@ class CleanedDetector:
                 f"expected detect_many of the detector {type(self._detector).__name__} to return a list with "
                 f"(boxes, scores) for each of {len(images_bgr)} images, got {got}"
             )
-        return [self._clean(image, one, threshold) for image, one in zip(images_bgr, returned, strict=True)]
+        return [self._clean(image, one) for image, one in zip(images_bgr, returned, strict=True)]
 
-    def _check_range(self, scores: NDArray[np.float32]) -> None:
-        """Warns once of scores that are not from 0 to 1, such as logits and percentages: thresholds do not fit them."""
-        outside = scores[(scores < 0) | (scores > 1 + _SCORE_TOLERANCE)]
+    def _warn_once(self, message: str, kind: str) -> None:
+        """Warns, at the caller of `detect`, unless there was a warning of the kind before."""
         with _count_lock:
-            is_first = len(outside) > 0 and not self._has_other_scores
-            self._has_other_scores |= is_first
+            is_first = kind not in self._warned
+            self._warned.add(kind)
         if is_first:
-            warnings.warn(
-                f"the detector {type(self._detector).__name__} returned a score of {outside[0]:g}: expected scores "
-                "from 0 to 1, for which thresholds and the scores of poses are meant",
-                stacklevel=5,
-            )
+            warnings.warn(message, stacklevel=4)
 
     def _call(self, method: Callable[[Any], Any], images: Any) -> Any:
         """Calls the detector; errors of other types than OSError, TypeError and ValueError become ValueErrors."""
@@ -254,9 +247,7 @@ class CleanedDetector:
             name = type(self._detector).__name__
             raise ValueError(f"the detector {name} failed: {type(error).__name__}: {error}") from error
 
-    def _clean(
-        self, image_bgr: NDArray[np.uint8], returned: object, threshold: float | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _clean(self, image_bgr: NDArray[np.uint8], returned: object, threshold: float | None = None) -> Detections:
         """Checks and cleans what the detector returned for an image."""
         threshold = self._threshold if threshold is None else checked_box_threshold(threshold)
         height, width = image_bgr.shape[:2]
@@ -272,14 +263,18 @@ class CleanedDetector:
             raise ValueError(f"the detector {name} returned invalid arrays: {error}") from error
         if dropped:
             with _count_lock:
-                is_first = not self._dropped
                 self._dropped.update(dropped)
-            if is_first:
-                warnings.warn(
-                    f"boxes of the detector {name} were dropped: {format_reasons(dropped)}, in an image of {width} x "
-                    f"{height} pixels; further ones are dropped without a warning",
-                    stacklevel=4,
-                )
-        self._check_range(scores)
+            self._warn_once(
+                f"boxes of the detector {name} were dropped: {format_reasons(dropped)}, in an image of {width} x "
+                f"{height} pixels; further ones are dropped without a warning",
+                "dropped",
+            )
+        outside = scores[(scores < 0) | (scores > 1 + _SCORE_TOLERANCE)]
+        if len(outside):
+            self._warn_once(
+                f"the detector {name} returned a score of {outside[0]:g}: expected scores from 0 to 1, for which "
+                "thresholds and the scores of poses are meant",
+                "range",
+            )
         is_kept = (scores >= threshold) | (threshold == 0)
         return boxes[is_kept], scores[is_kept]

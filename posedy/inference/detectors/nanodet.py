@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posedy.export.onnx_detector import load_detector_graph
+from posedy.export.onnx_detector import free_sides, load_detector_graph
 from posedy.export.openvino_graph import FreeSizeRunner, convert, network_key
 from posedy.export.runtimes import Runtime, prefers_openvino
 from posedy.inference.boxes import checked_box_threshold
-from posedy.inference.detectors.base import BoxThresholds, register_detector
+from posedy.inference.detectors.base import BoxThresholds, Detections, register_detector
 from posedy.models.nanodet import (
     INPUT_MULTIPLE,
     MAX_SIDE,
-    NUM_BINS,
     PERSON_WEIGHTS,
+    Locations,
     NanoDet,
+    boxes_from_bins,
     load_nanodet,
     make_locations,
     normalize_images,
@@ -32,7 +33,6 @@ from posedy.system import choose_device
 
 FloatArray = NDArray[np.float32]
 Size = tuple[int, int]
-Detections = tuple[FloatArray, FloatArray]
 _Candidates = Callable[[NDArray[np.uint8], float], list[Detections]]
 
 THRESHOLDS = BoxThresholds(display=0.4, poses=0.25, files=0.05, track_start=0.4, track_keep=0.2)
@@ -106,7 +106,7 @@ class PersonDetector:
             net = load_nanodet(PERSON_WEIGHTS if weights is None else weights).requires_grad_(False)
             self._run = _Network(net, self.runtime, self.device)
 
-    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+    def detect(self, image_bgr: NDArray[np.uint8]) -> Detections:
         """Detects persons: boxes (P, 4) xyxy in image pixels and scores (P,), in descending order of scores.
 
         Raises:
@@ -114,7 +114,7 @@ class PersonDetector:
         """
         return self.detect_many([image_bgr])[0]
 
-    def detect_many(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[tuple[FloatArray, FloatArray]]:
+    def detect_many(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detects persons in several images, in batches of those of equal size for the network.
 
         Args:
@@ -130,7 +130,7 @@ class PersonDetector:
         for index, image in enumerate(images_bgr):
             _check_image(image, index)
             indices_by_size[self.input_size(image)].append(index)
-        detected: dict[int, tuple[FloatArray, FloatArray]] = {}
+        detected: dict[int, Detections] = {}
         for size, indices in indices_by_size.items():
             for start in range(0, len(indices), _BATCH):
                 batch = indices[start : start + _BATCH]
@@ -191,12 +191,9 @@ def _run_graph(net: NanoDet) -> Callable[[Tensor], Sequence[FloatArray]]:
 
 def _openvino_graph(net: NanoDet) -> Any:
     """Returns the OpenVINO graph of the detector for any size, from the user's cache folder or converted."""
-    units = MAX_SIDE // INPUT_MULTIPLE
-    sides = {2: INPUT_MULTIPLE * torch.export.Dim("rows", max=units)}
-    sides |= {3: INPUT_MULTIPLE * torch.export.Dim("columns", max=units)}
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(1, 3, *size, generator=generator) for size in ((96, 128), (192, 64))]
-    return convert(lambda: net, net, inputs, network_key(net.state_dict(), {"name": "nanodet"}), sides)
+    return convert(lambda: net, net, inputs, network_key(net.state_dict(), {"name": "nanodet"}), free_sides(2))
 
 
 def network_size(width: int, height: int, size: int) -> Size:
@@ -223,7 +220,7 @@ def resize(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation).astype(np.uint8, copy=False)
 
 
-def decode_boxes(logits: FloatArray, bins: FloatArray, size: Size, threshold: float) -> tuple[FloatArray, FloatArray]:
+def decode_boxes(logits: FloatArray, bins: FloatArray, size: Size, threshold: float) -> Detections:
     """Decodes the outputs of `NanoDet` for one image, see the equations of its module.
 
     Args:
@@ -239,11 +236,8 @@ def decode_boxes(logits: FloatArray, bins: FloatArray, size: Size, threshold: fl
     scores = (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32, copy=False)
     kept = _best_candidates(scores, threshold)
     centers, strides = _locations(*size)
-    weights = np.exp(bins[kept] - bins[kept].max(axis=-1, keepdims=True))
-    distances = weights @ np.arange(NUM_BINS, dtype=np.float32) / weights.sum(axis=-1) * strides[kept, None]
-    boxes = np.concatenate([centers[kept] - distances[:, :2], centers[kept] + distances[:, 2:]], axis=1)
-    limit = np.array([*size, *size], dtype=np.float32)
-    return np.clip(boxes, 0, limit), scores[kept]
+    boxes = boxes_from_bins(torch.from_numpy(bins[kept]), Locations(centers[kept], strides[kept])).numpy()
+    return np.clip(boxes, 0, np.array([*size, *size], dtype=np.float32)), scores[kept]
 
 
 def _best_candidates(scores: FloatArray, threshold: float) -> NDArray[np.intp]:
@@ -252,11 +246,7 @@ def _best_candidates(scores: FloatArray, threshold: float) -> NDArray[np.intp]:
     return kept[np.argsort(-scores[kept], kind="stable")[:_MAX_CANDIDATES]]
 
 
-@lru_cache(maxsize=64)
-def _locations(width: int, height: int) -> tuple[FloatArray, FloatArray]:
-    """Returns the centers (A, 2) xy and strides (A,) of all locations, in the order of `NanoDet`'s outputs."""
-    centers, strides = make_locations(width, height)
-    return centers.numpy(), strides.numpy()
+_locations = lru_cache(maxsize=64)(make_locations)
 
 
 def suppress_duplicates(boxes: FloatArray, scores: FloatArray, iou: float) -> NDArray[np.intp]:
