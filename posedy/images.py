@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from posedy.files import read_bytes, write_bytes_atomically
 from posedy.urls import has_scheme, is_url, read_url
@@ -243,6 +243,21 @@ def image_paths(arguments: Sequence[str]) -> list[Path]:
         for match in matches:
             images.setdefault(match.resolve(), match)
     return list(images.values())
+
+
+def read_image_url(url: str) -> NDArray[np.uint8]:
+    """Reads an image from an http or https URL as RGB, upright.
+
+    Raises:
+        OSError: if the URL cannot be read, or is not an image.
+    """
+    data = read_url(url)
+    try:
+        return to_rgb(Image.open(io.BytesIO(data)))
+    except (OSError, Image.DecompressionBombError) as error:
+        # Pillow names the buffer, not the URL
+        reason = f"unknown format of {len(data)} bytes" if isinstance(error, UnidentifiedImageError) else error
+        raise OSError(f"{url} is not an image that can be read: {reason}") from error
 
 
 def download(url: str, folder: Path) -> Path:

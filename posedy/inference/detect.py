@@ -101,43 +101,46 @@ def detect_images(
         box_threshold = detector_thresholds(detector).files
     cleaned = CleanedDetector(create_detector(detector, threshold=box_threshold), box_threshold)
     detected = []
-    for group in read_groups(tqdm(entries, desc="detect", unit="image", disable=None), _read_entry):
-        failures = [(entry, image) for entry, image in group if isinstance(image, Exception)]
-        images = [(entry, image) for entry, image in group if not isinstance(image, Exception)]
-        for (entry, image), found in zip(images, detect_group(cleaned, [image for _, image in images]), strict=True):
-            if isinstance(found, Exception):
-                failures.append((entry, found))
-            else:
-                detected.append(_to_image_boxes(entry, image, *found))
-        for entry, error in failures:
-            if isinstance(error, TypeError):
-                raise error
-            warn(f"{entry.path}: FAILED: {error}")
+    for group in read_groups(tqdm(entries, desc="detect", unit="image", disable=None), _read_upright):
+        images = [image for _, image in group if not isinstance(image, Exception)]
+        found = iter(detect_group(cleaned, images))
+        for entry, image in group:
+            try:
+                if isinstance(image, Exception):
+                    raise image
+                detections = next(found)
+                if isinstance(detections, Exception):
+                    raise detections
+                detected.append(_to_image_boxes(entry, image, *detections))
+            except (OSError, ValueError) as error:
+                warn(f"{entry.path}: FAILED: {error}")
     return detected
 
 
-def _read_entry(entry: ImageEntry) -> NDArray[np.uint8]:
-    """Reads the upright image (H, W, 3) BGR of an entry, and compares its stored size with the recorded one."""
-    image = rgb_to_bgr(read_image(entry.path, apply_exif=True))
-    header = _stored_header(entry, image)
-    if entry.recorded_size not in (None, (header.width, header.height)):
-        raise ValueError(
-            f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels (width x height), "
-            f"the stored image has {header.width} x {header.height}: give the image that the annotations belong to"
-        )
-    return image
+def _read_upright(entry: ImageEntry) -> NDArray[np.uint8]:
+    return rgb_to_bgr(read_image(entry.path, apply_exif=True))
 
 
 def _to_image_boxes(
     entry: ImageEntry, image: NDArray[np.uint8], boxes: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> ImageBoxes:
-    """Converts boxes (P, 4) of the upright image to the pixels that the box file refers to."""
+    """Converts boxes (P, 4) of the upright image to the pixels that the box file refers to.
+
+    Raises:
+        ValueError: if the stored image has not the recorded size.
+    """
     if entry.apply_exif:
         return ImageBoxes(entry.file_name, entry.image_id, (image.shape[1], image.shape[0]), boxes, scores)
     header = _stored_header(entry, image)
+    size = header.width, header.height
+    if entry.recorded_size not in (None, size):
+        raise ValueError(
+            f"the annotation file records {entry.recorded_size[0]} x {entry.recorded_size[1]} pixels (width x height), "
+            f"the stored image has {size[0]} x {size[1]}: give the image that the annotations belong to"
+        )
     corners = header.to_stored(boxes.reshape(-1, 2, 2).astype(np.float64), pixel_centers=False)
     stored = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
-    return ImageBoxes(entry.file_name, entry.image_id, (header.width, header.height), stored, scores)
+    return ImageBoxes(entry.file_name, entry.image_id, size, stored, scores)
 
 
 def _stored_header(entry: ImageEntry, image: NDArray[np.uint8]) -> ImageHeader:

@@ -1,6 +1,5 @@
 """The pose estimator for images, with given or detected person boxes, and for videos."""
 
-import io
 import math
 import numbers
 import os
@@ -12,21 +11,22 @@ from typing import Any, overload
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, UnidentifiedImageError
 
-from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, warp_crop
-from posedy.images import ChannelOrder, ImageLike, rgb_to_bgr, to_rgb
+from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
+from posedy.images import ChannelOrder, ImageLike, read_image_url, rgb_to_bgr, to_rgb
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
+from posedy.inference.crop_batch import CropBatch
 from posedy.inference.detectors import (
     DEFAULT_DETECTOR,
     BoxThresholds,
     CleanedDetector,
+    Detections,
     Detector,
     check_detector,
     create_detector,
     detector_thresholds,
 )
-from posedy.inference.image_groups import Detections, detect_group, read_groups
+from posedy.inference.image_groups import detect_group, read_groups
 from posedy.inference.tracking import PoseTracker, check_frame
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.models.pose_net import PoseNet
@@ -34,7 +34,7 @@ from posedy.models.pretrained import DEFAULT
 from posedy.poses import Poses
 from posedy.prediction import RuntimeChoice, load_model, predict_keypoints
 from posedy.skeleton import numbered_skeleton
-from posedy.urls import has_scheme, is_url, read_url
+from posedy.urls import has_scheme, is_url
 
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
@@ -281,7 +281,7 @@ class PoseEstimator:
     ) -> list[Poses]:
         """Estimates the poses of images; batches may contain persons of several images."""
         poses: list[Poses] = []
-        batch = _Batch(self._batch_size)
+        batch = CropBatch(self._batch_size)
         for group in read_groups(range(len(images)), lambda index: _read(images[index], channels)):
             detected = self._detect_missing(group, boxes)
             for index, rgb in group:
@@ -319,7 +319,7 @@ class PoseEstimator:
             return {}
         return dict(zip(images, detect_group(self._get_detector(), list(images.values())), strict=True))
 
-    def _predict(self, batch: "_Batch") -> None:
+    def _predict(self, batch: CropBatch) -> None:
         """Predicts the keypoints of a batch, writes them to their poses and empties the batch."""
         if batch.crops:
             keypoints, scores = predict_keypoints(
@@ -359,55 +359,11 @@ def _per_image(name: str, values: Any, count: int) -> Sequence[Any]:
     return values
 
 
-class _Batch:
-    """A batch of person crops for the network, and the arrays that their keypoints are written to."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._targets: list[tuple[NDArray[np.float32], NDArray[np.float32], int]] = []
-        self.crops: list[NDArray[np.uint8]] = []
-        self.matrices: list[FloatArray] = []
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the batch has its full size."""
-        return len(self.crops) >= self._size
-
-    def add(
-        self,
-        crop: NDArray[np.uint8],
-        matrix: FloatArray,
-        keypoints: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        person: int,
-    ) -> None:
-        """Adds a crop with its (2, 3) affine map; its keypoints are written to the row `person` of two arrays."""
-        self.crops.append(crop)
-        self.matrices.append(matrix)
-        self._targets.append((keypoints, scores, person))
-
-    def store(self, keypoints: FloatArray, scores: NDArray[np.float32]) -> None:
-        """Writes the keypoints (N, K, 2) and scores (N, K) of the crops, and empties the batch."""
-        for (all_keypoints, all_scores, person), points, values in zip(self._targets, keypoints, scores, strict=True):
-            all_keypoints[person], all_scores[person] = points, values
-        self.crops, self.matrices, self._targets = [], [], []
-
-
 def _read(image: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
     """Reads or converts an image of any supported type to (H, W, 3) uint8 RGB."""
-    rgb = _read_url(image) if is_url(image) else to_rgb(image, channels)
+    rgb = read_image_url(image) if is_url(image) else to_rgb(image, channels)
     _check_sides(image, rgb)
     return rgb
-
-
-def _read_url(image: str) -> NDArray[np.uint8]:
-    data = read_url(image)
-    try:
-        return to_rgb(Image.open(io.BytesIO(data)))
-    except (OSError, Image.DecompressionBombError) as error:
-        # Pillow names the buffer, not the URL
-        reason = f"unknown format of {len(data)} bytes" if isinstance(error, UnidentifiedImageError) else error
-        raise OSError(f"{image} is not an image that can be read: {reason}") from error
 
 
 def _check_sides(image: Any, rgb: NDArray[np.uint8]) -> None:
