@@ -78,12 +78,10 @@ def sharpen(perturb: Callable[..., PoseNet]) -> Callable[[PoseNet], PoseNet]:
     return sharpen
 
 
-@pytest.fixture(scope="session")
-def net(sharpen: Callable[[PoseNet], PoseNet]) -> PoseNet:
-    """A network of a few layers of each kind: tracing takes time for each layer."""
-    torch.manual_seed(0)
+def small_backbone() -> nn.Sequential:
+    """A backbone of a few layers of each kind, with 32 output channels: tracing takes time for each layer."""
     conv = DynamicConvFactory()
-    backbone = nn.Sequential(
+    return nn.Sequential(
         conv_norm_act(static_conv(3, 64, 3, 2), 64, nn.ReLU6()),
         conv_norm_act(conv(64, 64, 3, 2), 64, nn.ReLU()),
         conv_norm_act(conv(64, 64, 5, 2, groups=64), 64, nn.Hardswish()),
@@ -91,6 +89,13 @@ def net(sharpen: Callable[[PoseNet], PoseNet]) -> PoseNet:
         conv_norm_act(static_conv(32, 32, 3, 2, groups=32), 32, nn.ReLU()),
         conv_norm_act(static_conv(32, 32, 3, 2), 32, nn.ReLU()),
     )
+
+
+@pytest.fixture(scope="session")
+def net(sharpen: Callable[[PoseNet], PoseNet]) -> PoseNet:
+    """A network with the small backbone."""
+    torch.manual_seed(0)
+    backbone, conv = small_backbone(), DynamicConvFactory()
     head = nn.Sequential(
         BilinearUpsample(),
         conv(32, 24, 1, bias=True),

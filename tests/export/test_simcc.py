@@ -6,20 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import posedy
 from posedy.codecs import SimCCCodec
 from posedy.export.graph_file import read_graph
 from posedy.export.onnx import export_onnx
-from posedy.models.blocks import DynamicConvFactory, conv_norm_act, static_conv
 from posedy.models.heads import SimCCHead
 from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import GraphModel, TorchModel, load_model
 from posedy.skeleton import COCO17
 
-from .conftest import SIZE
+from .conftest import SIZE, small_backbone
 
 BOXES = np.array([[10, 5, 60, 90], [40, 20, 99, 99]], dtype=np.float32)
 RUNTIMES = ["onnxruntime", "openvino"]
@@ -31,20 +29,12 @@ def crops(count: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def net(sharpen: Callable[[PoseNet], PoseNet]) -> PoseNet:
-    """A network of a few layers: tracing takes time for each layer. Its name is that of a complete network."""
+    """A network with the small backbone; its name is that of a complete network."""
     torch.manual_seed(0)
-    conv = DynamicConvFactory()
-    backbone = nn.Sequential(
-        conv_norm_act(static_conv(3, 32, 3, 2), 32, nn.ReLU6()),
-        conv_norm_act(conv(32, 32, 3, 2), 32, nn.ReLU()),
-        conv_norm_act(conv(32, 32, 5, 2, groups=32), 32, nn.Hardswish()),
-        conv_norm_act(static_conv(32, 32, 3, 2), 32, nn.ReLU()),
-        conv_norm_act(conv(32, 32, 3, 2), 32, nn.ReLU()),
-    )
     options = {"num_keypoints": 17, "num_kernels": 4, "output": "linear", "codec": "simcc", "sigma": 2.0}
     head = SimCCHead(32, 17, SIZE)
     name = "mobilenetv2_035-simcc"
-    return sharpen(PoseNet(backbone, head, name=name, skeleton=COCO17, input_size=SIZE, options=options))
+    return sharpen(PoseNet(small_backbone(), head, name=name, skeleton=COCO17, input_size=SIZE, options=options))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])

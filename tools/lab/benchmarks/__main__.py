@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     add_json(video)
     video.set_defaults(run=_video)
     layers = parts.add_parser("layers", help="implementations of per-image convolution, layer by layer")
-    layers.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)")
+    _add_batch(layers)
     layers.add_argument("--threads", type=int, default=1, help="number of threads (default: 1)")
     layers.add_argument("--rounds", type=int, default=5, help="number of measurements of each (default: 5)")
     layers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
@@ -62,11 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         metavar="NAME",
         help="fused grouped training training_bf16 onnxruntime openvino (default: all)",
     )
-    latency.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)")
-    latency.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="report of threads (default: 1 2)"
-    )
-    latency.add_argument("--rounds", type=int, default=5, help="number of measurements of each network (default: 5)")
+    _add_timing(latency, rounds=5)
+    _add_batch(latency)
     latency.add_argument("--plot", type=Path, metavar="FILE", help="plot the ratios, for example to latency.png")
     add_json(latency)
     latency.set_defaults(run=_latency)
@@ -76,13 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     networks.add_argument("--models", nargs="+", metavar="NAME", help="default: pretrained ones and two baselines")
     networks.add_argument("--reference", metavar="NAME", help="default: dy_mobilenetv2_050-dy_bneck")
     networks.add_argument("--runtimes", nargs="+", metavar="NAME", help="torch openvino (default: both)")
-    networks.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)"
-    )
-    networks.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of threads (default: 1 2)"
-    )
-    networks.add_argument("--rounds", type=int, default=9, help="number of measurements of each (default: 9)")
+    _add_timing(networks, rounds=9)
+    _add_batch(networks)
     add_json(networks)
     networks.set_defaults(run=_networks)
     detector = parts.add_parser(
@@ -92,10 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     detector.add_argument(
         "--sizes", type=int, nargs="+", default=[416, 320], metavar="N", help="sizes of the detector (default: 416 320)"
     )
-    detector.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of threads (default: 1 2)"
-    )
-    detector.add_argument("--rounds", type=int, default=15, help="number of measurements of each (default: 15)")
+    _add_timing(detector, rounds=15)
     detector.add_argument("--image", type=Path, metavar="FILE", help="an image (default: one of data/coco_mini)")
     add_json(detector)
     detector.set_defaults(run=_detector)
@@ -106,6 +95,19 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.overrides += rest
     arguments.run(arguments)
+
+
+def _add_timing(parser: argparse.ArgumentParser, rounds: int) -> None:
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of threads (default: 1 2)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="number of measurements of each (default: %(default)s)"
+    )
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)")
 
 
 def _data(arguments: argparse.Namespace) -> None:

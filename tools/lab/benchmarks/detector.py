@@ -4,7 +4,6 @@ All calls are interleaved in one process for each number of threads, and ratios 
 are timed with all of `detect`, from the image to its boxes.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +19,8 @@ from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors import PersonDetector, TorchvisionDetector
 from posedy.inference.estimator import PoseEstimator
 from posedy.prediction import load_model
-from posedy.system import keep_freed_memory
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
-from tools.lab.benchmarks.subprocesses import read_task, run_in_subprocess
+from tools.lab.benchmarks.subprocesses import run_in_subprocess
 
 RUNTIMES = ("torch", "openvino")
 SIZES = (416, 320)
@@ -87,16 +85,8 @@ def benchmark_detector(
             "rounds": rounds,
             "image": str(image.resolve()),
         }
-        rows += run_in_subprocess(__name__, task)
+        rows += run_in_subprocess(time_calls, task)
     return {"pose": POSE_MODEL, "image": f"{IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}", "rounds": rounds, "rows": rows}
-
-
-def run_task() -> None:
-    """Runs the benchmark for one number of threads in its process, and prints the rows as JSON."""
-    task = read_task()
-    keep_freed_memory()
-    torch.set_num_threads(task["threads"])
-    print(json.dumps(time_calls(task)))
 
 
 def time_calls(task: Mapping[str, Any]) -> list[dict[str, Any]]:

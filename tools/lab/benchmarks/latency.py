@@ -4,7 +4,6 @@ Each runtime is measured in a separate process, because idle threads of one runt
 a process, the measurements are interleaved, and ratios are computed within a round.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from torch import nn
 from posedy.export.fuse import fuse
 from posedy.models.conversion import static_name
 from posedy.models.factory import create_backbone, create_model
-from posedy.system import keep_freed_memory, supports_bf16
+from posedy.system import supports_bf16
 from tools.lab.benchmarks.ratios import (
     format_milliseconds,
     format_ratio,
@@ -26,7 +25,7 @@ from tools.lab.benchmarks.ratios import (
     ratio,
 )
 from tools.lab.benchmarks.reference_models import grouped_dynamic_model, simple_baseline
-from tools.lab.benchmarks.subprocesses import read_task, run_in_subprocess
+from tools.lab.benchmarks.subprocesses import run_in_subprocess
 
 RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "openvino")
 """Runtimes of the benchmark.
@@ -96,7 +95,7 @@ def benchmark_latency(
                     "rounds": rounds,
                     "files": files,
                 }
-                rows += run_in_subprocess(__name__, task)
+                rows += run_in_subprocess(time_runtime, task)
     return {"rounds": rounds, "input": f"{_HEIGHT}x{_WIDTH}", "rows": rows}
 
 
@@ -120,11 +119,8 @@ def _export(models: Sequence[str], folder: Path, log: Callable[[str], None]) -> 
     return files
 
 
-def run_task() -> None:
-    """Runs the benchmark of one runtime in its process, and prints the rows as JSON."""
-    task = read_task()
-    keep_freed_memory()
-    torch.set_num_threads(task["threads"])
+def time_runtime(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Times all networks of a task, in one runtime, in this process and returns their rows."""
     rows = []
     for batch in task["batches"]:
         calls = _calls(task, batch)
@@ -143,7 +139,7 @@ def run_task() -> None:
             if RESNET in seconds and name != RESNET:
                 row["resnet_to_this"] = ratio(seconds[RESNET], times)
             rows.append(row)
-    print(json.dumps(rows))
+    return rows
 
 
 def _calls(task: Mapping[str, Any], batch: int) -> dict[str, Call]:

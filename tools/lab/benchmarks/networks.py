@@ -4,21 +4,18 @@ A call is that of a loaded model on crops: normalization and network, without th
 runtime, batch size and number of threads are interleaved in one process, and ratios are computed within a round.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
 from posedy.models.registry import list_pretrained
 from posedy.prediction import load_model
-from posedy.system import keep_freed_memory
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
 from tools.lab.benchmarks.reference_models import simple_baseline
-from tools.lab.benchmarks.subprocesses import read_task, run_in_subprocess
+from tools.lab.benchmarks.subprocesses import run_in_subprocess
 
 RUNTIMES = ("torch", "openvino")
 RESNET = "resnet50-deconv"
@@ -69,16 +66,8 @@ def benchmark_networks(
                 "threads": count,
                 "rounds": rounds,
             }
-            rows += run_in_subprocess(__name__, task)
+            rows += run_in_subprocess(time_networks, task)
     return {"reference": reference, "rounds": rounds, "rows": rows}
-
-
-def run_task() -> None:
-    """Runs the benchmark of one runtime and number of threads in its process, and prints the rows as JSON."""
-    task = read_task()
-    keep_freed_memory()
-    torch.set_num_threads(task["threads"])
-    print(json.dumps(time_networks(task)))
 
 
 def time_networks(task: Mapping[str, Any]) -> list[dict[str, Any]]:
