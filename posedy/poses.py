@@ -81,7 +81,8 @@ class Poses:
 
     def __repr__(self) -> str:
         ids = "" if self.track_ids is None else f", track_ids={self.track_ids.tolist()}"
-        return f"Poses({len(self)} persons, {self.skeleton.num_keypoints} keypoints{ids})"
+        noun = "person" if len(self) == 1 else "persons"
+        return f"Poses({len(self)} {noun}, {self.skeleton.num_keypoints} keypoints{ids})"
 
     @overload
     def __getitem__(self, index: int) -> Pose: ...

@@ -1,6 +1,6 @@
 """Prediction: one interface for PyTorch networks and exported graphs, and the keypoints of crops in image pixels.
 
-    model = load_model("dy_mobilenetv2_050-dy_bneck")
+    model = load_model("balanced")
     keypoints, scores = predict_keypoints(model, crops, image_to_crop, model.skeleton.flip_permutation)
 
 The estimator and the evaluator both use `predict_keypoints`, so that they predict the same keypoints.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """
 posedy export runs/dy050/best.pt --out dy050.safetensors --half
-posedy export dy_mobilenetv2_050-dy_bneck --out pose.onnx --runtime openvino
+posedy export balanced --out pose.onnx --runtime openvino
 posedy export nanodet_g_person --out detector.onnx
 """
 

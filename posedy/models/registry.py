@@ -81,8 +81,10 @@ _BACKBONES |= {
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
 }
 _HEADS |= {"deconv": DeconvHead, "bneck": BneckHead, "fpn": FPNHead, "simcc": SimCCHead}
-PRESETS = {"balanced": "mobilenetv2_100-fpn"}
+PRESETS = {"balanced": "mobilenetv2_100-fpn", "accurate": "mobilenetv2_175-fpn"}
 """The networks of the presets, which are names of pretrained weights by their purpose."""
+_FORMER = {"dy_mobilenetv2_050-dy_bneck": "balanced"}
+"""Networks whose weights were in the package before, and the presets that replace them."""
 _PAPER_BACKBONES = tuple(name for name in _BACKBONES if name != "mobilenetv2_175")
 _PAPER_HEADS = ("deconv", "bneck")
 _HEADS_OF_175 = ("fpn", "dy_fpn", "simcc")
@@ -147,6 +149,10 @@ def weights_path(name: str) -> Path:
     presets, names = list_presets(), list_pretrained()
     if name in presets or name in names:
         return WEIGHTS_FOLDER / f"{presets.get(name, name)}.safetensors"
+    if name in _FORMER:
+        raise ValueError(
+            f"the weights of {name!r} are no longer in the package: the preset {_FORMER[name]!r} replaces them"
+        )
     hint = f"; the nearest name is {nearest_name(name, [*presets, *names])!r}" if names else ""
     listed = ", ".join(f"{preset} ({network})" for preset, network in presets.items())
     raise ValueError(

@@ -10,10 +10,9 @@ from posedy.data.detections import read_detections
 from posedy.evaluation.evaluator import evaluate_model
 from posedy.models.pretrained import DEFAULT
 from posedy.prediction import Model, load_model
+from tools.lab.golden import EXPECTED_AP, TOLERANCE
 
 MINI = Path(__file__).parents[2] / "data/coco_mini"
-MEASURED_AP = {"gt": 0.568, "detections": 0.556}
-"""Without the flip test, detections with scores from 0.3."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def test_accuracy_is_as_measured(model: Model, mini: CocoPersons, source: str) -
     if source == "detections":
         boxes = read_detections(MINI / "annotations/person_detections_val2017.json", mini, 0.3)
     metrics = evaluate_model(model, mini, boxes, EvalConfig(flip=False)).metrics
-    assert metrics["AP"] >= MEASURED_AP[source] - 0.02, metrics
+    assert metrics["AP"] >= EXPECTED_AP[source] - TOLERANCE, metrics
 
 
 @pytest.mark.slow

@@ -314,7 +314,7 @@ def test_a_network_without_skeleton_needs_flip_false(image: np.ndarray) -> None:
 
 
 def test_unknown_models_are_rejected_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'posy'.*dy_mobilenetv2_050-dy_bneck"):
+    with pytest.raises(ValueError, match=r"'posy'.*balanced.*mobilenetv2_100-fpn"):
         PoseEstimator("posy")
     with pytest.raises(ValueError, match=r"mobilenetv2_035-bneck.*create_model"):
         PoseEstimator("mobilenetv2_035-bneck")

@@ -1,3 +1,5 @@
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +125,21 @@ def test_networks_without_weights_are_rejected_with_the_nearest_name(pretrained:
         create_model("dy_mobilenetv2_035-fnp", pretrained=True)
 
 
+def test_the_name_of_a_former_network_leads_to_the_preset_that_replaces_it() -> None:
+    name = "dy_mobilenetv2_050-dy_bneck"
+    for load in (find_weights, partial(create_model, pretrained=True)):
+        with pytest.raises(ValueError, match=f"'{name}'") as caught:
+            load(name)
+        assert re.findall(r"preset '(\w+)'", str(caught.value)) == ["balanced"]
+    assert create_model(name).name == name
+
+
+def test_all_weights_of_the_package_are_small() -> None:
+    assert sum(file.stat().st_size for file in registry.WEIGHTS_FOLDER.rglob("*.safetensors")) <= 48e6
+
+
 @pytest.mark.parametrize("name", list_pretrained())
-def test_each_pretrained_network_has_a_small_file_and_a_card(name: str) -> None:
-    assert find_weights(name).stat().st_size < 20e6
+def test_each_pretrained_network_has_a_card(name: str) -> None:
     assert find_weights(name).with_suffix(".md").is_file()
     net = load_checkpoint(name)
     assert net.skeleton is not None
@@ -137,7 +151,7 @@ def test_the_fine_tuning_configuration_has_the_size_and_temperature_of_the_pretr
     net = load_checkpoint(str(config.model.weights))
     assert net.input_size == config.model.input_size
     expected = {temperature(config.train.temperature, epoch) for epoch in range(config.train.epochs)}
-    assert temperatures(net) == expected
+    assert temperatures(net) <= expected  # a static network has none
 
 
 def test_only_pose_networks_are_saved(tmp_path: Path) -> None:

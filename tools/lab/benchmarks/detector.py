@@ -18,6 +18,7 @@ from torch import nn
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors import PersonDetector, TorchvisionDetector
 from posedy.inference.estimator import PoseEstimator
+from posedy.models.pretrained import DEFAULT
 from posedy.prediction import load_model
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
 from tools.lab.benchmarks.subprocesses import run_in_subprocess
@@ -31,7 +32,7 @@ IMAGE_SIZE = (640, 480)
 FASTER_RCNN = "torchvision"
 """Torchvision's Faster R-CNN 320 with random weights: its second stage has 150 proposals, the most it accepts, while
 trained weights may leave fewer; no boxes remain."""
-POSE_MODEL = "dy_mobilenetv2_050-dy_bneck"
+POSE_MODEL = DEFAULT
 """The network of a pose."""
 POSE = "pose"
 """One pose of `POSE_MODEL` without the flip test: `PoseEstimator` with an image and one box."""
