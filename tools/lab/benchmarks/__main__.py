@@ -1,11 +1,13 @@
 """Benchmarks a part of posedy against a baseline: `python -m tools.lab.benchmarks PART`."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from posedy.cli.options import add_json, write_json
+from posedy.files import write_bytes_atomically
 from posedy.models.pretrained import DEFAULT
 from tools.lab.entry import run_and_exit
 
@@ -88,6 +90,13 @@ def main(argv: list[str] | None = None) -> None:
     detector.add_argument("--image", type=Path, metavar="FILE", help="an image (default: one of data/coco_mini)")
     add_json(detector)
     detector.set_defaults(run=_detector)
+    accuracy = parts.add_parser("accuracy", help="plot of AP against the times of `networks`")
+    accuracy.add_argument("times", type=Path, help="the file of `networks --json`")
+    accuracy.add_argument("metrics", nargs="+", metavar="NAME=FILE", help="a network, its file of eval --ci --json")
+    accuracy.add_argument("--runtime", default="openvino", metavar="NAME", help="torch or openvino (the default)")
+    accuracy.add_argument("--threads", type=int, default=2, metavar="N", help="number of threads (default: 2)")
+    accuracy.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.png")
+    accuracy.set_defaults(run=_accuracy)
     arguments, rest = parser.parse_known_args(argv)
     if rest:
         # key=value overrides may follow options
@@ -214,6 +223,22 @@ def _detector(arguments: argparse.Namespace) -> None:
     )
     print(format_detector(report))
     write_json(arguments.json, report)
+
+
+def _accuracy(arguments: argparse.Namespace) -> None:
+    from posedy.models.registry import list_presets
+    from tools.lab.benchmarks.accuracy import plot_accuracy
+
+    metrics = {}
+    for item in arguments.metrics:
+        name, separator, file = item.partition("=")
+        if not separator:
+            raise ValueError(f"expected NAME=FILE, got {item!r}")
+        metrics[name] = json.loads(Path(file).read_bytes())
+    labels = {name: preset for preset, name in list_presets().items()}
+    times = json.loads(arguments.times.read_bytes())
+    plot = plot_accuracy(times, metrics, labels, arguments.runtime, arguments.threads)
+    write_bytes_atomically(arguments.out, plot)
 
 
 if __name__ == "__main__":
