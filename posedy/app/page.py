@@ -13,73 +13,171 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.app.service import BOX_SOURCES, CameraState, PoseService, Result
+from posedy.app.service import CameraState, PoseService, Result
 from posedy.drawing import DRAW_THRESHOLD
+from posedy.examples import example_credits, example_images
+from posedy.models.registry import list_presets
 
 MAX_FILE_SIZE = "50mb"
+_SIZE = "50 MB"
+_DETECTOR_LABELS = {"full-image": "full-image (one person)", "torchvision": "torchvision (downloaded at first use)"}
+_PROGRESS = gr.Progress()
+_CSS = """
+#examples .grid-wrap, #examples .gallery-container { min-height: 0; height: auto; max-height: none }
+#examples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)); padding-top: 0 }
+"""
 
 
 def make_page(service: PoseService) -> gr.Blocks:
     """Builds the page, which `serve` launches."""
     with gr.Blocks(title="posedy", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
-            "# posedy\nKeypoints of people in images, videos and from the camera. All data stay on this computer."
+            "# posedy\nKeypoints of people in images, videos and from the camera. All data stay on the computer that "
+            "runs posedy."
         )
         with gr.Row():
-            model = gr.Dropdown(list(service.models), value=service.models[0], label="Model")
-            box_source = gr.Radio(list(BOX_SOURCES), value=BOX_SOURCES[0], label="Person boxes")
-            threshold = gr.Slider(0, 1, DRAW_THRESHOLD, step=0.05, label="Keypoint score threshold (faint up to it)")
-        settings: list[Any] = [model, box_source, threshold]
-        with gr.Tab("Image"), gr.Row():
-            with gr.Column():
-                image = gr.File(label=f"Image (up to {MAX_FILE_SIZE})", elem_id="image")
-            with gr.Column():
-                image_drawing = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="image-drawing")
-                image_summary = gr.Markdown(elem_id="image-summary")
-                image_keypoints = gr.DownloadButton("Keypoints (JSON)", interactive=False, elem_id="image-keypoints")
-        with gr.Tab("Video"), gr.Row():
-            with gr.Column():
-                video = gr.File(label=f"Video (up to {MAX_FILE_SIZE})", elem_id="video")
-            with gr.Column():
-                video_drawing = gr.Video(label="Keypoints", interactive=False, elem_id="video-drawing")
-                video_summary = gr.Markdown(elem_id="video-summary")
-                video_keypoints = gr.DownloadButton(
-                    "Keypoints (JSON Lines)", interactive=False, elem_id="video-keypoints"
-                )
-        with gr.Tab("Camera"), gr.Row():
-            camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera", elem_id="camera")
-            camera_drawing = gr.Image(label="Keypoints", interactive=False, format="jpeg", elem_id="camera-drawing")
-            state = gr.State()
-
-        @_as_outputs
-        def process_image(path: str, *values: Any) -> Result:
-            return service.process_image(path, *values)
-
-        @_as_outputs
-        def process_video(path: str, *values: Any) -> Result:
-            return service.process_video(path, *values)
-
-        def process_frame(
-            frame: NDArray[np.uint8] | None, last: CameraState | None, model: str, box_source: str, threshold: float
-        ) -> tuple[Any, CameraState | None]:
-            if frame is None:
-                return None, last
-            try:
-                return service.process_frame(frame, model, box_source, threshold, last)
-            except (OSError, ValueError) as error:
-                raise gr.Error(str(error), print_exception=False) from error
-
-        image_outputs: list[Any] = [image_drawing, image_summary, image_keypoints]
-        video_outputs: list[Any] = [video_drawing, video_summary, video_keypoints]
-        image.change(process_image, [image, *settings], image_outputs)
-        for setting in settings:
-            setting.change(process_image, [image, *settings], image_outputs)
-            setting.change(process_video, [video, *settings], video_outputs)
-        video.change(process_video, [video, *settings], video_outputs)
-        camera.stream(
-            process_frame, [camera, state, *settings], [camera_drawing, state], stream_every=0.1, concurrency_limit=1
-        )
+            model = gr.Dropdown(_model_choices(service), label="Network", min_width=280, elem_id="network")
+            detectors = [(_DETECTOR_LABELS.get(name, name), name) for name in service.detectors]
+            detector = gr.Dropdown(detectors, label="Person detector", min_width=280, elem_id="detector")
+            threshold = gr.Slider(
+                0,
+                1,
+                DRAW_THRESHOLD,
+                step=0.05,
+                label="Keypoint threshold (lower scores: faint)",
+                min_width=280,
+                elem_id="threshold",
+            )
+        settings: list[Any] = [model, detector, threshold]
+        shows_images = gr.State(True)
+        with gr.Tab("Image") as image_tab, gr.Row():
+            _add_images(service, settings, shows_images, [page.load, image_tab.select])
+        with gr.Tab("Video") as video_tab, gr.Row():
+            _add_videos(service, settings)
+        with gr.Tab("Camera") as camera_tab, gr.Row():
+            _add_camera(service, settings)
+        gr.on([video_tab.select, camera_tab.select], lambda: False, None, shows_images, api_visibility="private")
     return page
+
+
+def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, show_events: list[Any]) -> None:
+    """Adds the example images, the upload of an image and its result.
+
+    Args:
+        service: estimates the poses.
+        settings: the components of the network, the detector and the threshold.
+        is_shown: whether the tab is shown: else changes of settings have no effect until it is.
+        show_events: the events that show the tab.
+    """
+    examples = example_images()
+    source = gr.State(str(examples[0].path))  # the image: an example or an upload
+    with gr.Column(scale=2):
+        gallery = gr.Gallery(
+            [(str(example.path), example.path.stem) for example in examples],
+            label="Example images",
+            show_label=False,
+            columns=3,
+            selected_index=0,
+            height="auto",
+            object_fit="cover",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            elem_id="examples",
+        )
+        gr.Markdown(example_credits(), elem_id="credits")
+        image = gr.File(label=f"Your image (up to {_SIZE})", height=120, elem_id="image")
+    with gr.Column(scale=3):
+        drawing = gr.Image(label="Keypoints", interactive=False, buttons=["fullscreen"], elem_id="image-drawing")
+        summary = gr.Markdown(elem_id="image-summary")
+        downloads = _add_downloads("image", "Image (JPEG)", "Keypoints (JSON)", "Keypoints (CSV)")
+
+    @_as_outputs(len(downloads))
+    def process_image(path: str, *values: Any) -> Result:
+        return service.process_image(path, *values)
+
+    def choose_example(event: gr.SelectData, *values: Any) -> list[Any]:
+        path = str(examples[event.index].path)
+        return [path, *process_image(path, *values), None]
+
+    def choose_file(path: str | None, *values: Any) -> list[Any]:
+        return [path, *process_image(path, *values), gr.Gallery(selected_index=None)]
+
+    def change_settings(is_shown: bool, *inputs: Any) -> Any:
+        return process_image(*inputs) if is_shown else gr.skip()
+
+    def show(*inputs: Any) -> list[Any]:
+        return [True, *process_image(*inputs)]
+
+    outputs: list[Any] = [drawing, summary, *downloads]
+    on = functools.partial(gr.on, show_progress_on=drawing)
+    on([gallery.select], choose_example, settings, [source, *outputs, image], api_visibility="private")
+    on(
+        [image.upload, image.clear],
+        choose_file,
+        [image, *settings],
+        [source, *outputs, gallery],
+        api_name="process_image",
+    )
+    on(
+        [setting.change for setting in settings],
+        change_settings,
+        [is_shown, source, *settings],
+        outputs,
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    on(show_events, show, [source, *settings], [is_shown, *outputs], api_visibility="private")
+
+
+def _add_videos(service: PoseService, settings: list[Any]) -> None:
+    """Adds the upload of a video and its result, which changes of settings do not change by themselves."""
+    with gr.Column(scale=2):
+        video = gr.File(label=f"Your video (up to {_SIZE})", height=120, elem_id="video")
+        again = gr.Button("Run again with the current settings", size="sm", elem_id="video-again")
+    with gr.Column(scale=3):
+        drawing = gr.Video(label="Keypoints", interactive=False, buttons=[], elem_id="video-drawing")
+        summary = gr.Markdown(elem_id="video-summary")
+        downloads = _add_downloads("video", "Video (WebM)", "Keypoints (JSON Lines)")
+
+    @_as_outputs(len(downloads))
+    def process_video(
+        path: str, model: str, detector: str, threshold: float, progress: gr.Progress = _PROGRESS
+    ) -> Result:
+        def report(done: int, total: int | None) -> None:
+            progress((done, total), unit="frames")
+
+        return service.process_video(path, model, detector, threshold, report)
+
+    gr.on(
+        [video.change, again.click],
+        process_video,
+        [video, *settings],
+        [drawing, summary, *downloads],
+        show_progress_on=drawing,
+        api_name="process_video",
+    )
+
+
+def _add_camera(service: PoseService, settings: list[Any]) -> None:
+    """Adds the camera and its frames with the poses drawn."""
+    camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera", elem_id="camera")
+    drawing = gr.Image(
+        label="Keypoints", interactive=False, format="jpeg", buttons=["fullscreen"], elem_id="camera-drawing"
+    )
+    state = gr.State()
+
+    def process_frame(
+        frame: NDArray[np.uint8] | None, last: CameraState | None, model: str, detector: str, threshold: float
+    ) -> tuple[Any, CameraState | None]:
+        if frame is None:
+            return None, last
+        try:
+            return service.process_frame(frame, model, detector, threshold, last)
+        except (OSError, ValueError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    camera.stream(process_frame, [camera, state, *settings], [drawing, state], stream_every=0.1, concurrency_limit=1)
 
 
 def serve(service: PoseService, host: str, port: int) -> gr.Blocks:
@@ -100,6 +198,7 @@ def serve(service: PoseService, host: str, port: int) -> gr.Blocks:
             server_port=port,
             share=False,
             max_file_size=MAX_FILE_SIZE,
+            css=_CSS,
             footer_links=[],
             quiet=True,
             prevent_thread_lock=True,
@@ -126,28 +225,47 @@ def launch(service: PoseService, host: str, port: int, on_ready: Callable[[str],
     page.block_thread()
 
 
-_Outputs = tuple[Any, str, gr.DownloadButton]  # drawing, summary and download
+def _model_choices(service: PoseService) -> list[tuple[str, str]]:
+    """Returns the labels and values of the networks; the label of a preset has the name of its network."""
+    presets = list_presets()
+    return [(f"{model} ({presets[model]})" if model in presets else model, model) for model in service.models]
 
 
-def _as_outputs(process: Callable[..., Result]) -> Callable[..., _Outputs]:
-    """Converts results into outputs of the page; input errors replace the last drawing by a message."""
-
-    @functools.wraps(process)
-    def wrapper(path: str | None, *settings: Any) -> _Outputs:
-        if path is None:
-            return None, "", _download_button(None)
-        try:
-            result = process(path, *settings)
-        except (OSError, ValueError) as error:
-            folder = f"{Path(path).parent}{os.sep}"  # temporary folder of the upload, meaningless to users
-            return None, f"**Failed:** {str(error).replace(folder, '')}", _download_button(None)
-        drawing = str(result.drawing) if isinstance(result.drawing, Path) else result.drawing
-        return drawing, result.summary, _download_button(result.keypoints_file)
-
-    return wrapper
+def _add_downloads(prefix: str, *labels: str) -> list[gr.DownloadButton]:
+    """Adds a row of download buttons, which are disabled until there are files."""
+    with gr.Row():
+        return [
+            gr.DownloadButton(label, interactive=False, size="sm", min_width=140, elem_id=f"{prefix}-download-{number}")
+            for number, label in enumerate(labels)
+        ]
 
 
-def _download_button(file: Path | None) -> gr.DownloadButton:
+def _as_outputs(num_files: int) -> Callable[[Callable[..., Result]], Callable[..., list[Any]]]:
+    """Converts results into outputs: the drawing, the summary and the updates of a number of download buttons.
+
+    Input errors replace the last drawing by a message.
+    """
+
+    def decorate(process: Callable[..., Result]) -> Callable[..., list[Any]]:
+        @functools.wraps(process)
+        def wrapper(path: str | None, *settings: Any) -> list[Any]:
+            if path is None:
+                return [None, "", *num_files * [_update_download(None)]]
+            try:
+                result = process(path, *settings)
+            except (OSError, ValueError) as error:
+                folder = f"{Path(path).parent}{os.sep}"  # temporary folder of the upload, meaningless to users
+                message = f"**Failed:** {str(error).replace(folder, '')}"
+                return [None, message, *num_files * [_update_download(None)]]
+            files = (result.drawing, *result.keypoints)
+            return [str(result.drawing), result.summary, *map(_update_download, files)]
+
+        return wrapper
+
+    return decorate
+
+
+def _update_download(file: Path | None) -> gr.DownloadButton:
     """Returns the update of a download button; without a file it is disabled."""
     if file is None:
         return gr.DownloadButton(value=None, interactive=False, variant="secondary")

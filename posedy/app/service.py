@@ -4,31 +4,31 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.files import write_json_atomically
+from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.images import rgb_to_bgr, to_rgb
-from posedy.inference.detectors import (
-    DEFAULT_DETECTOR,
-    CleanedDetector,
-    Detector,
-    FullImageDetector,
-    create_detector,
-    detector_thresholds,
-)
+from posedy.inference.detectors import DEFAULT_DETECTOR, CleanedDetector, create_detector, detector_thresholds
 from posedy.inference.estimator import PoseEstimator
+from posedy.inference.predict import encode_jpeg
 from posedy.inference.tracking import PoseTracker
-from posedy.inference.video_io import FrameSource
+from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
+from posedy.poses import Poses
 from posedy.prediction import RuntimeChoice
 
-FULL_IMAGE, PERSON_DETECTOR = "full image (one person)", "person detector"
-BOX_SOURCES = (PERSON_DETECTOR, FULL_IMAGE)
 _MAX_CAMERA_GAP = 2.0  # seconds; a longer pause between camera frames restarts tracking
+_NUM_KEPT = 64  # results whose files are kept
+_NUM_KEPT_POSES = 16  # images whose poses are kept, for drawings with another threshold
+
+
+_ImageKey = tuple[str, int, str, str]  # path, time of its last change, model, detector
 
 
 @dataclass(frozen=True)
@@ -36,99 +36,119 @@ class Result:
     """Result for an image or a video.
 
     Attributes:
-        drawing: image (H, W, 3) RGB or video file with the poses drawn.
-        keypoints_file: JSON for an image, JSON Lines for a video.
+        drawing: the file with the poses drawn: JPEG for an image, WebM for a video.
+        keypoints: the files of keypoints: JSON and CSV for an image, JSON Lines for a video.
         summary: one line of text.
     """
 
-    drawing: NDArray[np.uint8] | Path
-    keypoints_file: Path
+    drawing: Path
+    keypoints: tuple[Path, ...]
     summary: str
 
 
 @dataclass
 class PoseService:
-    """Pose estimation with a choice of networks, each loaded at its first use.
+    """Pose estimation with a choice of networks and detectors, each loaded at its first use.
 
     Attributes:
         models: names and paths of the networks.
-        detector: the person detector: a name of `list_detectors()`, or an object with `detect`.
-        detector_weights: file of the detector's weights; None for its default.
+        detectors: names of person detectors, of `list_detectors()`.
+        detector_weights: files of detectors' weights, by name; the others have their defaults.
         device: as for `PoseEstimator`.
         runtime: as for `PoseEstimator`.
     """
 
     models: tuple[str, ...]
-    detector: str | Detector = DEFAULT_DETECTOR
-    detector_weights: Path | None = None
+    detectors: tuple[str, ...] = (DEFAULT_DETECTOR, "full-image")
+    detector_weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
     runtime: RuntimeChoice = "auto"
     _estimators: dict[tuple[str, bool], PoseEstimator] = field(default_factory=dict)
-    _detector: CleanedDetector | None = None
+    _loaded_detectors: dict[str, CleanedDetector] = field(default_factory=dict)
+    _poses: dict[_ImageKey, tuple[Poses, float]] = field(default_factory=dict)
+    _folders: deque[Path] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="posedy-", ignore_cleanup_errors=True)
     )
 
-    def process_image(self, path: str, model: str, box_source: str, threshold: float) -> Result:
-        """Estimates the poses of an image file.
+    def process_image(self, path: str, model: str, detector: str, threshold: float) -> Result:
+        """Estimates the poses of an image file; another threshold only draws them again.
 
         Args:
             path: image file.
             model: one of `models`.
-            box_source: one of `BOX_SOURCES`.
+            detector: one of `detectors`.
             threshold: keypoints with scores up to this value are drawn faint.
 
         Raises:
             OSError, ValueError: if the file is not an image, or the model or detector is not available.
         """
         image = to_rgb(path)
-        began = time.perf_counter()
-        detector = self._get_detector(box_source)
-        boxes, box_scores = detector.detect(rgb_to_bgr(image), detector.thresholds.display)
-        poses = self._get_estimator(model, flip=True)(image, boxes, box_scores, channels="rgb")
-        seconds = time.perf_counter() - began
-        drawing = poses.draw(image, threshold)
+        key = (path, Path(path).stat().st_mtime_ns, model, detector)
+        poses, seconds = self._poses.get(key) or self._estimate(image, key)
+        stem = Path(path).stem
+        drawing = self._new_folder() / f"{stem}-poses.jpg"
+        write_bytes_atomically(drawing, encode_jpeg(poses.draw(rgb_to_bgr(image), threshold, channels="bgr")))
         height, width = image.shape[:2]
-        file = self._new_file("keypoints.json")
         record = {"file": Path(path).name, "width": width, "height": height, "persons": poses.to_records()}
-        write_json_atomically(file, [record], indent=2)
-        return Result(drawing, file, f"{len(poses)} {'person' if len(poses) == 1 else 'persons'} in {seconds:.2f} s")
+        keypoints = (drawing.with_name(f"{stem}-keypoints.json"), drawing.with_name(f"{stem}-keypoints.csv"))
+        write_json_atomically(keypoints[0], [record], indent=2)
+        poses.to_csv(keypoints[1])
+        self._delete_oldest(drawing.parent)
+        persons = f"{len(poses)} {'person' if len(poses) == 1 else 'persons'}"
+        return Result(drawing, keypoints, f"{persons} in {seconds:.2f} s")
 
-    def process_video(self, path: str, model: str, box_source: str, threshold: float) -> Result:
+    def process_video(
+        self,
+        path: str,
+        model: str,
+        detector: str,
+        threshold: float,
+        on_progress: Callable[[int, int | None], None] | None = None,
+    ) -> Result:
         """Tracks the poses of a video file.
 
         Args:
             path: video file.
             model: one of `models`.
-            box_source: one of `BOX_SOURCES`.
+            detector: one of `detectors`.
             threshold: keypoints with scores up to this value are drawn faint.
+            on_progress: called after each frame with the number of frames so far and of the file, None if unknown.
 
         Raises:
             OSError, ValueError: if the file is not a video, or the model or detector is not available.
         """
-        tracker = self._new_tracker(model, box_source)
-        video = self._new_file("poses.webm")
-        keypoints = video.with_name("keypoints.jsonl")
+        tracker = self._new_tracker(model, detector)
+        source = FrameSource(Path(path))
+        stem = Path(path).stem
+        video = self._new_folder() / f"{stem}-poses.webm"
+        keypoints = video.with_name(f"{stem}-keypoints.jsonl")
+
+        def report(frame: Frame, poses: Poses) -> None:
+            if on_progress is not None:
+                on_progress(frame.number + 1, source.count)
+
         try:
-            result = run_video(FrameSource(Path(path)), tracker, video, keypoints, threshold=threshold)
+            result = run_video(source, tracker, video, keypoints, threshold=threshold, on_frame=report)
         except BaseException:
             shutil.rmtree(video.parent, ignore_errors=True)
             raise
+        self._delete_oldest(video.parent)
         summary = f"{result.frames} frames, {result.frames_per_second:.1f} frames/s"
         return Result(
-            video, keypoints, summary + (f", {result.damaged} damaged frames skipped" if result.damaged else "")
+            video, (keypoints,), summary + (f", {result.damaged} damaged frames skipped" if result.damaged else "")
         )
 
     def process_frame(
-        self, image: NDArray[np.uint8], model: str, box_source: str, threshold: float, state: "CameraState | None"
+        self, image: NDArray[np.uint8], model: str, detector: str, threshold: float, state: "CameraState | None"
     ) -> "tuple[NDArray[np.uint8], CameraState]":
         """Tracks the poses of the next camera frame.
 
         Args:
             image: (H, W, 3) RGB.
             model: one of `models`.
-            box_source: one of `BOX_SOURCES`.
+            detector: one of `detectors`.
             threshold: keypoints with scores up to this value are drawn faint.
             state: returned for the last frame; None for the first one.
 
@@ -136,20 +156,42 @@ class PoseService:
             The frame with the poses drawn, and the state for the next frame.
         """
         now = time.monotonic()
-        settings = (model, box_source)
+        settings = (model, detector)
         if state is None or settings != state.settings or now - state.last_time > _MAX_CAMERA_GAP:
-            state = CameraState(self._new_tracker(model, box_source), settings)
+            state = CameraState(self._new_tracker(model, detector), settings)
         if now > state.last_time:
             image = state.tracker(rgb_to_bgr(image), now).draw(image, threshold, channels="rgb")
             state.last_time = now
         return image, state
 
-    def _new_file(self, name: str) -> Path:
-        """Returns a path in a new folder, which is deleted at the end of the program."""
-        return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
+    def _estimate(self, image: NDArray[np.uint8], key: _ImageKey) -> tuple[Poses, float]:
+        """Returns the poses of an image (H, W, 3) RGB and the seconds they took, and keeps both."""
+        _, _, model, detector_name = key
+        detector, estimator = self._get_detector(detector_name), self._get_estimator(model, flip=True)
+        began = time.perf_counter()
+        boxes, box_scores = detector.detect(rgb_to_bgr(image), detector.thresholds.display)
+        poses = estimator(image, boxes, box_scores, channels="rgb")
+        result = poses, time.perf_counter() - began
+        with self._lock:
+            self._poses[key] = result
+            if len(self._poses) > _NUM_KEPT_POSES:
+                del self._poses[next(iter(self._poses))]
+        return result
 
-    def _new_tracker(self, model: str, box_source: str) -> PoseTracker:
-        return PoseTracker(self._get_estimator(model, flip=False), self._get_detector(box_source))
+    def _new_folder(self) -> Path:
+        """Returns a new folder, which is deleted at the end of the program."""
+        return Path(tempfile.mkdtemp(dir=self._folder.name))
+
+    def _delete_oldest(self, newest: Path) -> None:
+        """Deletes the oldest folder of results, if there are more than are kept."""
+        with self._lock:
+            self._folders.append(newest)
+            oldest = self._folders.popleft() if len(self._folders) > _NUM_KEPT else None
+        if oldest is not None:
+            shutil.rmtree(oldest, ignore_errors=True)
+
+    def _new_tracker(self, model: str, detector: str) -> PoseTracker:
+        return PoseTracker(self._get_estimator(model, flip=False), self._get_detector(detector))
 
     def _get_estimator(self, model: str, flip: bool) -> PoseEstimator:
         if model not in self.models:
@@ -159,17 +201,15 @@ class PoseService:
                 self._estimators[model, flip] = PoseEstimator(model, self.device, flip=flip, runtime=self.runtime)
             return self._estimators[model, flip]
 
-    def _get_detector(self, box_source: str) -> CleanedDetector:
-        if box_source not in BOX_SOURCES:
-            raise ValueError(f"unknown box source {box_source!r}, expected one of {', '.join(BOX_SOURCES)}")
-        if box_source == FULL_IMAGE:
-            return CleanedDetector(FullImageDetector())
+    def _get_detector(self, name: str) -> CleanedDetector:
+        if name not in self.detectors:
+            raise ValueError(f"unknown detector {name!r}, expected one of {', '.join(self.detectors)}")
         with self._lock:
-            if self._detector is None:
-                threshold = detector_thresholds(self.detector).lowest_drawn
-                detector = create_detector(self.detector, self.device, self.detector_weights, threshold)
-                self._detector = CleanedDetector(detector, threshold)
-            return self._detector
+            if name not in self._loaded_detectors:
+                threshold = detector_thresholds(name).lowest_drawn
+                detector = create_detector(name, self.device, self.detector_weights.get(name), threshold)
+                self._loaded_detectors[name] = CleanedDetector(detector, threshold)
+            return self._loaded_detectors[name]
 
 
 @dataclass
@@ -178,7 +218,7 @@ class CameraState:
 
     Attributes:
         tracker: the pose tracker.
-        settings: model and box source of the tracker.
+        settings: model and detector of the tracker.
         last_time: time of the last frame in seconds.
     """
 

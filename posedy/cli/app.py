@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [path for path in arguments.checkpoint if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"no checkpoint at {missing[0].absolute()}")
-    from posedy.inference.detectors import check_detector
+    from posedy.inference.detectors import check_detector, list_detectors
     from posedy.models.registry import list_presets, list_pretrained
 
     check_detector(arguments.detector)
@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.app.page import launch
     from posedy.app.service import PoseService
 
-    service = PoseService(
-        tuple(models), arguments.detector, arguments.detector_weights, arguments.device, arguments.runtime
-    )
+    detectors = [arguments.detector, *(name for name in list_detectors() if name != arguments.detector)]
+    weights = {} if arguments.detector_weights is None else {arguments.detector: arguments.detector_weights}
+    service = PoseService(tuple(models), tuple(detectors), weights, arguments.device, arguments.runtime)
     launch(
         service,
         arguments.host,

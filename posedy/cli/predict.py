@@ -25,6 +25,7 @@ posedy predict image.jpg images/ video.mp4 --out predictions
 posedy predict image.jpg --box 48,20,210,400
 posedy predict image.jpg --full-image --checkpoint runs/dy050/best.pt
 posedy predict --webcam 0
+posedy predict --examples
 """
 
 
@@ -43,6 +44,9 @@ def register_parser(commands: Any) -> None:
         nargs="*",
         metavar="INPUT",
         help="image files, http(s) URLs of images, folders of images, glob patterns such as 'a/*.jpg', or video files",
+    )
+    parser.add_argument(
+        "--examples", action="store_true", help="predict the six example images in the package, instead of inputs"
     )
     parser.add_argument("--webcam", type=int, metavar="N", help="read camera N; 0 is the first")
     parser.add_argument(
@@ -133,6 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
         OSError, ValueError: if an argument is invalid or nothing can be written.
     """
     from posedy.drawing import DRAW_THRESHOLD
+    from posedy.examples import CREDITS_FILE, LICENSE, example_images
     from posedy.images import VIDEO_SUFFIXES, check_no_urls, download, image_paths
     from posedy.inference.detectors import create_detector, detector_thresholds
     from posedy.inference.video_io import FrameSource
@@ -146,6 +151,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.keypoint_threshold = DRAW_THRESHOLD
     if arguments.box is None and arguments.boxes is None and arguments.detector is None:
         arguments.detector = DETECTOR
+    if arguments.examples:
+        _check_examples(arguments)
+        arguments.inputs = [str(image.path) for image in example_images()]
+        print(f"six images of COCO, {LICENSE}: {CREDITS_FILE} names their pages")
     is_video = {name: Path(name).suffix.lower() in VIDEO_SUFFIXES for name in arguments.inputs}
     videos: list[Path | int] = [Path(name) for name in arguments.inputs if is_video[name]]
     images = [name for name in arguments.inputs if not is_video[name]]
@@ -153,7 +162,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.webcam is not None:
         videos.append(arguments.webcam)
     if not videos and not images:
-        arguments.parser.error("no input: give images, folders, videos, or --webcam 0")
+        arguments.parser.error("no input: give images, folders, videos, --webcam 0, or --examples")
     if videos and (arguments.box is not None or arguments.boxes is not None):
         arguments.parser.error(
             "--box and --boxes are for images: for videos use --detector, or --full-image if one person fills the frame"
@@ -181,6 +190,14 @@ def run(arguments: argparse.Namespace) -> int:
     images_failed = bool(images) and _predict_images(arguments, paths, detector)
     videos_failed = bool(videos) and _predict_videos(arguments, videos, detector)
     return int(images_failed or videos_failed)
+
+
+def _check_examples(arguments: argparse.Namespace) -> None:
+    """Ends with an error of usage if --examples is given with an option that needs other inputs."""
+    options = {"--webcam": arguments.webcam, "--box": arguments.box, "--boxes": arguments.boxes}
+    given = [*arguments.inputs, *(name for name, value in options.items() if value is not None)]
+    if given:
+        arguments.parser.error(f"--examples takes no other inputs and no boxes, got {given[0]}: give one of the two")
 
 
 def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detector: "Detector | None") -> bool:

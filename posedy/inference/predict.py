@@ -230,7 +230,7 @@ class _Job:
         with self._timed("draw"):
             drawing = poses.draw(image, keypoint_threshold, boxes=draw_boxes)
         with self._timed("write"):
-            write_bytes_atomically(self.target, _encode_jpeg(drawing))
+            write_bytes_atomically(self.target, encode_jpeg(drawing))
         height, width = image.shape[:2]
         record = {
             "file": str(self.path),
@@ -269,7 +269,12 @@ def _count_persons(number: int) -> str:
     return f"{number} {'person' if number == 1 else 'persons'}"
 
 
-def _encode_jpeg(image: NDArray[np.uint8]) -> bytes:
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """Encodes a drawing (H, W, 3) BGR as JPEG.
+
+    Raises:
+        ValueError: if OpenCV cannot encode it.
+    """
     try:
         encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     except cv2.error as error:

@@ -21,13 +21,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(model: str) -> Iterator[str]:
+def served(model: str) -> PoseService:
+    """The service of the page."""
+    return PoseService((model,), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(served: PoseService) -> Iterator[str]:
     """Address of a page that this process serves."""
     from posedy.app.page import serve  # gradio is optional
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = serve(PoseService((model,), device="cpu"), "127.0.0.1", port)
+    page = serve(served, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     page.close()

@@ -8,6 +8,8 @@ from urllib.request import urlopen
 import pytest
 
 from posedy.cli.main import main
+from posedy.inference.detectors import list_detectors
+from posedy.models.pretrained import DEFAULT
 
 
 def test_app_names_missing_requirement(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
@@ -16,6 +18,19 @@ def test_app_names_missing_requirement(tmp_path: Path, capsys: pytest.CaptureFix
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["app"]) == 1
     assert "pip install 'posedy[app]'" in capsys.readouterr().err
+
+
+def test_app_lists_the_given_network_and_detector_first(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio")
+    launched = []
+    monkeypatch.setattr("posedy.app.page.launch", lambda service, *_: launched.append(service))
+    options = ["--checkpoint", model, "--detector", "torchvision", "--detector-weights", model]
+    assert main(["app", *options]) == 0
+    (service,) = launched
+    assert service.models[:2] == (model, DEFAULT)
+    assert service.detectors[0] == "torchvision"
+    assert sorted(service.detectors) == list_detectors()
+    assert service.detector_weights == {"torchvision": Path(model)}
 
 
 @pytest.mark.slow

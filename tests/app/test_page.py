@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.service import FULL_IMAGE
-
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 
 
@@ -16,7 +14,7 @@ def test_page_has_tabs_and_no_analytics(address: str) -> None:
     config = json.loads(urlopen(f"{address}/config").read())
     assert config["analytics_enabled"] is False
     labels = {component["props"].get("label") for component in config["components"]}
-    assert {"Image", "Video", "Camera", "Model", "Person boxes"} <= labels
+    assert {"Image", "Video", "Camera", "Network", "Person detector", "Example images"} <= labels
 
 
 def test_page_returns_drawing_and_keypoints_or_message(address: str, model: str, tmp_path: Path) -> None:
@@ -26,14 +24,19 @@ def test_page_returns_drawing_and_keypoints_or_message(address: str, model: str,
 
     client = gradio_client.Client(address, verbose=False)
     image = gradio_client.handle_file(tmp_path / "image.png")
-    drawing, summary, button = client.predict(image, model, FULL_IMAGE, 0.2, api_name="/process_image")
+    drawing, summary, *files, gallery = client.predict(image, model, "full-image", 0.2, api_name="/process_image")
     path = drawing["path"] if isinstance(drawing, dict) else drawing
     assert cv2.imread(path).shape == (120, 100, 3)
     assert summary.startswith("1 person")
-    assert button is not None
+    assert gallery["selected_index"] is None
+    assert [Path(file["value"]).name for file in files] == [
+        "image-poses.jpg",
+        "image-keypoints.json",
+        "image-keypoints.csv",
+    ]
     (tmp_path / "notes.txt").write_text("not an image")
     notes = gradio_client.handle_file(tmp_path / "notes.txt")
-    drawing, summary, _ = client.predict(notes, model, FULL_IMAGE, 0.2, api_name="/process_image")
+    drawing, summary, *_ = client.predict(notes, model, "full-image", 0.2, api_name="/process_image")
     assert drawing is None
     assert summary.startswith("**Failed:**")
     assert "notes.txt" in summary

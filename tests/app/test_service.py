@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.service import FULL_IMAGE, PERSON_DETECTOR, PoseService
+from posedy.app.service import PoseService
 from posedy.inference.detectors import base as detectors
 from posedy.inference.estimator import PoseEstimator
 
@@ -24,13 +26,15 @@ def image_path(tmp_path: Path) -> str:
 
 
 def test_process_image_equals_estimator(service: PoseService, model: str, image_path: str) -> None:
-    result = service.process_image(image_path, model, FULL_IMAGE, 0.2)
-    (record,) = json.loads(result.keypoints_file.read_text())
+    result = service.process_image(image_path, model, "full-image", 0.2)
+    json_file, csv_file = result.keypoints
+    (record,) = json.loads(json_file.read_text())
     expected = PoseEstimator(model, "cpu")(image_path, [[0, 0, 100, 120]])
     assert record["persons"] == expected.to_records()
     assert (record["width"], record["height"]) == (100, 120)
-    assert isinstance(result.drawing, np.ndarray)
-    assert result.drawing.shape == (120, 100, 3)
+    assert csv_file.read_text() == expected.to_csv()
+    assert cv2.imread(str(result.drawing)).shape == (120, 100, 3)
+    assert {file.stem for file in (result.drawing, *result.keypoints)} == {"image-poses", "image-keypoints"}
     assert result.summary.startswith("1 person in")
 
 
@@ -48,21 +52,45 @@ def test_networks_and_detector_are_loaded_once(
 
     monkeypatch.setitem(detectors._DETECTORS, "posedy", TwoPersons)
     for _ in range(2):
-        assert service.process_image(image_path, model, PERSON_DETECTOR, 0.2).summary.startswith("2 persons in")
+        service._poses.clear()
+        assert service.process_image(image_path, model, "posedy", 0.2).summary.startswith("2 persons in")
     assert constructed == [("cpu", None, 0.3)]
     assert len(service._estimators) == 1
 
 
+def test_another_threshold_draws_the_same_poses(
+    service: PoseService, model: str, image_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = service.process_image(image_path, model, "full-image", 0.0)
+    monkeypatch.setattr(service, "_get_estimator", None)  # the network is not needed again
+    second = service.process_image(image_path, model, "full-image", 1.0)
+    assert first.keypoints[0].read_text() == second.keypoints[0].read_text()
+    assert first.drawing.read_bytes() != second.drawing.read_bytes()
+    assert first.summary == second.summary
+    os.utime(image_path, (0, 0))
+    with pytest.raises(TypeError):
+        service.process_image(image_path, model, "full-image", 0.0)  # a changed file is another image
+
+
+def test_old_results_are_deleted(
+    service: PoseService, model: str, image_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posedy.app.service._NUM_KEPT", 2)
+    results = [service.process_image(image_path, model, "full-image", threshold) for threshold in (0.1, 0.2, 0.3)]
+    assert [result.drawing.exists() for result in results] == [False, True, True]
+
+
 def test_invalid_and_low_scoring_boxes_of_detector_are_dropped(
-    service: PoseService, model: str, image_path: str
+    service: PoseService, model: str, image_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FaultyDetector:
         def detect(self, image: np.ndarray) -> tuple[list, list]:
             return [[0, 0, 50, 100], [np.nan, 0, 9, 9], [40, 0, 40, 110], [0, 0, 9, 9]], [0.9, 0.8, 0.8, 0.2]
 
-    service.detector = FaultyDetector()
+    monkeypatch.setitem(detectors._DETECTORS, "posedy", FaultyDetector)
+    images = [image_path, shutil.copyfile(image_path, Path(image_path).with_name("copy.png"))]
     with pytest.warns(UserWarning, match="FaultyDetector") as caught:
-        results = [service.process_image(image_path, model, PERSON_DETECTOR, 0.2) for _ in range(2)]
+        results = [service.process_image(str(image), model, "posedy", 0.2) for image in images]
     assert len(caught) == 1
     assert all(result.summary.startswith("1 person in") for result in results)
 
@@ -72,22 +100,27 @@ def test_process_video_writes_video_and_keypoints(service: PoseService, model: s
     for _ in range(4):
         writer.write(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
     writer.release()
-    result = service.process_video(str(tmp_path / "v.avi"), model, FULL_IMAGE, 0.2)
+    progress: list[tuple[int, int | None]] = []
+    result = service.process_video(
+        str(tmp_path / "v.avi"), model, "full-image", 0.2, lambda *numbers: progress.append(numbers)
+    )
+    assert progress == [(number, 4) for number in (1, 2, 3, 4)]
     assert result.summary.startswith("4 frames, ")
-    assert isinstance(result.drawing, Path)
+    assert result.drawing.name == "v-poses.webm"
     assert result.drawing.stat().st_size > 0
-    assert len(result.keypoints_file.read_text().splitlines()) == 4
+    (keypoints,) = result.keypoints
+    assert len(keypoints.read_text().splitlines()) == 4
 
 
 def test_process_frame_keeps_state_until_a_gap(service: PoseService, model: str) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
-    drawing, first = service.process_frame(frame, model, FULL_IMAGE, 0.2, None)
+    drawing, first = service.process_frame(frame, model, "full-image", 0.2, None)
     assert drawing.shape == frame.shape
     first.last_time = time.monotonic()  # the first frame may take seconds on a busy machine
-    _, second = service.process_frame(frame, model, FULL_IMAGE, 0.2, first)
+    _, second = service.process_frame(frame, model, "full-image", 0.2, first)
     assert second is first
     first.last_time -= 100
-    assert service.process_frame(frame, model, FULL_IMAGE, 0.2, first)[1] is not first
+    assert service.process_frame(frame, model, "full-image", 0.2, first)[1] is not first
 
 
 def test_service_rejects_invalid_files_and_settings(
@@ -96,10 +129,10 @@ def test_service_rejects_invalid_files_and_settings(
     text = tmp_path / "notes.jpg"
     text.write_text("not an image")
     with pytest.raises((OSError, ValueError), match="notes"):
-        service.process_image(str(text), model, FULL_IMAGE, 0.2)
+        service.process_image(str(text), model, "full-image", 0.2)
     with pytest.raises(ValueError, match=r"notes\.jpg"):
-        service.process_video(str(text), model, FULL_IMAGE, 0.2)
+        service.process_video(str(text), model, "full-image", 0.2)
     with pytest.raises(ValueError, match="'other'"):
-        service.process_image(image_path, "other", FULL_IMAGE, 0.2)
+        service.process_image(image_path, "other", "full-image", 0.2)
     with pytest.raises(ValueError, match="'unknown'"):
         service.process_image(image_path, model, "unknown", 0.2)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from posedy.cli.main import main
 from posedy.cli.predict import register_parser, run
+from posedy.examples import example_images
 from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
 
@@ -38,6 +39,15 @@ def test_run_returns_the_exit_code(
     printed = capsys.readouterr().out
     assert "broken.jpg: FAILED: " in printed
     assert printed.endswith("FAILED: 1 of 2 images\n")
+
+
+def test_examples_need_no_inputs(parser: argparse.ArgumentParser, net: PoseNet, tmp_path: Path) -> None:
+    save_weights(net, tmp_path / "model.safetensors")
+    options = ["--checkpoint", str(tmp_path / "model.safetensors"), "--device", "cpu", "--no-flip", "--full-image"]
+    assert run(parser.parse_args(["--examples", *options, "--out", str(tmp_path / "out")])) == 0
+    records = json.loads((tmp_path / "out" / "keypoints.json").read_text())
+    assert [record["file"] for record in records] == [str(image.path) for image in example_images()]
+    assert all((tmp_path / "out" / record["drawing"]).is_file() for record in records)
 
 
 def test_torchvision_detector_is_the_default(
@@ -79,6 +89,9 @@ def test_unknown_detector_exits_with_1(image: np.ndarray, tmp_path: Path, capsys
         (["a.mp4", "--box", "0,0,9,9"], "--box"),
         (["a.mp4", "--boxes", "x.json"], "--boxes"),
         ([], "no input"),
+        (["a.jpg", "--examples"], "got a.jpg"),
+        (["--examples", "--webcam", "0"], "got --webcam"),
+        (["--examples", "--box", "0,0,9,9"], "got --box"),
     ],
 )
 def test_wrong_usage_exits_with_2(

@@ -3,7 +3,8 @@
 python -m tools.lab.coco_mini /data/coco
 
 24 images are of the validation set and are never trained on, 24 are of the training set. All have the license CC BY 2.0
-(id 4 in COCO's annotation files). `images.json` lists their ids; `CREDITS.md` names the source of each image.
+(id 4 in COCO's annotation files). `images.json` lists their ids; `CREDITS.md` names the source of each image. Six of
+the validation images are copied to posedy/examples, which names them and is in the wheel.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from posedy.examples import example_images
 from posedy.files import write_bytes_atomically, write_json_atomically
 from tools.lab.entry import run_and_exit
 
@@ -24,7 +26,8 @@ _CREDITS = """# Credits
 The images are from [COCO](https://cocodataset.org), recompressed as JPEG at their original size. Each is the work of a
 Flickr user, licensed under [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/); the page of an image names its
 author. COCO's annotations are licensed under [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/); those of
-`train2017` lack crowds and persons without keypoints. `python -m tools.lab.coco_mini` makes this folder.
+`train2017` lack crowds and persons without keypoints. `python -m tools.lab.coco_mini` makes this folder; six images of
+`val2017` are also the examples in the package, `posedy/examples/`.
 
 | image | page |
 |---|---|
@@ -62,6 +65,16 @@ def write_coco_mini(source: Path, target: Path) -> None:
     write_bytes_atomically(target / "CREDITS.md", credits.encode())
 
 
+def write_examples(source: Path) -> None:
+    """Copies the images of posedy.examples from a written coco_mini.
+
+    Raises:
+        OSError: if a file cannot be read or written.
+    """
+    for image in example_images():
+        shutil.copyfile(source / f"val2017/{image.coco_id:012d}.jpg", image.path)
+
+
 def _page(image: dict[str, Any]) -> str:
     """Returns the page of an image on Flickr."""
     if image.get("license") != _CC_BY:
@@ -81,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("source", type=Path, help="a folder in COCO's layout")
     write_coco_mini(parser.parse_args(argv).source, FOLDER)
+    write_examples(FOLDER)
 
 
 if __name__ == "__main__":
