@@ -1,5 +1,5 @@
-# make quickstart   set up, run the pretrained network on synthetic people, train and test a small one
-# make quickstart IMAGE=me.jpg   the same, after running the pretrained network on an image of one person
+# make quickstart   set up, then predict, test, fine-tune and export the pretrained network on images in the repository
+# make quickstart IMAGE=me.jpg   the same, and predict an image of yours first
 # make test         set up, lint, type-check and run all tests that are not marked slow
 # make test-all     the same, including the slow tests
 # PYTHON=python3.12 make ...   selects the interpreter of the virtual environment
@@ -19,15 +19,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Stamp files record the installed set of packages, so that a second make installs nothing.
-$(VENV)/.core: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.export: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[export]'
 	@touch $@
 
 $(VENV)/.all: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,dev]'
-	@touch $@ $(VENV)/.core
+	@touch $@ $(VENV)/.export
 
-quickstart: $(VENV)/.core
+quickstart: $(VENV)/.export
 	$(BIN)/python -m tools.lab.quickstart $(if $(IMAGE),"$(IMAGE)")
 
 lint: style types

@@ -11,7 +11,7 @@ from posedy.cli.main import main
 
 REPOSITORY = Path(__file__).parents[2]
 MINI = REPOSITORY / "data/coco_mini"
-CONFIG = str(REPOSITORY / "configs/synthetic/quickstart.yaml")
+CONFIG = str(REPOSITORY / "configs/synthetic/short.yaml")
 QUICK = ["model.input_size=[32,64]", "train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"]
 
 

@@ -23,7 +23,10 @@ QUICK = [
     *("model.name=dy_mobilenetv2_035-fpn", "model.options={depth: 0.34}", "model.input_size=[32,64]"),
     *("train.workers=0", "train.epochs=1", "train.batch_size=8", "train.precision=fp32"),
 ]
-COMMANDS = ("synthetic", "benchmarks", "attention", "paper", "sweep", "movenet", "keypoint_subset", "spin")
+COMMANDS = (
+    *("synthetic", "benchmarks", "attention", "paper", "sweep", "movenet", "keypoint_subset", "spin"),
+    *("quickstart", "initial_network", "example_grid"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("lab")
     generate_dataset(folder / "synthetic", 4, 4, seed=2)
-    config = REPOSITORY / "configs/synthetic/quickstart.yaml"
+    config = REPOSITORY / "configs/synthetic/short.yaml"
     assert (
         posedy(["train", str(config), f"data.root={folder / 'synthetic'}", *QUICK, "--out", str(folder / "run")]) == 0
     )

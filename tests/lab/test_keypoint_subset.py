@@ -29,9 +29,9 @@ def test_network_trains_on_five_keypoints_with_a_configuration_only(synthetic: P
     assert any("sigmas" in str(warning) for warning in persons.warnings)
     full = read_coco(files[0])
     assert len(persons) + persons.left_out["no labeled keypoints"] >= len(full)
-    config = Path(__file__).parents[2] / "configs/synthetic/five_keypoints.yaml"
+    config = Path(__file__).parents[2] / "configs/real/five_keypoints.yaml"
     train = ["train", str(config), "train.epochs=1", "model.name=mobilenetv2_035-fpn", "model.input_size=[32,64]"]
-    train.append("train.workers=0")
+    train += ["model.weights=null", "train.workers=0"]
     for split in ("train", "val"):
         train.append(f"data.{split}_annotations={tmp_path}/person_keypoints_{split}2017.json")
         train.append(f"data.{split}_images={synthetic}/{split}2017")
@@ -39,7 +39,7 @@ def test_network_trains_on_five_keypoints_with_a_configuration_only(synthetic: P
     net = load_checkpoint(tmp_path / "run/best.pt")
     assert net.skeleton is not None
     assert net.skeleton.keypoints == tuple(KEYPOINTS)
-    assert net.skeleton.sigmas == (0.07,) * 5
+    assert net.skeleton.sigmas == (0.026, 0.062, 0.062, 0.089, 0.089)
 
 
 def test_unknown_keypoint_is_reported(synthetic: Path) -> None:
