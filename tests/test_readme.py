@@ -23,8 +23,13 @@ OTHER_OPTIONS = {"--standalone", "--config", "--cpus-per-task"}
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of a language, "" for commands."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    """The code blocks of a language in all documents, "" for commands."""
+    return [block for path in DOCUMENTS for block in blocks_of(path, language)]
+
+
+def blocks_of(path: Path, language: str) -> list[str]:
+    """The code blocks of a language in a document."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return [block for name, block in found if name == language]
 
 
@@ -44,7 +49,7 @@ def commands() -> list[list[str]]:
     for line in lines():
         argv = shlex.split(line)
         for index, argument in enumerate(argv):
-            if argument == "posedy" and index == 0:
+            if argument == "posedy" and index == 0 and argv[1] != "--version":
                 found.append(argv[1:])
             elif argument in TOOLS:
                 found.append([TOOLS[argument], *argv[index + 1 :]])
@@ -72,7 +77,23 @@ def config_keys(section: type = Config, prefix: str = "") -> Iterator[str]:
 
 
 def test_readme_is_short() -> None:
-    assert len(DOCUMENTS[0].read_text(encoding="utf-8").splitlines()) <= 300
+    text = DOCUMENTS[0].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    assert len(text.split()) <= 1200
+
+
+def test_the_index_links_to_each_page() -> None:
+    folder = REPOSITORY / "docs"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    assert pages <= set(re.findall(r"\]\(([\w]+\.md)\)", index))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS[1:], ids=lambda path: path.name)
+def test_a_page_begins_with_its_readers_and_its_content(path: Path) -> None:
+    title, first = path.read_text(encoding="utf-8").split("\n\n")[:2]
+    assert re.fullmatch("# .+", title)
+    assert re.match(r"This page is for [^.:]+: it ", first)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The Python blocks of README.md run as they are pasted; its commands and those of docs/ run on small synthetic data.
+"""The Python blocks of README.md and docs/ run as they are pasted; their commands run on small synthetic data.
 
 `REPLACEMENTS` and `NOT_RUN` list the commands that run differently or not at all, with the reason.
 """
@@ -22,13 +22,20 @@ from posedy.inference.video_io import VideoWriter
 from tools.lab.baselines import ground_truth_results
 from tools.lab.synthetic.video import generate_video
 
-from .test_readme import REPOSITORY, TOOLS, blocks, lines
+from .test_readme import DOCUMENTS, REPOSITORY, TOOLS, blocks_of, lines
 
+# parts of the Python blocks that take more than three seconds
+SLOW_BLOCKS = ("posedy.train(", ".track(")
 # small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
 NOT_RUN = {
     "make ": "the repository's own checks take longer",
     "pip install": "the installation precedes these tests",
+    "python -m venv": "the installation precedes these tests",
+    ". .venv": "the installation precedes these tests",
+    "apt-get install": "needs root",
+    "POSEDY_SCREENSHOTS=": "tests/app/test_browser.py needs a browser",
+    "posedy --version": "exits; tests/cli/test_main.py tests it",
     "torchrun --nnodes": "needs two machines",
     "HOST=": "needs SLURM",
     "srun ": "needs SLURM",
@@ -59,7 +66,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_registrie
             (tmp_path / path.name).symlink_to(path)
 
     def reject(url: str, *_: object, **__: object) -> None:
-        raise AssertionError(f"a block of README.md downloads {url}")
+        raise AssertionError(f"a block downloads {url}")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", reject)
     monkeypatch.chdir(tmp_path)
@@ -68,15 +75,24 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_registrie
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def python_blocks() -> dict[str, str]:
+    """The Python blocks of all documents, each once, with their names."""
+    names: dict[str, str] = {}
+    for path in DOCUMENTS:
+        for number, block in enumerate(blocks_of(path, "python"), start=1):
+            names.setdefault(block, f"{path.relative_to(REPOSITORY).as_posix()}-{number}")
+    return names
+
+
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(block, id=f"block{number}", marks=[pytest.mark.slow] if "posedy.train" in block else [])
-        for number, block in enumerate(blocks("python"))
+        pytest.param(block, id=name, marks=[pytest.mark.slow] if any(text in block for text in SLOW_BLOCKS) else [])
+        for block, name in python_blocks().items()
     ],
 )
 def test_python_blocks_run_as_pasted(block: str, checkout: Path) -> None:
-    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +117,7 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "val"):
         yolo = ["--to", "yolo", "--images", str(images), "--split", split, "--out", str(folder / "my/yolo")]
         assert main(["convert", str(ground_truth), *yolo]) == 0
-    (configuration,) = blocks("yaml")
+    (configuration,) = blocks_of(REPOSITORY / "docs/own_keypoints.md", "yaml")
     for name, keypoint in (("wing_a", "left_wrist"), ("wing_b", "right_wrist"), ("head", "nose")):
         configuration = configuration.replace(name, keypoint)  # keypoints of the synthetic people
     (folder / "my.yaml").write_text(configuration)
@@ -113,7 +129,8 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, config = folder / "runs/x", REPOSITORY / "configs/coco/dy_mobilenetv2_050-dy_bneck.yaml"
     data = f"data.root={folder / 'data/coco'}"
     assert main(["train", str(config), data, *SMALL, "--out", str(run)]) == 0
-    shutil.copytree(run, folder / "runs/dy050")
+    for name in ("dy050", "fine-tuned"):
+        shutil.copytree(run, folder / "runs" / name)
     options = ["--checkpoint", str(run / "best.pt"), "--boxes", "gt", "--out", str(folder / "runs/dy050/test/gt")]
     assert main(["test", str(run / "config.yaml"), *options]) == 0
     return folder
