@@ -15,7 +15,7 @@ import logging
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def convert(
     reference: Callable[[Tensor], Any],
     inputs: Sequence[Tensor],
     key: str | None,
-    free_sides: Mapping[int, Any] | None = None,
+    has_free_size: bool = False,
 ) -> Any:
     """Returns the OpenVINO graph of a module, from the cache or converted and verified.
 
@@ -77,7 +77,9 @@ def convert(
         reference: computes the outputs that are expected of the graph.
         inputs: the shape of the first is the graph's; the outputs are verified on all.
         key: the name of the graph in the cache; None does not use the cache.
-        free_sides: dimensions that may have other sizes, as `torch.export.Dim`; see `FreeSizeRunner`.
+        has_free_size: whether height and width of the graph are free, see `FreeSizeRunner`. The module is traced with
+            the shape of the first input, which takes a third of the time of a trace with free sizes; `inputs` need
+            another shape too, for which a size that the trace has as a constant would give wrong outputs.
 
     Raises:
         ValueError: if OpenVINO is not installed, does not support the module, or computes other outputs.
@@ -91,12 +93,10 @@ def convert(
         _LOGGER.info("converting the network to OpenVINO, which takes some seconds; the result is kept")
         try:
             with silence_exporter(), torch.no_grad():
-                program = torch.export.export(
-                    make_module().eval().requires_grad_(False), (inputs[0],), dynamic_shapes=(free_sides,)
-                )
-            graph = openvino.convert_model(program)
-            if free_sides is None:
-                graph.reshape(list(inputs[0].shape))  # the shapes of a converted program are free
+                program = torch.export.export(make_module().eval().requires_grad_(False), (inputs[0],))
+            graph = openvino.convert_model(program)  # its shapes are free
+            shape = list(inputs[0].shape)
+            graph.reshape([*shape[:2], -1, -1] if has_free_size else shape)
         except Exception as error:  # torch.export and OpenVINO raise many types
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"OpenVINO does not support the network: {reason}") from error

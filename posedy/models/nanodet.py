@@ -10,6 +10,7 @@ a stride x stride square of the image:
 as in Generalized Focal Loss (Li et al., NeurIPS 2020). Batch norms are folded into the convolutions.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,13 +73,21 @@ class NanoDet(nn.Module):
             Logits (N, A, num_classes) and bins (N, A, 4, 11) of the A locations, level by level in the order of
             `STRIDES`, row by row.
         """
+        return self.join_maps(self.compute_maps(images))
+
+    def compute_maps(self, images: Tensor) -> list[Tensor]:
+        """Computes the outputs (N, num_classes + 44, H / stride, W / stride) for each stride of images (N, 3, H, W)."""
         x = self.stem(images)
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
         levels = self.neck(features[1:])
-        outputs = torch.cat([head(level).flatten(2) for head, level in zip(self.heads, levels, strict=True)], dim=2)
+        return [head(level) for head, level in zip(self.heads, levels, strict=True)]
+
+    def join_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Joins the maps of `compute_maps` to the outputs of `forward`."""
+        outputs = torch.cat([level.flatten(2) for level in maps], dim=2)
         logits, bins = outputs.transpose(1, 2).split([self.num_classes, 4 * NUM_BINS], dim=2)
         return logits, bins.unflatten(2, (4, NUM_BINS))
 

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from posedy.export.onnx_detector import free_sides, load_detector_graph
+from posedy.export.fuse import fold_norms
+from posedy.export.onnx_detector import load_detector_graph
 from posedy.export.openvino_graph import FreeSizeRunner, convert, network_key
 from posedy.export.runtimes import Runtime, prefers_openvino
 from posedy.inference.boxes import checked_box_threshold
@@ -186,14 +187,31 @@ class _ExportedFile:
 
 def _run_graph(net: NanoDet) -> Callable[[Tensor], Sequence[FloatArray]]:
     runner = FreeSizeRunner(_openvino_graph(net), torch.get_num_threads())
-    return lambda inputs: runner(inputs.numpy())
+
+    def run(inputs: Tensor) -> list[FloatArray]:
+        maps = [torch.from_numpy(output) for output in runner(inputs.numpy())]
+        return [output.numpy() for output in net.join_maps(maps)]
+
+    return run
+
+
+class _Maps(nn.Module):
+    """The part of the detector before its maps are flattened, which would have the size of the images as a constant."""
+
+    def __init__(self, net: NanoDet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.net.compute_maps(images)
 
 
 def _openvino_graph(net: NanoDet) -> Any:
-    """Returns the OpenVINO graph of the detector for any size, from the user's cache folder or converted."""
+    """Returns the OpenVINO graph of the detector's maps for any size, from the user's cache folder or converted."""
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(1, 3, *size, generator=generator) for size in ((96, 128), (192, 64))]
-    return convert(lambda: net, net, inputs, network_key(net.state_dict(), {"name": "nanodet"}), free_sides(2))
+    inputs = [torch.randn(1, 3, *size, generator=generator) for size in ((96, 128), (192, 32))]
+    key = network_key(net.state_dict(), {"name": "nanodet"})
+    return convert(lambda: _Maps(fold_norms(net)), net.compute_maps, inputs, key, has_free_size=True)
 
 
 def network_size(width: int, height: int, size: int) -> Size:
