@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _COLUMNS = ("person", "person_score", "keypoint", "x", "y", "score")
 
 
+def count_persons(number: int) -> str:
+    """Returns "1 person", "2 persons" and so on."""
+    return f"{number} {'person' if number == 1 else 'persons'}"
+
+
 @dataclass(frozen=True, eq=False)
 class Pose:
     """The pose of one person.
@@ -81,8 +86,7 @@ class Poses:
 
     def __repr__(self) -> str:
         ids = "" if self.track_ids is None else f", track_ids={self.track_ids.tolist()}"
-        noun = "person" if len(self) == 1 else "persons"
-        return f"Poses({len(self)} {noun}, {self.skeleton.num_keypoints} keypoints{ids})"
+        return f"Poses({count_persons(len(self))}, {self.skeleton.num_keypoints} keypoints{ids})"
 
     @overload
     def __getitem__(self, index: int) -> Pose: ...

@@ -18,8 +18,7 @@ from posedy.drawing import DRAW_THRESHOLD
 from posedy.examples import example_credits, example_images
 from posedy.models.registry import list_presets
 
-MAX_FILE_SIZE = "50mb"
-_SIZE = "50 MB"
+_MAX_FILE_MB = 50
 _DETECTOR_LABELS = {"full-image": "full-image (one person)", "torchvision": "torchvision (downloaded at first use)"}
 _PROGRESS = gr.Progress()
 _CSS = """
@@ -86,7 +85,7 @@ def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, s
             elem_id="examples",
         )
         gr.Markdown(example_credits(), elem_id="credits")
-        image = gr.File(label=f"Your image (up to {_SIZE})", height=120, elem_id="image")
+        image = gr.File(label=f"Your image (up to {_MAX_FILE_MB} MB)", height=120, elem_id="image")
     with gr.Column(scale=3):
         drawing = gr.Image(label="Keypoints", interactive=False, buttons=["fullscreen"], elem_id="image-drawing")
         summary = gr.Markdown(elem_id="image-summary")
@@ -133,7 +132,7 @@ def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, s
 def _add_videos(service: PoseService, settings: list[Any]) -> None:
     """Adds the upload of a video and its result, which changes of settings do not change by themselves."""
     with gr.Column(scale=2):
-        video = gr.File(label=f"Your video (up to {_SIZE})", height=120, elem_id="video")
+        video = gr.File(label=f"Your video (up to {_MAX_FILE_MB} MB)", height=120, elem_id="video")
         again = gr.Button("Run again with the current settings", size="sm", elem_id="video-again")
     with gr.Column(scale=3):
         drawing = gr.Video(label="Keypoints", interactive=False, buttons=[], elem_id="video-drawing")
@@ -197,7 +196,7 @@ def serve(service: PoseService, host: str, port: int) -> gr.Blocks:
             server_name=host,
             server_port=port,
             share=False,
-            max_file_size=MAX_FILE_SIZE,
+            max_file_size=f"{_MAX_FILE_MB}mb",
             css=_CSS,
             footer_links=[],
             quiet=True,

@@ -20,7 +20,7 @@ from posedy.inference.predict import encode_jpeg
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
-from posedy.poses import Poses
+from posedy.poses import Poses, count_persons
 from posedy.prediction import RuntimeChoice
 
 _MAX_CAMERA_GAP = 2.0  # seconds; a longer pause between camera frames restarts tracking
@@ -96,8 +96,7 @@ class PoseService:
         write_json_atomically(keypoints[0], [record], indent=2)
         poses.to_csv(keypoints[1])
         self._delete_oldest(drawing.parent)
-        persons = f"{len(poses)} {'person' if len(poses) == 1 else 'persons'}"
-        return Result(drawing, keypoints, f"{persons} in {seconds:.2f} s")
+        return Result(drawing, keypoints, f"{count_persons(len(poses))} in {seconds:.2f} s")
 
     def process_video(
         self,

@@ -102,10 +102,10 @@ def load_detector_graph(path: str | Path, runtime: Runtime, threads: int = 0) ->
     return _make_runner(model.SerializeToString(), runtime, threads)
 
 
-def free_sides(axis: int) -> dict[int, Any]:
-    """Returns the height, at an axis of the images, and the width, at the next axis, as `torch.export.Dim`."""
+def _free_sides() -> dict[int, Any]:
+    """Returns the height and the width of images (1, H, W, 3) as `torch.export.Dim`, by their axes."""
     units = MAX_SIDE // INPUT_MULTIPLE
-    return {axis + i: INPUT_MULTIPLE * torch.export.Dim(name, max=units) for i, name in enumerate(("rows", "columns"))}
+    return {axis: INPUT_MULTIPLE * torch.export.Dim(name, max=units) for axis, name in ((1, "rows"), (2, "columns"))}
 
 
 class _Boxes(nn.Module):
@@ -125,7 +125,7 @@ def _write_graph(module: _Boxes, path: Path, half: bool) -> None:
     """Traces the module and writes its graph and metadata."""
     import onnx
 
-    trace(module, _random_images(*_VERIFIED_SIZES[0]), path, ("images",), ("boxes", "scores"), free_sides(1))
+    trace(module, _random_images(*_VERIFIED_SIZES[0]), path, ("images",), ("boxes", "scores"), _free_sides())
     model = onnx.load(path)
     if half:
         cast_weights_to_float16(model)

@@ -157,14 +157,18 @@ def _verify(graph: Any, reference: Callable[[Tensor], Any], inputs: Sequence[Ten
     """Compares the outputs of a graph and a module.
 
     Raises:
-        ValueError: if they differ by more than the tolerance.
+        ValueError: if they differ by more than the tolerance, or the graph cannot run.
     """
     request = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     for images in inputs:
         with torch.no_grad():
             outputs = reference(images)
         expected = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        request.infer({0: images.numpy()})
+        try:
+            request.infer({0: images.numpy()})
+        except RuntimeError as error:
+            shape, reason = tuple(images.shape), str(error).splitlines()[0]
+            raise ValueError(f"OpenVINO cannot run the network on images of shape {shape}: {reason}") from error
         for tensor, wanted in zip(request.output_tensors, expected, strict=True):
             difference = relative_difference(torch.from_numpy(tensor.data), wanted)
             if difference > TOLERANCE:

@@ -27,6 +27,7 @@ from posedy.inference.detectors import (
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.image_groups import detect_group, read_groups
 from posedy.models.pose_net import PoseNet
+from posedy.poses import count_persons
 from posedy.prediction import RuntimeChoice
 
 KEYPOINTS_FILE = "keypoints.json"
@@ -127,7 +128,7 @@ def predict_images(
     write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
     num_persons = sum(len(record["persons"]) for record in result.records)
     report(
-        f"{_count_persons(num_persons)} on {len(result.records)} of {len(images)} images: {Path(out) / KEYPOINTS_FILE}"
+        f"{count_persons(num_persons)} on {len(result.records)} of {len(images)} images: {Path(out) / KEYPOINTS_FILE}"
     )
     if result.failures:
         report(f"FAILED: {len(result.failures)} of {len(images)} images")
@@ -240,7 +241,7 @@ class _Job:
             "persons": poses.to_records(),
         }
         times = ", ".join(f"{stage} {1000 * duration:.0f} ms" for stage, duration in self.seconds.items())
-        return record, f"{self.path}: {_count_persons(len(poses))} ({times}) -> {self.target}"
+        return record, f"{self.path}: {count_persons(len(poses))} ({times}) -> {self.target}"
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -263,10 +264,6 @@ def _with_boxes(
         else:
             job.seconds["boxes"] = seconds
             yield job, image, next(found)
-
-
-def _count_persons(number: int) -> str:
-    return f"{number} {'person' if number == 1 else 'persons'}"
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:

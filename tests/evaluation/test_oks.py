@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -34,7 +34,6 @@ def reference_oks(keypoints: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) 
 
 
 @given(poses(4))
-@settings(max_examples=30, deadline=None)
 def test_oks_agrees_with_a_loop(case):
     keypoints, areas = case
     np.testing.assert_allclose(oks_matrix(keypoints, areas, SIGMAS), reference_oks(keypoints, areas, SIGMAS), atol=1e-9)

@@ -107,6 +107,24 @@ def test_a_graph_with_other_outputs_is_rejected(weights: Path, graph_cache: Path
     assert not graph_cache.exists()
 
 
+class _TimesHeight(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.shape[2]
+
+
+class _Flatten(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2)
+
+
+@pytest.mark.parametrize(("module", "reason"), [(_TimesHeight(), "differs"), (_Flatten(), "cannot run")])
+def test_a_size_that_a_trace_has_as_a_constant_is_rejected(module: nn.Module, reason: str, graph_cache: Path) -> None:
+    inputs = [torch.randn(1, 3, 8, 8), torch.randn(1, 3, 16, 8)]
+    with pytest.raises(ValueError, match=reason):
+        openvino_graph.convert(lambda: module, module, inputs, "key", has_free_size=True)
+    assert not graph_cache.exists()
+
+
 class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x

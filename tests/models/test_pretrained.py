@@ -151,7 +151,7 @@ def test_the_fine_tuning_configuration_has_the_size_and_temperature_of_the_pretr
     net = load_checkpoint(str(config.model.weights))
     assert net.input_size == config.model.input_size
     expected = {temperature(config.train.temperature, epoch) for epoch in range(config.train.epochs)}
-    assert temperatures(net) <= expected  # a static network has none
+    assert temperatures(net) in (expected, set())  # a static network has none
 
 
 def test_only_pose_networks_are_saved(tmp_path: Path) -> None:

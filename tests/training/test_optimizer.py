@@ -34,7 +34,7 @@ def test_without_weight_decay_it_equals_adam_exactly() -> None:
     nets[1].load_state_dict(nets[0].state_dict())
     optimizers = [make_optimizer(nets[0], TrainConfig()), torch.optim.Adam(nets[1].parameters(), lr=1e-3, fused=True)]
     x = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
-    for _ in range(2):
+    for _ in range(3):
         for net, optimizer in zip(nets, optimizers, strict=True):
             net.train()(x).square().mean().backward()
             optimizer.step()

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from posedy.cli.main import main
 from posedy.examples import example_images
+from posedy.models.pretrained import DEFAULT
 from tools.lab.golden import EXPECTED_AP, TOLERANCE
 
 MINI = Path("data/coco_mini")
 RUN = Path("runs/quickstart")
 FIVE = Path("data/five_keypoints")
 KEYPOINTS = ("nose", "left_wrist", "right_wrist", "left_ankle", "right_ankle")
-MODEL = "balanced"
 IMAGES = [str(MINI / f"val2017/{image.coco_id:012d}.jpg") for image in example_images()]
 
 _VAL = MINI / "annotations/person_keypoints_val2017.json"
@@ -61,7 +61,7 @@ def parts(image: str | None = None) -> list[Part]:
             "Accuracy on 24 images that the network was not trained on",
             [
                 f"posedy detect {MINI}/val2017 --annotations {_VAL} --box-threshold 0.3 --out {RUN}/detector.json",
-                f"posedy test {_CONFIG} data.root={MINI} eval.flip=false --checkpoint {MODEL} "
+                f"posedy test {_CONFIG} data.root={MINI} eval.flip=false --checkpoint {DEFAULT} "
                 f"--boxes gt --boxes {RUN}/detector.json --out {RUN}/test",
             ],
             compare_with_expected,
@@ -81,8 +81,8 @@ def parts(image: str | None = None) -> list[Part]:
         Part(
             "Export to ONNX, compared with PyTorch, and prediction with the exported network",
             [
-                f"posedy export {MODEL} --out {RUN}/{MODEL}.onnx",
-                f"posedy predict {IMAGES[0]} --checkpoint {RUN}/{MODEL}.onnx --out {RUN}/onnx",
+                f"posedy export {DEFAULT} --out {RUN}/{DEFAULT}.onnx",
+                f"posedy predict {IMAGES[0]} --checkpoint {RUN}/{DEFAULT}.onnx --out {RUN}/onnx",
             ],
             lambda: _list_drawings(RUN / "onnx"),
         ),
