@@ -90,7 +90,7 @@ import shutil
 import sys
 from pathlib import Path
 
-target, names, done = Path(sys.argv[1]), ["torch", "torchvision"], set()
+target, wanted, done = Path(sys.argv[1]), [("torch", ""), ("torchvision", "")], set()  # pairs of a package and an extra
 
 
 def copy_file(source, destination):
@@ -100,11 +100,11 @@ def copy_file(source, destination):
         shutil.copy2(source, destination)
 
 
-while names:
-    name = names.pop()
-    if name in done:
+while wanted:
+    name, extra = wanted.pop()
+    if (name, extra) in done:
         continue
-    done.add(name)
+    done.add((name, extra))
     try:
         package = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -119,8 +119,13 @@ while names:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if not destination.exists():
             copy_file(source, destination)
-    required = (re.match(r"[\w.-]+", line)[0] for line in package.requires or () if "extra ==" not in line)
-    names += [re.sub(r"[-_.]+", "-", entry).lower() for entry in required]
+    for line in package.requires or ():
+        of_extra = re.search(r"extra == [\"']([^\"']+)", line)
+        if (of_extra[1] if of_extra else "") != extra:
+            continue
+        entry, extras = re.match(r"([\w.-]+)\s*(?:\[([^]]*)])?", line).groups()
+        entry = re.sub(r"[-_.]+", "-", entry).lower()
+        wanted += [(entry, each.strip()) for each in ["", *(extras or "").split(",")]]
 PYTHON
 }
 
