@@ -5,6 +5,7 @@
 
 import importlib
 import importlib.util
+import re
 import shlex
 import shutil
 import sys
@@ -22,10 +23,11 @@ from posedy.inference.video_io import VideoWriter
 from tools.lab.baselines import ground_truth_results
 from tools.lab.synthetic.video import generate_video
 
-from .test_readme import DOCUMENTS, REPOSITORY, TOOLS, blocks_of, lines
+from .test_readme import DOCUMENTS, REPOSITORY, TEXT, TOOLS, blocks_of, lines
 
 # parts of the Python blocks that take more than three seconds
 SLOW_BLOCKS = ("posedy.train(", ".track(")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
 NOT_RUN = {
@@ -91,8 +93,18 @@ def python_blocks() -> dict[str, str]:
         for block, name in python_blocks().items()
     ],
 )
-def test_python_blocks_run_as_pasted(block: str, checkout: Path) -> None:
+def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
+    shown = re.findall(rf"^```python\n{re.escape(block)}```\n\n```text\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    printed = capsys.readouterr().out
+    for output in shown:
+        assert NUMBER.sub("", printed) == NUMBER.sub("", output)
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed, output)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)  # last digits depend on the CPU
+
+
+def test_readme_shows_an_output() -> None:
+    assert re.search(r"^```\n\n```text\n\w", TEXT, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +141,7 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, config = folder / "runs/x", REPOSITORY / "configs/coco/dy_mobilenetv2_050-dy_bneck.yaml"
     data = f"data.root={folder / 'data/coco'}"
     assert main(["train", str(config), data, *SMALL, "--out", str(run)]) == 0
-    for name in ("dy050", "fine-tuned"):
+    for name in ("dy050", "fine-tuned", "mine"):
         shutil.copytree(run, folder / "runs" / name)
     options = ["--checkpoint", str(run / "best.pt"), "--boxes", "gt", "--out", str(folder / "runs/dy050/test/gt")]
     assert main(["test", str(run / "config.yaml"), *options]) == 0
