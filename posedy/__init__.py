@@ -112,7 +112,14 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = importlib.metadata.version("posedy")
     elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        except ImportError as error:
+            from posedy.cli.remedies import find_remedy
+
+            if remedy := find_remedy(error):
+                raise ImportError(remedy, name=error.name, path=error.path) from error
+            raise
     else:
         raise AttributeError(f"module 'posedy' has no attribute {name!r}; it has {', '.join(__all__)}")
     globals()[name] = value

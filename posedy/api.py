@@ -11,6 +11,7 @@ from posedy.data.coco import GroundTruth
 from posedy.data.coco_results import read_results
 from posedy.evaluation.bootstrap import ConfidenceInterval, bootstrap_intervals, format_intervals
 from posedy.evaluation.coco_eval import evaluate_keypoints, format_metrics
+from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.models.pose_net import PoseNet
 from posedy.training import run
 
@@ -82,6 +83,7 @@ def evaluate(
             )
         entries, name = [dict(entry) for entry in given], "results"
     values = evaluate_keypoints(ground_truth, entries)
+    warn_of_doubts(ground_truth, entries, values, name)
     protocol = (
         f"{name}, {len(entries)} poses, all images ({len(ground_truth.image_ids)}), no rescoring or suppression, "
         "pycocotools"

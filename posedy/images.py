@@ -5,6 +5,7 @@ Arrays from users are in OpenCV's BGR order by default; posedy's internal images
 
 import glob
 import io
+import logging
 import os
 import re
 import sys
@@ -39,35 +40,92 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        OSError: if the file is missing, empty, not readable by OpenCV, or larger than 178 million pixels.
+        OSError: if the file is missing, empty, not readable by OpenCV, larger than `MAX_PIXELS`, or has other values
+            than integers of 8 or 16 bits.
     """
     path = Path(path)
     # OpenCV cannot open every path, so Python reads the bytes.
     data = read_bytes(path)
     if not data:
         raise OSError(f"image {path} is empty (0 bytes): download it again")
-    _reject_decompression_bomb(data, path)
+    _check_size(data, path)
+    _check_values(data, path)
     flags = cv2.IMREAD_COLOR_RGB if apply_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error as error:
-        raise OSError(f"image {path} cannot be decoded: {error.err}") from error
+    image = _decode(data, flags, path)
     if image is None:
         raise OSError(
-            f"image {path} ({len(data)} bytes) cannot be decoded: expected JPEG, PNG, BMP, TIFF or WebP; download or "
-            "convert it again"
+            f"image {path} ({len(data)} bytes) cannot be decoded: expected JPEG, PNG, BMP, TIFF, WebP or AVIF; "
+            "download or convert it again"
         )
-    return image.astype(np.uint8, copy=False)
+    rgb = image.astype(np.uint8, copy=False)
+    return _apply_avif_orientation(rgb, data) if apply_exif and data[4:12] == b"ftypavif" else rgb
 
 
-def _reject_decompression_bomb(data: bytes, path: Path) -> None:
-    """Raises OSError if the header declares more pixels than Pillow's limit, before memory is allocated for them."""
+def _apply_avif_orientation(rgb: NDArray[np.uint8], data: bytes) -> NDArray[np.uint8]:
+    """Applies the orientation of an AVIF file, which OpenCV ignores."""
     try:
-        Image.open(io.BytesIO(data)).close()
-    except Image.DecompressionBombError as error:
-        raise OSError(f"image {path} is too large, or damaged: {error}") from error
-    except Exception:  # OpenCV may still decode what Pillow cannot open
+        with Image.open(io.BytesIO(data)) as header:
+            orientation = header.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # some builds of Pillow cannot read AVIF
+        return rgb
+    stored = Image.fromarray(rgb)
+    stored.getexif()[_ORIENTATION_TAG] = orientation
+    return np.array(ImageOps.exif_transpose(stored))
+
+
+def read_header_size(data: bytes) -> tuple[int, int] | None:
+    """Reads the width and height in an image's header, or returns None if Pillow cannot read it.
+
+    Unlike `Image.open`, it neither rejects large images nor warns of them: Pillow's limit is below 200 megapixels, the
+    size of some phones' images.
+    """
+    for load_formats in (Image.preinit, Image.init):  # the common ones first, as in Image.open
+        load_formats()
+        for create, accepts in list(Image.OPEN.values()):
+            if accepts is None or accepts(data[:16]) is True:
+                try:
+                    size: tuple[int, int] = create(io.BytesIO(data), "").size
+                except Exception:  # damaged headers raise errors of all kinds
+                    continue
+                return size
+    return None
+
+
+def _check_size(data: bytes, path: Path) -> None:
+    """Raises OSError if the header declares more than `MAX_PIXELS`, before memory is allocated for them."""
+    size = read_header_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise OSError(
+            f"image {path} is too large, or damaged: its header declares {size[0]} x {size[1]} pixels (width x "
+            f"height), the limit is {MAX_PIXELS / 1e6:.0f} million pixels; shrink or crop it"
+        )
+
+
+def _check_values(data: bytes, path: Path) -> None:
+    """Raises OSError for values without a standard range, of which OpenCV would make a black or a random image."""
+    if not data.startswith(_FORMATS_OF_ANY_VALUES):
         return
+    image = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    if image is not None and image.dtype not in (np.uint8, np.uint16):
+        raise OSError(
+            f"image {path} has {image.dtype} values, which have no standard range: scale them to 0...255 and save them "
+            "as 8-bit integers"
+        )
+
+
+def _decode(data: bytes, flags: int, path: Path) -> NDArray[Any] | None:
+    try:
+        image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise OSError(f"image {path} cannot be decoded: {error.err}") from error
+    return image
+
+
+MAX_PIXELS = 2**28
+"""Maximum number of pixels of an image file: 268 million, 805 MB as an array. Some phones take 16384 x 12288."""
+_ORIENTATION_TAG = 0x0112
+# TIFF (also with 64-bit offsets) and PFM
+_FORMATS_OF_ANY_VALUES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"PF", b"Pf")
 
 
 ImageLike = Union[str, os.PathLike[str], Image.Image, NDArray[np.uint8], "Tensor"]
@@ -207,14 +265,24 @@ def _convert_color(image: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:
 
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".jp2"),
+)
+_UNREADABLE_SUFFIXES = (
+    *(".heic", ".heif", ".jxl", ".psd", ".svg", ".ico", ".exr", ".hdr", ".pfm"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+_MAX_EXAMPLES = 3
+_logger = logging.getLogger("posedy")
 
 
 def image_paths(arguments: Sequence[str]) -> list[Path]:
     """Expands command line arguments to image files, in their order and without duplicates.
 
     An argument is a file, a folder (its image files by suffix, sorted by name, without subfolders) or a glob pattern
-    (** also matches subfolders).
+    (** also matches subfolders). A log message names the files of a folder or a pattern that are left out although they
+    are images in formats that OpenCV cannot read, or videos.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -227,11 +295,14 @@ def image_paths(arguments: Sequence[str]) -> list[Path]:
             raise ValueError("empty argument: expected an image, folder or pattern; '.' is the current folder")
         path = Path(argument)
         try:
-            matches = _find_images(path)
+            candidates = _find_files(path)
         except OSError as error:
             raise type(error)(
                 f"{argument} cannot be read ({error.strerror}): check its name and permissions"
             ) from error
+        is_file = path.is_file()
+        matches = candidates if is_file else [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES]
+        left_out = "" if is_file else _describe_left_out(candidates)
         if not matches:
             if path.is_dir():
                 message = f"no image in folder {argument} (expected {', '.join(IMAGE_SUFFIXES)})"
@@ -239,7 +310,9 @@ def image_paths(arguments: Sequence[str]) -> list[Path]:
                 message = f"no image matches {argument}"
             else:
                 message = f"no image or folder at {path.absolute()}"
-            raise ValueError(message)
+            raise ValueError(f"{message}; {left_out}" if left_out else message)
+        if left_out:
+            _logger.warning("%s: %s", argument, left_out)
         for match in matches:
             images.setdefault(match.resolve(), match)
     return list(images.values())
@@ -290,13 +363,24 @@ def check_no_urls(arguments: Iterable[str]) -> None:
             )
 
 
-def _find_images(path: Path) -> list[Path]:
+def _find_files(path: Path) -> list[Path]:
+    """Returns the files of a path: itself, those of a folder, or those that match a glob pattern, sorted."""
     if path.is_file():
         return [path]
-    if path.is_dir():
-        return _filter_images(path.iterdir())
-    return _filter_images(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+    return sorted(file for file in found if file.is_file())
 
 
-def _filter_images(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def _describe_left_out(files: Iterable[Path]) -> str:
+    """Describes the images and videos among files that are left out; "" if there are none."""
+    kinds: dict[str, list[str]] = {}
+    for file in files:
+        if file.suffix.lower() in _UNREADABLE_SUFFIXES:
+            kinds.setdefault("in formats that OpenCV cannot read; convert them to JPEG or PNG", []).append(file.name)
+        elif file.suffix.lower() in VIDEO_SUFFIXES:
+            kinds.setdefault("videos or animations, which are given by their own names", []).append(file.name)
+    parts = []
+    for kind, names in kinds.items():
+        more = f" and {len(names) - _MAX_EXAMPLES} more" if len(names) > _MAX_EXAMPLES else ""
+        parts.append(f"{', '.join(names[:_MAX_EXAMPLES])}{more} ({kind})")
+    return f"left out: {'; '.join(parts)}" if parts else ""

@@ -1,6 +1,7 @@
 """The poses of one image, and their conversion to COCO results, tables and drawings."""
 
 import csv
+import inspect
 import io
 import operator
 import os
@@ -136,15 +137,15 @@ class Poses:
         """The scores (P,) that rank the poses: box score times the mean of the keypoint scores over 0.2."""
         return rescore(self.box_scores, self.scores)
 
-    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str, category_id: int | str = 1) -> list[dict[str, Any]]:
         """Returns the poses as P COCO keypoint results, for `posedy eval` and COCOeval.
 
         Args:
-            image_id: the id of the image in the annotation file.
+            image_id: the id of the image in the annotation file, an integer or text.
             category_id: the id of the category with keypoints, 1 in COCO's files.
 
         Raises:
-            TypeError: if an id is not an integer.
+            TypeError: if an id is neither an integer nor text.
             ValueError: if a coordinate or a score is not finite.
         """
         return to_coco_results(image_id, self.keypoints, self.scores, self.pose_scores, category_id)
@@ -185,14 +186,18 @@ class Poses:
         return table
 
     def to_supervision(self) -> Any:
-        """Returns the poses as `supervision.KeyPoints`.
+        """Returns the poses as `supervision.KeyPoints`, with the pose scores as confidence of the detections.
 
         Raises:
             ImportError: if supervision is not installed.
         """
         import supervision
 
-        return supervision.KeyPoints(xy=self.keypoints, confidence=self.scores)
+        fields = inspect.signature(supervision.KeyPoints).parameters
+        scores: dict[str, Any] = {"confidence": self.scores}
+        if "keypoint_confidence" in fields:  # since supervision 0.29
+            scores = {"keypoint_confidence": self.scores, "detection_confidence": self.pose_scores.astype(np.float32)}
+        return supervision.KeyPoints(xy=self.keypoints, **scores)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Returns the poses as a CSV table with a row for each keypoint of each person, and writes it to a file.
@@ -285,17 +290,17 @@ def _csv_row(fields: tuple[Any, ...]) -> str:
 
 
 def to_coco_results(
-    image_id: int,
+    image_id: int | str,
     keypoints: ArrayLike,
     keypoint_scores: ArrayLike,
     scores: ArrayLike,
-    category_id: int = 1,
+    category_id: int | str = 1,
     boxes: ArrayLike | None = None,
 ) -> list[dict[str, Any]]:
     """Converts the poses of one image to COCO keypoint results, in full float precision.
 
     Args:
-        image_id: the id of the image in the annotation file.
+        image_id: the id of the image in the annotation file, an integer or text.
         keypoints: (P, K, 2) in image pixels.
         keypoint_scores: (P, K), written in place of the visibility.
         scores: (P,) scores by which COCOeval ranks the poses.
@@ -307,7 +312,7 @@ def to_coco_results(
         P records with Python numbers.
 
     Raises:
-        TypeError: if an id is not an integer.
+        TypeError: if an id is neither an integer nor text.
         ValueError: if shapes do not match or a number is not finite; the message names the pose.
     """
     image_id, category_id = _check_id("image_id", image_id), _check_id("category_id", category_id)
@@ -342,8 +347,10 @@ def to_coco_results(
     return results
 
 
-def _check_id(name: str, value: Any) -> int:
-    """Returns an id as a Python integer; TypeError for other types."""
+def _check_id(name: str, value: Any) -> int | str:
+    """Returns an id as a Python integer or string; TypeError for other types."""
+    if isinstance(value, str):
+        return str(value)  # of subclasses such as numpy.str_
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, as in the annotation file, got {value!r:.100}")
+        raise TypeError(f"{name} must be an integer or text, as in the annotation file, got {value!r:.100}")
     return operator.index(value)

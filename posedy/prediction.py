@@ -28,7 +28,7 @@ from posedy.geometry import FloatArray, apply_affine, invert_affine
 from posedy.models.pose_net import PoseNet, predict_outputs
 from posedy.models.pretrained import load_checkpoint
 from posedy.skeleton import Skeleton
-from posedy.system import choose_device
+from posedy.system import choose_device, use_one_thread_after_fork
 
 _LOGGER = logging.getLogger("posedy")
 
@@ -273,7 +273,8 @@ def load_model(
         )
     if runtime not in get_args(RuntimeChoice):
         raise ValueError(f"runtime must be one of {list(get_args(RuntimeChoice))}, got {runtime!r}")
-    if not isinstance(model, PoseNet) and Path(model).suffix == ".onnx":
+    use_one_thread_after_fork()
+    if not isinstance(model, PoseNet) and Path(model).suffix.lower() == ".onnx":
         if runtime == "torch":
             raise ValueError(f"{model} runs in onnxruntime or openvino, got runtime='torch'")
         return GraphModel(*load_graph(model, device, None if runtime == "auto" else runtime))

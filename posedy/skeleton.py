@@ -5,9 +5,10 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -69,6 +70,11 @@ class Skeleton:
         return tuple(permutation)
 
     @property
+    def flip_pair_names(self) -> tuple[tuple[str, str], ...]:
+        """The names of the keypoints of each flip pair."""
+        return tuple((self.keypoints[left], self.keypoints[right]) for left, right in self.flip_pairs)
+
+    @property
     def lower_body(self) -> tuple[int, ...] | None:
         """The indices outside the upper body, or None if that is unknown."""
         if self.upper_body is None:
@@ -94,12 +100,13 @@ class Skeleton:
     def from_coco_category(cls, category: Mapping[str, Any]) -> "Skeleton":
         """Reads a skeleton from the `categories` record of a COCO keypoint file.
 
-        The optional keys `sigmas`, `flip_pairs` and `upper_body` (zero-based indices) override the defaults. These are
-        `COCO17`'s for COCO's keypoint names. For other names, flip pairs are the names that differ in left/right only,
-        sigmas are the mean of COCO's (with a warning), and the upper body is unknown.
+        The optional keys `sigmas`, `flip_pairs` and `upper_body` (names or zero-based indices) override the defaults.
+        These are `COCO17`'s for COCO's keypoint names. For other names, flip pairs are those of `pair_names`, sigmas
+        are the mean of COCO's (with a warning), and the upper body is unknown. Limbs are those of `read_limbs`; invalid
+        ones are left out with a `LimbWarning`.
 
         Raises:
-            ValueError: if the record has no keypoint names or its values are inconsistent.
+            ValueError: if the record has no keypoint names or its values, except limbs, are inconsistent.
         """
         names = category.get("keypoints")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -108,12 +115,14 @@ class Skeleton:
             )
         names = tuple(names)
         is_coco = names == _COCO_NAMES
+        limbs, note = read_limbs(names, category.get("skeleton"))
+        if note is not None:
+            warnings.warn(f"category {category.get('name')!r}: {note}", LimbWarning, stacklevel=2)
         try:
-            limbs = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or ())
             if "flip_pairs" in category:
-                pairs = tuple((int(a), int(b)) for a, b in category["flip_pairs"])
+                pairs = tuple((_index(a, names), _index(b, names)) for a, b in category["flip_pairs"])
             else:
-                pairs = _pairs_by_name(names)
+                pairs = pair_names(names)
             if "sigmas" in category:
                 sigmas = tuple(float(sigma) for sigma in category["sigmas"])
             elif is_coco:
@@ -127,7 +136,7 @@ class Skeleton:
                 )
                 sigmas = (sigma,) * len(names)
             upper = category.get("upper_body")
-            upper_body = tuple(int(index) for index in upper) if upper is not None else None
+            upper_body = tuple(_index(value, names) for value in upper) if upper is not None else None
         except (TypeError, ValueError) as error:
             raise ValueError(f"category {category.get('name')!r} is not a valid skeleton: {error}") from error
         if is_coco and upper_body is None:
@@ -135,18 +144,101 @@ class Skeleton:
         return cls(names, pairs, limbs, sigmas, upper_body)
 
 
-def _pairs_by_name(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """Finds the pairs of indices whose names differ only in 'left' and 'right', or in a separate L and R."""
-    index_of = {name.lower(): index for index, name in enumerate(names)}
-    pairs = []
-    for index, name in enumerate(names):
-        right = _LEFT.sub(lambda match: "right" if len(match[0]) > 1 else "r", name.lower())
-        if right != name.lower() and right in index_of:
-            pairs.append((index, index_of[right]))
-    return tuple(pairs)
+class LimbWarning(UserWarning):
+    """The limbs of a category are not as COCO writes them; only drawings need limbs."""
 
 
-_LEFT = re.compile(r"left|(?<![a-z0-9])l(?![a-z0-9])")
+def read_limbs(names: Sequence[str], skeleton: Any) -> tuple[tuple[tuple[int, int], ...], str | None]:
+    """Reads the value of `skeleton`, pairs of keypoints counted from 1, as pairs of indices.
+
+    Pairs of names are accepted, too, and so are pairs counted from 0 if 0 occurs and K does not.
+
+    Returns:
+        The limbs, none if the value is invalid, and a sentence if it is not as COCO writes it.
+    """
+    limbs = []
+    for limb in skeleton if isinstance(skeleton, list | tuple) else [skeleton] if skeleton else ():
+        try:
+            a, b = limb
+            has_names = {a, b} & set(names)
+            limbs.append((names.index(a), names.index(b)) if has_names else (int(a) - 1, int(b) - 1))
+        except (TypeError, ValueError, OverflowError):
+            return (), f"{_NO_LIMBS}, got {limb!r:.60}"
+    ends = {end for limb in limbs for end in limb}
+    if ends and min(ends) == -1 and max(ends) < len(names) - 1:
+        return tuple((a + 1, b + 1) for a, b in limbs), (
+            f"limbs are counted from 0, as keypoint 0 occurs and {len(names)} does not: COCO counts from 1"
+        )
+    invalid = [end + 1 for end in ends if not 0 <= end < len(names)]
+    if invalid:
+        return (), f"{_NO_LIMBS} to {len(names)}, got {invalid[0]!r:.20}"
+    return tuple(limbs), None
+
+
+def pair_names(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Finds the (left, right) pairs of indices whose names differ only in all their words for left and right.
+
+    Words are separated by other characters or by capitals: left_eye, EyeL, "shoulder.L", LShoulder, kp_left3. A side
+    that is no word of its own (leye, LSHO) counts if swapping it gives the name of another keypoint. Names that cannot
+    be told apart are not paired.
+    """
+    signatures = [_split_sides(name) for name in names]
+    counts = Counter(signatures)
+    index_of = {signature: index for index, signature in enumerate(signatures) if counts[signature] == 1}
+    swapped = {index: tuple(map(_swap, signature)) for signature, index in index_of.items() if _side(signature) == 0}
+    pairs = [(index, index_of[signature]) for index, signature in swapped.items() if signature in index_of]
+    unpaired = {name.lower(): index for index, name in enumerate(names) if _side(signatures[index]) is None}
+    for left in list(unpaired):
+        for right in (re.sub("^l", "r", left), re.sub("l$", "r", left)):
+            if len(left) > 2 and right != left and left in unpaired and right in unpaired:
+                pairs.append((unpaired.pop(left), unpaired.pop(right)))
+    return tuple(sorted(pairs))
+
+
+def side_of_name(name: str) -> Literal["left", "right"] | None:
+    """Returns the side that the first word for left or right in a keypoint's name means, None without such a word.
+
+    L and R before a number are no such words: L5 is a lumbar vertebra, too.
+    """
+    side = None if re.fullmatch(r"[LR]\d+", name) else _side(_split_sides(name))
+    return None if side is None else ("left", "right")[side]
+
+
+# a word of a name, or a word for a side and whether it means right
+_Word = str | tuple[int, int]
+
+
+def _split_sides(name: str) -> tuple[_Word, ...]:
+    parts = (part.lower() for word in _WORD.findall(name) for part in _FUSED.split(word) if part)
+    return tuple(_SIDES.get(part, part) for part in parts)
+
+
+def _swap(word: _Word) -> _Word:
+    return word if isinstance(word, str) else (word[0], 1 - word[1])
+
+
+def _side(signature: Sequence[_Word]) -> int | None:
+    """Returns 0 if the first word for a side means left, 1 for right."""
+    return next((word[1] for word in signature if not isinstance(word, str)), None)
+
+
+def _index(value: Any, names: Sequence[str]) -> int:
+    """Returns the number of a keypoint that is given by its name or number."""
+    return names.index(value) if isinstance(value, str) and value in names else int(value)
+
+
+_NO_LIMBS = "limbs are left out: 'skeleton' has pairs of keypoints, counted from 1"
+# capitals that start no word, words, numbers, and words of other letters
+_WORD = re.compile(r"[左右]|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z左右]+")
+# left and right within a word: leftear, earright
+_FUSED = re.compile(r"^(left|right)(?=.)|(?<=.)(left|right)$", re.IGNORECASE)
+_SIDE_WORDS = (
+    *(("left", "right"), ("l", "r"), ("lt", "rt"), ("lft", "rgt"), ("左", "右"), ("links", "rechts")),
+    *(("gauche", "droite"), ("izquierda", "derecha"), ("izquierdo", "derecho"), ("esquerda", "direita")),
+    *(("esquerdo", "direito"), ("sinistra", "destra"), ("sinistro", "destro")),
+)
+_SIDES = {word: (form, side) for form, pair in enumerate(_SIDE_WORDS) for side, word in enumerate(pair)}
+_SIDES["droit"] = _SIDES["droite"]
 _COCO_NAMES = (
     "nose",
     "left_eye",
@@ -177,7 +269,7 @@ _COCO_LIMBS = (
 )
 _COCO_UPPER_BODY = tuple(range(11))
 
-COCO17 = Skeleton(_COCO_NAMES, _pairs_by_name(_COCO_NAMES), _COCO_LIMBS, _COCO_SIGMAS, _COCO_UPPER_BODY)
+COCO17 = Skeleton(_COCO_NAMES, pair_names(_COCO_NAMES), _COCO_LIMBS, _COCO_SIGMAS, _COCO_UPPER_BODY)
 
 
 def numbered_skeleton(num_keypoints: int) -> Skeleton:

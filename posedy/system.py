@@ -1,7 +1,9 @@
 """Device selection, memory settings and the default number of data loader workers."""
 
 import ctypes
+import functools
 import math
+import os
 import platform
 import sys
 
@@ -35,6 +37,32 @@ def choose_device(name: str = "auto") -> torch.device:
             "device 'mps' is not available: this torch build or machine does not support it; use auto or cpu"
         )
     return device
+
+
+def check_process(pid: int, runtime: str) -> None:
+    """Checks that this process is the one in which a runtime has started its threads.
+
+    A forked process does not have these threads, and waits for them without end.
+
+    Raises:
+        RuntimeError: if this process was forked from the one with the number `pid`.
+    """
+    if os.getpid() != pid:
+        raise RuntimeError(
+            f"{runtime} was started in process {pid} and hangs in processes forked from it: start processes with "
+            "multiprocessing.get_context('spawn') and create the estimator in each of them, or use one process"
+        )
+
+
+@functools.cache
+def use_one_thread_after_fork() -> None:
+    """Makes torch compute with one thread in processes that are forked from this one.
+
+    They do not have the other threads of this process and would wait for them without end. torch's data loader does
+    the same.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 def supports_bf16(device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.cocoeval import Params
 
-from posedy.skeleton import COCO17, Skeleton
+from posedy.skeleton import COCO17, LimbWarning, Skeleton, pair_names, side_of_name
 
 HAND = Skeleton(
     keypoints=("wrist", "left_tip", "right_tip", "palm"),
@@ -129,15 +130,12 @@ def test_inconsistent_values_raise(changes, message):
         {"keypoints": []},
         {"keypoints": "nose"},
         {"keypoints": ["nose", 3]},
-        {"skeleton": [[1, 2, 3]]},
-        {"skeleton": 5},
-        {"skeleton": [[0, 1]]},
-        {"skeleton": [[1, 5]]},
         {"sigmas": ["wide"] * 4},
         {"sigmas": [0.1]},
         {"sigmas": None},
         {"flip_pairs": None},
         {"flip_pairs": [[0]]},
+        {"flip_pairs": [["left_tip", "tip"]]},
         {"flip_pairs": [[0, 7]]},
         {"upper_body": 3},
         {"upper_body": [4]},
@@ -146,6 +144,80 @@ def test_inconsistent_values_raise(changes, message):
 def test_invalid_category_raises(changes):
     with pytest.raises(ValueError, match=r"category|keypoints|flip_pairs|limbs|sigmas|upper_body"):
         Skeleton.from_coco_category(HAND.to_coco_category() | changes)
+
+
+@pytest.mark.parametrize(
+    ("limbs", "expected"),
+    [
+        (None, ()),
+        ([], ()),
+        ([[1, 4], [4.0, "2"]], ((0, 3), (3, 1))),
+        ([["wrist", "palm"]], ((0, 3),)),
+        ([[0, 3], [3, 1]], ((0, 3), (3, 1))),
+        ([[0, 3], [3, 4]], ()),
+        ([[1, 5]], ()),
+        ([[-1, 2]], ()),
+        ([[1, 2, 3]], ()),
+        ([1, 2], ()),
+        ([["wrist", "thumb"]], ()),
+        ([["wrist", 4]], ()),
+        ([[1, 10**400]], ()),
+        ([[1, float("nan")]], ()),
+        (5, ()),
+    ],
+)
+def test_limbs_are_lenient_with_a_warning(limbs, expected):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        skeleton = Skeleton.from_coco_category(HAND.to_coco_category() | {"skeleton": limbs})
+    assert skeleton == dataclasses.replace(HAND, limbs=expected)
+    is_usual = not limbs or (expected and limbs[0][0] != 0)
+    assert [warning.category for warning in caught] == ([] if is_usual else [LimbWarning])
+
+
+def test_pairs_and_upper_body_may_be_names():
+    names = {"flip_pairs": [["left_tip", "right_tip"]], "upper_body": ["left_tip", 2]}
+    assert Skeleton.from_coco_category(HAND.to_coco_category() | names) == HAND
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        ("nose LShoulder RShoulder WristL WristR", "LShoulder-RShoulder WristL-WristR"),
+        (
+            "shoulder.L shoulder.R l_eye r_eye kp_left3 kp_right3",
+            "shoulder.L-shoulder.R l_eye-r_eye kp_left3-kp_right3",
+        ),
+        ("rHip lHip HandR2 HandL2 L1 R1", "lHip-rHip HandL2-HandR2 L1-R1"),
+        ("leye reye LSHO RSHO hipl hipr", "leye-reye LSHO-RSHO hipl-hipr"),
+        ("leftear rightear EARLEFT EARRIGHT", "leftear-rightear EARLEFT-EARRIGHT"),
+        ("l_eye_left l_eye_right r_eye_left r_eye_right", "l_eye_left-r_eye_right l_eye_right-r_eye_left"),
+        ("Lt_hip Rt_hip 左肩 右肩 auge_links auge_rechts", "Lt_hip-Rt_hip 左肩-右肩 auge_links-auge_rechts"),
+        ("left_eye Left_eye right_eye", ""),
+        ("left_eye R_eye lip rear L5 upper_left lal", ""),
+        ("lal ral lar rar", "lal-ral lar-rar"),
+        ("face-0 face-1 face-2", ""),
+    ],
+)
+def test_pairs_are_found_by_name(names, pairs):
+    names = names.split()
+    assert {f"{names[a]}-{names[b]}" for a, b in pair_names(names)} == set(pairs.split())
+
+
+@given(
+    st.lists(st.text("lrLR_1e", max_size=4) | st.sampled_from(["left", "leftl", "right", "rightl", "右"]), unique=True)
+)
+def test_found_pairs_are_disjoint(names):
+    paired = [index for pair in pair_names(names) for index in pair]
+    assert len(set(paired)) == len(paired)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("left_eye", "left"), ("EyeR", "right"), ("l_1", "left"), ("earright", "right"), ("L5", None), ("rear", None)],
+)
+def test_side_of_a_name(name, side):
+    assert side_of_name(name) == side
 
 
 def test_category_without_keypoints_raises():

@@ -1,5 +1,7 @@
 """Device selection, memory settings and default workers."""
 
+import functools
+import importlib.util
 import os
 import platform
 import subprocess
@@ -8,7 +10,15 @@ import sys
 import pytest
 import torch
 
-from posedy.system import choose_device, default_num_workers, keep_freed_memory, supports_bf16
+from posedy.export import runtimes
+from posedy.system import (
+    check_process,
+    choose_device,
+    default_num_workers,
+    keep_freed_memory,
+    supports_bf16,
+    use_one_thread_after_fork,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +119,39 @@ def test_default_without_cpu_affinity_uses_the_cpu_count(monkeypatch, cores, wor
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert default_num_workers() == workers
+
+
+def test_another_process_is_an_error_that_names_spawn() -> None:
+    check_process(os.getpid(), "OpenVINO")
+    with pytest.raises(RuntimeError, match=r"OpenVINO.*spawn"):
+        check_process(os.getppid(), "OpenVINO")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_processes_compute_with_one_thread() -> None:
+    use_one_thread_after_fork()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        process = os.fork()
+        if process == 0:
+            os._exit(torch.get_num_threads())
+        _, status = os.waitpid(process, 0)
+        assert os.waitstatus_to_exitcode(status) == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_openvino_of_another_process_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSEDY_RUNTIME", raising=False)
+    core = object()
+    create = functools.cache(lambda: (core, os.getpid()))
+    monkeypatch.setattr(runtimes, "_create_core", create)
+    assert runtimes.openvino_core() is core
+    is_preferred = runtimes.prefers_openvino()
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    assert runtimes.prefers_openvino() is False
+    with pytest.raises(RuntimeError, match="spawn"):
+        runtimes.openvino_core()
+    assert is_preferred == (importlib.util.find_spec("openvino") is not None)

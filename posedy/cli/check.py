@@ -33,5 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     report = check_coco(arguments.annotations, arguments.images, arguments.decode)
     print(report.format())
-    write_json(arguments.json, {"ok": report.ok, "findings": [dataclasses.asdict(item) for item in report.issues]})
+    findings = [dataclasses.asdict(item) for item in report.issues]
+    write_json(arguments.json, {"ok": report.ok, "flip_pairs": report.flip_pairs, "findings": findings})
     return 0 if report.ok else 1

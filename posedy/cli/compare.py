@@ -40,12 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.data.coco_results import read_results
     from posedy.evaluation.bootstrap import bootstrap_difference
     from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints, format_number, metrics_to_json
+    from posedy.evaluation.plausibility import warn_of_doubts
 
     ground_truth = read_ground_truth(arguments)
     first, second = (read_results(path, ground_truth.num_keypoints) for path in arguments.results)
     before, after = (
         evaluate_keypoints(ground_truth, results, backend=arguments.backend) for results in (first, second)
     )
+    warn_of_doubts(ground_truth, first, before, str(arguments.results[0]))
+    warn_of_doubts(ground_truth, second, after, str(arguments.results[1]))
     gains = bootstrap_difference(ground_truth, (first, second))
     protocol = (
         f"{arguments.results[1]} ({len(second)} poses) against {arguments.results[0]} ({len(first)} poses), all "

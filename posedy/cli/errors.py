@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from posedy.cli.remedies import find_remedy
+
 _PACKAGE = Path(__file__).parents[1]
 _RAISE = dis.opmap["RAISE_VARARGS"]
 # Errors of worker processes: "Original Traceback" is torch's DataLoader, the class names are those of multiprocessing
@@ -18,7 +20,8 @@ def describe_error(error: Exception, debug: bool = False) -> str:
 
     An error is expected if a `raise` statement of posedy raised it, or if it is an OSError that names a file (or comes
     from a worker process): its message is complete and is returned alone. For every other error, such as one that
-    numpy raises, the message has its type, its first line, and on a second line the innermost location in posedy.
+    numpy raises, the message is its remedy, or its type, its first line, and on a second line the innermost location
+    in posedy.
 
     Args:
         error: an exception with its traceback.
@@ -30,6 +33,8 @@ def describe_error(error: Exception, debug: bool = False) -> str:
     from_loader = _LOADER_MARK in text
     if _is_expected(error, frames):
         return lines[-1].partition(": ")[2] if from_loader else text
+    if remedy := find_remedy(error):
+        return remedy
     first = lines[-1] if from_loader else ": ".join([type(error).__name__, *lines[:1]])
     innermost = next((frame for frame in reversed(frames) if frame.is_in_package), None)
     if innermost is None:

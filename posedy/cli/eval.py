@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.evaluation.analysis import compute_details, details_to_json, format_details
     from posedy.evaluation.bootstrap import bootstrap_intervals, format_intervals
     from posedy.evaluation.coco_eval import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
+    from posedy.evaluation.plausibility import warn_of_doubts
 
     ground_truth = read_ground_truth(arguments)
     results = read_results(arguments.results, ground_truth.num_keypoints)
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"no rescoring or suppression{format_sigmas(ground_truth)}"
     )
     print(format_metrics(metrics, protocol))
+    warn_of_doubts(ground_truth, results, metrics, str(arguments.results), arguments.images)
     numbers: dict[str, Any] = {**metrics_to_json(metrics), "protocol": protocol}
     if arguments.ci:
         intervals = bootstrap_intervals(ground_truth, results, arguments.images)

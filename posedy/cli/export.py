@@ -62,7 +62,7 @@ def register_parser(commands: Any) -> None:
 
 
 def _parse_out(text: str) -> Path:
-    if not text.endswith((".onnx", ".safetensors")):
+    if not text.lower().endswith((".onnx", ".safetensors")):
         raise argparse.ArgumentTypeError(
             f"expected NAME.onnx for other runtimes or NAME.safetensors for posedy, got {text}"
         )
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     out = arguments.out
     _check_options(arguments)
-    if out.suffix == ".onnx":
+    if out.suffix.lower() == ".onnx":
         from posedy.export.runtimes import require
 
         require("onnx", "onnxscript", arguments.runtime or "onnxruntime")
@@ -103,11 +103,13 @@ def _check_options(arguments: argparse.Namespace) -> None:
     pose_options = {"--batch": arguments.batch, "--decode": arguments.decode}
     onnx_options = pose_options | {"--runtime": arguments.runtime}
     if _is_detector(arguments):
-        if arguments.out.suffix != ".onnx":
+        if arguments.out.suffix.lower() != ".onnx":
             arguments.parser.error(f"{_DETECTOR} is exported to ONNX files: write --out NAME.onnx")
         if given := [option for option, value in pose_options.items() if value]:
             arguments.parser.error(f"{given[0]} is for pose networks: leave it out for {_DETECTOR}")
-    elif arguments.out.suffix == ".safetensors" and (given := [name for name, value in onnx_options.items() if value]):
+    elif arguments.out.suffix.lower() == ".safetensors" and (
+        given := [name for name, value in onnx_options.items() if value]
+    ):
         arguments.parser.error(f"{given[0]} is for ONNX files: write --out NAME.onnx, or leave it out")
 
 
@@ -117,7 +119,7 @@ def _write_network(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from posedy.models.pretrained import load_checkpoint
 
     net = load_checkpoint(arguments.checkpoint)
-    if arguments.out.suffix == ".onnx":
+    if arguments.out.suffix.lower() == ".onnx":
         return net.name, _write_onnx(net, arguments)
     save_weights(net, arguments.out, arguments.half)
     return net.name, {}

@@ -5,6 +5,7 @@ that `--help` is fast.
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with code 2 for wrong usage, and with 0 after `--help` and `--version`.
     """
+    _escape_unprintable_text()
     parser = make_parser()
     parsed, rest = parser.parse_known_args(arguments)
     if rest:
@@ -85,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         warnings.formatwarning = previous_format
+
+
+def _escape_unprintable_text() -> None:
+    """Prints characters that the terminal's encoding lacks, such as in file names, as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _describe_unknown(arguments: Sequence[str], parser: argparse.ArgumentParser) -> str:

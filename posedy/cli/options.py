@@ -134,9 +134,9 @@ def check_json(arguments: argparse.Namespace) -> None:
     for name, value in vars(arguments).items():
         for item in value if isinstance(value, list | tuple) else [value]:
             if name != "json" and isinstance(item, str | Path):
-                path = str(item).rpartition("=")[2]  # of an override: data.val_annotations=FILE
-                if path and "\0" not in path and Path(path).resolve() == target.resolve():
-                    arguments.parser.error(f"--json {target} would overwrite {path}: choose another file")
+                for path in {str(item), str(item).partition("=")[2]}:  # of an override: data.val_annotations=FILE
+                    if path and "\0" not in path and Path(path).resolve() == target.resolve():
+                        arguments.parser.error(f"--json {target} would overwrite {path}: choose another file")
     if target.is_file() and not target.read_bytes()[:64].lstrip().startswith((b"{", b"[")):
         arguments.parser.error(f"--json {target} would overwrite a file that is not JSON: choose another file")
 

@@ -1,15 +1,17 @@
 """Reading of a configuration from defaults, a YAML file and `key=value` overrides."""
 
 import contextlib
+import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from posedy.config.schema import Config
-from posedy.config.section import as_section
+from posedy.config.section import as_section, is_text
 from posedy.registration import nearest_name
 
 DELETED_KEYS: dict[str, Any] = {"train.shared_decoding": False, "train.shuffle_buffer": 2048}
@@ -32,7 +34,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
     Args:
         path: a YAML file with the values that differ from the defaults; None uses the defaults.
-        overrides: `section.key=value` strings with YAML values.
+        overrides: `section.key=value` strings. Paths and names are taken as they are, without YAML's rules: `null` is
+            None, and quotes around a value are removed. Other values are YAML.
 
     Raises:
         OSError: if the file cannot be read.
@@ -67,11 +70,46 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         return Config.model_validate(values)
     except ValidationError as error:
         problems = [
-            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg'].removeprefix('Value error, ')}"
-            + ("" if item["type"] == "value_error" else f", got {item['input']!r}")
-            for item in error.errors()
+            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {_describe(item)}" for item in error.errors()
         ]
         raise ConfigError("\n".join([f"{source}: invalid values", *problems])) from None
+
+
+_EXPECTED = {
+    "path_type": "expected a path",
+    "string_type": "expected text",
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "list_type": "expected a list, such as [a, b]",
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected keys and values, such as {a: 1}",
+    "model_type": "expected keys and values, such as {a: 1}",
+    "too_long": "expected fewer values",
+    "missing": "this key is missing",
+    "extra_forbidden": "unknown key",
+}
+"""What pydantic expects, by the type of its error; other messages keep its words."""
+
+
+def _describe(error: ErrorDetails) -> str:
+    """Describes an invalid value."""
+    kind, value = error["type"], error["input"]
+    if kind == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    verb = "expected a value" if "_than" in kind else "expected"
+    expected = _EXPECTED.get(kind, error["msg"].replace("Input should be", verb))
+    hint = ""
+    if kind in ("path_type", "string_type"):
+        if isinstance(value, int | float | datetime.date):
+            hint = "; YAML reads text such as 2024 and 12:30 as numbers and 2024-05-01 as a date: write it in quotes"
+        elif value is None:
+            hint = "; leave the key out for its default"
+    return f"{expected}, got {'null' if value is None else repr(value)}{hint}"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -97,7 +135,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        raise ConfigError(
+            f"{path} is not YAML: {error}\nwrite text with characters such as [ : # @ in quotes"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -109,6 +149,36 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected section.key=value, such as train.epochs=210, got {override!r}")
+    value = _parse_text(text) if _is_text_key(key) else _parse_yaml(text, override)
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = values[section] = {} if values.get(section) is None else values[section]
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{override!r}: {section!r} is not a section")
+        values = inner
+    values[name] = value
+
+
+def _is_text_key(key: str) -> bool:
+    """Returns whether a dotted key has paths or strings as values; False for unknown keys."""
+    model: type[BaseModel] | None = Config
+    *sections, name = key.split(".")
+    for section in sections:
+        model = dict(_sections(model)).get(section) if model is not None else None
+    return model is not None and name in model.model_fields and is_text(model.model_fields[name].annotation)
+
+
+def _parse_text(text: str) -> str | None:
+    """Returns a path or a name as it is given, without quotes around it; None for null and for no text."""
+    text = text.strip()
+    if text[:1] in ("'", '"') and len(text) > 1 and text[-1] == text[0]:
+        with contextlib.suppress(yaml.YAMLError):
+            quoted = yaml.safe_load(text)
+            return quoted if isinstance(quoted, str) else text
+    return None if text in ("", "null", "Null", "NULL") else text
+
+
+def _parse_yaml(text: str, override: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -117,13 +187,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
-    *sections, name = key.split(".")
-    for section in sections:
-        inner = values[section] = {} if values.get(section) is None else values[section]
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r}: {section!r} is not a section")
-        values = inner
-    values[name] = value
+    return value
 
 
 def _drop_deleted(values: dict[str, Any], source: str) -> None:

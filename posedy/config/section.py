@@ -1,7 +1,8 @@
 """The base class of the sections of a configuration."""
 
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -9,6 +10,15 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 def as_section(annotation: Any) -> type[BaseModel] | None:
     """Returns the section class of a field's annotation, or None for other fields."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def is_text(annotation: Any) -> bool:
+    """Returns whether the values of a field are paths or strings, or optional ones."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(value, str) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return all(kind is NoneType or is_text(kind) for kind in get_args(annotation))
+    return annotation in (str, Path)
 
 
 class Section(BaseModel):

@@ -1,6 +1,8 @@
 """Categories of COCO files: the keypoint category, its skeleton, and overrides of it by the configuration."""
 
+import re
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +11,14 @@ from posedy.data.coco_file import CocoFile, Record, format_value, select_objects
 from posedy.data.issues import IssueLog, short_repr
 from posedy.data.tables import invalid_ids
 from posedy.registration import nearest_name
-from posedy.skeleton import Skeleton
+from posedy.skeleton import LimbWarning, Skeleton, pair_names, side_of_name
 
 PERSON_CATEGORY_ID = 1
 """COCO's category id of persons."""
+
+_SET_PAIRS = "set data.skeleton.flip_pairs, or 'flip_pairs' in the category"
+# Fewer numbered keypoints without a side, such as spine1 to spine5, probably lie in the middle of the body.
+_MAX_IN_THE_MIDDLE = 7
 
 
 def read_keypoint_category(file: CocoFile, log: IssueLog, allow_text_ids: bool = False) -> dict[str, Any] | None:
@@ -75,27 +81,71 @@ def read_skeleton(category: Record, overrides: SkeletonConfig | None, log: Issue
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            skeleton = Skeleton.from_coco_category(apply_overrides(category, overrides))
+            changed = apply_overrides(category, overrides)
+            skeleton = Skeleton.from_coco_category(changed)
         except (ValueError, OverflowError) as error:
             log.error("invalid skeleton", str(error), "Fix the category's record, or data.skeleton.")
             return None
+    about_limbs = [item for item in caught if issubclass(item.category, LimbWarning)]
+    log.add(
+        "warning",
+        "unusual limbs",
+        about_limbs,
+        lambda item: str(item.message),
+        "Only drawings need them: fix 'skeleton' in the category, or set data.skeleton.limbs.",
+    )
     log.add(
         "warning",
         "skeleton without sigmas",
-        caught,
+        [item for item in caught if item not in about_limbs],
         lambda item: str(item.message),
         "OKS and AP are only approximate without them.",
     )
-    has_pairs_key = "flip_pairs" in apply_overrides(category, overrides)
-    unpaired = not has_pairs_key and not skeleton.flip_pairs and skeleton.num_keypoints > 1
+    _check_flip_pairs(skeleton, "flip_pairs" in changed, log)
+    return skeleton
+
+
+def _check_flip_pairs(skeleton: Skeleton, has_key: bool, log: IssueLog) -> None:
+    """Logs names that contradict the flip pairs, which are given (`has_key`) or found by the names."""
+    names = skeleton.keypoints
+    sides = [side_of_name(name) for name in names]
+    by_name = {index: other for a, b in pair_names(names) for index, other in ((a, b), (b, a))}
     log.add(
         "warning",
-        "skeleton without flip pairs",
-        [skeleton.keypoints] if unpaired else [],
-        lambda names: f"keypoints {', '.join(names[:5])}",
-        "A flip would swap no keypoints: set data.skeleton.flip_pairs, or 'flip_pairs' in the category ([] for none).",
+        "flip pair that contradicts the names",
+        [(a, b) for a, b in skeleton.flip_pairs if by_name.get(a, b) != b or by_name.get(b, a) != a],
+        lambda pair: f"{names[pair[0]]}-{names[pair[1]]}",
+        "A flip exchanges left and right: 'flip_pairs' of a category are names, or indices counted from 0.",
     )
-    return skeleton
+    if has_key:
+        return
+    if not skeleton.flip_pairs and len(names) > 1:
+        log.add(
+            "warning",
+            "skeleton without flip pairs",
+            [names],
+            lambda names: f"keypoints {', '.join(names[:5])}",
+            f"A flip would swap no keypoints: {_SET_PAIRS} ([] for none).",
+        )
+        return
+    free = sorted(set(range(len(names))).difference(*skeleton.flip_pairs))
+    log.add(
+        "warning",
+        "left or right keypoint without a flip pair",
+        [names[index] for index in free if sides[index]],
+        str,
+        f"A flip swaps the others, but not these: {_SET_PAIRS}.",
+    )
+    series: dict[str, list[str]] = defaultdict(list)
+    for index in (index for index in free if not sides[index]):
+        series[re.sub(r"\d+", "#", names[index])].append(names[index])
+    log.add(
+        "warning",
+        "numbered keypoints without flip pairs",
+        [numbered for numbered in series.values() if len(numbered) > _MAX_IN_THE_MIDDLE],
+        lambda numbered: f"{numbered[0]} to {numbered[-1]}",
+        f"Their names do not say which are left and right, so that a flip swaps none of them: {_SET_PAIRS}.",
+    )
 
 
 def apply_overrides(category: Mapping[str, Any], overrides: SkeletonConfig | None) -> dict[str, Any]:

@@ -11,13 +11,16 @@ from posedy.data.categories import read_keypoint_category, read_skeleton
 from posedy.data.coco_file import (
     AnnotationTable,
     CocoFile,
+    ImageTable,
     log_duplicate_image_ids,
     log_invalid_values,
     read_annotations,
     read_images,
 )
+from posedy.data.file_names import normalize_file_name
 from posedy.data.image_check import ImageCheck, check_images
 from posedy.data.issues import CheckReport, CocoFileError, IssueLog, format_reasons, short_repr
+from posedy.data.plausibility import check_plausibility
 from posedy.data.tables import BoolArray, find_duplicates
 from posedy.geometry import xywh_to_xyxy
 from posedy.skeleton import Skeleton
@@ -100,6 +103,7 @@ def validate(
     _check_ids(table, log)
     _check_keypoints(table, usable, log)
     check_boxes(table, usable, log)
+    _check_file_names(image_table, log)
     _check_areas(table, usable, log)
     _check_any_usable(table, usable, left_out, log)
     with_persons = np.zeros(len(image_table.ids), dtype=bool)
@@ -107,13 +111,15 @@ def validate(
     if images is not None:
         check_images(image_table, with_persons, annotations, images, decode, image_check, log)
     summary = summarize(annotations, len(image_table.ids), int(usable.sum()), int(with_persons.sum()), left_out)
-    return ValidatedFile(table, skeleton, usable, left_out, _create_report(annotations, summary, log))
+    return ValidatedFile(table, skeleton, usable, left_out, _create_report(annotations, summary, log, skeleton))
 
 
-def _create_report(annotations: Path, summary: str | None, log: IssueLog) -> CheckReport:
+def _create_report(
+    annotations: Path, summary: str | None, log: IssueLog, skeleton: Skeleton | None = None
+) -> CheckReport:
     issues = sorted(log.issues, key=lambda issue: issue.severity)
     summary = summary or f"{annotations.name}: no annotations could be read"
-    return CheckReport(annotations, summary, tuple(issues))
+    return CheckReport(annotations, summary, tuple(issues), None if skeleton is None else skeleton.flip_pair_names)
 
 
 def summarize(
@@ -167,6 +173,18 @@ def _check_ids(table: AnnotationTable, log: IssueLog) -> None:
     )
 
 
+def _check_file_names(images: ImageTable, log: IssueLog) -> None:
+    first = images.index_of_name
+    log.add(
+        "warning",
+        "several images with one file_name",
+        [i for i, name in enumerate(images.names) if name and first[normalize_file_name(name)] != i],
+        lambda i: f"image {images.ids[i]} ({images.names[i]})",
+        "The persons of all are learned on one image: if these are different images, such as frames of two cameras, "
+        "give them different names or folders.",
+    )
+
+
 def _check_keypoints(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> None:
     points, flags = table.keypoints[..., :2], table.keypoints[..., 2]
     log.add(
@@ -214,6 +232,7 @@ def check_boxes(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> Non
         "A box is x, y, width, height with width and height above 0: compute it from the mask or the keypoints.",
     )
     sizes = _image_sizes(table)
+    check_plausibility(table, usable, sizes, log)
     checked = usable & ~empty & (sizes > 0).all(axis=1)
     outside = checked & ((corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)).any(axis=1)
     log.add(

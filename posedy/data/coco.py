@@ -22,6 +22,7 @@ from posedy.data.coco_file import (
     read_annotations,
     read_images,
 )
+from posedy.data.file_names import find_image
 from posedy.data.image_check import ImageCheck
 from posedy.data.issues import IssueLog, ValidationIssue
 from posedy.data.tables import PackedNames
@@ -79,7 +80,7 @@ class CocoPersons:
         """
         if self.image_dir is None:
             raise ValueError(f"{self.annotations} was read without an image folder: pass `images` to read_coco")
-        return self.image_dir / self.file_names[image_index]
+        return find_image(self.image_dir, self.file_names[image_index])
 
     @property
     def fingerprint(self) -> str:
@@ -100,6 +101,8 @@ def read_coco(
     image_check: ImageCheck = "always",
 ) -> CocoPersons:
     """Reads and validates a COCO keypoint file.
+
+    An omitted `num_keypoints` is counted, an omitted `iscrowd` is 0, and persons without keypoints are left out.
 
     Args:
         annotations: a file like person_keypoints_train2017.json, with COCO's keypoints or others, or a `CocoFile`.
@@ -181,7 +184,7 @@ class GroundTruth:
         """Reads the ground truth from an annotation file or its content.
 
         It is less strict than `read_coco`, to evaluate files of other tools unchanged: ids may be text, annotations
-        need no id, and a missing `num_keypoints` is replaced by the number of labeled keypoints (v > 0).
+        need no id. What files may omit is as in `read_coco`.
 
         Args:
             annotations: the file, its content (which is not changed), or a `CocoFile`.

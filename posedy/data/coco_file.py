@@ -7,12 +7,13 @@ and invalid values; the caller reports these (`posedy check`) or raises them.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.file_names import file_name_of, normalize_file_name
 from posedy.data.issues import IssueLog, short_repr
 from posedy.data.tables import (
     BoolArray,
@@ -139,11 +140,6 @@ class ImageTable:
         return bool(self.ids) and isinstance(self.ids[0], str)
 
 
-def normalize_file_name(file_name: str) -> str:
-    """Returns a file name with forward slashes and without redundant parts."""
-    return PurePosixPath(file_name.replace("\\", "/")).as_posix()
-
-
 def read_images(
     file: CocoFile, log: IssueLog, needs: Collection[str] = ("width", "file_name"), allow_text_ids: bool = False
 ) -> ImageTable:
@@ -169,7 +165,7 @@ def read_images(
     records = [record for record, skip in zip(records, bad, strict=True) if not skip]
     ids = [record["id"] for record in records]
     sizes = read_sizes(records)
-    names = [_file_name(record) for record in records]
+    names = [file_name_of(record) for record in records]
     log.add(
         "error",
         "image without a valid width and height",
@@ -213,14 +209,14 @@ class AnnotationTable:
     Attributes:
         category: the record of the category.
         images: the images of the file.
-        records: the A unchanged records of the file.
+        records: the A records of the file, with iscrowd 0 and keypoints 0, 0, 0 where they are omitted.
         num_other_category: number of annotations of other categories.
         image_index: (A,) index of the image, -1 if the file does not list it.
         ids: (A,) integers, 0 if there is none.
         boxes: (A, 4) xywh.
         areas: (A,).
         crowd: (A,).
-        num_keypoints: (A,) the values of the file.
+        num_keypoints: (A,) the values of the file, or else the number of labeled keypoints.
         keypoints: (A, K, 3) of x, y, v.
         invalid: for each key, the mask (A,) of annotations without a valid value; numbers are NaN there.
     """
@@ -291,7 +287,8 @@ def read_annotations(file: CocoFile, images: ImageTable, category: dict[str, Any
     )
     of_category = [not skip and value == category_id for value, skip in zip(category_ids, bad, strict=True)]
     num_other_category = len(records) - int(bad.sum()) - sum(of_category)
-    records = [record for record, keep in zip(records, of_category, strict=True) if keep]
+    no_keypoints = [0] * (3 * num_keypoints)
+    records = [_complete(record, no_keypoints) for record, keep in zip(records, of_category, strict=True) if keep]
 
     def column(key: str) -> list[Any]:
         return [record.get(key) for record in records]
@@ -309,6 +306,9 @@ def read_annotations(file: CocoFile, images: ImageTable, category: dict[str, Any
     crowd, _ = number_column([int(value) if isinstance(value, bool) else value for value in column("iscrowd")])
     invalid["iscrowd"] = (crowd != 0) & (crowd != 1)
     counts, invalid["num_keypoints"] = number_column(column("num_keypoints"))
+    is_omitted = np.array([value is None for value in column("num_keypoints")], dtype=bool)
+    counts = np.where(is_omitted, (keypoints[:, 2::3] > 0).sum(axis=1), counts)
+    invalid["num_keypoints"] &= ~is_omitted
     return AnnotationTable(
         category=category,
         images=images,
@@ -323,6 +323,16 @@ def read_annotations(file: CocoFile, images: ImageTable, category: dict[str, Any
         keypoints=keypoints.reshape(-1, num_keypoints, 3),
         invalid=invalid,
     )
+
+
+def _complete(record: Record, no_keypoints: list[int]) -> Record:
+    """Adds what many tools omit: iscrowd 0, and the keypoints 0, 0, 0 of a person without any (`no_keypoints`)."""
+    added: dict[str, Any] = {} if record.get("iscrowd") is not None else {"iscrowd": 0}
+    keypoints = record.get("keypoints")
+    has_no_keypoints = keypoints is None or (isinstance(keypoints, list) and not keypoints)
+    if has_no_keypoints and not record.get("num_keypoints"):
+        added["keypoints"] = no_keypoints
+    return {**record, **added} if added else record
 
 
 def log_invalid_values(
@@ -345,8 +355,8 @@ def log_invalid_values(
         "unlabeled keypoint.",
         "bbox": "Write four finite numbers: x, y, width, height in pixels.",
         "area": "Write the area of the person's mask in square pixels, or of the box without one: OKS needs it.",
-        "iscrowd": "Write 0 for a person, 1 for a crowd: COCO's evaluation needs it.",
-        "num_keypoints": "Write the number of keypoints with v > 0: COCO's evaluation needs it.",
+        "iscrowd": "Write 0 for a person, 1 for a crowd.",
+        "num_keypoints": "Write the number of keypoints with v > 0, or omit it.",
     }
     required = np.ones(len(records), dtype=bool) if where is None else where
     for key in keys:
@@ -383,15 +393,3 @@ def select_objects(values: Sequence[Any], key: str, log: IssueLog) -> list[Recor
 def format_value(record: Record, key: str) -> str:
     """Formats a key and its value for an error message."""
     return f"{key} {short_repr(record[key])}" if key in record else f"no {key}"
-
-
-def _file_name(record: Record) -> str:
-    """Returns the file name of an image's record; "" unless it is text without NUL that can be encoded as UTF-8."""
-    name = record.get("file_name")
-    if not isinstance(name, str) or "\0" in name:
-        return ""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return ""
-    return name

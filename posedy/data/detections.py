@@ -3,6 +3,7 @@
 `posedy test`, `predict` and `detect` share the rules of `parse_boxes`.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.box_form import LARGEST_FRACTION, are_fractions, are_outside, describe_misfit
 from posedy.data.categories import PERSON_CATEGORY_ID, read_person_category_id
 from posedy.data.coco import CocoPersons
 from posedy.data.coco_file import (
@@ -19,11 +21,11 @@ from posedy.data.coco_file import (
     Record,
     format_value,
     load_file,
-    normalize_file_name,
     read_images,
     read_sizes,
 )
 from posedy.data.coco_results import log_invalid_entries, validate_records
+from posedy.data.file_names import normalize_file_name
 from posedy.data.issues import IssueLog, count_reasons, format_reasons, short_repr
 from posedy.data.tables import find_duplicates, invalid_ids, is_plausible, number_column, number_rows
 from posedy.geometry import xywh_to_xyxy, xyxy_to_xywh
@@ -64,6 +66,11 @@ class Detections:
             f"left out: {format_reasons(self.left_out)}"
         )
 
+    def warn_of_misfit(self) -> None:
+        """Warns if many boxes do not fit their images, with the likely cause."""
+        if misfit := describe_misfit(self.boxes, self.images.sizes[self.image_index]):
+            warnings.warn(f"{self.path}: {misfit}", stacklevel=3)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageBoxes:
@@ -95,8 +102,9 @@ def parse_boxes(
     """Parses person boxes from the entries of results or annotations.
 
     - An entry refers to its image by `image_id`, or by `file_name` if it has no id or there is no annotation file.
-    - Boxes of other categories, on images outside the annotation file, of crowds, not finite, without area or below the
-      score threshold are left out, each counted under the first of these reasons. A box without category is a person.
+    - Boxes of other categories, on images outside the annotation file, of crowds, not finite, without area, outside
+      their image (if its size is known) or below the score threshold are left out, each counted under the first of
+      these reasons. A box without category is a person.
     - If no entry has a score, all scores are 1; scores in only some of the entries are an error.
     - Image sizes in entries must equal the recorded sizes: boxes in other pixels would be misplaced.
 
@@ -109,7 +117,7 @@ def parse_boxes(
         have_sizes: whether `width` and `height` of an entry are the size of its image.
 
     Raises:
-        CocoFileError: if entries are invalid; the message names them.
+        CocoFileError: if entries are invalid, or all boxes are in fractions of the image; the message names them.
     """
     log, source = IssueLog(), str(path)
     records = validate_records(entries, log)
@@ -133,6 +141,8 @@ def parse_boxes(
         log.raise_errors(source)
     finite = is_plausible(rows).all(axis=1) & is_plausible(scores)
     boxes = xywh_to_xyxy(np.where(finite[:, None], rows, 0)).astype(np.float32)
+    # index -1, an image outside the annotation file, selects the appended row
+    sizes = np.append(images.sizes, np.zeros((1, 2), np.int32), axis=0)[image_index]
     kept, left_out = count_reasons(
         {
             "of another category": [record.get("category_id", category_id) != category_id for record in records],
@@ -140,9 +150,18 @@ def parse_boxes(
             "of crowds": [bool(record.get("iscrowd")) for record in records],
             "with NaN, infinity or beyond any image": ~finite,
             "without area": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
+            "outside their image": (sizes > 0).all(axis=1) & are_outside(boxes, sizes),
             f"under the score threshold {score_threshold:g}": scores < score_threshold,
         }
     )
+    if are_fractions(rows[kept], sizes[kept]):
+        log.error(
+            "boxes in fractions of the image",
+            f"no number of {int(kept.sum())} boxes exceeds {LARGEST_FRACTION:g}: {short_repr(rows[kept][0].tolist())}",
+            "Write x, y, width, height in pixels: multiply x and width by the image's width, y and height by its "
+            "height.",
+        )
+        log.raise_errors(source)
     left_out = {reason: count for reason, count in left_out.items() if count}
     kept_scores = scores[kept].astype(np.float32)
     return Detections(path, images, image_index[kept], boxes[kept], kept_scores, left_out, has_annotation_file)
@@ -183,6 +202,7 @@ def read_detections(path: Path | str, persons: CocoPersons, score_threshold: flo
             f"{persons.category_id} for persons.",
         )
         log.raise_errors(str(path))
+    detections.warn_of_misfit()
     return detections
 
 

@@ -13,7 +13,9 @@ import cv2
 from PIL import Image, UnidentifiedImageError
 
 from posedy.data.coco_file import ImageTable
+from posedy.data.file_names import find_image
 from posedy.data.issues import IssueLog
+from posedy.data.orientation import header_of
 from posedy.data.tables import BoolArray
 from posedy.files import user_cache_folder, write_json_atomically
 from posedy.images import read_image
@@ -28,14 +30,21 @@ _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 1024
 """Bytes at the end of a file that are searched for its end marker: some cameras append data to it."""
 
-ImageIssueKind = Literal["missing image", "unreadable image", "truncated image", "wrong image size"]
+ImageIssueKind = Literal[
+    "missing image", "unreadable image", "truncated image", "wrong image size", "ambiguous EXIF orientation"
+]
 _ADVICE: dict[ImageIssueKind, str] = {
     "missing image": "Download the image, or give the folder that file names are relative to.",
     "unreadable image": "Download the image again, or convert it to JPEG or PNG.",
     "truncated image": "Download the image again: its lower part would be gray in training.",
     "wrong image size": "Annotations are in pixels of the recorded size, as stored (EXIF rotation is ignored): "
     "download the original image or fix the record.",
+    "ambiguous EXIF orientation": "Annotations are read in pixels as stored, and the size of these images does not "
+    "tell whether yours are: if they were made on upright images, as image viewers show them, save the images upright "
+    "(mogrify -auto-orient); if not, remove the tag (exiftool -Orientation=).",
 }
+# Kinds that are no error, as the annotations may be right, and no warning without persons.
+_WARNINGS = frozenset({"ambiguous EXIF orientation"})
 
 
 def check_images(
@@ -81,14 +90,16 @@ def cache_folder() -> Path:
 def cache_key(annotations: Path, folder: Path, images: ImageTable, with_persons: BoolArray) -> str:
     """Computes the key of a check, which changes with the annotation file and the image folder.
 
-    It is a hash of the path, size and modification time of the annotation file, the path and modification time of the
-    folder, and the ids, sizes and names of the images. Replacing an image under its old name does not change it.
+    It is a hash of the kinds of issues, the path, size and modification time of the annotation file, the path and
+    modification time of the folder, and the ids, sizes and names of the images. Replacing an image under its old name
+    does not change it.
 
     Raises:
         OSError: if the file or the folder is missing.
     """
     file, tree = annotations.stat(), folder.stat()
-    stats = [str(annotations.resolve()), file.st_size, file.st_mtime_ns, str(folder.resolve()), tree.st_mtime_ns]
+    kinds = list(_ADVICE)  # a version that checks more repeats earlier checks
+    stats = [kinds, str(annotations.resolve()), file.st_size, file.st_mtime_ns, str(folder.resolve()), tree.st_mtime_ns]
     records = json.dumps([stats, list(map(int, images.ids)), images.names]).encode()
     return hashlib.sha256(records + images.sizes.tobytes() + with_persons.tobytes()).hexdigest()[:32]
 
@@ -138,6 +149,9 @@ def check_image_files(images: ImageTable, folder: Path, with_persons: BoolArray,
         of_kind = [issue for issue in issues if issue.kind == kind]
         needed = [issue for issue in of_kind if with_persons[issue.image_index]]
         unused = [issue for issue in of_kind if not with_persons[issue.image_index]]
+        if kind in _WARNINGS:
+            log.add("warning", kind, needed, lambda issue: issue.example, advice)
+            continue
         log.add("error", kind, needed, lambda issue: issue.example, advice)
         log.add("warning", f"{kind} (without usable persons)", unused, lambda issue: issue.example, advice)
 
@@ -146,14 +160,14 @@ def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool
     name = images.names[index]
     if not name:
         return None  # a missing file name is logged elsewhere
-    path = folder / name
+    path = find_image(folder, name)
 
     def issue(kind: ImageIssueKind, text: str) -> _ImageIssue:
         return _ImageIssue(index, kind, f"image {images.ids[index]}: {text}")
 
     try:
         with path.open("rb") as file, Image.open(file) as image:
-            width, height = image.size
+            header = header_of(image)
             if image.format not in _FORMATS and not cv2.haveImageReader(str(path)):
                 return issue("unreadable image", f"{path} has the format {image.format}, which OpenCV cannot read")
             if _is_truncated(image, file):
@@ -168,11 +182,15 @@ def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool
     except Exception as error:  # decoders raise errors of all kinds for broken files
         return issue("unreadable image", f"{path}: {error}")
     recorded = int(images.sizes[index, 0]), int(images.sizes[index, 1])
-    if recorded in ((0, 0), (width, height)):
-        return None
-    rotated = ", rotated by 90 degrees" if recorded == (height, width) else ""
-    text = f"{path} is {width} x {height}, recorded {recorded[0]} x {recorded[1]} (width x height){rotated}"
-    return issue("wrong image size", text)
+    if recorded not in ((0, 0), (header.width, header.height)):
+        rotated = ", rotated by 90 degrees" if recorded == (header.height, header.width) else ""
+        if recorded == header.upright_size:
+            rotated = f", the size of the upright image: save it upright (it has EXIF orientation {header.orientation})"
+        text = f"{path} is {header.width} x {header.height}, recorded {recorded[0]} x {recorded[1]} (width x height)"
+        return issue("wrong image size", text + rotated)
+    if header.is_ambiguous:
+        return issue("ambiguous EXIF orientation", f"{path} has orientation {header.orientation}")
+    return None
 
 
 def _is_truncated(image: Image.Image, file: BinaryIO) -> bool:

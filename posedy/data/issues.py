@@ -87,11 +87,13 @@ class CheckReport:
         annotations: the file.
         summary: one line with the numbers of images, of usable persons and of annotations left out, by reason.
         issues: errors first, then warnings.
+        flip_pairs: the names of left and right keypoints that a flip exchanges, None if there is no valid skeleton.
     """
 
     annotations: Path
     summary: str
     issues: tuple[ValidationIssue, ...]
+    flip_pairs: tuple[tuple[str, str], ...] | None = None
 
     @property
     def errors(self) -> tuple[ValidationIssue, ...]:
@@ -118,10 +120,13 @@ class CheckReport:
             raise CocoFileError.from_issues(str(self.annotations), self.errors)
 
     def format(self) -> str:
-        """Formats the report as text: the summary, then a line per issue."""
+        """Formats the report as text: the summary, the flip pairs, then a line per issue."""
         verdict = "can be used" if self.ok else "cannot be used"
         counts = f"{self.annotations} {verdict}: {len(self.errors)} kinds of errors, {len(self.warnings)} of warnings"
-        return "\n".join([self.summary, counts, *(f"  {issue}" for issue in self.issues)])
+        lines = [self.summary, counts, *(f"  {issue}" for issue in self.issues)]
+        if self.flip_pairs is not None:
+            lines.insert(1, f"flip pairs: {', '.join('-'.join(pair) for pair in self.flip_pairs) or 'none'}")
+        return "\n".join(lines)
 
 
 class CocoFileError(ValueError):

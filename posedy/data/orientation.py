@@ -1,9 +1,13 @@
 """Sizes and EXIF orientations of image files, and conversion between stored and upright pixel coordinates.
 
 COCO's annotations refer to the pixels as stored. Programs that apply the EXIF orientation have the upright image:
-OpenCV by default, and thus YOLO trainers.
+OpenCV by default, and thus YOLO trainers. The recorded size tells which of the two an annotation refers to, unless both
+images have the same size (orientations 2 to 4, and all of a square image).
 """
 
+import contextlib
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +43,11 @@ class ImageHeader:
         size = (self.width, self.height)
         return size[::-1] if self.orientation >= _FIRST_EXCHANGED else size
 
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the stored and the upright image differ, although they have the same width and height."""
+        return self.orientation != 1 and self.upright_size == (self.width, self.height)
+
     def to_upright(self, points: FloatArray, pixel_centers: bool) -> FloatArray:
         """Converts coordinates of the stored image to those of the upright image.
 
@@ -69,17 +78,42 @@ def read_header(path: Path) -> ImageHeader:
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            # Pillow and OpenCV both apply the orientation of a TIFF file whenever they read it
-            orientation = 1 if image.format == "TIFF" else _read_orientation(image)
+            return header_of(image)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image at {path}: check its name and folder") from error
     except Exception as error:  # decoders raise errors of all kinds for broken files
         raise OSError(f"image {path} cannot be read ({error}): download or convert it again") from error
-    return ImageHeader(width, height, orientation)
+
+
+def warn_of_ambiguous(paths: Iterable[Path]) -> None:
+    """Warns of the image files that have another upright image of the same size: boxes are taken in its pixels."""
+    headers = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            headers.append((path, read_header(path)))
+    ambiguous = [f"{path} (orientation {header.orientation})" for path, header in headers if header.is_ambiguous]
+    if ambiguous:
+        examples = ", ".join(ambiguous[:3]) + (" and more" if len(ambiguous) > 3 else "")
+        warnings.warn(
+            f"images with an EXIF orientation that keeps width x height ({len(ambiguous)}): {examples}: boxes are in "
+            "pixels of the upright image, as image viewers show it; if yours are in pixels as stored, remove the tag "
+            "(exiftool -Orientation=)",
+            stacklevel=2,
+        )
+
+
+def header_of(image: Image.Image) -> ImageHeader:
+    """Returns the size and the orientation of an open image file, without decoding it."""
+    return ImageHeader(*image.size, _read_orientation(image))
 
 
 def _read_orientation(image: Image.Image) -> int:
+    # Pillow and OpenCV both apply the orientation of a TIFF file whenever they read it
+    if image.format == "TIFF":
+        return 1
+    # Pillow would decode a PNG file to search for EXIF data at its end
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except Exception:  # OpenCV ignores damaged EXIF data, too

@@ -115,7 +115,7 @@ class PackedNames:
     @classmethod
     def pack(cls, names: list[str]) -> "PackedNames":
         """Packs a list of strings."""
-        encoded = [name.encode() for name in names]
+        encoded = [name.encode(errors="surrogateescape") for name in names]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return cls(b"".join(encoded), offsets)
 
@@ -125,7 +125,7 @@ class PackedNames:
     def __getitem__(self, index: int) -> str:
         if not 0 <= index < len(self):
             raise IndexError(f"expected an index from 0 to {len(self) - 1}, got {index}")
-        return self.buffer[self.offsets[index] : self.offsets[index + 1]].decode()
+        return self.buffer[self.offsets[index] : self.offsets[index + 1]].decode(errors="surrogateescape")
 
 
 def _is_integer(value: Any) -> bool:

@@ -250,7 +250,12 @@ def _copy_results(gt: GroundTruth, results: list[dict[str, Any]]) -> list[dict[s
     boxes, invalid = number_rows([result.get("bbox") for result in results], 4)
     if not invalid.any() and np.isfinite(boxes).all():
         keys.append("bbox")
-    return [{key: result[key] for key in keys} for result in results]
+    # numpy would keep integers above 64 bits as Python objects, which COCOeval cannot compute with
+    keypoints, _ = number_rows([result["keypoints"] for result in results], 3 * gt.num_keypoints)
+    return [
+        {key: result[key] for key in keys} | {"keypoints": row, "score": float(result["score"])}
+        for result, row in zip(results, keypoints.tolist(), strict=True)
+    ]
 
 
 def load_results(coco_gt: COCO, gt: GroundTruth, results: list[dict[str, Any]]) -> COCO:

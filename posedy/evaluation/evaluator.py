@@ -270,7 +270,7 @@ def load_eval_model(config: Config, checkpoint: Path, device: str) -> Model:
     Raises:
         OSError, ValueError: if the file is missing, has the wrong format or network, or the device is absent.
     """
-    model = load_model(checkpoint, device, "auto" if checkpoint.suffix == ".onnx" else "torch", fused=False)
+    model = load_model(checkpoint, device, "auto" if checkpoint.suffix.lower() == ".onnx" else "torch", fused=False)
     if isinstance(model, GraphModel) and model.info.decodes:
         raise ValueError(f"{checkpoint}: expected a graph without decoding, got keypoints: export without --decode")
     _check_config_match(config, model, checkpoint)

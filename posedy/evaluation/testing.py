@@ -16,6 +16,7 @@ from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
 from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_eval_model
 from posedy.evaluation.gallery import draw_gallery
 from posedy.evaluation.matching import match_persons
+from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.prediction import Model
 from posedy.system import default_num_workers
@@ -43,6 +44,8 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str
     persons, boxes, gt = read_val_set(config, model, checkpoint)
     result = run_evaluation(model, persons, boxes, config, gt)
     print(format_metrics(result.metrics, str(result.protocol)))
+    if boxes is not None:
+        warn_of_doubts(gt, result.results, result.metrics, str(boxes.path))
     record = metrics_to_json(result.metrics) | {
         "protocol": dataclasses.asdict(result.protocol),
         "model": model.name,
@@ -53,12 +56,13 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str
             "category": dict(gt.category),
         },
     }
-    write_results(out / "results.json", result.results)
-    write_json_atomically(out / "metrics.json", record, indent=2)
     matched = match_persons(gt, result.results, persons.skeleton.sigmas)
     index_of = {image_id: index for index, image_id in enumerate(persons.image_ids.tolist())}
     gallery = draw_gallery(matched, lambda image_id: persons.image_path(index_of[image_id]))
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(gallery, cv2.COLOR_RGB2BGR))
+    # all computed before the first is written: an error leaves the files of an earlier run unchanged
+    write_results(out / "results.json", result.results)
+    write_json_atomically(out / "metrics.json", record, indent=2)
     write_bytes_atomically(out / "persons.jpg", jpeg.tobytes())
     print(f"wrote {out / 'metrics.json'}, {out / 'results.json'} and {out / 'persons.jpg'}")
     return record

@@ -220,6 +220,7 @@ class PerImageBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, C', H', W')."""
         N, _, H, W = x.shape
-        if N == 1 or self.channels * H * W <= _MAX_CACHED_VALUES or x.device.type != "cpu":
+        is_small = N == 1 or self.channels * H * W <= _MAX_CACHED_VALUES
+        if is_small or x.device.type != "cpu" or torch.compiler.is_compiling():  # a graph may have a free batch size
             return self.block(x)
         return torch.cat([self.block(image) for image in x.split(1)])

@@ -89,7 +89,7 @@ def export_onnx(
         OSError: if the file cannot be written.
         ValueError: if an argument is invalid, a package is missing, or the graph's output differs from the network's.
     """
-    if Path(path).suffix != ".onnx":
+    if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"expected a file name NAME.onnx, got {path}")
     if runtime not in RUNTIMES:
         raise ValueError(f"expected runtime to be one of {list(RUNTIMES)}, got {runtime!r}")

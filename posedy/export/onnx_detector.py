@@ -68,7 +68,7 @@ def export_detector_onnx(
         OSError: if the weights cannot be read or the file cannot be written.
         ValueError: if an argument is invalid, a package is missing, or the graph's outputs differ from PyTorch's.
     """
-    if Path(path).suffix != ".onnx":
+    if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"expected a file name NAME.onnx, got {path}")
     if runtime not in RUNTIMES:
         raise ValueError(f"expected runtime to be one of {list(RUNTIMES)}, got {runtime!r}")

@@ -86,6 +86,7 @@ def convert(
     """
     require("openvino")
     openvino = import_openvino()
+    openvino_core()  # raises an error in a forked process, in which OpenVINO would hang
     with _CONVERSION_LOCK:
         cached = _read(key) if key is not None else None
         if cached is not None:

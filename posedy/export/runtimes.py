@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from posedy.export.onnx_layers import Batch
+from posedy.system import check_process
 
 Runtime = Literal["onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
@@ -103,7 +104,8 @@ class OnnxRuntimeRunner:
     def __call__(self, batch: Array) -> list[Array]:
         """Runs the graph on a batch and returns its outputs."""
         inputs = _split_batch(batch, self._batch)
-        return _concatenate([self._session.run(None, {self._input: np.ascontiguousarray(x)}) for x in inputs])
+        outputs = [self._session.run(None, {self._input: np.ascontiguousarray(x)}) for x in inputs]
+        return _concatenate(outputs, len(batch))
 
 
 def check_provider(providers: Sequence[str], expected: str) -> None:
@@ -135,9 +137,15 @@ class OpenVinoRunner:
         )
         self._pair_pool: _RequestPool | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def __call__(self, batch: Array) -> list[Array]:
-        """Runs the graph on a batch and returns its outputs."""
+        """Runs the graph on a batch and returns its outputs.
+
+        Raises:
+            RuntimeError: in a process that was forked after the graph was loaded.
+        """
+        check_process(self._pid, "OpenVINO")
         inputs = _split_batch(batch, self._batch)
         outputs: list[list[Array]] = [[] for _ in inputs]
         with self._request_pool(len(inputs)).acquire(len(inputs)) as requests:
@@ -149,7 +157,7 @@ class OpenVinoRunner:
                         outputs[previous] = [np.array(tensor.data) for tensor in request.output_tensors]
                     if index < len(inputs):
                         request.start_async({0: np.ascontiguousarray(inputs[index])})
-        return _concatenate(outputs)
+        return _concatenate(outputs, len(batch))
 
     def _request_pool(self, count: int) -> "_RequestPool":
         if count == 1 or self._make_pair_pool is None:
@@ -160,19 +168,31 @@ class OpenVinoRunner:
             return self._pair_pool
 
 
-@functools.cache
 def openvino_core() -> Any:
     """Returns the only OpenVINO core of this process, which is never destroyed.
 
     A core installs an alternate signal stack for the thread that creates it, and restores the previous one when it is
     destroyed. If two cores are destroyed in the order of their creation, the second restores a stack that no longer
     exists, and the next signal that Python handles crashes the process.
+
+    Raises:
+        RuntimeError: in a process that was forked after the core was created.
     """
-    return import_openvino().Core()
+    core, pid = _create_core()
+    check_process(pid, "OpenVINO")
+    return core
+
+
+@functools.cache
+def _create_core() -> tuple[Any, int]:
+    """Creates the core, once; returns it with the number of this process."""
+    return import_openvino().Core(), os.getpid()
 
 
 def prefers_openvino() -> bool:
     """Returns whether "auto" selects OpenVINO for the networks of files on a CPU.
+
+    It does if OpenVINO is installed, except in a process that was forked from one that uses it.
 
     Raises:
         ValueError: if the environment variable POSEDY_RUNTIME is neither "auto" nor "torch".
@@ -180,7 +200,8 @@ def prefers_openvino() -> bool:
     choice = os.environ.get("POSEDY_RUNTIME", "auto")
     if choice not in ("auto", "torch"):
         raise ValueError(f"expected the environment variable POSEDY_RUNTIME to be auto or torch, got {choice!r}")
-    return choice == "auto" and importlib.util.find_spec("openvino") is not None
+    is_forked = _create_core.cache_info().currsize > 0 and _create_core()[1] != os.getpid()
+    return choice == "auto" and importlib.util.find_spec("openvino") is not None and not is_forked
 
 
 def import_openvino() -> Any:
@@ -237,14 +258,19 @@ class _RequestPool:
 
 
 def _split_batch(batch: Array, graph_batch: Batch) -> list[Array]:
-    """Splits a batch into the inputs of a graph: single images if its batch size is 1."""
+    """Splits a batch into the inputs of a graph: single images if its batch size is 1.
+
+    Graphs need an image: an empty batch is replaced by one of zeros, whose outputs `_concatenate` drops.
+    """
+    if len(batch) == 0:
+        batch = np.zeros((1, *batch.shape[1:]), batch.dtype)
     return [batch] if graph_batch == "free" else [batch[index : index + 1] for index in range(len(batch))]
 
 
-def _concatenate(outputs: list[list[Array]]) -> list[Array]:
-    """Concatenates the outputs of several calls along the batch."""
+def _concatenate(outputs: list[list[Array]], count: int) -> list[Array]:
+    """Concatenates the outputs of several calls along the batch, for a number of images."""
     if len(outputs) == 1:
-        return outputs[0]
+        return [array[:count] for array in outputs[0]]
     return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
 
 

@@ -3,17 +3,21 @@
 Image ids are defined by annotation files only; they are never parsed from file names.
 """
 
-from collections.abc import Container, Mapping
+import warnings
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.data.coco_file import normalize_file_name
+from posedy.data.box_form import describe_misfit
 from posedy.data.detections import read_box_file
+from posedy.data.file_names import normalize_file_name
+from posedy.data.orientation import read_header
 from posedy.inference.boxes import checked_box_threshold
 
+_MAX_HEADERS = 500
 BoxesAndScores = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -47,6 +51,22 @@ class BoxesByName:
         """Returns the recorded (width, height) of an image, or None if there is no record."""
         name = match_file_name(image_path, self.by_name)
         return None if name is None else self.sizes.get(name)
+
+    def warn_of_misfit(self, images: Sequence[Path]) -> None:
+        """Warns if many boxes of the first images do not fit these, with the likely cause."""
+        boxes: list[NDArray[np.float32]] = [np.zeros((0, 4), dtype=np.float32)]
+        sizes: list[NDArray[np.int64]] = [np.zeros((0, 2), dtype=np.int64)]
+        for image in images[:_MAX_HEADERS]:
+            found = self.find(image)
+            try:
+                size = read_header(image).upright_size
+            except OSError:  # reported when the image is read
+                continue
+            if found is not None and self.find_size(image) in (None, size):  # another size fails when it is predicted
+                boxes.append(found[0])
+                sizes.append(np.tile(size, (len(found[0]), 1)))
+        if misfit := describe_misfit(np.concatenate(boxes), np.concatenate(sizes)):
+            warnings.warn(f"{self.path}: {misfit}", stacklevel=3)
 
 
 def match_file_name(image_path: Path, names: Container[str]) -> str | None:

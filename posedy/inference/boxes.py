@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posedy.data.box_form import LARGEST_FRACTION, are_outside
 from posedy.data.issues import count_reasons
-
-_LARGEST_FRACTION = 1.5  # boxes with coordinates up to this one are interpreted as fractions of a larger image
 
 
 def checked_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
@@ -45,13 +44,12 @@ def check_boxes_meet_image(boxes: NDArray[np.float32], width: int, height: int) 
     Raises:
         ValueError: if a box lies outside the image, or boxes are in fractions of the image; the message has the box.
     """
-    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
-    for index in np.flatnonzero(outside):
+    for index in np.flatnonzero(are_outside(boxes, np.array([width, height]))):
         raise ValueError(
             f"box {index} lies outside the image of {width} x {height} pixels (width x height): x1, y1, x2, y2 are "
             f"{boxes[index].tolist()}"
         )
-    if len(boxes) and boxes.max() <= _LARGEST_FRACTION < max(width, height):
+    if len(boxes) and boxes.max() <= LARGEST_FRACTION < max(width, height):
         raise ValueError(f"expected boxes in pixels, got {boxes[0].tolist()}, which looks like fractions of the image")
 
 
@@ -94,8 +92,8 @@ def clean_detections(
             "not finite": ~(np.isfinite(values).all(axis=1) & np.isfinite(score_values)),
             "without area": ~_have_area(values),
             "outside the image": ~_have_area(clipped),
-            "in fractions of the image instead of pixels": (clipped.max(axis=1, initial=0) <= _LARGEST_FRACTION)
-            & (max(width, height) > _LARGEST_FRACTION),
+            "in fractions of the image instead of pixels": (clipped.max(axis=1, initial=0) <= LARGEST_FRACTION)
+            & (max(width, height) > LARGEST_FRACTION),
         }
     )
     return clipped[is_kept], score_values[is_kept], {reason: count for reason, count in dropped.items() if count}
@@ -133,8 +131,12 @@ def _as_scores(scores: ArrayLike | None, num_boxes: int) -> NDArray[np.float32]:
 
 
 def _without_grad(numbers: Any) -> Any:
-    """Returns a tensor, such as that of a detector, on the CPU and without its gradient; other values unchanged."""
-    return numbers.detach().cpu() if hasattr(numbers, "detach") else numbers
+    """Returns a tensor, such as that of a detector, on the CPU and without its gradient; also those of a list."""
+    if isinstance(numbers, list | tuple):
+        return [_without_grad(number) for number in numbers]
+    if hasattr(numbers, "detach"):  # numpy has no bfloat16
+        return numbers.detach().cpu().double().numpy()
+    return numbers
 
 
 def _as_float32(numbers: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -57,6 +57,9 @@ class PoseEstimator:
 
     Several threads may share one estimator.
 
+    Create it in the process that uses it: in a process that was forked after its creation, an estimator in OpenVINO
+    raises RuntimeError.
+
     Args:
         model: a preset such as "balanced", the name of a pretrained network (see `list_models(pretrained=True)`), a
             checkpoint (.pt), a .safetensors or an exported .onnx file, or a network. A network is copied and stays
@@ -149,9 +152,9 @@ class PoseEstimator:
             image: a path, an http or https URL, a PIL image, a uint8 array (H, W, 3), (H, W, 4) or gray in OpenCV's BGR
                 order, or an RGB tensor (3, H, W), uint8 or float from 0 to 1; or a list of images. The EXIF orientation
                 of files and PIL images is applied. The image is not changed.
-            boxes: (P, 4) xyxy of the persons in image pixels; they may extend beyond the image. An empty list
-                gives no poses; without boxes the detector runs. For a list of images: a list with boxes, or None, for
-                each.
+            boxes: (P, 4) xyxy of the persons in image pixels; they may extend beyond the image. A box outside the image
+                is an error, since a dropped one would shift the poses against the boxes. An empty list gives no poses;
+                without boxes the detector runs. For a list of images: a list with boxes, or None, for each.
             box_scores: (P,) confidence of the boxes, 1 if not given; for a list of images a list.
             channels: "rgb" for arrays in RGB order, such as those of PIL, imageio and gradio; `Poses.draw` then takes
                 and returns arrays in that order, too.

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posedy.data.box_form import are_outside
 from posedy.data.issues import format_reasons
+from posedy.data.orientation import warn_of_ambiguous
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.images import read_image, rgb_to_bgr
@@ -71,8 +73,8 @@ def predict_images(
     """Predicts the keypoints of image files and writes `out`/NAME.jpg for each and one `out`/keypoints.json.
 
     Exactly one of `boxes`, `boxes_file` and `detector` gives the person boxes. An image that fails is
-    reported and skipped. keypoints.json is a list with an entry per image: the file, its width and height in upright
-    pixels, the name of the drawing, and the persons (`Poses.to_records`).
+    reported and skipped; keypoints.json is not written if all fail. It is a list with an entry per image: the file, its
+    width and height in upright pixels, the name of the drawing, and the persons (`Poses.to_records`).
 
     Args:
         images: the image files.
@@ -125,6 +127,9 @@ def predict_images(
             else:
                 result.records.append(record)
                 report(line)
+    if not result.records:
+        report(f"FAILED: all {len(images)} images; {Path(out) / KEYPOINTS_FILE} was not written")
+        return result
     write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
     num_persons = sum(len(record["persons"]) for record in result.records)
     report(
@@ -180,11 +185,18 @@ def _make_box_source(
             f"{file.path} has none of the {len(images)} images: its file names are like "
             f"{next(iter(file.by_name), 'none at all')!r}, the first image is {images[0]}"
         )
-    return lambda paths, images: [_find_boxes(file, *each) for each in zip(paths, images, strict=True)]
+    file.warn_of_misfit(images)
+    warn_of_ambiguous(image for image in images if file.find(image) is not None)
+    return lambda paths, images: [_find_boxes(file, *each, report) for each in zip(paths, images, strict=True)]
 
 
-def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> _Boxes | Exception:
-    """Returns the boxes and scores of an image, or the error if the image has not the size that the boxes refer to."""
+def _find_boxes(
+    file: BoxesByName, image: Path, pixels: NDArray[np.uint8], report: Callable[[str], None]
+) -> _Boxes | Exception:
+    """Returns the boxes and scores of an image, or the error if the image has not the size that the boxes refer to.
+
+    Boxes outside the image are left out and reported.
+    """
     boxes_and_scores = file.find(image)
     if boxes_and_scores is None:
         hint = "" if file.has_all_images else ": a list has only images with boxes; use --annotations FILE for others"
@@ -201,7 +213,14 @@ def _find_boxes(file: BoxesByName, image: Path, pixels: NDArray[np.uint8]) -> _B
             f"the boxes do not fit: the upright image has {width} x {height} pixels (width x height), the boxes "
             f"refer to {recorded[0]} x {recorded[1]}{hint}"
         )
-    return boxes_and_scores
+    boxes, scores = boxes_and_scores
+    outside = are_outside(boxes, np.array([width, height]))
+    if outside.any():
+        report(
+            f"{image}: {outside.sum()} of {len(boxes)} boxes left out: outside the image of {width} x {height} pixels "
+            "(width x height)"
+        )
+    return boxes[~outside], scores[~outside]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from posedy.models.autocast import autocast_dtype, disabled_autocast
 from posedy.models.ops import FORMULATIONS, ConvParams, choose_formulation, global_avg_pool
 
 AttentionKind = Literal["softmax", "sigmoid"]
@@ -58,7 +59,7 @@ class KernelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes the attention weights (N, K) of x (N, C, H, W), in float32 (float64 for float64 input)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with disabled_autocast(x.device):
             dtype = torch.promote_types(x.dtype, torch.float32)
             pooled = global_avg_pool(x, dtype)
             hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
@@ -160,22 +161,29 @@ class DynamicConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolves each image with its own kernel: (N, in_channels, H, W) -> (N, out_channels, H', W')."""
+        """Convolves each image with its own kernel: (N, in_channels, H, W) -> (N, out_channels, H', W').
+
+        Raises:
+            ValueError: if the input has other dimensions or another number of channels.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"expected an input (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
         weight, bias = self.aggregate(self.attention(x))
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
+        dtype = autocast_dtype(x.device)
+        if dtype is not None:
             x, weight = x.to(dtype), weight.to(dtype)
             bias = bias.to(dtype) if bias is not None else None
         return self.convolve(x, weight, bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolves images (N, in, H, W) with kernels (N, out, in / groups, kh, kw) and biases (N, out)."""
-        name = choose_formulation(len(x), weight, self.conv_params, fused=False)
+        # not len(x), which would fix the batch size of torch.export
+        name = choose_formulation(x.shape[0], weight, self.conv_params, fused=False)
         return FORMULATIONS[name](x, weight, bias, self.conv_params)
 
     def aggregate(self, attention: Tensor) -> tuple[Tensor, Tensor | None]:
         """Aggregates kernels (N, out, in / groups, kh, kw) and biases (N, out) with attention weights (N, K)."""
-        with torch.autocast(attention.device.type, enabled=False):
+        with disabled_autocast(attention.device):
             dtype = self.weight.dtype
             pi = attention.to(torch.promote_types(dtype, torch.float32))
             weight = (pi @ self.weight.flatten(1).to(pi.dtype)).reshape(-1, *self.weight.shape[1:]).to(dtype)

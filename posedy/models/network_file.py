@@ -85,7 +85,7 @@ def save_weights(net: PoseNet, path: str | Path, half: bool = False) -> None:
     Raises:
         ValueError: if the file's name does not end in .safetensors, or a parameter is too large for float16.
     """
-    if Path(path).suffix != ".safetensors":
+    if Path(path).suffix.lower() != ".safetensors":
         raise ValueError(f"expected a file name NAME.safetensors, got {path}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     if half:
@@ -106,7 +106,7 @@ def read_weights(path: Path) -> tuple[Any, Any]:
         OSError: if the file cannot be read.
         ValueError: if it cannot be read as tensors and plain types.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     state = _read_plain(path)
     network = _network_of(state)
@@ -123,6 +123,8 @@ def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
         try:
             torch.save(dict(state), temporary)
         except RuntimeError as error:  # torch's error of a full disk
+            if "DataLoader worker" in str(error):  # was killed: torch's signal handler raises in any code
+                raise
             reason = str(error).splitlines()[0]
             raise OSError(
                 f"{path} cannot be written, is the disk full? The previous file is unchanged. ({reason})"

@@ -53,7 +53,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from posedy.models.autocast import autocast_dtype
 from posedy.models.kernels.availability import can_use_triton
+from posedy.models.kernels.derivatives import is_transformed
 
 Pair = tuple[int, int]
 
@@ -68,7 +70,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilat
 
     `pad_end` rows and columns of zeros are added at the bottom and the right, beyond `padding`.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad) and not is_transformed(x, weight):
         if _is_square_undilated(weight, stride, padding, dilation) and can_use_triton(x) and weight.dtype == x.dtype:
             from posedy.models.kernels.depthwise import depthwise  # Triton is optional
 
@@ -122,8 +124,8 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolves each channel with its kernel, in autocast's precision if autocast is enabled."""
         weight = self.weight
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
+        dtype = autocast_dtype(x.device)
+        if dtype is not None:
             x, weight = x.to(dtype), weight.to(dtype)
         return depthwise_conv(x, weight, _pair(self.stride), _pair(self.padding), _pair(self.dilation), self.pad_end)
 
@@ -292,7 +294,12 @@ def pointwise_nhwc(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvP
 
 
 def image_loop(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvParams) -> Tensor:
-    """Convolves images with any kernels one at a time, fastest in channels_last; see `Formulation`."""
+    """Convolves images with any kernels one at a time, fastest in channels_last; see `Formulation`.
+
+    In the graphs of `torch.export` and `torch.compile`, whose batch size may be free, it is `grouped_nchw`.
+    """
+    if torch.compiler.is_compiling():
+        return grouped_nchw(x, weight, bias, params)
     if len(x) == 0:
         return _empty_batch(x, weight, bias, params)
     biases = [None] * len(x) if bias is None else bias.unbind()
@@ -318,7 +325,7 @@ FORMULATIONS: dict[str, Formulation] = {
 
 def global_avg_pool(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Averages x (N, C, H, W) over its pixels in a given precision: (N, C)."""
-    if torch.is_grad_enabled() and x.requires_grad:
+    if torch.is_grad_enabled() and x.requires_grad and not is_transformed(x):
         return _GlobalAvgPool.apply(x, dtype)
     return x.mean(dim=(2, 3), dtype=dtype)
 

@@ -58,9 +58,9 @@ def save_checkpoint(net: PoseNet, path: str | os.PathLike[str]) -> None:
     if not isinstance(net, PoseNet):
         raise TypeError(f"expected a PoseNet and a path, got {type(net).__name__}: other modules have torch.save")
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         save_weights(net, path)
-    elif path.suffix == ".pt":
+    elif path.suffix.lower() == ".pt":
         write_checkpoint({"network": network_state(net)}, path)
     else:
         raise ValueError(f"expected a file name NAME.pt or NAME.safetensors, got {path}")

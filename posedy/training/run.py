@@ -1,5 +1,6 @@
 """Training from a configuration to a run folder, and the dry run."""
 
+import contextlib
 import math
 import tempfile
 import time
@@ -16,8 +17,10 @@ from posedy.models.pose_net import PoseNet
 from posedy.prediction import TorchModel
 from posedy.system import peak_memory_mb
 from posedy.training.checkpoint import LAST, RunState
+from posedy.training.distributed import DistributedContext
 from posedy.training.loggers import format_duration
 from posedy.training.optim import learning_rate
+from posedy.training.run_lock import lock_run_folder
 from posedy.training.trainer import Trainer
 
 
@@ -46,7 +49,8 @@ def train(
         COCO's metrics of the last evaluation; empty for a dry run.
 
     Raises:
-        OSError, ValueError: if the configuration, the data or an existing run are invalid.
+        OSError, ValueError: if the configuration, the data or an existing run are invalid, or another process trains in
+            the run folder.
     """
     record: dict[str, Any]
     metrics: dict[str, float] = {}
@@ -61,9 +65,14 @@ def train(
             raise ValueError("training requires a run folder: --out runs/NAME")
         if out.exists() and not out.is_dir():
             raise ValueError(f"expected a run folder, got the file {out}: choose another --out")
-        check_writable(out / LAST)  # the folder is created only once the data are read
-        trainer = Trainer(config, out, accept_changes=accept_changes, model_class=model_class)
-        metrics = trainer.fit(stop_after_epochs)
+        check_writable(out / LAST)  # before the process group is formed, which takes time
+        context = DistributedContext(config.train)
+        with contextlib.ExitStack() as stack:
+            with context.fail_together():
+                if context.is_main:
+                    stack.enter_context(lock_run_folder(out))
+            trainer = Trainer(config, out, accept_changes=accept_changes, model_class=model_class, context=context)
+            metrics = trainer.fit(stop_after_epochs)
         record = metrics_to_json(metrics)
     if json is not None and trainer.context.is_main:
         write_json_atomically(json, record, indent=2)

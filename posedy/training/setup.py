@@ -66,7 +66,7 @@ def read_training_data(config: Config, log: Log, is_main: bool = True) -> Traini
         persons = read_coco(file or entry.annotations, entry.images, config.data.skeleton, image_check)
         log(persons.summary())
         for warning in persons.warnings:
-            log(f"  warning: {warning}")
+            log(f"  {warning}")
         return persons
 
     sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
@@ -98,7 +98,7 @@ def read_training_data(config: Config, log: Log, is_main: bool = True) -> Traini
                 f"{format_reasons(persons.left_out)}"
             )
             for warning in persons.warnings:
-                log(f"  warning: {warning}")
+                log(f"  {warning}")
         unlabeled = UnlabeledDataset(
             unlabeled_sets, config.model.input_size, config.train.consistency, config.data.padding, config.train.seed
         )

@@ -52,6 +52,7 @@ class Trainer:
         progress: whether to show progress bars.
         accept_changes: resume although the configuration changes training results, which is rejected otherwise.
         model_class: the class of the network.
+        context: the processes of the run; None creates it.
 
     Raises:
         OSError, ValueError: if data, weights or an existing run in the folder do not fit the configuration.
@@ -64,8 +65,9 @@ class Trainer:
         progress: bool = True,
         accept_changes: bool = False,
         model_class: type[PoseNet] = PoseNet,
+        context: DistributedContext | None = None,
     ) -> None:
-        self.context = DistributedContext(config.train)
+        self.context = context or DistributedContext(config.train)
         self.log = self.context.log
         if config.train.precision == "auto":
             # The precision changes training results: the run keeps it when it resumes on another device.

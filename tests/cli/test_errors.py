@@ -1,16 +1,23 @@
 """Error messages of the command line for expected and unexpected errors."""
 
+import errno
 import functools
 import logging
 import multiprocessing
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 import posedy
@@ -18,6 +25,7 @@ from posedy.cli.errors import describe_error
 from posedy.cli.main import main
 from posedy.config import load_config
 from posedy.files import write_json_atomically
+from posedy.models.network_file import write_checkpoint
 from posedy.oks import oks_matrix
 
 LOCATION = r"\n  in posedy/{}:\d+, function {}; run again with --debug for the traceback\n?"
@@ -121,6 +129,147 @@ def test_errors_of_worker_processes_are_classified_too(run: Callable[..., None])
     assert re.fullmatch(f"ValueError: .*'x'{LOCATION.format('oks.py', '.*')}", described)
     described = describe_error(catch_error(run, fail_to_look_up))
     assert described.startswith("KeyError: 'absent'")
+
+
+def use_up_memory_of_torch() -> None:
+    torch.empty(10**15)
+
+
+def use_up_memory_of_numpy() -> None:
+    np.zeros(10**15)
+
+
+def use_up_memory_of_opencv() -> None:
+    cv2.resize(np.zeros((10, 10), np.uint8), (2_000_000, 2_000_000))
+
+
+def normalize_one_value() -> None:
+    torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+
+
+def be_killed_in_a_worker() -> None:
+    run_in_data_loader(os.kill, 0, signal.SIGKILL)
+
+
+def use_up_memory_in_a_worker() -> None:
+    run_in_data_loader(torch.empty, 10**15)
+
+
+@pytest.mark.parametrize(
+    ("function", "remedy"),
+    [
+        (use_up_memory_of_torch, "train.accumulation"),
+        (use_up_memory_of_numpy, "train.batch_size"),
+        (use_up_memory_of_opencv, "smaller images"),
+        (normalize_one_value, "train.freeze_batch_norm=true"),
+        (be_killed_in_a_worker, "train.workers"),
+        (use_up_memory_in_a_worker, "train.accumulation"),
+    ],
+)
+def test_errors_of_libraries_have_a_remedy(
+    function: Callable[[], None], remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill(process: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
+        kill(process or os.getpid(), number)
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr("posedy.data.check.CocoFile.read", lambda *_: function())
+    assert main(["check", "some.json"]) == 1
+    message = capsys.readouterr().err
+    assert re.fullmatch(rf"posedy check: .*{remedy}.*\n", message)
+    assert "disk" not in message
+    assert main(["check", "some.json", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "remedies"),
+    [
+        (
+            RuntimeError(
+                "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's workers "
+                "are out of shared memory. Please try to raise your shared memory limit."
+            ),
+            ["train.workers=0", "--shm-size"],
+        ),
+        (RuntimeError("unable to write to file </torch_12_34_0>: No space left on device (28)"), ["--shm-size"]),
+        (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), ["12, 13", "train.workers"]),
+        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "), ["12", "train.workers"]),
+        (RuntimeError("received 0 items of ancdata"), ["ulimit -n", "train.workers"]),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), ["GPU", "train.accumulation"]),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ["GPU", "train.batch_size"]),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), ["GPU", "train.accumulation"]),
+        (MemoryError(), ["train.batch_size"]),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), ["train.workers"]),
+        (
+            RuntimeError("CUDA error: no kernel image is available for execution"),
+            ["CUDA_VISIBLE_DEVICES"],
+        ),
+        (RuntimeError("The server socket has failed to listen on port 29500. EADDRINUSE"), ["--standalone"]),
+        (RuntimeError("operator torchvision::nms does not exist"), ["torchvision", "docs/installation.md"]),
+        (ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"), ["libglib2.0-0"]),
+        (ImportError("libgomp.so.1: cannot open shared object file: No such file or directory"), ["libgomp.so.1"]),
+        (ModuleNotFoundError("No module named 'cv2'"), ["OpenCV"]),
+        (AttributeError("module 'cv2' has no attribute 'imread'"), ["OpenCV"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_known_errors_have_a_remedy_in_one_line(error: Exception, remedies: list[str]) -> None:
+    described = describe_error(error)
+    assert "\n" not in described
+    for remedy in remedies:
+        assert remedy in described
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), OSError(errno.ENOSPC, "No space left on device")],
+)
+def test_other_errors_have_no_remedy(error: Exception) -> None:
+    assert describe_error(error) == f"{type(error).__name__}: {error}"
+
+
+def test_a_killed_worker_is_no_full_disk(tmp_path: Path) -> None:
+    class Killing:
+        def __reduce__(self) -> Any:
+            raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+
+    error = catch_error(write_checkpoint, {"state": Killing()}, tmp_path / "last.pt")
+    assert "train.workers" in describe_error(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Runs commands, and uses the API, with an OpenCV whose system libraries are missing.
+WITHOUT_LIBGL = """
+import sys, posedy
+from posedy.cli.main import main
+
+for command in (["check", "ann.json"], ["predict", "a.jpg"]):
+    print(main(command))
+try:
+    from posedy import PoseEstimator
+except ImportError as error:
+    print(f"posedy API: {error}", file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_missing_system_libraries_of_opencv_have_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(posedy.__file__).parents[1])])
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LIBGL],
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = ran.stderr.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["posedy check", "posedy predict", "posedy API"]
+    assert all("apt-get install libgl1 libglib2.0-0" in line and "libGL.so.1" in line for line in lines)
 
 
 @pytest.mark.parametrize("command", [["--debug", "check", "some.json"], ["check", "some.json", "--debug"]])

@@ -331,19 +331,32 @@ def commands(parser):
                 yield from ([name, *words] for words in commands(subparser))
 
 HEAVY = {"torch", "torchvision", "numpy", "cv2", "pandas", "matplotlib", "albumentations"}
-for words in commands(make_parser()):
+USAGE_ERRORS = (["dance"], ["train", "--out"], ["eval"], ["export", "a.pt", "--out", "a.pth"], ["predict", "--nms"])
+calls = [[*words, "--help"] for words in commands(make_parser())]
+for words in [*calls, *USAGE_ERRORS]:
     try:
-        main([*words, "--help"])
+        main(words)
     except SystemExit as ended:
         print("status", ended.code, sorted(HEAVY & sys.modules.keys()), *words)
 """
 
 
-def test_help_imports_no_heavy_packages() -> None:
+def test_help_and_usage_errors_import_no_heavy_packages() -> None:
     printed = subprocess.run([sys.executable, "-c", SHOW_HELP], capture_output=True, text=True, check=True).stdout
     status = [line for line in printed.splitlines() if line.startswith("status")]
-    assert {"status 0 []", "status 0 [] train", "status 0 [] export", "status 0 [] demo"} <= set(status)
-    assert [line for line in status if not line.startswith("status 0 []")] == []
+    assert {f"status 0 [] {words}--help" for words in ("", "train ", "export ", "demo ")} <= set(status)
+    assert {"status 2 [] dance", "status 2 [] eval", "status 2 [] predict --nms"} <= set(status)
+    assert [line for line in status if not line.startswith(("status 0 []", "status 2 []"))] == []
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.ONNX", "x.safetensors", "X.SafeTensors"])
+def test_export_takes_suffixes_in_any_case(name: str) -> None:
+    assert make_parser().parse_args(["export", "a.pt", "--out", name]).out == Path(name)
+
+
+def test_export_writes_a_file_with_a_suffix_in_capitals(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run / "best.pt"), "--out", str(tmp_path / "X.SAFETENSORS")]) == 0
+    assert posedy.load_checkpoint(tmp_path / "X.SAFETENSORS").name == "dy_mobilenetv2_035-fpn"
 
 
 @pytest.mark.parametrize("tool", ["train", "test", "demo"])
@@ -562,6 +575,7 @@ def test_an_unknown_option_prints_the_nearest_one_and_the_usage_of_its_command(
         ["detect", "a.jpg", "--annotations", "gt.json", "--out", "boxes.json", "--json", "gt.json"],
         ["export", "balanced", "--out", "x.onnx", "--json", "x.onnx"],
         ["test", CONFIG, "data.val_annotations=gt.json", "--checkpoint", "x.pt", "--out", "x", "--json", "gt.json"],
+        ["test", CONFIG, "data.val_annotations=a=b.json", "--checkpoint", "x.pt", "--out", "x", "--json", "a=b.json"],
         ["eval", "gt.json", "--annotations", "other.json", "--json", "image.png"],
     ],
 )

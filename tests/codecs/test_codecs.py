@@ -445,3 +445,19 @@ def test_keypoints_with_a_weight_have_a_target_for_any_sigma(codec_name: str, si
     peaks = targets.flatten(2).max(dim=-1).values
     assert (weights == 1).float().mean() > 0.9
     assert (peaks[weights == 1] > 0).all()
+
+
+@pytest.mark.parametrize("name", list_codecs())
+def test_an_empty_batch_is_encoded_merged_and_decoded(name: str) -> None:
+    codec = create_codec(name, (64, 96))
+    targets, weights = codec.encode(torch.zeros(0, 17, 2), torch.zeros(0, 17))
+    assert targets.shape[:2] == weights.shape == (0, 17)
+    shapes = {"heatmaps": (24, 16), "x_logits": (128,), "y_logits": (192,)}
+    outputs = {output: torch.zeros(0, 17, *shapes[output]) for output in codec.output_names}
+    merged = codec.merge_flipped(outputs, outputs, COCO17.flip_permutation)
+    assert {output: tensor.shape for output, tensor in merged.items()} == {k: v.shape for k, v in outputs.items()}
+    keypoints, scores = codec.decode(merged)
+    assert (keypoints.shape, scores.shape) == ((0, 17, 2), (0, 17))
+    assert codec.soft_targets(outputs).shape == targets.shape
+    if codec.has_loss:
+        assert codec.loss(outputs, targets, weights) == 0

@@ -1,5 +1,6 @@
 """Reading of configurations: defaults, files, overrides and errors."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,76 @@ def test_invalid_value_raises_with_key_and_value(tmp_path: Path, override: str, 
         load_config(path, [override])
     for text in texts:
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("/data/a #1", "2024", "2024-05-01", "12:30", "[old] x", "0123", "1e3", "inf", "on", "@a", "*a", "a: b", "%a"),
+        *("C:\\data", "a=b", "'", "- a", "{a}", "a'b'"),
+    ],
+)
+def test_paths_of_overrides_are_text(tmp_path: Path, text: str) -> None:
+    overrides = [f"data.root={text}", f"data.boxes={text}", f"model.weights={text}"]
+    config = load_config(None, overrides)
+    assert config.data.root == config.data.boxes == config.model.weights == Path(text)
+    assert load_config(write(tmp_path / "config.yaml", config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.boxes=null", None),
+        ("data.boxes=", None),
+        ("data.boxes='null'", Path("null")),
+        ("data.boxes='/data/a #1'", Path("/data/a #1")),
+        ('data.boxes="/data/a b"', Path("/data/a b")),
+        ('data.boxes="C:\\data"', Path('"C:\\data"')),
+        ("data.boxes= /data/a ", Path("/data/a")),
+        ("data.boxes=~", Path.home()),
+    ],
+)
+def test_optional_paths_take_null_and_quotes(override: str, expected: Path | None) -> None:
+    assert load_config(None, [override]).data.boxes == expected
+
+
+@pytest.mark.parametrize("override", ["data.root=null", "model.name=2024", "train.loss=on", "train.precision=16"])
+def test_invalid_text_of_an_override_raises_with_its_key(override: str) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"{key.partition('.')[0]}.*{value}"):
+        load_config(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("data: {root: 2024}", "data.root"),
+        ("data: {train_images: 2024-05-01}", "data.train_images"),
+        ("data: {val_images: 12:30}", "data.val_images"),
+        ("data: {extra: [{annotations: 1.5, images: images}]}", "data.extra.0.annotations"),
+        ("data: {skeleton: {upper_body: [nose, 1]}}", "data.skeleton.upper_body.1"),
+        ("data: {root: [old] coco}", "YAML"),
+    ],
+)
+def test_other_values_in_a_file_are_to_be_quoted(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path / "a.yaml", text))
+    assert key in str(caught.value)
+    assert "in quotes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("train.epochs=1.5", "train.lr=x", "eval.flip=x", "train.batch_size=0", "model.input_size=[1, 2, 3]"),
+        *("model.input_size=5", "data.extra=5", "data.extra=[{annotation: a}]", "train.temperature=5", "data.root="),
+    ],
+)
+def test_errors_use_no_words_of_pydantic(override: str) -> None:
+    with pytest.raises(ConfigError, match=override.partition("=")[0]) as caught:
+        load_config(None, [override])
+    words = "Input|valid|instance|Field|unable|type|Tuple|Extra|pathlib"
+    assert not re.search(words, str(caught.value).partition("invalid values")[2])
 
 
 def test_dotted_key_in_a_file_raises(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from posedy.data.check import check_coco
-from posedy.data.coco import CocoPersons, read_coco
+from posedy.data.coco import CocoPersons, GroundTruth, read_coco
 from posedy.data.issues import CocoFileError
 from posedy.images import read_image
+from posedy.skeleton import COCO17
 
 
 def change(part, index, **values):
@@ -99,6 +100,43 @@ INVALID = {
         1,
         ["OKS"],
     ),
+    "no right eye": (
+        change("categories", 0, keypoints=[*COCO17.keypoints[:2], "eye", *COCO17.keypoints[3:]], flip_pairs=...),
+        "warning",
+        "left or right keypoint without a flip pair",
+        1,
+        ["left_eye"],
+    ),
+    "numbered": (
+        change("categories", 0, keypoints=[*(f"face-{i}" for i in range(10)), *COCO17.keypoints[:7]], flip_pairs=...),
+        "warning",
+        "numbered keypoints without flip pairs",
+        1,
+        ["face-0 to face-9"],
+    ),
+    "pairs from 1": (
+        change("categories", 0, flip_pairs=[[2, 3], [4, 5]]),
+        "warning",
+        "flip pair that contradicts the names",
+        2,
+        ["right_eye-left_ear", "right_ear-left_shoulder"],
+    ),
+    "limbs from 0": (change("categories", 0, skeleton=[[0, 1], [1, 3]]), "warning", "unusual limbs", 1, ["from 0"]),
+    "limbs too far": (change("categories", 0, skeleton=[[0, 1], [1, 17]]), "warning", "unusual limbs", 1, ["got 0"]),
+    "limbs of unknown names": (
+        change("categories", 0, skeleton=[["nose", "left_ey"]]),
+        "warning",
+        "unusual limbs",
+        1,
+        ["left_ey", "from 1"],
+    ),
+    "file name twice": (
+        image(3, file_name="./a.jpg"),
+        "warning",
+        "several images with one file_name",
+        1,
+        ["image 40 (./a.jpg)"],
+    ),
     "no pairs": (
         change("categories", 0, keypoints=[f"k{i}" for i in range(17)], flip_pairs=...),
         "warning",
@@ -115,7 +153,14 @@ INVALID = {
         ["annotation 3 of sub/b.jpg: keypoints [1, 2, 2]", "51 numbers"],
     ),
     "keypoints of text": (keypoint(0, 4, "9"), "error", "invalid 'keypoints'", 1, ["annotation 1 of a.jpg"]),
-    "no keypoints": (annotation(4, keypoints=...), "error", "missing 'keypoints'", 1, ["annotation 5", "no keypoints"]),
+    "no keypoints": (annotation(0, keypoints=...), "error", "missing 'keypoints'", 1, ["annotation 1", "no keypoints"]),
+    "empty keypoints": (
+        annotation(0, keypoints=[]),
+        "error",
+        "invalid 'keypoints'",
+        1,
+        ["annotation 1", "keypoints []"],
+    ),
     "flag 3": (keypoint(0, 2, 3), "error", "visibility flag", 1, ["annotation 1 of a.jpg: nose x 20, y 10, v 3"]),
     "flag half": (keypoint(0, 5, 0.5), "error", "visibility flag", 1, ["left_eye x 22, y 9, v 0.5"]),
     "NaN": (keypoint(0, 0, math.nan), "error", "keypoint not finite", 1, ["annotation 1 of a.jpg: nose x nan, y 10"]),
@@ -164,9 +209,8 @@ INVALID = {
     "area of text": (annotation(0, area="300"), "error", "invalid 'area'", 1, ["area '300'"]),
     "area 0": (annotation(0, area=0), "error", "area not above 0", 1, ["annotation 1 of a.jpg: area 0", "OKS divides"]),
     "area NaN": (annotation(0, area=math.nan), "error", "area not above 0", 1, ["area nan"]),
-    "no iscrowd": (annotation(0, iscrowd=...), "error", "missing 'iscrowd'", 1, ["annotation 1 of a.jpg: no iscrowd"]),
     "iscrowd 2": (annotation(0, iscrowd=2), "error", "invalid 'iscrowd'", 1, ["iscrowd 2"]),
-    "no count": (annotation(0, num_keypoints=...), "error", "missing 'num_keypoints'", 1, ["annotation 1 of a.jpg"]),
+    "count of text": (annotation(0, num_keypoints="5"), "error", "invalid 'num_keypoints'", 1, ["num_keypoints '5'"]),
     "count": (
         annotation(0, num_keypoints=17),
         "warning",
@@ -278,6 +322,40 @@ def test_invalid_file_gives_issue_with_count_and_examples(coco_folder, modify, s
         assert read_coco(coco_folder.annotations, coco_folder.images).warnings == report.warnings == (issue,)
 
 
+def test_omitted_values_are_counted_or_0(coco_folder):
+    expected = read_coco(coco_folder.annotations, coco_folder.images)
+    expected_gt = GroundTruth.from_coco(coco_folder.content)
+    for record in coco_folder.content["annotations"]:
+        del record["num_keypoints"]
+        if not record["iscrowd"]:
+            del record["iscrowd"]
+        if not any(record["keypoints"]):
+            record["keypoints"] = []
+    coco_folder.write()
+    persons = read_coco(coco_folder.annotations, coco_folder.images)
+    assert persons.fingerprint == expected.fingerprint
+    assert persons.left_out == expected.left_out == {"crowd": 1, "no labeled keypoints": 1}
+    assert GroundTruth.from_coco(coco_folder.annotations).annotations == expected_gt.annotations
+
+
+def test_windows_separators_are_accepted_unless_part_of_a_name(coco_folder):
+    coco_folder.content["images"][1]["file_name"] = "sub\\b.jpg"
+    coco_folder.content["images"][0]["file_name"] = "sub\\a.jpg"
+    (coco_folder.images / "a.jpg").rename(coco_folder.images / "sub\\a.jpg")
+    coco_folder.write()
+    persons = read_coco(coco_folder.annotations, coco_folder.images)
+    assert persons.warnings == ()
+    assert persons.image_path(0) == coco_folder.images / "sub\\a.jpg"
+    assert persons.image_path(1) == coco_folder.images / "sub/b.jpg"
+
+
+def test_flip_pairs_are_printed(coco_folder):
+    assert "flip pairs: left_eye-right_eye, left_ear-right_ear, " in check_coco(coco_folder.annotations).format()
+    change("categories", 0, flip_pairs=[])(coco_folder.content)
+    coco_folder.write()
+    assert "flip pairs: none" in check_coco(coco_folder.annotations).format()
+
+
 def test_valid_file_has_no_issues(coco_folder):
     report = check_coco(coco_folder.annotations, coco_folder.images, decode=True)
     assert report.ok
@@ -298,6 +376,15 @@ def test_valid_file_has_no_issues(coco_folder):
         repeat("annotations", 0, id=9, category_id=3, keypoints=None),
         image(0, width=64.0),
         repeat("categories", 0, id=3, name="chair", keypoints=[]),
+        annotation(0, num_keypoints=...),
+        annotation(0, num_keypoints=None, iscrowd=None),
+        annotation(0, iscrowd=...),
+        annotation(4, keypoints=...),
+        annotation(4, keypoints=[], num_keypoints=...),
+        annotation(3, keypoints=None, num_keypoints=None),
+        change("categories", 0, skeleton=[["nose", "left_eye"]], flip_pairs=[["left_eye", "right_eye"]]),
+        change("categories", 0, skeleton=...),
+        image(3, file_name="sub/a.jpg"),
     ],
     ids=[
         "crowd",
@@ -308,6 +395,15 @@ def test_valid_file_has_no_issues(coco_folder):
         "other category",
         "float width",
         "category without keypoints",
+        "no num_keypoints",
+        "null",
+        "no iscrowd",
+        "no keypoints",
+        "empty keypoints",
+        "crowd without keypoints",
+        "limbs and pairs of names",
+        "no limbs",
+        "same name in another folder",
     ],
 )
 def test_harmless_deviations_give_no_issues(coco_folder, modify):
@@ -403,11 +499,36 @@ def test_accepted_formats_are_those_of_read_image(coco_folder, kind):
         assert report.issues == ()
 
 
-def test_image_size_ignores_exif_orientation(coco_folder):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(
+    ("size", "orientation", "is_ambiguous"),
+    [((64, 48), 1, False), ((64, 48), 6, False), ((64, 48), 2, True), ((64, 48), 3, True), ((48, 48), 6, True)],
+)
+def test_exif_orientation_that_keeps_the_size_gives_a_warning(coco_folder, kind, size, orientation, is_ambiguous):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for index in (0, 3):  # the second one is without persons
+        image(index, width=size[0], height=size[1])(coco_folder.content)
+        name = coco_folder.content["images"][index]["file_name"]
+        Image.new("RGB", size).save(coco_folder.images / name, format=kind, exif=exif)
+    annotation(1, bbox=[0, 0, *size])(coco_folder.content)
+    coco_folder.write()
+    report = check_coco(coco_folder.annotations, coco_folder.images, decode=True)
+    assert report.ok
+    if is_ambiguous:
+        issue = issue_of(report, "ambiguous EXIF orientation")
+        assert issue.count == 1
+        assert "a.jpg" in str(issue)
+        assert f"orientation {orientation}" in str(issue)
+    else:
+        assert report.issues == ()
+
+
+def test_size_of_the_upright_image_is_named(coco_folder):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (64, 48)).save(coco_folder.images / "a.jpg", exif=exif)
-    assert check_coco(coco_folder.annotations, coco_folder.images, decode=True).ok
+    Image.new("RGB", (48, 64)).save(coco_folder.images / "a.jpg", exif=exif)
+    assert "EXIF orientation 6" in str(issue_of(check_coco(coco_folder.annotations, coco_folder.images), "wrong image"))
 
 
 def test_issue_has_at_most_five_short_examples(coco_folder):

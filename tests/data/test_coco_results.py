@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from posedy.data.coco_results import check_results, read_results, write_results
 from posedy.data.issues import CocoFileError
+from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.poses import to_coco_results
 
 ENTRY = {"image_id": 7, "category_id": 1, "keypoints": [1.5, 2, 0.5] * 17, "score": 0.25}
@@ -58,12 +59,24 @@ def test_invalid_poses_raise(arguments, message):
         to_coco_results(7, *arguments)
 
 
-@pytest.mark.parametrize("value", [1.7, 2.0, True, "3", None, np.float32(4)])
+@pytest.mark.parametrize("value", [1.7, 2.0, True, b"3", None, np.float32(4)])
 @pytest.mark.parametrize("name", ["image_id", "category_id"])
-def test_ids_that_are_no_integers_raise(name, value):
+def test_ids_that_are_neither_integers_nor_text_raise(name, value):
     ids = {"image_id": 7, "category_id": 1, name: value}
     with pytest.raises(TypeError, match=f"{name}.*{re.escape(repr(value))}"):
         to_coco_results(keypoints=np.zeros((1, 3, 2)), keypoint_scores=np.zeros((1, 3)), scores=[1], **ids)
+
+
+def test_text_ids_are_evaluated_like_integers(tmp_path):
+    poses = {"keypoints": np.full((1, 3, 2), 9.0), "keypoint_scores": np.ones((1, 3)), "scores": [1]}
+    results = to_coco_results("cam1_0001", category_id=np.str_("person"), **poses)
+    write_results(tmp_path / "a.json", results)
+    image = {"id": "cam1_0001"}
+    category = {"id": "person", "name": "person", "keypoints": ["a", "b", "c"], "sigmas": [0.1] * 3}
+    person = {"id": 1, "image_id": "cam1_0001", "category_id": "person", "keypoints": [9, 9, 2] * 3, "iscrowd": 0}
+    person |= {"bbox": [0, 0, 99, 99], "area": 9801, "num_keypoints": 3}
+    annotations = {"images": [image], "categories": [category], "annotations": [person]}
+    assert evaluate_keypoints(annotations, read_results(tmp_path / "a.json"))["AP"] == pytest.approx(1)
 
 
 def test_written_file_can_be_read_back(tmp_path):

@@ -50,6 +50,8 @@ def test_boxes_are_xyxy_in_the_order_of_the_file(persons, write):
         (entry(bbox=[1, math.nan, 4, 4]), "with NaN, infinity or beyond any image"),
         (entry(bbox=[1, 2, 4, 1e300]), "with NaN, infinity or beyond any image"),
         (entry(score=math.nan), "with NaN, infinity or beyond any image"),
+        (entry(bbox=[64, 2, 30, 40]), "outside their image"),
+        (entry(bbox=[-9, 2, 9, 40]), "outside their image"),
         (entry(score=0.29), "under the score threshold 0.3"),
         (entry(99, category_id=2, score=0), "of another category"),
     ],
@@ -61,6 +63,14 @@ def test_left_out_boxes_are_counted_once(persons, write, bad, reason):
     assert f"left out: 2 {reason}" in detections.summary()
     with pytest.raises(CocoFileError, match=f": 2 {reason}"):
         read_detections(write([bad, bad]), persons, score_threshold=0.3)
+
+
+def test_fractions_raise_and_corners_warn(persons, write):
+    fractions = write([entry(bbox=[0.1, 0.2, 0.4, 0.6]), entry(bbox=[0.3, 0, 0.5, 1])])
+    with pytest.raises(CocoFileError, match=r"boxes\.json.*\n.*fractions"):
+        read_detections(fractions, persons)
+    with pytest.warns(UserWarning, match=r"boxes\.json: .*x1, y1, x2, y2"):
+        assert len(read_detections(write([entry(bbox=[30, 20, 60, 48])]), persons)) == 1
 
 
 def test_box_without_category_is_a_person(persons, write):

@@ -1,8 +1,13 @@
+import struct
+import warnings
+import zlib
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from posedy.images import read_image
+from posedy.images import MAX_PIXELS, read_image
 
 
 @pytest.fixture
@@ -56,6 +61,47 @@ def test_exif_orientation_is_ignored_by_default(tmp_path, pixels):
         assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - pixels).max() < 12
         upright = read_image(tmp_path / "a.jpg", apply_exif=True)
         assert np.abs(upright.astype(int) - np.rot90(pixels, quarter_turns)).max() < 12
+
+
+def test_exif_orientation_of_avif_is_applied(tmp_path, pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.avif", exif=exif, quality=95)
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - pixels).max() < 20
+    upright = read_image(tmp_path / "a.avif", apply_exif=True)
+    assert np.abs(upright.astype(int) - np.rot90(pixels, 3)).max() < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("a.tiff", "float32"), ("a.tiff", "int32"), ("a.tiff", "int16"), ("a.pfm", "float32")]
+)
+def test_values_without_a_standard_range_raise_with_their_type(tmp_path, pixels, name, dtype):
+    assert cv2.imwrite(str(tmp_path / name), pixels.astype(dtype))
+    with pytest.raises(OSError, match=rf"{name} .*{dtype}"):
+        read_image(tmp_path / name)
+
+
+def test_the_largest_images_of_phones_are_read_and_larger_headers_rejected(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"IHDR")
+    for width, height in ((16384, 16385), (2**31 - 1, 2**31 - 1)):
+        header = b"IHDR" + struct.pack(">II", width, height) + data[start + 12 : start + 17]
+        checksum = struct.pack(">I", zlib.crc32(header))
+        (tmp_path / "b.png").write_bytes(data[:start] + header + checksum + data[start + 21 :])
+        with pytest.raises(OSError, match=rf"b\.png .*{width} x {height}"):
+            read_image(tmp_path / "b.png")
+    assert 16320 * 12240 < 16384 * 12288 < MAX_PIXELS < 16384 * 16385
+
+
+@pytest.mark.slow
+def test_an_image_of_200_megapixels_is_read(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((12240, 16320), 77, np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(tmp_path / "a.png", apply_exif=True)
+    assert image.shape == (12240, 16320, 3)
+    assert (image[::500, ::500] == 77).all()
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])

@@ -134,6 +134,14 @@ def test_labels_of_a_rotated_image_become_pixels_as_stored(yolo: YoloFolder) -> 
     assert any("EXIF" in note for note in converted.notes)
 
 
+def test_file_names_with_windows_separators_are_written(coco_folder: CocoFolder, tmp_path: Path) -> None:
+    coco_folder.content["images"][1]["file_name"] = "sub\\b.jpg"
+    written = write_yolo(coco_folder.content, tmp_path / "yolo", coco_folder.images)
+    assert written.num_images == 4
+    assert (tmp_path / "yolo/images/train/sub/b.jpg").is_file()
+    assert (tmp_path / "yolo/labels/train/sub/b.txt").read_text()
+
+
 # ---- Round trips
 
 SIDES = st.integers(16, 2000)
@@ -143,16 +151,16 @@ SIDES = st.integers(16, 2000)
 def datasets(draw: st.DrawFn) -> tuple[list[tuple[tuple[int, int], int]], list[dict[str, Any]]]:
     """Sizes and orientations of images, and persons within them."""
     images = draw(st.lists(st.tuples(st.tuples(SIDES, SIDES), st.integers(1, 8)), min_size=1, max_size=3))
-    unit = st.floats(0, 1)
+    unit, far = st.floats(0, 1), st.floats(0.2, 1)  # pixels that cannot be fractions
     persons = []
     for image_id, (size, _) in enumerate(images, start=1):
         for _ in range(draw(st.integers(1 if image_id == 1 else 0, 3))):
-            start = [draw(unit) * (side - 1) for side in size]
-            extent = [0.01 + draw(unit) * (side - first - 0.01) for side, first in zip(size, start, strict=True)]
+            start = [draw(unit) * (side - 3) for side in size]
+            extent = [2 + draw(unit) * (side - first - 2) for side, first in zip(size, start, strict=True)]
             keypoints = []
             for _ in COCO17.keypoints:
                 v = draw(st.integers(0, 2)) if keypoints else 2
-                keypoints += [*(draw(unit) * (side - 1) for side in size), v] if v else [0.0, 0.0, 0]
+                keypoints += [*(draw(far) * (side - 1) for side in size), v] if v else [0.0, 0.0, 0]
             record = person(len(persons) + 1, image_id, bbox=start + extent, keypoints=keypoints)
             persons.append(record | {"num_keypoints": sum(v > 0 for v in keypoints[2::3])})
     return images, persons

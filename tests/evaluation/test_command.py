@@ -44,6 +44,23 @@ def test_metrics_and_results_are_written(synthetic: Path, checkpoint: Path, tmp_
     assert cv2.imread(str(tmp_path / "out/persons.jpg")) is not None
 
 
+def test_a_failing_run_keeps_the_files_of_the_last_one(
+    synthetic: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate_checkpoint(make_config(synthetic), checkpoint, tmp_path, "cpu")
+    files = sorted(tmp_path.glob("*.json"))
+    before = [path.read_bytes() for path in files]
+
+    def fail(*_: object) -> None:
+        raise OSError("image lost")
+
+    monkeypatch.setattr("posedy.evaluation.testing.draw_gallery", fail)
+    config = make_config(synthetic, "eval.flip=false")
+    with pytest.raises(OSError, match="image lost"):
+        evaluate_checkpoint(config, checkpoint, tmp_path, "cpu")
+    assert [path.read_bytes() for path in files] == before
+
+
 def test_mismatched_checkpoints_are_rejected(synthetic: Path, checkpoint: Path, tmp_path: Path) -> None:
     config = make_config(synthetic, "model.name=mobilenetv2_035-fpn")
     with pytest.raises(ValueError, match=r"expected mobilenetv2_035-fpn .*got dy_mobilenetv2_035-fpn"):

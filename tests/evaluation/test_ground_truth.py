@@ -62,7 +62,6 @@ def test_other_categories_and_annotations_without_image_are_skipped(annotations)
     ("key", "value", "word"),
     [
         ("area", ..., "no area"),
-        ("iscrowd", ..., "no iscrowd"),
         ("bbox", ..., "no bbox"),
         ("keypoints", ..., "no keypoints"),
         ("image_id", ..., "no image_id"),
@@ -79,7 +78,6 @@ def test_other_categories_and_annotations_without_image_are_skipped(annotations)
         ("area", float("nan"), "area nan"),
         ("iscrowd", "no", "iscrowd 'no'"),
         ("keypoints", [5.0, 5.0, 0] * 17, "v is 0 everywhere"),
-        ("num_keypoints", None, "num_keypoints None"),
         ("num_keypoints", 2.5, "num_keypoints 2.5"),
         ("num_keypoints", float("inf"), "num_keypoints inf"),
         ("num_keypoints", -1, "num_keypoints -1"),

@@ -1,16 +1,42 @@
 """Runtimes have equal outputs, are thread-safe and run on the requested device."""
 
+import functools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import check_provider, graph_device, make_runner
 
 from .conftest import images
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("batch", [1, "free"])
+def test_an_empty_batch_has_empty_outputs(runtime: str, batch: Batch) -> None:
+    """OpenVINO itself rejects it in pooling."""
+    rows = "N" if batch == "free" else 1
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+            onnx.helper.make_node("GlobalAveragePool", ["x"], ["z"]),
+        ],
+        "pooling",
+        [value("x", shape=[rows, 3, 4, 6])],
+        [value("y", shape=[rows, 3, 2, 3]), value("z", shape=[rows, 3, 1, 1])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    runner = make_runner(model.SerializeToString(), batch, runtime, threads=1)
+    for count in (0, 2):
+        y, z = runner(np.ones((count, 3, 4, 6), np.float32))
+        assert (y.shape, z.shape) == ((count, 3, 2, 3), (count, 3, 1, 1))
+        assert y.dtype == z.dtype == np.float32
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes, clean_detections
 
@@ -55,6 +56,16 @@ def test_checked_box_scores_validates_number_and_values() -> None:
         checked_box_scores([0.5, np.nan], 2)
     with pytest.raises(ValueError, match="scores"):
         checked_box_scores(["a"], 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
+def test_tensors_are_boxes_and_scores(dtype: torch.dtype) -> None:
+    boxes = torch.tensor([[10, 10, 90, 190], [0, 0, 8, 8]], dtype=dtype, requires_grad=dtype.is_floating_point)
+    scores = torch.tensor([0.5, 0.25], requires_grad=True)
+    for given in (boxes, list(boxes), [tuple(box) for box in boxes]):
+        assert checked_boxes(given).tolist() == [[10, 10, 90, 190], [0, 0, 8, 8]]  # type: ignore[arg-type]
+    for given in (scores, list(scores)):
+        assert checked_box_scores(given, 2).tolist() == [0.5, 0.25]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("box", [[-50, 10, -1, 90], [200, 10, 260, 90], [10, 150, 60, 190], [10, -90, 60, 0]])

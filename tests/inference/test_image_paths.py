@@ -29,6 +29,27 @@ def test_patterns_and_files(folder: Path) -> None:
     assert image_paths([str(file) for file in files]) == files
 
 
+def test_images_and_videos_that_are_left_out_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = ("c.HEIC", "d.jfif", "e.avif", "f.JPE", "g.gif", "h.MP4", "i.dng", "k.json")
+    for name in more:
+        (folder / name).touch()
+    expected = [folder / name for name in ("[1].jpg", "a.png", "b.JPG", "d.jfif", "e.avif", "f.JPE")]
+    assert image_paths([str(folder)]) == expected
+    (record,) = caplog.records
+    assert str(folder) in record.getMessage()
+    assert [name for name in (*more, "notes.txt") if name in record.getMessage()] == [
+        "c.HEIC",
+        "g.gif",
+        "h.MP4",
+        "i.dng",
+    ]
+    with pytest.raises(ValueError, match=r"c\.HEIC"):
+        image_paths([f"{folder}/*.HEIC"])
+    caplog.clear()
+    assert image_paths([str(folder / "c.HEIC")]) == [folder / "c.HEIC"]
+    assert not caplog.records
+
+
 def test_duplicates_are_removed(folder: Path) -> None:
     assert image_paths([str(folder / "b.JPG"), f"{folder}/sub/../b.JPG", str(folder)]) == [
         folder / "b.JPG",

@@ -143,6 +143,16 @@ def test_the_dataframe_has_a_row_for_each_keypoint(tracked: Poses, monkeypatch: 
     ]
 
 
+def test_to_supervision_uses_the_names_of_its_version(poses: Poses, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(xy: Any, keypoint_confidence: Any = None, detection_confidence: Any = None) -> dict[str, Any]:
+        return {"xy": xy, "keypoints": keypoint_confidence, "detections": detection_confidence}
+
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(KeyPoints=create))
+    result = poses.to_supervision()
+    np.testing.assert_array_equal(result["keypoints"], poses.scores)
+    np.testing.assert_allclose(result["detections"], poses.pose_scores, rtol=1e-6)
+
+
 def test_to_supervision_passes_keypoints_and_scores(poses: Poses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(KeyPoints=lambda **arguments: arguments))
     result = poses.to_supervision()

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,45 @@ def test_image_missing_in_the_boxes_file_fails(net: PoseNet, paths: list[Path], 
     with pytest.raises(ValueError, match=r"boxes\.json.*'a\.png'.*b\.png"):
         predict_images(paths[1:], net, tmp_path / "other", boxes_file=file, report=lambda line: None)
     assert not (tmp_path / "other").exists()
+
+
+def test_boxes_outside_their_image_are_left_out_and_counted(net: PoseNet, paths: list[Path], tmp_path: Path) -> None:
+    file, lines = tmp_path / "boxes.json", []
+    entries = [
+        {"file_name": "a.png", "bbox": [10, 20, 110, 120]},
+        {"file_name": "a.png", "bbox": [900, 900, 10, 10]},
+        {"file_name": "b.png", "bbox": [0, 120, 50, 30]},
+    ]
+    file.write_text(json.dumps(entries))
+    report = predict_images(paths, net, tmp_path / "out", boxes_file=file, device="cpu", report=lines.append)
+    assert report.failures == {}
+    assert [[person["box_xyxy"] for person in record["persons"]] for record in report.records] == [BOX, []]
+    counts = [line for line in lines if line.startswith(str(tmp_path / "in")) and "left out" in line]
+    assert [count.partition(" boxes")[0] for count in counts] == [f"{paths[0]}: 1 of 2", f"{paths[1]}: 1 of 1"]
+
+
+@pytest.mark.parametrize("scale", [None, 200])
+def test_boxes_in_another_form_are_named(net: PoseNet, paths: list[Path], tmp_path: Path, scale: float | None) -> None:
+    file, out = tmp_path / "boxes.json", tmp_path / "out"
+    boxes = np.array([[90, 60, 190, 140], [10, 20, 120, 140], [100, 30, 195, 110]]) / (scale or 1)
+    file.write_text(json.dumps([{"file_name": "a.png", "bbox": box} for box in boxes.tolist()]))
+    if scale is not None:
+        with pytest.raises(ValueError, match=r"boxes\.json.*\n.*fractions"):
+            predict_images(paths[:1], net, out, boxes_file=file)
+        return
+    with pytest.warns(UserWarning, match=r"boxes\.json.*x1, y1, x2, y2"):
+        predict_images(paths[:1], net, out, boxes_file=file, device="cpu", report=lambda line: None)
+
+
+def test_file_names_that_are_not_utf8_are_kept(net: PoseNet, paths: list[Path], tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    path.write_bytes(paths[0].read_bytes())
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps({"images": [{"id": 1, "file_name": path.name}], "annotations": [], "categories": []}))
+    predict_images([path], net, tmp_path / "out", boxes_file=file, device="cpu", report=lambda line: None)
+    (record,) = read_json(tmp_path / "out")
+    assert Path(record["file"]).read_bytes() == paths[0].read_bytes()
+    assert (tmp_path / "out" / record["drawing"]).is_file()
 
 
 def test_unreadable_images_are_skipped_and_counted(net: PoseNet, paths: list[Path], tmp_path: Path) -> None:
@@ -203,9 +243,9 @@ def test_failed_write_keeps_the_old_file(
 ) -> None:
     out = tmp_path / "out"
     predict_images(paths[:1], net, out, detector="full-image", device="cpu", report=lambda line: None)
-    before = (out / "a.jpg").read_bytes()
+    before, records = (out / "a.jpg").read_bytes(), read_json(out)
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
     report = predict_images(paths[:1], net, out, boxes=BOX, device="cpu", report=lambda line: None)
     assert "cannot be encoded" in report.failures[paths[0]]
     assert (out / "a.jpg").read_bytes() == before
-    assert read_json(out) == []
+    assert read_json(out) == records

@@ -1,5 +1,7 @@
 import argparse
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,26 @@ def test_run_returns_the_exit_code(
     printed = capsys.readouterr().out
     assert "broken.jpg: FAILED: " in printed
     assert printed.endswith("FAILED: 1 of 2 images\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_file_names_that_cannot_be_printed_are_escaped(
+    net: PoseNet, image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    save_weights(net, tmp_path / "model.safetensors")
+    folder = Path(os.fsdecode(os.fsencode(tmp_path / "ünï") + b"\xe9"))
+    folder.mkdir()
+    for name in ("a.png", "ä.png"):
+        Image.fromarray(image).save(folder / name)
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding, errors="strict"))
+    arguments = ["--checkpoint", str(tmp_path / "model.safetensors"), "--device", "cpu", "--full-image", "--no-flip"]
+    assert main(["predict", str(folder), *arguments, "--out", str(tmp_path / "out")]) == 0
+    printed = output.getvalue().decode(encoding)
+    assert r"\udce9" in printed
+    assert "2 persons on 2 of 2 images" in printed
+    records = json.loads((tmp_path / "out" / "keypoints.json").read_text())
+    assert [record["file"] for record in records] == [str(folder / "a.png"), str(folder / "ä.png")]
 
 
 def test_examples_need_no_inputs(parser: argparse.ArgumentParser, net: PoseNet, tmp_path: Path) -> None:

@@ -58,11 +58,15 @@ def test_gradients_pass_gradcheck(stride, dilation, kernel):
     )
 
 
-@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
-def test_second_derivatives_pass_gradgradcheck(stride):
+@pytest.mark.parametrize(
+    ("stride", "dilation", "pad_end"),
+    [((1, 1), (1, 1), 0), ((2, 2), (1, 1), 0), ((1, 1), (2, 1), 0), ((2, 2), (1, 1), 1)],
+)
+def test_second_derivatives_pass_gradgradcheck(stride, dilation, pad_end):
     x, weight = tensors(2, 2, (4, 5), (3, 3))
     assert torch.autograd.gradgradcheck(
-        lambda x, w: depthwise_conv(x, w, stride, (1, 1), (1, 1)), (x.requires_grad_(), weight.requires_grad_())
+        lambda x, w: depthwise_conv(x, w, stride, (1, 1), dilation, pad_end),
+        (x.requires_grad_(), weight.requires_grad_()),
     )
 
 
@@ -146,6 +150,12 @@ def test_layer_equals_torch_conv(kernel_size, stride):
         (module(x) * grad).sum().backward()
     torch.testing.assert_close(layer(x), reference(x), rtol=0, atol=0)
     torch.testing.assert_close(layer.weight.grad, reference.weight.grad)
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_meta_device_computes_shapes(batch):
+    layer = DepthwiseConv2d(4, 5, 2).to("meta")
+    assert layer(torch.zeros(batch, 4, 8, 6, device="meta")).shape == (batch, 4, 4, 3)
 
 
 def test_layer_uses_autocast_dtype():

@@ -268,6 +268,20 @@ def test_layer_supports_other_precisions(dtype, perturb):
     torch.testing.assert_close(y.float(), expected, rtol=0, atol=tolerance * float(expected.detach().abs().max()))
 
 
+@by_case
+def test_meta_device_computes_shapes(case):
+    layer = DynamicConv2d(**case)
+    x = images(layer, 3, dtype=torch.float32)
+    assert copy.deepcopy(layer).to("meta")(x.to("meta")).shape == layer(x).shape
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (2, 3, 8, 8), (2, 4, 8), (1, 2, 4, 8, 8)])
+def test_input_of_another_shape_is_rejected(shape):
+    with pytest.raises(ValueError, match=r"N, 4, H, W") as error:
+        DynamicConv2d(4, 2, 3)(torch.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
 def test_temperature_is_in_the_state_dict(perturb):
     layer = DynamicConv2d(8, 8, 3, temperature=30.0)
     x = images(layer, 3, dtype=torch.float32)

@@ -13,8 +13,9 @@ from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
 from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import DEFAULT, find_weights, load_checkpoint
+from posedy.models.pretrained import DEFAULT, find_weights, load_checkpoint, save_checkpoint
 from posedy.models.registry import list_models, list_presets, list_pretrained
+from posedy.prediction import load_model
 from posedy.skeleton import COCO17, Skeleton
 from posedy.training.optim import temperature
 
@@ -31,6 +32,16 @@ def test_pretrained_networks_are_named_by_their_files(folder: Path) -> None:
     assert list_pretrained() == list_models(pretrained=True) == ["small"]
     assert find_weights("small") == folder / "small.safetensors"
     assert load_checkpoint("small").input_size == (32, 64)
+
+
+def test_suffixes_may_be_upper_case(tmp_path: Path) -> None:
+    net = create_model("dy_mobilenetv2_035-bneck", num_kernels=2)
+    for name in ("a.PT", "a.SAFETENSORS"):
+        save_checkpoint(net, tmp_path / name)
+        assert load_checkpoint(tmp_path / name).name == net.name
+    (tmp_path / "a.ONNX").touch()
+    with pytest.raises(ValueError, match=r"a\.ONNX runs in onnxruntime"):
+        load_model(tmp_path / "a.ONNX", runtime="torch")
 
 
 def test_names_with_a_suffix_or_a_folder_are_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,14 @@ import yaml
 from PIL import Image
 
 from posedy.data.check import validate
-from posedy.data.coco_file import AnnotationSource, AnnotationTable, CocoFile, normalize_file_name
+from posedy.data.coco_file import AnnotationSource, AnnotationTable, CocoFile
+from posedy.data.file_names import find_image, normalize_file_name
 from posedy.data.issues import IssueLog
 from posedy.data.orientation import ImageHeader, read_header
 from posedy.data.tables import BoolArray
 from posedy.data.yolo.layout import YoloFileError, label_path
 from posedy.files import read_bytes, write_bytes_atomically
 from posedy.geometry import FloatArray, xywh_to_xyxy
-from posedy.images import IMAGE_SUFFIXES
 from posedy.skeleton import Skeleton
 
 # Rounding errors of normalized coordinates.
@@ -32,6 +32,7 @@ _EPSILON = 1e-12
 # A labeled keypoint outside the image by up to this many pixels is moved to the border.
 _BORDER = 1.0
 _SPLITS = ("train", "val")
+_YOLO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".mpo", ".avif", ".jp2")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write_yolo(
             num_images, num_persons = num_images + 1, num_persons + len(lines)
             _write_label(staging / label_path(Path(name)), lines)
             if images is not None:
-                _add_image(images / table.images.names[index], staging / name, copy)
+                _add_image(find_image(images, table.images.names[index]), staging / name, copy)
         _publish(staging, out, split, description)
     rotated = sum(header is not None and header.orientation != 1 for header in headers)
     left_out = {
@@ -165,7 +166,7 @@ def _image_names(table: AnnotationTable, split: str, source: str) -> list[str]:
         return f"image {ids[index]}: {names[index]}"
 
     unsafe = [index for index, name in enumerate(names) if name.is_absolute() or ".." in name.parts]
-    unknown = [index for index, name in enumerate(names) if name.suffix.lower() not in IMAGE_SUFFIXES]
+    unknown = [index for index, name in enumerate(names) if name.suffix.lower() not in _YOLO_SUFFIXES]
     by_label: dict[PurePosixPath, list[int]] = defaultdict(list)
     for index, name in enumerate(names):
         by_label[name.parent / name.stem].append(index)
@@ -173,7 +174,7 @@ def _image_names(table: AnnotationTable, split: str, source: str) -> list[str]:
     log.add(
         "error", "file name outside the image folder", unsafe, describe, "Write a path relative to the image folder."
     )
-    log.add("error", "unknown suffix of an image", unknown, describe, f"YOLO needs one of {', '.join(IMAGE_SUFFIXES)}.")
+    log.add("error", "unknown suffix of an image", unknown, describe, f"YOLO needs one of {', '.join(_YOLO_SUFFIXES)}.")
     log.add(
         "error",
         "several images with the same label file",
@@ -197,7 +198,7 @@ def _read_headers(table: AnnotationTable, images: Path | None) -> list[ImageHead
 
     def read(name: str) -> ImageHeader | None:
         try:
-            return read_header(images / name)
+            return read_header(find_image(images, name))
         except OSError:
             return None
 

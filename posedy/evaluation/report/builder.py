@@ -11,7 +11,9 @@ from posedy.config import SkeletonConfig
 from posedy.data.categories import apply_overrides
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_results import read_results
+from posedy.data.file_names import find_image
 from posedy.data.tables import load_json
+from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.evaluation.report.contents import collect_contents
 from posedy.evaluation.report.page import render_page
 from posedy.files import read_csv, write_bytes_atomically
@@ -68,14 +70,16 @@ def write_report(
     else:
         raise ValueError(f"{results_file}: no metrics.json that names the annotation file: give --annotations FILE")
     gt = replace(gt, category=apply_overrides(gt.category, skeleton))
+    results = read_results(results_file, gt.num_keypoints)
     contents = collect_contents(
         str(record.get("model", results_file.name)),
         _list_protocol(record, results_file, annotations),
         gt,
-        read_results(results_file, gt.num_keypoints),
+        results,
         find_image=_make_find_image(gt, images) if images is not None else None,
         training_log=_read_training_log(results_file.parent),
     )
+    warn_of_doubts(gt, results, contents.metrics, str(results_file))
     if contents.missing_images and images is not None:
         hint = "" if images.is_dir() else f"; no folder {images}{_describe_search(images, metrics_file.parent)}"
         warnings.warn(f"{contents.missing_images}{hint}: give --images FOLDER", stacklevel=2)
@@ -206,10 +210,10 @@ def _format_setting(name: str, value: Any) -> str:
 def _make_find_image(gt: GroundTruth, images: Path) -> Callable[[Any], Path]:
     """Creates a function that returns the image file of an image id."""
 
-    def find_image(image_id: Any) -> Path:
+    def find(image_id: Any) -> Path:
         name = gt.file_names[image_id]
         if not isinstance(name, str) or not name:
             raise ValueError(f"{gt.source}: image {image_id}: expected a file_name, got {_format_json(name)}")
-        return images / name
+        return find_image(images, name)
 
-    return find_image
+    return find

@@ -7,17 +7,23 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from posedy.models.kernels.derivatives import is_transformed
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def can_use_triton(x: Tensor) -> bool:
-    """Returns whether the kernels support a tensor: contiguous, at most 32 bits per value, on the current GPU."""
+    """Returns whether the kernels support a tensor: contiguous, at most 32 bits per value, on the current GPU.
+
+    They support reverse-mode derivatives only, see `is_transformed`.
+    """
     return (
         x.is_cuda
         and x.dtype in _DTYPES
         and x.numel() > 0
         and x.is_contiguous()
         and x.get_device() == torch.cuda.current_device()
+        and not is_transformed(x)
         and _triton_works()
     )
 
