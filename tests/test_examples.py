@@ -12,6 +12,7 @@ MINI = Path(__file__).parents[1] / "data/coco_mini"
 @pytest.mark.parametrize("image", example_images(), ids=lambda image: image.path.stem)
 def test_an_example_is_an_image_of_coco_mini_with_its_page(image: ExampleImage) -> None:
     name = f"val2017/{image.coco_id:012d}.jpg"
+    assert Path(image) == image.path
     assert image.path.read_bytes() == (MINI / name).read_bytes()
     assert f"| `{name}` | {image.page} |" in (MINI / "CREDITS.md").read_text()
     assert f"| `{image.path.name}` | `{Path(name).name}` | {image.page} |" in CREDITS_FILE.read_text()

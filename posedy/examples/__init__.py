@@ -22,7 +22,7 @@ _IDS = {  # name: image id in COCO's validation set, id on Flickr
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """An image of the package.
+    """An image of the package; it is path-like, so that `PoseEstimator` and `open` take it.
 
     Attributes:
         path: the file.
@@ -33,6 +33,10 @@ class ExampleImage:
     path: Path
     coco_id: int
     page: str
+
+    def __fspath__(self) -> str:
+        """Returns the path of the file."""
+        return str(self.path)
 
 
 def example_images() -> list[ExampleImage]:

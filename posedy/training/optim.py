@@ -102,8 +102,9 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, minutes:
         steps_per_epoch: steps of an epoch.
         minutes: training time so far; with `config.minutes` the schedule follows whichever is further, steps or time.
     """
-    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     time_progress = min(minutes / config.minutes, 1.0) if config.minutes is not None else 0.0
+    reached = max(step + 1, time_progress * config.epochs * steps_per_epoch)
+    warmup = min(1.0, reached / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "cosine":
         progress = max(step / (config.epochs * steps_per_epoch), time_progress)
         return config.lr * warmup * (1 + math.cos(math.pi * progress)) / 2

@@ -174,6 +174,9 @@ class Trainer:
             self.log(f"training already finished ({state.describe_progress()}); increase {limit} to continue")
         elif not self._is_finished():
             self.log(f"stopped after {last} of {epochs} epochs as requested; the same command resumes")
+        elif state.epoch < epochs:
+            minutes = self.config.train.minutes
+            self.log(f"train.minutes={minutes:g} ended the training after epoch {state.epoch} of {epochs}")
         return state.metrics
 
     def _train_epoch(self, stop_signal: StopSignal) -> None:

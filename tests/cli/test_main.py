@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
+from torch import nn
 
 import posedy
 from posedy.cli.main import COMMANDS, main, make_parser
@@ -428,6 +429,23 @@ def test_models_lists_networks_with_size_and_cost(
     assert [row["name"] for row in written] == names
     assert [row["beyond_paper"] for row in written] == [False, True]
     assert written[0]["parameters"] == 2_665_334 + 6_318_877
+
+
+@pytest.mark.usefixtures("restored_registries")
+def test_models_leaves_out_parts_that_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @posedy.register_backbone("one_map")
+    class OneMap(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 8, 32, stride=32))
+            self.out_channels = 8
+
+    monkeypatch.setattr("posedy.models.registry.list_models", lambda: ["one_map-bneck", "one_map-fpn"])
+    numbers = tmp_path / "numbers.json"
+    assert main(["models", "--json", str(numbers)]) == 0
+    assert [row["name"] for row in json.loads(numbers.read_text())["models"]] == ["one_map-bneck"]
+    assert "feature_channels" in next(line for line in capsys.readouterr().out.splitlines() if "one_map-fpn" in line)
 
 
 def test_dry_run_measures_and_writes_no_run(

@@ -37,6 +37,8 @@ def test_minutes_advance_the_schedule_if_ahead_of_the_steps() -> None:
     assert learning_rate(cosine, 0, 50, minutes=5) == pytest.approx(0.25)
     assert learning_rate(cosine, 50, 50, minutes=1) == pytest.approx(0.25)
     assert learning_rate(cosine, 0, 50, minutes=11) == pytest.approx(0)
+    warm = TrainConfig(epochs=2, warmup_steps=20, lr=1.0, minutes=10, lr_drops=[])
+    assert [learning_rate(warm, 0, 50, minutes) for minutes in (0, 1, 2, 5)] == pytest.approx([0.05, 0.5, 1, 1])
     paper = TrainConfig(minutes=210)
     assert [learning_rate(paper, 0, 10, minutes) for minutes in (169, 171, 201)] == pytest.approx([1e-3, 1e-4, 1e-5])
     assert learning_rate(TrainConfig(), 0, 10, minutes=1e9) == 1e-3

@@ -162,7 +162,8 @@ def run(argv: list[str] | None = None) -> int:
             return 1
         print(f"{time.monotonic() - begin:.0f} s")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    print(f"\nDone in {minutes} min {seconds} s; all files are in {RUN}")
+    print(f"\nDone in {minutes} min {seconds} s; all files are in {RUN} and {FIVE}")
+    print("`. .venv/bin/activate` makes the command posedy available")
     return 0
 
 
