@@ -69,6 +69,14 @@ def test_an_image_of_the_user_is_predicted_first() -> None:
     assert others == COMMANDS[1:]
 
 
+def test_a_missing_image_keeps_the_earlier_results(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = run_folder / "earlier.txt"
+    earlier.touch()
+    assert quickstart.run(["absent.jpg"]) == 1
+    assert "absent.jpg" in capsys.readouterr().err
+    assert earlier.exists()
+
+
 def test_a_failing_command_stops_the_quickstart(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 

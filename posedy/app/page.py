@@ -110,12 +110,21 @@ def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, s
 
     outputs: list[Any] = [drawing, summary, *downloads]
     on = functools.partial(gr.on, show_progress_on=drawing)
-    on([gallery.select], choose_example, settings, [source, *outputs, image], api_visibility="private")
+    # the last of several quick choices counts
+    on(
+        [gallery.select],
+        choose_example,
+        settings,
+        [source, *outputs, image],
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
     on(
         [image.upload, image.clear],
         choose_file,
         [image, *settings],
         [source, *outputs, gallery],
+        trigger_mode="always_last",
         api_name="process_image",
     )
     on(

@@ -146,6 +146,9 @@ def run(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("image", nargs="?", help="an image of persons")
     image = parser.parse_args(argv).image
+    if image is not None and not Path(image).exists():  # before the results of an earlier quickstart are deleted
+        print(f"python -m tools.lab.quickstart: no image at {image}", file=sys.stderr)
+        return 1
     started = time.monotonic()
     if RUN.exists():
         print(f"\n$ rm -r {RUN}")  # training would resume the run of an earlier quickstart
