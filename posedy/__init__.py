@@ -115,7 +115,7 @@ def __getattr__(name: str) -> Any:
         try:
             value = getattr(importlib.import_module(_HOMES[name]), name)
         except ImportError as error:
-            from posedy.cli.remedies import find_remedy
+            from posedy.remedies import find_remedy
 
             if remedy := find_remedy(error):
                 raise ImportError(remedy, name=error.name, path=error.path) from error

@@ -1,15 +1,12 @@
-"""Reading and conversion of images, and image files from command line arguments.
+"""Reading and conversion of images.
 
 Arrays from users are in OpenCV's BGR order by default; posedy's internal images are RGB.
 """
 
-import glob
 import io
-import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Union, get_args
 from urllib.parse import unquote, urlsplit
@@ -17,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from posedy.files import read_bytes, write_bytes_atomically
-from posedy.urls import has_scheme, is_url, read_url
+from posedy.urls import is_url, read_url
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,11 +62,11 @@ def _apply_avif_orientation(rgb: NDArray[np.uint8], data: bytes) -> NDArray[np.u
     """Applies the orientation of an AVIF file, which OpenCV ignores."""
     try:
         with Image.open(io.BytesIO(data)) as header:
-            orientation = header.getexif().get(_ORIENTATION_TAG, 1)
+            orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # some builds of Pillow cannot read AVIF
         return rgb
     stored = Image.fromarray(rgb)
-    stored.getexif()[_ORIENTATION_TAG] = orientation
+    stored.getexif()[ExifTags.Base.Orientation] = orientation
     return np.array(ImageOps.exif_transpose(stored))
 
 
@@ -123,7 +120,6 @@ def _decode(data: bytes, flags: int, path: Path) -> NDArray[Any] | None:
 
 MAX_PIXELS = 2**28
 """Maximum number of pixels of an image file: 268 million, 805 MB as an array. Some phones take 16384 x 12288."""
-_ORIENTATION_TAG = 0x0112
 # TIFF (also with 64-bit offsets) and PFM
 _FORMATS_OF_ANY_VALUES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"PF", b"Pf")
 
@@ -264,60 +260,6 @@ def _convert_color(image: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:
     return cv2.cvtColor(np.ascontiguousarray(image), code).astype(np.uint8, copy=False)
 
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".jp2"),
-)
-_UNREADABLE_SUFFIXES = (
-    *(".heic", ".heif", ".jxl", ".psd", ".svg", ".ico", ".exr", ".hdr", ".pfm"),
-    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
-)
-_MAX_EXAMPLES = 3
-_logger = logging.getLogger("posedy")
-
-
-def image_paths(arguments: Sequence[str]) -> list[Path]:
-    """Expands command line arguments to image files, in their order and without duplicates.
-
-    An argument is a file, a folder (its image files by suffix, sorted by name, without subfolders) or a glob pattern
-    (** also matches subfolders). A log message names the files of a folder or a pattern that are left out although they
-    are images in formats that OpenCV cannot read, or videos.
-
-    Raises:
-        OSError: if a folder cannot be read.
-        ValueError: if an argument is empty, is a URL or matches no image file.
-    """
-    check_no_urls(arguments)
-    images: dict[Path, Path] = {}
-    for argument in arguments:
-        if not argument:  # Path("") is the current folder
-            raise ValueError("empty argument: expected an image, folder or pattern; '.' is the current folder")
-        path = Path(argument)
-        try:
-            candidates = _find_files(path)
-        except OSError as error:
-            raise type(error)(
-                f"{argument} cannot be read ({error.strerror}): check its name and permissions"
-            ) from error
-        is_file = path.is_file()
-        matches = candidates if is_file else [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES]
-        left_out = "" if is_file else _describe_left_out(candidates)
-        if not matches:
-            if path.is_dir():
-                message = f"no image in folder {argument} (expected {', '.join(IMAGE_SUFFIXES)})"
-            elif glob.has_magic(argument):
-                message = f"no image matches {argument}"
-            else:
-                message = f"no image or folder at {path.absolute()}"
-            raise ValueError(f"{message}; {left_out}" if left_out else message)
-        if left_out:
-            _logger.warning("%s: %s", argument, left_out)
-        for match in matches:
-            images.setdefault(match.resolve(), match)
-    return list(images.values())
-
-
 def read_image_url(url: str) -> NDArray[np.uint8]:
     """Reads an image from an http or https URL as RGB, upright.
 
@@ -346,41 +288,3 @@ def download(url: str, folder: Path) -> Path:
         path, number = folder / f"{name.stem}-{number}{name.suffix}", number + 1
     write_bytes_atomically(path, content)
     return path
-
-
-def check_no_urls(arguments: Iterable[str]) -> None:
-    """Checks that command line arguments are no URLs.
-
-    Raises:
-        ValueError: if one is a URL.
-    """
-    for argument in arguments:
-        if has_scheme(argument):
-            raise ValueError(
-                f"expected a file, a folder or a pattern, got the URL {argument}, which this command cannot read: "
-                "download the file. In Python, PoseEstimator reads images from http and https URLs, and "
-                "PoseEstimator.track takes the frames of a stream"
-            )
-
-
-def _find_files(path: Path) -> list[Path]:
-    """Returns the files of a path: itself, those of a folder, or those that match a glob pattern, sorted."""
-    if path.is_file():
-        return [path]
-    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-    return sorted(file for file in found if file.is_file())
-
-
-def _describe_left_out(files: Iterable[Path]) -> str:
-    """Describes the images and videos among files that are left out; "" if there are none."""
-    kinds: dict[str, list[str]] = {}
-    for file in files:
-        if file.suffix.lower() in _UNREADABLE_SUFFIXES:
-            kinds.setdefault("in formats that OpenCV cannot read; convert them to JPEG or PNG", []).append(file.name)
-        elif file.suffix.lower() in VIDEO_SUFFIXES:
-            kinds.setdefault("videos or animations, which are given by their own names", []).append(file.name)
-    parts = []
-    for kind, names in kinds.items():
-        more = f" and {len(names) - _MAX_EXAMPLES} more" if len(names) > _MAX_EXAMPLES else ""
-        parts.append(f"{', '.join(names[:_MAX_EXAMPLES])}{more} ({kind})")
-    return f"left out: {'; '.join(parts)}" if parts else ""

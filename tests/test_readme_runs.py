@@ -104,7 +104,7 @@ def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.
 
 
 def test_readme_shows_an_output() -> None:
-    assert re.search(r"^```\n\n```text\n\w", TEXT, re.MULTILINE)
+    assert re.search(r"^```\n\n```text\n\w", DOCUMENTS[0].read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

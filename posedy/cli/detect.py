@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from posedy.data.detections import boxes_to_annotations, boxes_to_results
     from posedy.files import check_writable, write_json_atomically
-    from posedy.images import image_paths
+    from posedy.image_paths import image_paths
     from posedy.inference.detect import detect_images, entries_from_annotations, entries_from_paths
     from posedy.inference.detectors import check_detector, create_detector, detector_thresholds
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from posedy.cli.remedies import find_remedy
+from posedy.remedies import find_remedy
 
 _PACKAGE = Path(__file__).parents[1]
 _RAISE = dis.opmap["RAISE_VARARGS"]

@@ -138,7 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.examples import CREDITS_FILE, LICENSE, example_images
-    from posedy.images import VIDEO_SUFFIXES, check_no_urls, download, image_paths
+    from posedy.image_paths import VIDEO_SUFFIXES, check_no_urls, image_paths
+    from posedy.images import download
     from posedy.inference.detectors import create_detector, detector_thresholds
     from posedy.inference.video_io import FrameSource
     from posedy.models.pretrained import DEFAULT

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 LARGEST_FRACTION = 1.5
 """Boxes with numbers up to this one are fractions of a larger image; boxes may exceed the image."""
-_LARGEST_PERCENT = 101.0
+LARGEST_PERCENT = 101.0
+"""Coordinates up to this one may be percent of a larger image."""
 _TOLERANCE = 0.1  # of the image's side: detectors that do not clip their boxes exceed images by less
 _SUSPICIOUS_SHARE = 0.2
 _MIN_EXCEEDING = 3
@@ -54,7 +55,7 @@ def describe_misfit(boxes: NDArray[np.floating], sizes: NDArray[np.integer]) -> 
             if _fit(np.concatenate([first - second / 2, first + second / 2], axis=1), sizes):
                 return f"{found}; as center and size they would fit: write x, y of the upper left corner, width, height"
             return f"{found}; are they in pixels of images of another size?"
-    if len(boxes) >= _MIN_BOXES and boxes.max() <= _LARGEST_PERCENT and sizes.min() > 2 * _LARGEST_PERCENT:
+    if len(boxes) >= _MIN_BOXES and boxes.max() <= LARGEST_PERCENT and sizes.min() > 2 * LARGEST_PERCENT:
         return (
             f"no coordinate of {len(boxes)} boxes exceeds 100, the smallest side of their images is {sizes.min()}: "
             "percent of the image? Write pixels"

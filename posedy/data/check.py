@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.config import SkeletonConfig
+from posedy.data.box_form import are_outside
 from posedy.data.categories import read_keypoint_category, read_skeleton
 from posedy.data.coco_file import (
     AnnotationTable,
@@ -234,7 +235,7 @@ def check_boxes(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> Non
     sizes = _image_sizes(table)
     check_plausibility(table, usable, sizes, log)
     checked = usable & ~empty & (sizes > 0).all(axis=1)
-    outside = checked & ((corners[:, 2:] <= 0) | (corners[:, :2] >= sizes)).any(axis=1)
+    outside = checked & are_outside(corners, sizes)
     log.add(
         "error",
         "box outside its image",

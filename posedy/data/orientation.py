@@ -7,16 +7,15 @@ images have the same size (orientations 2 to 4, and all of a square image).
 
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from posedy.geometry import FloatArray
 
-_ORIENTATION_TAG = 0x0112
 # Orientations that flip the stored image in x or y; those from 5 on exchange x and y afterwards.
 _FLIPPED_X = (2, 3, 7, 8)
 _FLIPPED_Y = (3, 4, 6, 7)
@@ -85,13 +84,20 @@ def read_header(path: Path) -> ImageHeader:
         raise OSError(f"image {path} cannot be read ({error}): download or convert it again") from error
 
 
-def warn_of_ambiguous(paths: Iterable[Path]) -> None:
-    """Warns of the image files that have another upright image of the same size: boxes are taken in its pixels."""
-    headers = []
+def read_headers(paths: Iterable[Path]) -> dict[Path, ImageHeader]:
+    """Reads the headers of image files, without those that cannot be read."""
+    headers = {}
     for path in paths:
         with contextlib.suppress(OSError):
-            headers.append((path, read_header(path)))
-    ambiguous = [f"{path} (orientation {header.orientation})" for path, header in headers if header.is_ambiguous]
+            headers[path] = read_header(path)
+    return headers
+
+
+def warn_of_ambiguous(headers: Mapping[Path, ImageHeader]) -> None:
+    """Warns of the image files that have another upright image of the same size: boxes are taken in its pixels."""
+    ambiguous = [
+        f"{path} (orientation {header.orientation})" for path, header in headers.items() if header.is_ambiguous
+    ]
     if ambiguous:
         examples = ", ".join(ambiguous[:3]) + (" and more" if len(ambiguous) > 3 else "")
         warnings.warn(
@@ -115,7 +121,7 @@ def _read_orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # OpenCV ignores damaged EXIF data, too
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

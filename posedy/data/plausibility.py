@@ -5,20 +5,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.data.box_form import LARGEST_FRACTION, LARGEST_PERCENT
 from posedy.data.coco_file import AnnotationTable
 from posedy.data.issues import IssueLog, short_repr
 from posedy.data.tables import BoolArray
 from posedy.geometry import FloatArray
 
-# No coordinate of fractions exceeds this: annotations may exceed the image.
-_MAX_FRACTION = 1.5
 # Fewer keypoints near the corner of the image may be mistakes of another kind.
 _MIN_FRACTIONS = 3
 # Pixels and fractions of smaller images cannot be told apart.
 _MIN_IMAGE = 10
 # Percent: some coordinate is near 100 and none above, although the images are larger. Several persons are rarely all in
 # this corner; one suffices if its area is that of a larger box.
-_MIN_PERCENT, _MAX_PERCENT = 75.0, 101.0
+_MIN_PERCENT = 75.0
 _MIN_PERCENT_IMAGE = 200
 _MIN_PERCENT_PERSONS = 3
 # Of COCO's 8,600 persons with local images, none has a keypoint outside its box by half of the box's longer side, and
@@ -95,7 +94,7 @@ def _log_fractions(persons: _Persons, table: AnnotationTable, log: IssueLog) -> 
     """Logs persons whose box or labeled keypoints have no coordinate above 1.5, but broken ones."""
     corners = np.concatenate([persons.boxes, persons.boxes[:, :2] + persons.boxes[:, 2:]], axis=1)
     points = persons.points.reshape(len(persons.rows), -1)
-    small_box, small_points = ((np.abs(values) <= _MAX_FRACTION).all(axis=1) for values in (corners, points))
+    small_box, small_points = ((np.abs(values) <= LARGEST_FRACTION).all(axis=1) for values in (corners, points))
     broken = np.array([(values != np.floor(values)).any(axis=1) for values in (corners, points)])
     is_box = small_box & (broken[0] | (small_points & broken[1]))
     # a real person may have a labeled keypoint in the corner of the image, but then its box is there
@@ -128,7 +127,7 @@ def _log_percent(persons: _Persons, table: AnnotationTable, log: IssueLog) -> bo
     if len(large.rows) < _MIN_PERCENT_PERSONS and not (len(large.rows) and exceeds_box.all()):
         return False
     last = max(float((large.boxes[:, :2] + large.boxes[:, 2:]).max()), float(large.points.max()))
-    if not _MIN_PERCENT <= last <= _MAX_PERCENT:
+    if not _MIN_PERCENT <= last <= LARGEST_PERCENT:
         return False
     log.add(
         "warning",

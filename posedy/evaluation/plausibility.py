@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.data.box_form import LARGEST_FRACTION
+from posedy.data.box_form import LARGEST_FRACTION, LARGEST_PERCENT
 from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import Images, evaluate_keypoints, evaluated_images, format_number
 
 _LOW_AP50 = 0.05
 _PLAUSIBLE_AP50 = 0.2
 _MANY_IMAGES = 0.2
-_LARGEST_PERCENT = 101.0
 # keypoints (P, K, 3) from the numbers (P, 3 * K) of a results file in another order
 _ORDERS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "y, x, score of each keypoint": lambda rows: rows.reshape(len(rows), -1, 3)[..., [1, 0, 2]],
@@ -85,7 +84,7 @@ def _find_other_form(
     start = f"AP is {format_number(metrics['AP'])}"
     if largest <= LARGEST_FRACTION < extent:
         return [f"{start}, and no coordinate exceeds {LARGEST_FRACTION:g}: fractions of the image? Write pixels"]
-    if largest <= _LARGEST_PERCENT < extent / 2:
+    if largest <= LARGEST_PERCENT < extent / 2:
         return [f"{start}, and no coordinate exceeds 100: percent of the image? Write pixels"]
     for order, reorder in _ORDERS.items():
         keypoints = reorder(rows).reshape(len(rows), -1).tolist()

@@ -4,7 +4,7 @@ Image ids are defined by annotation files only; they are never parsed from file 
 """
 
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from posedy.data.box_form import describe_misfit
 from posedy.data.detections import read_box_file
 from posedy.data.file_names import normalize_file_name
-from posedy.data.orientation import read_header
+from posedy.data.orientation import ImageHeader
 from posedy.inference.boxes import checked_box_threshold
 
-_MAX_HEADERS = 500
 BoxesAndScores = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -52,16 +51,12 @@ class BoxesByName:
         name = match_file_name(image_path, self.by_name)
         return None if name is None else self.sizes.get(name)
 
-    def warn_of_misfit(self, images: Sequence[Path]) -> None:
-        """Warns if many boxes of the first images do not fit these, with the likely cause."""
+    def warn_of_misfit(self, headers: Mapping[Path, ImageHeader]) -> None:
+        """Warns if many boxes of image files do not fit these, with the likely cause."""
         boxes: list[NDArray[np.float32]] = [np.zeros((0, 4), dtype=np.float32)]
         sizes: list[NDArray[np.int64]] = [np.zeros((0, 2), dtype=np.int64)]
-        for image in images[:_MAX_HEADERS]:
-            found = self.find(image)
-            try:
-                size = read_header(image).upright_size
-            except OSError:  # reported when the image is read
-                continue
+        for image, header in headers.items():
+            found, size = self.find(image), header.upright_size
             if found is not None and self.find_size(image) in (None, size):  # another size fails when it is predicted
                 boxes.append(found[0])
                 sizes.append(np.tile(size, (len(found[0]), 1)))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posedy.data.box_form import are_outside
 from posedy.data.issues import format_reasons
-from posedy.data.orientation import warn_of_ambiguous
+from posedy.data.orientation import read_headers, warn_of_ambiguous
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.images import read_image, rgb_to_bgr
@@ -185,8 +185,9 @@ def _make_box_source(
             f"{file.path} has none of the {len(images)} images: its file names are like "
             f"{next(iter(file.by_name), 'none at all')!r}, the first image is {images[0]}"
         )
-    file.warn_of_misfit(images)
-    warn_of_ambiguous(image for image in images if file.find(image) is not None)
+    headers = read_headers(image for image in images if file.find(image) is not None)
+    file.warn_of_misfit(headers)
+    warn_of_ambiguous(headers)
     return lambda paths, images: [_find_boxes(file, *each, report) for each in zip(paths, images, strict=True)]
 
 

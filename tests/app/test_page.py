@@ -17,6 +17,17 @@ def test_page_has_tabs_and_no_analytics(address: str) -> None:
     assert {"Image", "Video", "Camera", "Network", "Person detector", "Example images"} <= labels
 
 
+def test_the_last_of_several_quick_choices_counts(address: str) -> None:
+    config = json.loads(urlopen(f"{address}/config").read())
+    name_of = {component["id"]: component["props"].get("elem_id") for component in config["components"]}
+    modes = {
+        (name_of.get(component), event): dependency["trigger_mode"]
+        for dependency in config["dependencies"]
+        for component, event in dependency["targets"]
+    }
+    assert modes["examples", "select"] == modes["image", "upload"] == "always_last"
+
+
 def test_page_returns_drawing_and_keypoints_or_message(address: str, model: str, tmp_path: Path) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(coarse, (100, 120)))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from posedy.images import image_paths
+from posedy.image_paths import image_paths
 from posedy.urls import has_scheme
 
 

@@ -401,7 +401,7 @@ def _wait_for_write(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow
 def test_time_limit_ends_the_run_with_an_evaluation(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr("posedy.training.loggers.time.perf_counter", lambda: 3.0 * next(clock))
@@ -410,6 +410,7 @@ def test_time_limit_ends_the_run_with_an_evaluation(
     assert "AP" in metrics
     rows = read_csv(tmp_path / "metrics.csv")
     assert 1 < len(rows) < 50
+    assert f"train.minutes=2 ended the training after epoch {len(rows)} of 50" in capsys.readouterr().out
     assert float(rows[-1]["lr"]) == pytest.approx(0, abs=1e-6)
     assert rows[-1]["AP"]
     assert int(rows[-1]["step"]) - int(rows[-2]["step"]) < int(rows[0]["step"])  # cut short

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from posedy.files import atomic_write
 from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
-from posedy.images import image_paths, read_image
+from posedy.image_paths import image_paths
+from posedy.images import read_image
 from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.blocks import InvertedResidual
 from posedy.models.factory import create_model

@@ -5,6 +5,7 @@ which is printed before it runs. The exit status is 1 if a step fails or an AP i
 """
 
 import argparse
+import glob
 import importlib
 import json
 import shlex
@@ -18,6 +19,7 @@ from pathlib import Path
 from posedy.cli.main import main
 from posedy.examples import example_images
 from posedy.models.pretrained import DEFAULT
+from posedy.urls import is_url
 from tools.lab.golden import EXPECTED_AP, TOLERANCE
 
 MINI = Path("data/coco_mini")
@@ -146,7 +148,8 @@ def run(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("image", nargs="?", help="an image of persons")
     image = parser.parse_args(argv).image
-    if image is not None and not Path(image).exists():  # before the results of an earlier quickstart are deleted
+    # before the results of an earlier quickstart are deleted
+    if image is not None and not (is_url(image) or Path(image).exists() or glob.glob(image)):  # noqa: PTH207
         print(f"python -m tools.lab.quickstart: no image at {image}", file=sys.stderr)
         return 1
     started = time.monotonic()

@@ -17,7 +17,7 @@ import yaml
 
 from posedy.data.issues import IssueLog
 from posedy.files import read_bytes
-from posedy.images import IMAGE_SUFFIXES
+from posedy.image_paths import IMAGE_SUFFIXES
 from posedy.registration import nearest_name
 
 _SUFFIXES = ", ".join(IMAGE_SUFFIXES)

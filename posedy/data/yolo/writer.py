@@ -32,6 +32,7 @@ _EPSILON = 1e-12
 # A labeled keypoint outside the image by up to this many pixels is moved to the border.
 _BORDER = 1.0
 _SPLITS = ("train", "val")
+# those that ultralytics reads, which are not all that posedy reads
 _YOLO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".mpo", ".avif", ".jp2")
 
 
