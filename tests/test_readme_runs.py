@@ -26,7 +26,7 @@ from tools.lab.synthetic.video import generate_video
 from .test_readme import DOCUMENTS, REPOSITORY, TEXT, TOOLS, blocks_of, lines
 
 # parts of the Python blocks that take more than three seconds
-SLOW_BLOCKS = ("posedy.train(", ".track(")
+SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,15 @@ class CallingDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self.call()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_wait_for_failed_workers() -> Iterator[None]:
+    """A data loader that has failed waits for its workers for 5 seconds when it is collected."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+        yield
+        gc.collect()
 
 
 def run_in_data_loader(function: Callable[..., Any], *arguments: Any) -> None:
