@@ -42,7 +42,7 @@ _FILES = ("graph.xml", "graph.bin")
 _DIGESTS = "digests.json"
 # classes of other packages may change without a change of the network's record
 _KNOWN_PACKAGES = ("posedy", "torch", "torchvision", "timm")
-_CONVERSION_LOCK = threading.Lock()  # torch.export is not thread-safe
+_CONVERSION_LOCK = threading.Lock()  # tracing is not thread-safe
 
 
 def load_network_graph(net: PoseNet, keep: bool = True) -> tuple[GraphRunner, GraphInfo, torch.device, Runtime]:
@@ -57,13 +57,14 @@ def load_network_graph(net: PoseNet, keep: bool = True) -> tuple[GraphRunner, Gr
     """
     key = network_key(net.state_dict(), network_record(net)) if keep and has_known_classes(net) else None
     inputs = [random_inputs(net, decodes=False, size=1), smooth_inputs(net, decodes=False, size=1)]
-    graph = convert(lambda: prepare_for_export(net, 1), net, inputs, key)
+    graph = convert(net.name, lambda: prepare_for_export(net, 1), net, inputs, key)
     device = torch.device("cpu")
     runner = OpenVinoRunner(graph, 1, device, torch.get_num_threads())
     return runner, GraphInfo.from_network(net, batch=1, runtime="openvino"), device, "openvino"
 
 
 def convert(
+    name: str,
     make_module: Callable[[], nn.Module],
     reference: Callable[[Tensor], Any],
     inputs: Sequence[Tensor],
@@ -72,38 +73,46 @@ def convert(
 ) -> Any:
     """Returns the OpenVINO graph of a module, from the cache or converted and verified.
 
+    OpenVINO converts an exported program, too, but decomposes its operators first; with the export this takes three
+    times as long as tracing the decomposed operators at once, which suffices for a graph that is verified.
+
     Args:
+        name: the name of the network in messages.
         make_module: returns the module to convert; it is not called if the graph is in the cache.
         reference: computes the outputs that are expected of the graph.
         inputs: the shape of the first is the graph's; the outputs are verified on all.
         key: the name of the graph in the cache; None does not use the cache.
         has_free_size: whether height and width of the graph are free, see `FreeSizeRunner`. The module is traced with
-            the shape of the first input, which takes a third of the time of a trace with free sizes; `inputs` need
-            another shape too, for which a size that the trace has as a constant would give wrong outputs.
+            the shape of the first input; `inputs` need another shape too, for which a size that the trace has as a
+            constant would give wrong outputs.
 
     Raises:
         ValueError: if OpenVINO is not installed, does not support the module, or computes other outputs.
     """
     require("openvino")
     openvino = import_openvino()
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
     openvino_core()  # raises an error in a forked process, in which OpenVINO would hang
     with _CONVERSION_LOCK:
         cached = _read(key) if key is not None else None
         if cached is not None:
             return cached
-        _LOGGER.info("converting the network to OpenVINO, which takes some seconds; the result is kept")
+        _LOGGER.info("converting %s to OpenVINO, which takes some seconds", name)
+        from torch.fx.experimental.proxy_tensor import make_fx  # imports much, of which reading a graph needs nothing
+
         try:
             with silence_exporter(), torch.no_grad():
-                program = torch.export.export(make_module().eval().requires_grad_(False), (inputs[0],))
-            graph = openvino.convert_model(program)  # its shapes are free
+                operators = make_fx(make_module().eval().requires_grad_(False))(inputs[0])
+            graph = openvino.convert_model(TorchFXPythonDecoder(operators, dynamic_shapes=True))
             shape = list(inputs[0].shape)
             graph.reshape([*shape[:2], -1, -1] if has_free_size else shape)
-        except Exception as error:  # torch.export and OpenVINO raise many types
+        except Exception as error:  # torch and OpenVINO raise many types
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"OpenVINO does not support the network: {reason}") from error
+            raise ValueError(f"OpenVINO does not support {name}: {reason}") from error
         _verify(graph, reference, inputs)
         if key is not None:
-            _write(graph, key)
+            _write(graph, key, name)
         return graph
 
 
@@ -197,7 +206,7 @@ def _read(key: str) -> Any:
         return None
 
 
-def _write(graph: Any, key: str) -> None:
+def _write(graph: Any, key: str, name: str) -> None:
     """Writes a graph to the cache as a whole folder, and deletes the graphs that were used longest ago."""
     temporary = None
     try:
@@ -212,7 +221,7 @@ def _write(graph: Any, key: str) -> None:
         for file in kept[_MAX_CACHED_GRAPHS:]:
             shutil.rmtree(file.parent, ignore_errors=True)
     except (OSError, RuntimeError) as error:
-        _LOGGER.debug("the converted graph was not kept: %s", error)
+        _LOGGER.warning("%s will be converted again by the next program, as the graph cannot be kept: %s", name, error)
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

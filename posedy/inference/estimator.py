@@ -66,10 +66,9 @@ class PoseEstimator:
             unchanged.
         device: "auto" for a GPU (cuda, then mps) if there is one, else the CPU; or the name of a device.
         detector: detects the persons of images without given boxes; it is created at the first such image.
-            "posedy" is a light detector in the package (boxes with scores from 0.25), "torchvision" a Faster R-CNN,
-            whose weights are downloaded at first use; "full-image" takes the full image as the box of one person; or a
-            name of `list_detectors()`, or any object with `detect(image_bgr) -> (boxes, scores)`. With None, every call
-            must be given boxes.
+            "posedy" is a light detector in the package, "torchvision" a Faster R-CNN, whose weights are downloaded at
+            first use; "full-image" takes the full image as the box of one person; or a name of `list_detectors()`, or
+            any object with `detect(image_bgr) -> (boxes, scores)`. With None, every call must be given boxes.
 
             The boxes of all detectors are clipped to the image; boxes that are not finite, have no area or are outside
             the image are dropped, with a warning for the first ones (see `dropped_boxes`).
@@ -80,6 +79,9 @@ class PoseEstimator:
             for. For pretrained networks and network files it is OpenVINO on a CPU, if it is installed, otherwise
             PyTorch; the first use of a network converts it, which takes some seconds, and keeps the result in the
             user's cache folder (~/.cache/posedy). For a network object, which may still change, it is PyTorch.
+        box_threshold: minimum score, inclusive, of the detector's boxes of images and of new persons in videos, from 0
+            to 1. None is the detector's own, as for `posedy predict`: 0.4 for "posedy", 0.3 for detectors without an
+            attribute `thresholds`.
 
     Attributes:
         device: the device of the network.
@@ -100,6 +102,7 @@ class PoseEstimator:
         flip: bool = True,
         batch_size: int = 32,
         runtime: RuntimeChoice = "auto",
+        box_threshold: float | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | numbers.Integral):
             raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
@@ -110,6 +113,7 @@ class PoseEstimator:
         if detector is not None:
             check_detector(detector)
         self._detector_choice = detector
+        self._thresholds = detector_thresholds(detector).with_box_threshold(box_threshold)
         self._detector: CleanedDetector | None = None
         self._detector_lock = threading.Lock()
         self._model = load_model(model, str(device), runtime)
@@ -183,8 +187,8 @@ class PoseEstimator:
 
         Args:
             image_bgr: (H, W, 3) uint8 BGR.
-            threshold: minimum score of the boxes, from 0 to 1; None is the detector's threshold for poses. Detectors
-                given by name return no scores below their thresholds for poses and for tracked persons.
+            threshold: minimum score of the boxes, from 0 to 1; None is the one of images, `thresholds.display`.
+                Detectors given by name return no scores below `thresholds.lowest_drawn`.
 
         Returns:
             Boxes (P, 4) xyxy inside the image, in its pixels, and scores (P,).
@@ -258,7 +262,15 @@ class PoseEstimator:
     @property
     def thresholds(self) -> BoxThresholds:
         """The scores from which boxes of the detector are used."""
-        return detector_thresholds(self._detector_choice)
+        return self._thresholds
+
+    @property
+    def description(self) -> str:
+        """The network, its runtime and device, and whether the flip test is on, as one line of text."""
+        return (
+            f"{self._model.name}, {self.skeleton.num_keypoints} keypoints, {self.runtime} on {self.device}, "
+            f"flip test {'on' if self._flip_permutation is not None else 'off'}"
+        )
 
     @property
     def dropped_boxes(self) -> dict[str, int]:
@@ -270,9 +282,9 @@ class PoseEstimator:
             raise ValueError(_NO_BOXES)
         with self._detector_lock:
             if self._detector is None:
-                lowest = min(self.thresholds.poses, self.thresholds.track_keep)
+                lowest = self.thresholds.lowest_drawn
                 detector = create_detector(self._detector_choice, str(self.device), threshold=lowest)
-                self._detector = CleanedDetector(detector, self.thresholds.poses)
+                self._detector = CleanedDetector(detector, self.thresholds.display)
             return self._detector
 
     def _estimate(

@@ -103,7 +103,7 @@ def test_a_graph_with_other_outputs_is_rejected(weights: Path, graph_cache: Path
     net = posedy.load_checkpoint(weights)
     inputs = [torch.randn(1, 3, 64, 64)]
     with pytest.raises(ValueError, match="differs"):
-        openvino_graph.convert(lambda: nn.Conv2d(3, 17, 4, 4), lambda x: net(x), inputs, "other")
+        openvino_graph.convert("name", lambda: nn.Conv2d(3, 17, 4, 4), lambda x: net(x), inputs, "other")
     assert not graph_cache.exists()
 
 
@@ -121,7 +121,7 @@ class _Flatten(nn.Module):
 def test_a_size_that_a_trace_has_as_a_constant_is_rejected(module: nn.Module, reason: str, graph_cache: Path) -> None:
     inputs = [torch.randn(1, 3, 8, 8), torch.randn(1, 3, 16, 8)]
     with pytest.raises(ValueError, match=reason):
-        openvino_graph.convert(lambda: module, module, inputs, "key", has_free_size=True)
+        openvino_graph.convert("name", lambda: module, module, inputs, "key", has_free_size=True)
     assert not graph_cache.exists()
 
 
@@ -153,12 +153,18 @@ def test_the_key_depends_on_all_that_the_graph_depends_on(weights: Path, monkeyp
     assert not openvino_graph.has_known_classes(nn.Sequential(_Layer()))
 
 
-def test_an_unusable_cache_folder_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cache_folder_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     module = nn.Conv2d(3, 2, 1).eval()
-    openvino_graph.convert(lambda: module, module, [torch.randn(1, 3, 8, 8)], "key")
+    openvino_graph.convert("name", lambda: module, module, [torch.randn(1, 3, 8, 8)], "key")
     assert (tmp_path / "file").read_text() == "not a folder"
+    (record,) = [record for record in caplog.records if record.name == "posedy"]
+    assert record.levelno == logging.WARNING
+    assert record.args is not None
+    assert record.args[0] == "name"
 
 
 def test_the_cache_keeps_the_graphs_used_last(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +172,7 @@ def test_the_cache_keeps_the_graphs_used_last(graph_cache: Path, monkeypatch: py
     module = nn.Conv2d(3, 2, 1).eval()
     for key in ("a", "b", "a", "c"):
         time.sleep(0.02)  # the clock of file systems is coarse
-        openvino_graph.convert(lambda: module, module, [torch.randn(1, 3, 8, 8)], key)
+        openvino_graph.convert("name", lambda: module, module, [torch.randn(1, 3, 8, 8)], key)
     assert {entry.name for entry in graph_cache.iterdir()} == {"a", "c"}
 
 

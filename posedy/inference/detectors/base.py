@@ -46,15 +46,13 @@ class BoxThresholds(NamedTuple):
     """The scores from which boxes of a detector are used, by purpose.
 
     Attributes:
-        display: in drawings, where few boxes should be no persons.
-        poses: for the poses of an image.
+        display: for the poses of images, where few boxes should be no persons.
         files: in box files for AP, which counts low scores, too.
         track_start: for new tracks.
         track_keep: for persons that are already tracked.
     """
 
     display: float = BOX_THRESHOLD
-    poses: float = 0.0
     files: float = 0.01
     track_start: float = BOX_THRESHOLD
     track_keep: float = BOX_THRESHOLD
@@ -63,6 +61,19 @@ class BoxThresholds(NamedTuple):
     def lowest_drawn(self) -> float:
         """The lowest score of boxes in drawings of images and of videos."""
         return min(self.display, self.track_keep)
+
+    def with_box_threshold(self, threshold: float | None) -> "BoxThresholds":
+        """Returns the thresholds with another one for images and new tracks; with None they stay as they are.
+
+        Persons that are already tracked keep their threshold, unless the other one is lower.
+
+        Raises:
+            ValueError: if the threshold is not from 0 to 1.
+        """
+        if threshold is None:
+            return self
+        threshold = checked_box_threshold(threshold)
+        return self._replace(display=threshold, track_start=threshold, track_keep=min(self.track_keep, threshold))
 
 
 _DETECTORS: dict[str, Callable[..., Detector]] = {}

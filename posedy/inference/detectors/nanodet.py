@@ -36,7 +36,7 @@ FloatArray = NDArray[np.float32]
 Size = tuple[int, int]
 _Candidates = Callable[[NDArray[np.uint8], float], list[Detections]]
 
-THRESHOLDS = BoxThresholds(display=0.4, poses=0.25, files=0.05, track_start=0.4, track_keep=0.2)
+THRESHOLDS = BoxThresholds(display=0.4, files=0.05, track_start=0.4, track_keep=0.2)
 """Thresholds of `PersonDetector`, chosen on the dev split (`python -m tools.lab.detector_accuracy`)."""
 
 NMS_IOU = 0.5
@@ -58,7 +58,8 @@ class PersonDetector:
     Args:
         size: an image is resized to about size x size pixels with its aspect ratio kept, see `network_size`; 416 is
             accurate, 320 faster. A pair (width, height) stretches all images to this size.
-        threshold: boxes with lower scores, from 0 to 1, are dropped; `PoseEstimator` uses it, too.
+        threshold: boxes with lower scores, from 0 to 1, are dropped. The default is the threshold of tracked persons,
+            the lowest one of `PoseEstimator`, which drops boxes of images below its own `box_threshold`.
         device: as for `PoseEstimator`.
         runtime: "torch", "openvino" or, for an exported file, "onnxruntime"; "auto" is OpenVINO on a CPU, if it is
             installed, as for `PoseEstimator`.
@@ -76,7 +77,7 @@ class PersonDetector:
     def __init__(
         self,
         size: int | Size = 416,
-        threshold: float = THRESHOLDS.poses,
+        threshold: float = THRESHOLDS.lowest_drawn,
         device: str = "auto",
         runtime: str = "auto",
         weights: str | Path | None = None,
@@ -90,7 +91,6 @@ class PersonDetector:
             raise ValueError(f"expected nms_iou above 0 and at most 1, got {nms_iou!r}")
         self._size = _checked_size(size)
         self._threshold = checked_box_threshold(threshold)
-        self.thresholds = THRESHOLDS._replace(poses=self._threshold)
         self._nms_iou = nms_iou
         self.device = choose_device(device)
         if is_graph:
@@ -211,7 +211,7 @@ def _openvino_graph(net: NanoDet) -> Any:
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(1, 3, *size, generator=generator) for size in ((96, 128), (192, 32))]
     key = network_key(net.state_dict(), {"name": "nanodet"})
-    return convert(lambda: _Maps(fold_norms(net)), net.compute_maps, inputs, key, has_free_size=True)
+    return convert("nanodet", lambda: _Maps(fold_norms(net)), net.compute_maps, inputs, key, has_free_size=True)
 
 
 def network_size(width: int, height: int, size: int) -> Size:

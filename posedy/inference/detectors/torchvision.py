@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from posedy.files import read_bytes
 from posedy.inference.boxes import BOX_THRESHOLD, checked_box_threshold
-from posedy.inference.detectors.base import BoxThresholds, register_detector
+from posedy.inference.detectors.base import register_detector
 from posedy.system import choose_device
 
 
@@ -28,7 +28,6 @@ class TorchvisionDetector:
         ValueError: if the file contains something else, the device is absent, or the threshold is not from 0 to 1.
     """
 
-    thresholds = BoxThresholds(poses=BOX_THRESHOLD)
     _PERSON = 1
 
     def __init__(
