@@ -6,6 +6,7 @@ only.
 """
 
 import dataclasses
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,9 +148,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _read_plain(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # damaged files raise any error: struct.error, KeyError, AssertionError
+    except Exception as error:  # damaged files raise any error: struct.error, KeyError, OSError (invalid argument)
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain types (it is damaged, of another kind, or a pickled "
             "model instead of its state_dict())"
