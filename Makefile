@@ -20,10 +20,12 @@ $(BIN)/python:
 
 # Stamp files record the installed set of packages, so that a second make installs nothing.
 $(VENV)/.export: pyproject.toml | $(BIN)/python
+	@echo "installing posedy and its packages into $(VENV), which takes minutes with a slow network"
 	$(BIN)/python -m pip install --quiet --editable '.[export]'
 	@touch $@
 
 $(VENV)/.all: pyproject.toml | $(BIN)/python
+	@echo "installing posedy and its packages into $(VENV), which takes minutes with a slow network"
 	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,dev]'
 	@touch $@ $(VENV)/.export
 
