@@ -6,9 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# set before the import of gradio, which otherwise sends usage data and checks for updates
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +15,15 @@ from posedy.drawing import DRAW_THRESHOLD
 from posedy.examples import example_credits, example_images
 from posedy.models.registry import list_presets
 
-_MAX_FILE_MB = 50
-_DETECTOR_LABELS = {"full-image": "full-image (one person)", "torchvision": "torchvision (downloaded at first use)"}
-_PROGRESS = gr.Progress()
-_CSS = """
+MAX_FILE_MB = 50
+"""The largest upload in megabytes."""
+CSS = """
 #examples .grid-wrap, #examples .gallery-container { min-height: 0; height: auto; max-height: none }
 #examples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)); padding-top: 0 }
 """
+"""The style sheet of the page."""
+_DETECTOR_LABELS = {"full-image": "full-image (one person)", "torchvision": "torchvision (downloaded at first use)"}
+_PROGRESS = gr.Progress()
 
 
 def make_page(service: PoseService) -> gr.Blocks:
@@ -85,22 +84,22 @@ def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, s
             elem_id="examples",
         )
         gr.Markdown(example_credits(), elem_id="credits")
-        image = gr.File(label=f"Your image (up to {_MAX_FILE_MB} MB)", height=120, elem_id="image")
+        image = gr.File(label=f"Your image (up to {MAX_FILE_MB} MB)", height=120, elem_id="image")
     with gr.Column(scale=3):
         drawing = gr.Image(label="Keypoints", interactive=False, buttons=["fullscreen"], elem_id="image-drawing")
         summary = gr.Markdown(elem_id="image-summary")
         downloads = _add_downloads("image", "Image (JPEG)", "Keypoints (JSON)", "Keypoints (CSV)")
 
     @_as_outputs(len(downloads))
-    def process_image(path: str, *values: Any) -> Result:
-        return service.process_image(path, *values)
+    def process_image(image: str, model: str, detector: str, threshold: float) -> Result:
+        return service.process_image(image, model, detector, threshold)
 
     def choose_example(event: gr.SelectData, *values: Any) -> list[Any]:
         path = str(examples[event.index].path)
         return [path, *process_image(path, *values), None]
 
-    def choose_file(path: str | None, *values: Any) -> list[Any]:
-        return [path, *process_image(path, *values), gr.Gallery(selected_index=None)]
+    def choose_file(image: str | None, model: str, detector: str, threshold: float) -> list[Any]:
+        return [image, *process_image(image, model, detector, threshold), gr.Gallery(selected_index=None)]
 
     def change_settings(is_shown: bool, *inputs: Any) -> Any:
         return process_image(*inputs) if is_shown else gr.skip()
@@ -141,7 +140,7 @@ def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, s
 def _add_videos(service: PoseService, settings: list[Any]) -> None:
     """Adds the upload of a video and its result, which changes of settings do not change by themselves."""
     with gr.Column(scale=2):
-        video = gr.File(label=f"Your video (up to {_MAX_FILE_MB} MB)", height=120, elem_id="video")
+        video = gr.File(label=f"Your video (up to {MAX_FILE_MB} MB)", height=120, elem_id="video")
         again = gr.Button("Run again with the current settings", size="sm", elem_id="video-again")
     with gr.Column(scale=3):
         drawing = gr.Video(label="Keypoints", interactive=False, buttons=[], elem_id="video-drawing")
@@ -150,12 +149,12 @@ def _add_videos(service: PoseService, settings: list[Any]) -> None:
 
     @_as_outputs(len(downloads))
     def process_video(
-        path: str, model: str, detector: str, threshold: float, progress: gr.Progress = _PROGRESS
+        video: str, model: str, detector: str, threshold: float, progress: gr.Progress = _PROGRESS
     ) -> Result:
         def report(done: int, total: int | None) -> None:
             progress((done, total), unit="frames")
 
-        return service.process_video(path, model, detector, threshold, report)
+        return service.process_video(video, model, detector, threshold, report)
 
     gr.on(
         [video.change, again.click],
@@ -186,51 +185,6 @@ def _add_camera(service: PoseService, settings: list[Any]) -> None:
             raise gr.Error(str(error), print_exception=False) from error
 
     camera.stream(process_frame, [camera, state, *settings], [drawing, state], stream_every=0.1, concurrency_limit=1)
-
-
-def serve(service: PoseService, host: str, port: int) -> gr.Blocks:
-    """Serves the page from a background thread until its `close` method is called.
-
-    Args:
-        service: estimates the poses.
-        host: address to listen at.
-        port: port to listen at.
-
-    Raises:
-        OSError: if the port is in use.
-    """
-    page = make_page(service)
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            max_file_size=f"{_MAX_FILE_MB}mb",
-            css=_CSS,
-            footer_links=[],
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError as error:
-        raise OSError(f"cannot serve the page at {host}:{port} ({error}): choose another --port or --host") from error
-    return page
-
-
-def launch(service: PoseService, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serves the page until Ctrl-C.
-
-    Args:
-        service: estimates the poses.
-        host: address to listen at.
-        port: port to listen at.
-        on_ready: called with the page's address as soon as the page is available.
-
-    Raises:
-        OSError: if the port is in use.
-    """
-    page = serve(service, host, port)
-    on_ready(f"http://{host}:{port}")
-    page.block_thread()
 
 
 def _model_choices(service: PoseService) -> list[tuple[str, str]]:

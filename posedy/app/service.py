@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ from posedy.inference.predict import encode_jpeg
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
-from posedy.poses import Poses, count_persons
+from posedy.poses import Poses, count_persons, format_count
 from posedy.prediction import RuntimeChoice
 
 _MAX_CAMERA_GAP = 2.0  # seconds; a longer pause between camera frames restarts tracking
+_MAX_WAIT = 5.0  # seconds for the last frame of a video that is stopped
 _NUM_KEPT = 64  # results whose files are kept
 _NUM_KEPT_POSES = 16  # images whose poses are kept, for drawings with another threshold
 
@@ -50,6 +52,9 @@ class Result:
 class PoseService:
     """Pose estimation with a choice of networks and detectors, each loaded at its first use.
 
+    A context manager: at its end a running video is stopped, and the files of the results are deleted. A native library
+    may abort a program that ends while a thread runs it.
+
     Attributes:
         models: names and paths of the networks.
         detectors: names of person detectors, of `list_detectors()`.
@@ -68,9 +73,33 @@ class PoseService:
     _poses: dict[_ImageKey, tuple[Poses, float]] = field(default_factory=dict)
     _folders: deque[Path] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _video_lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_closed: bool = False
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="posedy-", ignore_cleanup_errors=True)
     )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stops a running video and deletes the files of the results."""
+        self._is_closed = True
+        self._video_lock.acquire(timeout=_MAX_WAIT)
+        self._folder.cleanup()
+
+    @property
+    def folder(self) -> Path:
+        """The temporary folder of results, which only the user of this process can read."""
+        return Path(self._folder.name)
+
+    def load_detector(self, name: str) -> None:
+        """Loads a detector before its first use.
+
+        Raises:
+            OSError, ValueError: if it is not available.
+        """
+        self._get_detector(name)
 
     def process_image(self, path: str, model: str, detector: str, threshold: float) -> Result:
         """Estimates the poses of an image file; another threshold only draws them again.
@@ -106,7 +135,7 @@ class PoseService:
         threshold: float,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Result:
-        """Tracks the poses of a video file.
+        """Tracks the poses of a video file, one at a time.
 
         Args:
             path: video file.
@@ -125,19 +154,24 @@ class PoseService:
         keypoints = video.with_name(f"{stem}-keypoints.jsonl")
 
         def report(frame: Frame, poses: Poses) -> None:
+            if self._is_closed:
+                raise InterruptedError(f"{path} was stopped at frame {frame.number}, since the page was stopped")
             if on_progress is not None:
                 on_progress(frame.number + 1, source.count)
 
         try:
-            result = run_video(source, tracker, video, keypoints, threshold=threshold, on_frame=report)
+            with self._video_lock:
+                result = run_video(source, tracker, video, keypoints, threshold=threshold, on_frame=report)
         except BaseException:
             shutil.rmtree(video.parent, ignore_errors=True)
             raise
         self._delete_oldest(video.parent)
-        summary = f"{result.frames} frames, {result.frames_per_second:.1f} frames/s"
-        return Result(
-            video, (keypoints,), summary + (f", {result.damaged} damaged frames skipped" if result.damaged else "")
-        )
+        summary = f"{format_count(result.frames, 'frame')}, {result.frames_per_second:.1f} frames/s"
+        if result.damaged:
+            summary += f", {format_count(result.damaged, 'damaged frame')} skipped"
+        if result.missing:
+            summary += f", the video ends early: {format_count(result.missing, 'frame')} of its header missing"
+        return Result(video, (keypoints,), summary)
 
     def process_frame(
         self, image: NDArray[np.uint8], model: str, detector: str, threshold: float, state: "CameraState | None"

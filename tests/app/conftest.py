@@ -27,13 +27,15 @@ def served(model: str) -> PoseService:
 
 
 @pytest.fixture(scope="module")
-def address(served: PoseService) -> Iterator[str]:
+def address(served: PoseService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a page that this process serves."""
-    from posedy.app.page import serve  # gradio is optional
+    from posedy.app.server import serve  # gradio is optional
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = serve(served, "127.0.0.1", port)
-    yield f"http://127.0.0.1:{port}"
-    page.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        page = serve(served, "127.0.0.1", port)
+        yield f"http://127.0.0.1:{port}"
+        page.close()

@@ -1,11 +1,15 @@
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import cv2
 import numpy as np
 import pytest
+
+from posedy.app.service import PoseService
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 
@@ -28,6 +32,28 @@ def test_the_last_of_several_quick_choices_counts(address: str) -> None:
     assert modes["examples", "select"] == modes["image", "upload"] == "always_last"
 
 
+def test_endpoints_have_names_for_their_parameters(address: str) -> None:
+    endpoints = json.loads(urlopen(f"{address}/gradio_api/info").read())["named_endpoints"]
+    settings = ["model", "detector", "threshold"]
+    for name, first in (("/process_image", "image"), ("/process_video", "video")):
+        assert [parameter["parameter_name"] for parameter in endpoints[name]["parameters"]] == [first, *settings]
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [("127.0.0.1", "--port"), ("nosuch.invalid", "127.0.0.1"), ("192.0.2.1", "0.0.0.0"), ("a..b", "--host")],
+)
+def test_an_address_that_is_not_available_is_named(address: str, served: PoseService, host: str, text: str) -> None:
+    from posedy.app.server import serve  # gradio is optional
+
+    port = urlsplit(address).port
+    assert port is not None
+    with pytest.raises(OSError, match=re.escape(repr(host))) as caught:
+        serve(served, host, port)
+    assert str(port) in str(caught.value)
+    assert text in str(caught.value)
+
+
 def test_page_returns_drawing_and_keypoints_or_message(address: str, model: str, tmp_path: Path) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(coarse, (100, 120)))
@@ -35,7 +61,9 @@ def test_page_returns_drawing_and_keypoints_or_message(address: str, model: str,
 
     client = gradio_client.Client(address, verbose=False)
     image = gradio_client.handle_file(tmp_path / "image.png")
-    drawing, summary, *files, gallery = client.predict(image, model, "full-image", 0.2, api_name="/process_image")
+    drawing, summary, *files, gallery = client.predict(
+        image=image, model=model, detector="full-image", threshold=0.2, api_name="/process_image"
+    )
     path = drawing["path"] if isinstance(drawing, dict) else drawing
     assert cv2.imread(path).shape == (120, 100, 3)
     assert summary.startswith("1 person")

@@ -1,6 +1,8 @@
 import json
 import os
+import re
 import shutil
+import stat
 import time
 from pathlib import Path
 
@@ -95,11 +97,17 @@ def test_invalid_and_low_scoring_boxes_of_detector_are_dropped(
     assert all(result.summary.startswith("1 person in") for result in results)
 
 
-def test_process_video_writes_video_and_keypoints(service: PoseService, model: str, tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 96))
-    for _ in range(4):
+def write_video(path: Path, frames: int) -> str:
+    """Writes a video of noise and returns its path."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 96))
+    for _ in range(frames):
         writer.write(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
     writer.release()
+    return str(path)
+
+
+def test_process_video_writes_video_and_keypoints(service: PoseService, model: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "v.avi", 4)
     progress: list[tuple[int, int | None]] = []
     result = service.process_video(
         str(tmp_path / "v.avi"), model, "full-image", 0.2, lambda *numbers: progress.append(numbers)
@@ -110,6 +118,31 @@ def test_process_video_writes_video_and_keypoints(service: PoseService, model: s
     assert result.drawing.stat().st_size > 0
     (keypoints,) = result.keypoints
     assert len(keypoints.read_text().splitlines()) == 4
+
+
+def test_summary_counts_one_frame_and_missing_ones(service: PoseService, model: str, tmp_path: Path) -> None:
+    one = write_video(tmp_path / "one.avi", 1)
+    assert service.process_video(one, model, "full-image", 0.2).summary.startswith("1 frame, ")
+    content = Path(write_video(tmp_path / "whole.avi", 8)).read_bytes()
+    (tmp_path / "truncated.avi").write_bytes(content[: len(content) // 2])
+    summary = service.process_video(str(tmp_path / "truncated.avi"), model, "full-image", 0.2).summary
+    frames, missing = map(int, re.findall(r"(\d+) frames?(?:,| of)", summary))
+    assert "ends early" in summary
+    assert frames + missing == 8
+
+
+def test_service_deletes_its_files_and_stops_a_video_at_its_end(
+    service: PoseService, model: str, image_path: str, tmp_path: Path
+) -> None:
+    video = write_video(tmp_path / "v.avi", 4)
+    with service:
+        drawing = service.process_image(image_path, model, "full-image", 0.2).drawing
+        assert service.folder in drawing.parents
+        assert stat.S_IMODE(service.folder.stat().st_mode) == 0o700
+        service._is_closed = True  # as while the page stops
+        with pytest.raises(InterruptedError, match=r"v\.avi was stopped at frame 0"):
+            service.process_video(video, model, "full-image", 0.2)
+    assert not service.folder.exists()
 
 
 def test_process_frame_keeps_state_until_a_gap(service: PoseService, model: str) -> None:
