@@ -13,6 +13,7 @@ from posedy.evaluation.bootstrap import ConfidenceInterval, bootstrap_intervals,
 from posedy.evaluation.coco_eval import evaluate_keypoints, format_metrics
 from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.models.pose_net import PoseNet
+from posedy.poses import format_count
 from posedy.training import run
 
 
@@ -85,8 +86,8 @@ def evaluate(
     values = evaluate_keypoints(ground_truth, entries)
     warn_of_doubts(ground_truth, entries, values, name)
     protocol = (
-        f"{name}, {len(entries)} poses, all images ({len(ground_truth.image_ids)}), no rescoring or suppression, "
-        "pycocotools"
+        f"{name}, {format_count(len(entries), 'pose')}, all images ({len(ground_truth.image_ids)}), no rescoring or "
+        "suppression, pycocotools"
     )
     return Metrics(values, protocol, bootstrap_intervals(ground_truth, entries) if ci else None)
 

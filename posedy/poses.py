@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 _COLUMNS = ("person", "person_score", "keypoint", "x", "y", "score")
 
 
+def format_count(number: int, noun: str) -> str:
+    """Returns "1 frame", "2 frames" and so on, for nouns whose plural ends in s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def count_persons(number: int) -> str:
     """Returns "1 person", "2 persons" and so on."""
-    return f"{number} {'person' if number == 1 else 'persons'}"
+    return format_count(number, "person")
 
 
 @dataclass(frozen=True, eq=False)

@@ -123,8 +123,8 @@ class Model(ABC):
         """
         if flip and self.skeleton is None:
             raise ValueError(
-                "the network has no skeleton with left and right keypoints, which flip=True requires: use "
-                "create_model(..., skeleton=...), or flip=False"
+                "the network has no skeleton with left and right keypoints, which the flip test requires: use "
+                "create_model(..., skeleton=...), or predict without the flip test (flip=False, --no-flip)"
             )
 
     def with_input_size(self, input_size: tuple[int, int]) -> "Model":
@@ -225,9 +225,13 @@ class GraphModel(Model):
         if not self.info.decodes:
             super().check_flip(flip)
         elif flip != self.info.flip:
-            inside, wanted = ("averages", "flip=True") if self.info.flip else ("does not average", "flip=False")
+            inside, wanted = (
+                ("averages", "with the flip test (flip=True, the default)")
+                if self.info.flip
+                else ("does not average", "without the flip test (flip=False, --no-flip)")
+            )
             raise ValueError(
-                f"the graph decodes keypoints and {inside} with the flipped crop: use {wanted}, or export it again"
+                f"the graph decodes keypoints and {inside} with the flipped crop: predict {wanted}, or export it again"
             )
 
     def with_input_size(self, input_size: tuple[int, int]) -> "Model":

@@ -116,7 +116,7 @@ def test_zero_crops_give_zero_keypoints(net: PoseNet) -> None:
 
 
 def test_a_decoding_graph_rejects_the_other_flip_test(net: PoseNet) -> None:
-    for flip, message in ((True, "flip=True"), (False, "flip=False")):
+    for flip, message in ((True, "flip=True"), (False, "flip=False, --no-flip")):
         model = graph_of(net, decodes=True, flip=flip)
         model.check_flip(flip)
         with pytest.raises(ValueError, match=message):

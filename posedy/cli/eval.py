@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.evaluation.bootstrap import bootstrap_intervals, format_intervals
     from posedy.evaluation.coco_eval import evaluate_keypoints, evaluated_images, format_metrics, metrics_to_json
     from posedy.evaluation.plausibility import warn_of_doubts
+    from posedy.poses import format_count
 
     ground_truth = read_ground_truth(arguments)
     results = read_results(arguments.results, ground_truth.num_keypoints)
@@ -64,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     num_images = len(evaluated_images(ground_truth, results, arguments.images))
     subset = "all images" if arguments.images == "all" else "only images with results"
     protocol = (
-        f"{arguments.results.name}, {len(results)} poses, {subset} ({num_images} of {len(ground_truth.image_ids)}), "
-        f"no rescoring or suppression{format_sigmas(ground_truth)}"
+        f"{arguments.results.name}, {format_count(len(results), 'pose')}, {subset} "
+        f"({num_images} of {len(ground_truth.image_ids)}), no rescoring or suppression{format_sigmas(ground_truth)}"
     )
     print(format_metrics(metrics, protocol))
     warn_of_doubts(ground_truth, results, metrics, str(arguments.results), arguments.images)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from posedy.files import write_json_atomically
+from posedy.files import check_writable, write_json_atomically
 
 if TYPE_CHECKING:
     from posedy.config import SkeletonConfig
@@ -127,7 +127,7 @@ def add_json(parser: argparse.ArgumentParser, content: str = "the metrics") -> N
 
 
 def check_json(arguments: argparse.Namespace) -> None:
-    """Exits with a usage error if `--json FILE` would overwrite a file of the command, or one that is not JSON."""
+    """Exits with a usage error if `--json FILE` cannot be written, or would overwrite an input or a file of no JSON."""
     target: Path | None = getattr(arguments, "json", None)
     if target is None:
         return
@@ -137,6 +137,10 @@ def check_json(arguments: argparse.Namespace) -> None:
                 for path in {str(item), str(item).partition("=")[2]}:  # of an override: data.val_annotations=FILE
                     if path and "\0" not in path and Path(path).resolve() == target.resolve():
                         arguments.parser.error(f"--json {target} would overwrite {path}: choose another file")
+    try:
+        check_writable(target)
+    except OSError as error:
+        arguments.parser.error(f"--json {error}")
     if target.is_file() and not target.read_bytes()[:64].lstrip().startswith((b"{", b"[")):
         arguments.parser.error(f"--json {target} would overwrite a file that is not JSON: choose another file")
 

@@ -101,8 +101,8 @@ def register_parser(commands: Any) -> None:
         "--box-threshold",
         type=parse_score,
         metavar="SCORE",
-        help="drop boxes of the file or the detector with lower scores, from 0 to 1 (default: 0.3 for files, "
-        "the detector's own threshold otherwise)",
+        help="drop boxes of the file or the detector with lower scores, from 0 to 1; in videos those of new persons "
+        "(default: 0.3 for files, the detector's own threshold otherwise, 0.4 for posedy)",
     )
     add_device(parser)
     add_runtime(parser)
@@ -136,11 +136,16 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: if an argument is invalid or nothing can be written.
     """
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise NotADirectoryError(f"--out {arguments.out} is a file: expected a folder, which may be new")
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.examples import CREDITS_FILE, LICENSE, example_images
+    from posedy.files import check_writable
     from posedy.image_paths import VIDEO_SUFFIXES, check_no_urls, image_paths
     from posedy.images import download
     from posedy.inference.detectors import create_detector, detector_thresholds
+    from posedy.inference.predict import KEYPOINTS_FILE, check_image_outputs
+    from posedy.inference.predict_videos import check_video_outputs
     from posedy.inference.video_io import FrameSource
     from posedy.models.pretrained import DEFAULT
     from posedy.system import keep_freed_memory
@@ -176,18 +181,22 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"--detect-every: expected at least 1, got {arguments.detect_every}")
     check_detector_weights(arguments)
     check_no_urls([name for name in arguments.inputs if name not in urls])
+    # outputs are checked before anything is downloaded or loaded
+    check_video_outputs(videos, arguments.out)
+    if images:
+        check_writable(arguments.out / KEYPOINTS_FILE)
     if arguments.webcam is not None:
         # an absent camera is an error before weights are downloaded and networks are loaded
         FrameSource(arguments.webcam).close()
     keep_freed_memory()
     images = [str(download(name, arguments.out / "downloads")) if name in urls else name for name in images]
     paths = image_paths(images) if images else []
+    if paths:
+        check_image_outputs(paths, arguments.out)
     detector = None
     if arguments.detector is not None:
-        threshold = arguments.box_threshold
-        if threshold is None:
-            threshold = detector_thresholds(arguments.detector).lowest_drawn
-        detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, threshold)
+        lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
+        detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
     images_failed = bool(images) and _predict_images(arguments, paths, detector)
     videos_failed = bool(videos) and _predict_videos(arguments, videos, detector)
     return int(images_failed or videos_failed)

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from posedy.data.coco_file import Record, format_value, load_file
-from posedy.data.issues import IssueLog, short_repr
+from posedy.data.issues import CocoFileError, IssueLog, short_repr
 from posedy.data.tables import BoolArray, number_column, number_rows
 from posedy.files import write_json_atomically
+
+_WRITE_RESULTS = (
+    "`posedy test CONFIG --checkpoint MODEL --out FOLDER` writes keypoint results to FOLDER/results.json, and "
+    "Poses.to_coco(image_id) returns them in Python."
+)
 
 
 def check_results(results: Any, num_keypoints: int | None = None, source: str = "results") -> None:
@@ -25,13 +30,13 @@ def check_results(results: Any, num_keypoints: int | None = None, source: str = 
         CocoFileError: if it is not; the message names the source and the invalid entries.
     """
     log = IssueLog()
-    if not isinstance(results, list):
-        is_annotations = isinstance(results, Mapping) and "annotations" in results
-        given = "an annotation file" if is_annotations else f"a {type(results).__name__}"
+    other = _find_other_content(results)
+    if other is not None or not isinstance(results, list):
+        given, advice = other or (f"a {type(results).__name__}", _WRITE_RESULTS)
         log.error(
             "not a list of keypoint results",
-            f"{source}: expected a list, got {given}",
-            "Keypoint results are a list of entries with image_id, category_id, keypoints and score.",
+            f"{source}: expected a list of entries with image_id, category_id, keypoints and score, got {given}",
+            advice,
         )
         log.raise_errors(source)
     records = validate_records(results, log)
@@ -58,7 +63,14 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
         CocoFileError: if it is not JSON or not a list of keypoint results; the message names the file and the
             invalid entries.
     """
-    results: list[dict[str, Any]] = load_file(path)
+    try:
+        results: list[dict[str, Any]] = load_file(path)
+    except CocoFileError as error:
+        if Path(path).suffix.lower() != ".jsonl":
+            raise
+        log = IssueLog()
+        log.error("not a list of keypoint results", f"{path}: got JSON Lines, as of a video", _WRITE_RESULTS)
+        raise log.to_error(str(path)) from error
     check_results(results, num_keypoints, source=str(path))
     return results
 
@@ -73,6 +85,24 @@ def write_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> Non
     results = list(results)
     check_results(results, source=str(path))
     write_json_atomically(path, results)
+
+
+def _find_other_content(content: Any) -> tuple[str, str] | None:
+    """Returns a description of the content of another file of posedy or COCO, and advice; None if it is none."""
+    if isinstance(content, Mapping):
+        if "annotations" in content:
+            return "an annotation file", _WRITE_RESULTS
+        if "AP" in content:
+            return "metrics", "Give the results.json in the folder of `posedy test`."
+        return None
+    entry = content[0] if isinstance(content, list) and content else None
+    if not isinstance(entry, Mapping) or "keypoints" in entry:
+        return None
+    if "persons" in entry:
+        return "the keypoints.json of `posedy predict`, which has no image ids", _WRITE_RESULTS
+    if "bbox" in entry:
+        return "boxes without keypoints", f"`posedy detect --eval` evaluates boxes. {_WRITE_RESULTS}"
+    return None
 
 
 def _check_result_keypoints(records: Sequence[Record], num_keypoints: int | None, log: IssueLog) -> None:

@@ -29,7 +29,7 @@ from posedy.inference.detectors import (
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.image_groups import detect_group, read_groups
 from posedy.models.pose_net import PoseNet
-from posedy.poses import count_persons
+from posedy.poses import count_persons, format_count
 from posedy.prediction import RuntimeChoice
 
 KEYPOINTS_FILE = "keypoints.json"
@@ -96,22 +96,13 @@ def predict_images(
         OSError: if a file cannot be read or keypoints.json cannot be written.
         TypeError, ValueError: if not exactly one source of boxes is given, or another argument is invalid.
     """
-    check_writable(Path(out) / KEYPOINTS_FILE)
-    if box_threshold is None:
-        box_threshold = detector_thresholds(detector).display
+    targets = check_image_outputs(images, out)
+    box_threshold = detector_thresholds(detector).with_box_threshold(box_threshold).display
     if detector is not None:
         detector = create_detector(detector, device, threshold=box_threshold)
     source = _make_box_source(images, boxes, boxes_file, annotations, detector, box_threshold, report)
-    targets = [Path(out) / name for name in drawing_names(images)]
-    inputs = {image.resolve() for image in images}
-    for target in targets:
-        if target.resolve() in inputs:
-            raise ValueError(f"the drawing {target} would overwrite an input image: choose another --out")
     estimator = PoseEstimator(model, device=device, flip=flip, runtime=runtime)
-    report(
-        f"{estimator.skeleton.num_keypoints} keypoints, {estimator.runtime} on {estimator.device}, "
-        f"flip test {'on' if flip else 'off'}"
-    )
+    report(estimator.description)
     draw_boxes = not isinstance(detector, FullImageDetector)
     result = PredictionReport()
     jobs = [_Job(image, target) for image, target in zip(images, targets, strict=True)]
@@ -128,7 +119,7 @@ def predict_images(
                 result.records.append(record)
                 report(line)
     if not result.records:
-        report(f"FAILED: all {len(images)} images; {Path(out) / KEYPOINTS_FILE} was not written")
+        report(f"FAILED: {len(images)} of {len(images)} images; {Path(out) / KEYPOINTS_FILE} was not written")
         return result
     write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
     num_persons = sum(len(record["persons"]) for record in result.records)
@@ -138,6 +129,31 @@ def predict_images(
     if result.failures:
         report(f"FAILED: {len(result.failures)} of {len(images)} images")
     return result
+
+
+def check_image_outputs(images: Sequence[Path], out: str | Path) -> list[Path]:
+    """Checks, before networks are loaded, that keypoints.json and the drawings of images can be written.
+
+    Args:
+        images: the image files.
+        out: the folder.
+
+    Returns:
+        The file of each drawing.
+
+    Raises:
+        OSError: if `out` is no folder or cannot be written, or a folder has the name of a file to write.
+        ValueError: if a drawing would overwrite an input image.
+    """
+    targets = [Path(out) / name for name in drawing_names(images)]
+    check_writable(Path(out) / KEYPOINTS_FILE)
+    inputs = {image.resolve() for image in images}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise ValueError(f"the drawing {target} would overwrite an input image: choose another --out")
+        if target.is_dir():
+            check_writable(target)
+    return targets
 
 
 def drawing_names(paths: Sequence[Path], suffix: str = ".jpg") -> list[str]:
@@ -179,10 +195,12 @@ def _make_box_source(
         return lambda paths, images: detect_group(cleaned, images)
     assert boxes_file is not None
     file = read_boxes_by_name(boxes_file, annotations, box_threshold)
-    report(f"{file.path}: boxes of {len(file.by_name)} images; left out: {format_reasons(file.left_out)}")
+    report(
+        f"{file.path}: boxes of {format_count(len(file.by_name), 'image')}; left out: {format_reasons(file.left_out)}"
+    )
     if not any(file.find(image) for image in images):
         raise ValueError(
-            f"{file.path} has none of the {len(images)} images: its file names are like "
+            f"{file.path} has none of the given images: its file names are like "
             f"{next(iter(file.by_name), 'none at all')!r}, the first image is {images[0]}"
         )
     headers = read_headers(image for image in images if file.find(image) is not None)

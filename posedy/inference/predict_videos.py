@@ -17,6 +17,7 @@ from posedy.inference.predict import drawing_names
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
+from posedy.poses import format_count
 
 _CLOSE_KEYS = (27, ord("q"))
 
@@ -46,9 +47,9 @@ def predict_videos(
         detect_every: detection interval in frames.
         smooth: smooth keypoints over time.
         keypoint_threshold: keypoints with scores up to this one are drawn faintly.
-        box_threshold: minimum score of boxes of new persons, see `PoseTracker`.
+        box_threshold: minimum score of boxes of new persons, see `PoseTracker`; None is the detector's own.
         show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
-        report: called with lines of text.
+        report: called with lines of text: the network, and the frames and times of each video.
 
     Returns:
         The sources that failed.
@@ -61,17 +62,13 @@ def predict_videos(
     window = _open_window() if show else None
     if show and window is None:
         report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
-    names = drawing_names(
-        [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources], ".mp4"
-    )
-    check_writable(out / names[0])
-    lowest = box_threshold
-    if lowest is None:
-        lowest = detector_thresholds(detector).track_keep
+    videos = check_video_outputs(sources, out)
+    lowest = detector_thresholds(detector).with_box_threshold(box_threshold).track_keep
     detector = create_detector(detector, str(estimator.device), threshold=lowest)
     originals = {source.resolve() for source in sources if isinstance(source, Path)}
-    for source, name in zip(sources, names, strict=True):
-        video, lines = out / name, (out / name).with_suffix(".jsonl")
+    report(estimator.description)
+    for source, video in zip(sources, videos, strict=True):
+        lines = video.with_suffix(".jsonl")
         try:
             if video.resolve() in originals:
                 raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
@@ -91,16 +88,37 @@ def predict_videos(
     return failures
 
 
+def check_video_outputs(sources: Sequence[Path | int], out: Path) -> list[Path]:
+    """Checks, before networks are loaded, that the files of videos can be written.
+
+    Args:
+        sources: video files, or numbers of cameras.
+        out: the folder.
+
+    Returns:
+        The file NAME.mp4 of each drawn video, next to NAME.jsonl.
+
+    Raises:
+        OSError: if `out` is no folder or cannot be written, or a folder has the name of a file to write.
+    """
+    inputs = [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources]
+    videos = [out / name for name in drawing_names(inputs, ".mp4")]
+    for video in videos:
+        check_writable(video)
+        check_writable(video.with_suffix(".jsonl"))
+    return videos
+
+
 def _format_video_result(source: Path | int, result: VideoResult, video: Path, lines: Path) -> str:
     frames = max(result.frames, 1)
     stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in result.stages.items())
-    problems = f", {result.damaged} damaged frames skipped" if result.damaged else ""
+    problems = f", {format_count(result.damaged, 'damaged frame')} skipped" if result.damaged else ""
     if result.missing and not result.interrupted:
-        problems += f", {result.missing} frames of the file's header missing"
+        problems += f", {format_count(result.missing, 'frame')} of the file's header missing"
     interrupted = ", interrupted" if result.interrupted else ""
     return (
-        f"{source}: {result.frames} frames{problems} in {result.seconds:.1f} s, {result.frames_per_second:.1f} "
-        f"frames/s (per frame: {stages}){interrupted} -> {video}, {lines}"
+        f"{source}: {format_count(result.frames, 'frame')}{problems} in {result.seconds:.1f} s, "
+        f"{result.frames_per_second:.1f} frames/s (per frame: {stages}){interrupted} -> {video}, {lines}"
     )
 
 

@@ -71,7 +71,7 @@ def run_video(
         video_path: NAME.mp4 or NAME.webm for the drawn frames, see `VideoWriter`.
         keypoints_path: JSON Lines file for the keypoints, one object per frame.
         threshold: keypoints with scores up to this value are drawn faint.
-        show: displays drawn frames.
+        show: displays drawn frames, with the frame rate, which the drawn video does not have.
         on_frame: called with each frame and its poses.
 
     Raises:
@@ -148,13 +148,18 @@ class _Output:
             if self.video is not None:
                 self.video.write(drawing, frame.time)
             if self.keeps_drawing:
-                self.drawings.append(drawing)
+                self.drawings.append(self._with_rate(drawing))
 
     def _draw(self, frame: Frame, poses: Poses) -> NDArray[np.uint8]:
         drawing = poses.draw(frame.image, self.threshold)
         for pose in poses:
             if pose.track_id is not None:
                 draw_label(drawing, (float(pose.box[0]), float(pose.box[1])), str(pose.track_id))
+        return drawing
+
+    def _with_rate(self, drawing: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns a copy of a drawing with the present frame rate; the video writer may still read the drawing."""
+        drawing = drawing.copy()
         self.times = [*self.times[-_RATE_FRAMES:], time.perf_counter()]
         if len(self.times) > 1:
             rate = (len(self.times) - 1) / (self.times[-1] - self.times[0])

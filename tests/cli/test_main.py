@@ -146,6 +146,26 @@ def test_compare_prints_and_writes_differences(
     assert f"{gain['difference']:+.3f}  {gain['low']:+.3f} to {gain['high']:+.3f}" in printed
 
 
+@pytest.mark.parametrize("command", ["eval", "compare", "posedy.evaluate"])
+def test_likely_causes_of_low_metrics_are_warnings(
+    synthetic: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, command: str
+) -> None:
+    content = json.loads(annotations(synthetic).read_text())
+    for person in content["annotations"]:
+        person["area"] = 0
+    ground_truth, results = tmp_path / "gt.json", tmp_path / "results.json"
+    ground_truth.write_text(json.dumps(content))
+    write_results(results, ground_truth_results(content)[:1])
+    if command == "posedy.evaluate":
+        posedy.evaluate(results, ground_truth)
+    else:
+        files = [str(results)] * (2 if command == "compare" else 1)
+        assert main([command, *files, "--annotations", str(ground_truth)]) == 0
+    doubts = [str(warning.message) for warning in recwarn if results.name in str(warning.message)]
+    assert any("area" in doubt and str(ground_truth) in doubt for doubt in doubts)
+    assert any("have no prediction" in doubt for doubt in doubts)
+
+
 def test_check_exits_with_1_for_an_invalid_file(
     synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -583,6 +603,13 @@ def test_an_unknown_option_prints_the_nearest_one_and_the_usage_of_its_command(
         assert "surplus" in error
     else:
         assert f"is {nearest}\n" in error
+
+
+def test_json_is_checked_before_the_computation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "absent.json", "--annotations", "absent.json", "--json", str(tmp_path)])
+    assert ended.value.code == 2
+    assert f"--json {tmp_path} " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

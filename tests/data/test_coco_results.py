@@ -141,6 +141,35 @@ def test_invalid_entry_raises_with_file_and_index(tmp_path, entry, text):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (
+            [{"file": "a.jpg", "width": 9, "height": 9, "drawing": "a.jpg", "persons": []}],
+            "posedy predict.*posedy test",
+        ),
+        ([{"image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}], "boxes.*posedy detect --eval"),
+        ({"AP": 0.5, "protocol": ""}, r"metrics.*results\.json"),
+        ({"images": [], "annotations": [], "categories": []}, "annotation file.*posedy test"),
+        ({"frame": 0, "time": 0.0, "persons": []}, "dict.*posedy test"),
+    ],
+)
+def test_other_files_are_named(tmp_path, content, hint):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CocoFileError, match=rf"other\.json.*{hint}"):
+        read_results(path)
+
+
+def test_json_lines_are_named(tmp_path):
+    path = tmp_path / "video.jsonl"
+    path.write_text('{"frame": 0, "persons": []}\n' * 2)
+    with pytest.raises(CocoFileError, match=r"video\.jsonl.*JSON Lines"):
+        read_results(path)
+    path.write_text(json.dumps([ENTRY]))
+    assert read_results(path) == [ENTRY]
+
+
 def test_results_may_contain_arrays():
     check_results([with_changes(keypoints=np.zeros(51), score=np.float32(0.5), image_id=np.int64(3))])
 

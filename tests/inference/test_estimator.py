@@ -306,7 +306,7 @@ def test_threads_may_share_an_estimator(estimator: PoseEstimator, image: np.ndar
 
 def test_a_network_without_skeleton_needs_flip_false(image: np.ndarray) -> None:
     network = create_model("mobilenetv2_035-bneck", num_keypoints=5, input_size=(64, 64))
-    with pytest.raises(ValueError, match="flip=False"):
+    with pytest.raises(ValueError, match="flip=False, --no-flip"):
         PoseEstimator(network, device="cpu")
     poses = PoseEstimator(network, device="cpu", flip=False)(image, BOXES)
     assert poses.keypoints.shape == (4, 5, 2)

@@ -142,7 +142,7 @@ def test_boxes_are_scaled_to_the_image() -> None:
     logits[location] = 2
     for side, distance in enumerate((3, 1, 2, 1)):
         bins[location, side, distance] = 0
-    boxes, scores = decode_boxes(logits, bins, size, THRESHOLDS.poses)
+    boxes, scores = decode_boxes(logits, bins, size, THRESHOLDS.display)
     np.testing.assert_allclose(scale_boxes(boxes, size, (160, 640, 3)), [[4 * 10, 12 * 5, 44 * 10, 28 * 5]], rtol=1e-6)
     assert scores == pytest.approx(1 / (1 + math.exp(-2)))
 

@@ -13,6 +13,7 @@ from PIL import Image
 from posedy.cli.main import main
 from posedy.cli.predict import register_parser, run
 from posedy.examples import example_images
+from posedy.inference.estimator import PoseEstimator
 from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
 
@@ -70,6 +71,51 @@ def test_examples_need_no_inputs(parser: argparse.ArgumentParser, net: PoseNet, 
     records = json.loads((tmp_path / "out" / "keypoints.json").read_text())
     assert [record["file"] for record in records] == [str(image.path) for image in example_images()]
     assert all((tmp_path / "out" / record["drawing"]).is_file() for record in records)
+
+
+def test_the_command_and_the_api_give_the_same_persons(net: PoseNet, tmp_path: Path) -> None:
+    save_weights(net, tmp_path / "model.safetensors")
+    image = Path(__file__).parents[2] / "data/coco_mini/val2017/000000480936.jpg"
+    options = ["--checkpoint", str(tmp_path / "model.safetensors"), "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main(["predict", str(image), *options]) == 0
+    (record,) = json.loads((tmp_path / "out" / "keypoints.json").read_text())
+    poses = PoseEstimator(tmp_path / "model.safetensors", "cpu")(image)
+    assert len(poses) == 1
+    assert record["persons"] == poses.to_records()
+    assert len(PoseEstimator(tmp_path / "model.safetensors", "cpu", box_threshold=0.25)(image)) == 2
+
+
+@pytest.mark.parametrize(
+    ("occupied", "inputs"),
+    [
+        ("out", ["a.png"]),
+        ("out", ["clip.mp4"]),
+        ("out/keypoints.json", ["https://example.com/a.png"]),
+        ("out/a.jpg", ["a.png"]),
+        ("out/clip.mp4", ["clip.mp4"]),
+        ("out/clip.jsonl", ["a.png", "clip.mp4"]),
+    ],
+)
+def test_outputs_are_checked_before_anything_is_loaded(
+    occupied: str,
+    inputs: list[str],
+    image: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for loading in ("images.download", "inference.detectors.create_detector", "inference.estimator.load_model"):
+        monkeypatch.setattr(f"posedy.{loading}", None)
+    Image.fromarray(image).save("a.png")
+    if occupied == "out":
+        Path("out").touch()
+    else:
+        Path(occupied).mkdir(parents=True)
+    assert main(["predict", *inputs, "--out", "out"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{occupied} " in error
 
 
 def test_torchvision_detector_is_the_default(

@@ -18,9 +18,10 @@ def test_other_videos_are_predicted_after_a_failure(dot_net, detector, make_vide
     lines: list[str] = []
     sources = [tmp_path / "absent.mp4", good]
     assert predict_videos(sources, estimator, detector, tmp_path / "out", report=lines.append) == sources[:1]
-    assert "FAILED" in lines[0]
-    assert "absent.mp4" in lines[0]
-    assert "6 frames" in lines[1]
+    assert lines[0] == estimator.description
+    assert "FAILED" in lines[1]
+    assert "absent.mp4" in lines[1]
+    assert "6 frames" in lines[2]
     assert (tmp_path / "out/made.mp4").stat().st_size > 1000
     assert len((tmp_path / "out/made.jsonl").read_text().splitlines()) == 6
 
@@ -31,14 +32,15 @@ def test_input_videos_are_never_overwritten(dot_net, detector, make_video, tmp_p
     lines: list[str] = []
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
     assert predict_videos([video], estimator, detector, tmp_path, report=lines.append) == [video]
-    assert "mine.mp4" in lines[0]
+    assert "mine.mp4" in lines[1]
     assert video.read_bytes() == content
 
 
 def test_detector_may_be_a_name(dot_net, make_video, tmp_path) -> None:
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
-    video = make_video([[(20.0, 30.0)]] * 2)
-    assert predict_videos([video], estimator, "full-image", tmp_path / "out", report=lambda line: None) == []
+    video, lines = make_video([[(20.0, 30.0)]]), []
+    assert predict_videos([video], estimator, "full-image", tmp_path / "out", report=lines.append) == []
+    assert lines[1].startswith(f"{video}: 1 frame in ")
     line = (tmp_path / "out/made.jsonl").read_text().splitlines()[0]
     assert [person["box_xyxy"] for person in json.loads(line)["persons"]] == [[0, 0, 320, 200]]
     with pytest.raises(ValueError, match="'unknown'"):
@@ -65,7 +67,7 @@ def test_videos_are_predicted_without_a_display(dot_net, detector, make_video, t
     video = make_video([[(20.0, 30.0)]] * 3)
     assert predict_videos([video], estimator, detector, tmp_path / "out", show=True, report=lines.append) == []
     assert "window" in lines[0]
-    assert "3 frames" in lines[1]
+    assert "3 frames" in lines[2]
 
 
 @pytest.fixture
@@ -87,7 +89,8 @@ def test_predict_command_accepts_images_and_videos(model, make_video, draw_frame
     ]
     line = json.loads((tmp_path / "out/made.jsonl").read_text().splitlines()[0])
     assert line["persons"][0]["box_xyxy"] == [0, 0, 320, 200]
-    capsys.readouterr()
+    described = [line for line in capsys.readouterr().out.splitlines() if "flip test" in line]
+    assert described == ["dy_mobilenetv2_035-dy_fpn, 17 keypoints, torch on cpu, flip test off"] * 2
     with pytest.raises(SystemExit) as caught:
         main(["predict", str(video), "--box", "0,0,9,9", "--checkpoint", model, "--out", str(tmp_path / "o")])
     assert caught.value.code == 2

@@ -16,7 +16,7 @@ from posedy.skeleton import COCO17
 FRAME = np.zeros((200, 320, 3), np.uint8)
 PERSON = [100.0, 50.0, 180.0, 190.0]
 OTHER = [220.0, 40.0, 300.0, 180.0]
-THRESHOLDS = BoxThresholds(poses=0.25, track_start=0.4, track_keep=0.2)
+THRESHOLDS = BoxThresholds(display=0.4, track_start=0.4, track_keep=0.2)
 Detection = tuple[Sequence[float], float]
 
 
@@ -152,7 +152,7 @@ def test_estimators_track_with_both_thresholds(
     draw_frame: Callable[[list[tuple[float, float]]], NDArray[np.uint8]],
     restored_registries: None,
 ) -> None:
-    """Low boxes of tracked persons are below the threshold for the poses of images."""
+    """Low boxes of tracked persons are below the threshold for images."""
     box = [20.0, 30.0, 68.0, 94.0]
     frames: list[list[Detection]] = [[(box, 0.9)], [(box, 0.21)]]
 
@@ -171,3 +171,29 @@ def test_estimators_track_with_both_thresholds(
     assert estimator.detect(image, 0.2)[0].tolist() == [box]
     with pytest.raises(ValueError, match="nan"):
         estimator.detect(image, float("nan"))
+
+
+@pytest.mark.parametrize(("box_threshold", "is_used"), [(None, False), (0.3, True), (0.31, False), (0.0, True)])
+def test_the_estimators_box_threshold_is_for_images_and_new_persons(
+    box_threshold: float | None,
+    is_used: bool,
+    dot_net: PoseNet,
+    draw_frame: Callable[[list[tuple[float, float]]], NDArray[np.uint8]],
+) -> None:
+    box, image = [20.0, 30.0, 68.0, 94.0], draw_frame([(20, 30)])
+    options = {"flip": False, "box_threshold": box_threshold}
+    estimator = PoseEstimator(dot_net, "cpu", detector=ThresholdDetector([(box, 0.3)]), **options)
+    count = int(is_used)
+    assert len(estimator(image)) == len(estimator([image])[0]) == len(estimator.detect(image)[0]) == count
+    assert [len(poses) for poses in estimator.track([image] * 2, detect_every=1)] == [count] * 2
+    assert len(estimator(image, [box], [0.01])) == 1
+    kept = ThresholdDetector([(box, 0.9)], [(box, 0.21)])
+    for poses in PoseEstimator(dot_net, "cpu", detector=kept, **options).track([image] * 2, detect_every=1):
+        assert len(poses) == 1
+    assert poses.box_scores == pytest.approx([0.21])
+
+
+@pytest.mark.parametrize("box_threshold", [1.5, float("nan"), True, "0.3"])
+def test_invalid_box_thresholds_of_estimators_are_rejected(box_threshold: object, dot_net: PoseNet) -> None:
+    with pytest.raises(ValueError, match=str(box_threshold)):
+        PoseEstimator(dot_net, "cpu", box_threshold=box_threshold)  # type: ignore[arg-type]
