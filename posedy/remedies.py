@@ -57,7 +57,8 @@ _REMEDIES = [
         "torch and torchvision are of different builds: install both from one index (docs/installation.md)",
     ),
     _Remedy(
-        r"^ImportError: (lib(?:GL|glib|gthread)\S*): cannot open shared object",
+        r"^ImportError: (?:\S*/)?(lib(?:GL|glib|gthread)[^\s/]*): "
+        r"(?:cannot open shared object|file too short|invalid ELF header)",
         "OpenCV cannot be imported without the system library {}: apt-get install libgl1 libglib2.0-0, or without "
         f"root pip install --force-reinstall --no-deps opencv-python-headless ({_OPENCV})",
     ),

@@ -217,6 +217,7 @@ def test_errors_of_libraries_have_a_remedy(
         ),
         (RuntimeError("The server socket has failed to listen on port 29500. EADDRINUSE"), ["--standalone"]),
         (RuntimeError("operator torchvision::nms does not exist"), ["torchvision", "docs/installation.md"]),
+        (ImportError("/usr/lib/libGL.so.1: file too short"), ["libGL.so.1", "libgl1"]),
         (ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"), ["libglib2.0-0"]),
         (ImportError("libgomp.so.1: cannot open shared object file: No such file or directory"), ["libgomp.so.1"]),
         (ModuleNotFoundError("No module named 'cv2'"), ["OpenCV"]),

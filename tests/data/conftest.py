@@ -1,6 +1,8 @@
 """A small valid COCO keypoint file with synthetic images, for tests to modify."""
 
 import json
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from posedy.skeleton import COCO17
+
+MAX_BYTES = 30_000_000  # the files have 6 kB
 
 
 class CocoFolder(NamedTuple):
@@ -69,3 +73,12 @@ def coco_folder(tmp_path: Path) -> CocoFolder:
         Image.fromarray(pixels).save(path)
     folder.write()
     return folder
+
+
+@pytest.fixture
+def bounded_memory() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < MAX_BYTES

@@ -18,6 +18,7 @@ from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.plausibility import find_doubts
 from tests.mutations import mutations
 
+pytestmark = pytest.mark.usefixtures("bounded_memory")
 SEEDS = [pytest.param(30, 0, id="few"), pytest.param(500, 1, id="many", marks=pytest.mark.slow)]
 _LONGEST_MESSAGE = 4000
 

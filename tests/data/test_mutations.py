@@ -2,8 +2,7 @@
 
 import json
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,18 +19,7 @@ from tests.mutations import mutations
 from .conftest import CocoFolder, coco_content
 
 T = TypeVar("T")
-# the valid file has 6 kB
-MAX_BYTES = 30_000_000
 MAX_SECONDS = 30.0
-
-
-@pytest.fixture
-def bounded_memory() -> Iterator[None]:
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < MAX_BYTES
 
 
 def custom_content() -> dict[str, Any]:
