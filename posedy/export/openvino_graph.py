@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import Graph
 
 from posedy.export.graph_file import GraphInfo
 from posedy.export.onnx_layers import prepare_for_export
@@ -104,6 +105,8 @@ def convert(
         try:
             with silence_exporter(), torch.no_grad():
                 operators = make_fx(make_module().eval().requires_grad_(False))(inputs[0])
+            if has_free_size:
+                _upsample_by_scales(operators.graph)
             graph = openvino.convert_model(TorchFXPythonDecoder(operators, dynamic_shapes=True))
             shape = list(inputs[0].shape)
             graph.reshape([*shape[:2], -1, -1] if has_free_size else shape)
@@ -161,6 +164,14 @@ def _versions() -> tuple[str, ...]:
     for file in sorted([*(root / "models").rglob("*.py"), *(root / "export").glob("*.py")]):
         code.update(file.read_bytes())
     return (*(f"{name} {importlib.metadata.version(name)}" for name in packages), code.hexdigest())
+
+
+def _upsample_by_scales(graph: Graph) -> None:
+    """Replaces bilinear upsampling to sizes, which are constants of a trace, by upsampling by its scales."""
+    upsample = torch.ops.aten.upsample_bilinear2d
+    for node in graph.find_nodes(op="call_function", target=upsample.default):
+        features, _, aligns_corners, *scales = node.args
+        node.target, node.args = upsample.vec, (features, None, aligns_corners, scales)
 
 
 def _verify(graph: Any, reference: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from posedy.geometry import box_iou
 from posedy.oks import oks_matrix
@@ -159,6 +158,8 @@ class TrackAssociator:
 
     def _associate(self, frame: _FramePoses) -> dict[int, Track]:
         """Matches poses with tracks by the largest sum of similarities."""
+        from scipy.optimize import linear_sum_assignment  # its import takes a second, which images do not need
+
         similarity = self._similarity(frame)
         is_similar = similarity >= self._match_threshold
         pairs = zip(*linear_sum_assignment(np.where(is_similar, similarity, 0), maximize=True), strict=True)
