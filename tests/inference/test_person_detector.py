@@ -172,6 +172,18 @@ def test_batches_equal_single_images(detector: PersonDetector, images: list[NDAr
     assert detector.detect_many([]) == []
 
 
+def test_openvino_equals_pytorch_for_images_of_any_shape(
+    detector: PersonDetector, images: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    converted = PersonDetector(320, threshold=0.1, runtime="openvino")
+    for image in images[:2]:
+        (boxes, scores), (expected, expected_scores) = converted.detect(image), detector.detect(image)
+        np.testing.assert_allclose(boxes, expected, atol=0.01)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+        assert len(boxes)
+
+
 def test_views_are_images_too(detector: PersonDetector, images: list[NDArray[np.uint8]]) -> None:
     view = images[0][:, ::-1]
     np.testing.assert_array_equal(detector.detect(view)[0], detector.detect(view.copy())[0])
