@@ -132,6 +132,7 @@ def _create_temporary_file(folder: Path, stem: str, suffix: str) -> Path:
 
     `tempfile` creates files with mode 600, and the umask cannot be read without setting it in all threads.
     """
-    path = folder / f".{stem}-{secrets.token_hex(4)}{suffix}"
+    # names of files have at most 255 bytes, a character up to 4
+    path = folder / f".{stem[:40]}-{secrets.token_hex(4)}{suffix}"
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return path

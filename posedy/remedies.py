@@ -17,13 +17,13 @@ _OPENCV = "see OpenCV in docs/installation.md"
 # in order: the first pattern that matches
 _REMEDIES = [
     _Remedy(
+        r"Too many open files|received 0 items of ancdata",
+        "too many files are open: set train.workers to a smaller number, or raise the limit (ulimit -n 4096)",
+    ),
+    _Remedy(
         r"shared memory|</torch_|/dev/shm|DataLoader worker .* signal: Bus error",
         "the data loader's workers have too little shared memory (/dev/shm): set train.workers=0 or to a smaller "
         "number, or enlarge it (docker run --shm-size=2g)",
-    ),
-    _Remedy(
-        r"Too many open files|received 0 items of ancdata",
-        "too many files are open: set train.workers to a smaller number, or raise the limit (ulimit -n 4096)",
     ),
     _Remedy(
         r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: Killed|exited unexpectedly)",
@@ -31,7 +31,8 @@ _REMEDIES = [
         "smaller number, or to 0",
     ),
     _Remedy(
-        r"^(?:torch\.)?OutOfMemoryError|CUDA error: out of memory|(?:CUDA|MPS backend) out of memory|ALLOC_FAILED",
+        r"^(?:torch\.)?OutOfMemoryError|CUDA error: out of memory|(?:CUDA|HIP|XPU|MPS backend) out of memory"
+        r"|ALLOC_FAILED",
         f"the memory of the GPU is too small: {_IN_TRAINING}; otherwise use smaller images or --device cpu",
     ),
     _Remedy(

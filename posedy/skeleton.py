@@ -119,11 +119,11 @@ class Skeleton:
         if note is not None:
             warnings.warn(f"category {category.get('name')!r}: {note}", LimbWarning, stacklevel=2)
         try:
-            if "flip_pairs" in category:
+            if category.get("flip_pairs") is not None:
                 pairs = tuple((_index(a, names), _index(b, names)) for a, b in category["flip_pairs"])
             else:
                 pairs = pair_names(names)
-            if "sigmas" in category:
+            if category.get("sigmas") is not None:
                 sigmas = tuple(float(sigma) for sigma in category["sigmas"])
             elif is_coco:
                 sigmas = _COCO_SIGMAS

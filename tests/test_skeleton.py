@@ -132,8 +132,6 @@ def test_inconsistent_values_raise(changes, message):
         {"keypoints": ["nose", 3]},
         {"sigmas": ["wide"] * 4},
         {"sigmas": [0.1]},
-        {"sigmas": None},
-        {"flip_pairs": None},
         {"flip_pairs": [[0]]},
         {"flip_pairs": [["left_tip", "tip"]]},
         {"flip_pairs": [[0, 7]]},
@@ -144,6 +142,12 @@ def test_inconsistent_values_raise(changes, message):
 def test_invalid_category_raises(changes):
     with pytest.raises(ValueError, match=r"category|keypoints|flip_pairs|limbs|sigmas|upper_body"):
         Skeleton.from_coco_category(HAND.to_coco_category() | changes)
+
+
+def test_null_is_absent():
+    category = {"name": "person", "keypoints": list(COCO17.keypoints)}
+    expected = Skeleton.from_coco_category(category)
+    assert Skeleton.from_coco_category(category | {"sigmas": None, "flip_pairs": None}) == expected
 
 
 @pytest.mark.parametrize(

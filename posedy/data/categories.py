@@ -101,7 +101,7 @@ def read_skeleton(category: Record, overrides: SkeletonConfig | None, log: Issue
         lambda item: str(item.message),
         "OKS and AP are only approximate without them.",
     )
-    _check_flip_pairs(skeleton, "flip_pairs" in changed, log)
+    _check_flip_pairs(skeleton, changed.get("flip_pairs") is not None, log)
     return skeleton
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import cv2
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from posedy.data.coco_file import ImageTable
@@ -156,6 +157,12 @@ def check_image_files(images: ImageTable, folder: Path, with_persons: BoolArray,
         log.add("warning", f"{kind} (without usable persons)", unused, lambda issue: issue.example, advice)
 
 
+def _can_decode(path: Path) -> bool:
+    """Returns whether OpenCV decodes a file; it gets the content, since it crashes for paths that are not UTF-8."""
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None
+
+
 def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool) -> _ImageIssue | None:
     name = images.names[index]
     if not name:
@@ -168,7 +175,7 @@ def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool
     try:
         with path.open("rb") as file, Image.open(file) as image:
             header = header_of(image)
-            if image.format not in _FORMATS and not cv2.haveImageReader(str(path)):
+            if image.format not in _FORMATS and not _can_decode(path):
                 return issue("unreadable image", f"{path} has the format {image.format}, which OpenCV cannot read")
             if _is_truncated(image, file):
                 return issue("truncated image", f"{path} ends early, after {path.stat().st_size} bytes")

@@ -106,22 +106,25 @@ def predict_images(
     draw_boxes = not isinstance(detector, FullImageDetector)
     result = PredictionReport()
     jobs = [_Job(image, target) for image, target in zip(images, targets, strict=True)]
-    for group in read_groups(jobs, _Job.read):
-        for job, image, found in _with_boxes(group, source):
-            try:
-                if isinstance(found, Exception):
-                    raise found
-                record, line = job.predict(image, found, estimator, keypoint_threshold, draw_boxes)
-            except (OSError, ValueError) as error:
-                result.failures[job.path] = str(error)
-                report(f"{job.path}: FAILED: {error}")
-            else:
-                result.records.append(record)
-                report(line)
+    try:
+        for group in read_groups(jobs, _Job.read):
+            for job, image, found in _with_boxes(group, source):
+                try:
+                    if isinstance(found, Exception):
+                        raise found
+                    record, line = job.predict(image, found, estimator, keypoint_threshold, draw_boxes)
+                except (OSError, ValueError) as error:
+                    result.failures[job.path] = str(error)
+                    report(f"{job.path}: FAILED: {error}")
+                else:
+                    result.records.append(record)
+                    report(line)
+    finally:  # also after Ctrl-C and without memory
+        if result.records:
+            write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
     if not result.records:
         report(f"FAILED: {len(images)} of {len(images)} images; {Path(out) / KEYPOINTS_FILE} was not written")
         return result
-    write_json_atomically(Path(out) / KEYPOINTS_FILE, result.records, indent=2)
     num_persons = sum(len(record["persons"]) for record in result.records)
     report(
         f"{count_persons(num_persons)} on {len(result.records)} of {len(images)} images: {Path(out) / KEYPOINTS_FILE}"

@@ -206,6 +206,8 @@ def test_errors_of_libraries_have_a_remedy(
         (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), ["12, 13", "train.workers"]),
         (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "), ["12", "train.workers"]),
         (RuntimeError("received 0 items of ancdata"), ["ulimit -n", "train.workers"]),
+        (RuntimeError("unable to open shared memory object </torch_1>: Too many open files (24)"), ["ulimit -n"]),
+        (RuntimeError("HIP out of memory. Tried to allocate 2 GiB"), ["--device cpu"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), ["GPU", "train.accumulation"]),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ["GPU", "train.batch_size"]),
         (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), ["GPU", "train.accumulation"]),

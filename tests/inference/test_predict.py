@@ -104,6 +104,26 @@ def test_file_names_that_are_not_utf8_are_kept(net: PoseNet, paths: list[Path], 
     assert (tmp_path / "out" / record["drawing"]).is_file()
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_results_of_images_that_are_done_are_kept(
+    net: PoseNet, paths: list[Path], tmp_path: Path, error: type[BaseException]
+) -> None:
+    def report(line: str) -> None:
+        if line.startswith(str(paths[1])):
+            raise error
+
+    with pytest.raises(error):
+        predict_images(paths, net, tmp_path / "out", detector="full-image", device="cpu", report=report)
+    assert [record["drawing"] for record in read_json(tmp_path / "out")] == ["a.jpg", "b.jpg"]
+
+
+def test_long_names_are_kept(net: PoseNet, paths: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * 245}.png"
+    path.write_bytes(paths[0].read_bytes())
+    report = predict_images([path], net, tmp_path / "out", detector="full-image", device="cpu", report=lambda _: None)
+    assert not report.failures
+
+
 def test_unreadable_images_are_skipped_and_counted(net: PoseNet, paths: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "in" / "broken.jpg"
     broken.write_bytes(b"no image")
