@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from posedy.export.onnx import export_onnx
     from posedy.inference.detectors import list_detectors, register_detector
     from posedy.inference.estimator import PoseEstimator
+    from posedy.inference.offline_smoothing import smooth_tracks
+    from posedy.inference.track_table import TrackTable
     from posedy.inference.tracking import PoseTracker
     from posedy.models.blocks import Backbone, static_conv
     from posedy.models.conversion import to_dynamic, to_static
@@ -47,6 +49,7 @@ _HOMES = {
     "PoseTracker": "posedy.inference.tracking",
     "Poses": "posedy.poses",
     "Skeleton": "posedy.skeleton",
+    "TrackTable": "posedy.inference.track_table",
     "create_model": "posedy.models.factory",
     "evaluate": "posedy.api",
     "export_onnx": "posedy.export.onnx",
@@ -64,6 +67,7 @@ _HOMES = {
     "register_head": "posedy.models.registry",
     "save_checkpoint": "posedy.models.pretrained",
     "set_temperature": "posedy.models.dynamic_conv",
+    "smooth_tracks": "posedy.inference.offline_smoothing",
     "static_conv": "posedy.models.blocks",
     "to_dynamic": "posedy.models.conversion",
     "to_static": "posedy.models.conversion",
@@ -81,6 +85,7 @@ __all__ = [
     "PoseTracker",
     "Poses",
     "Skeleton",
+    "TrackTable",
     "__version__",
     "create_model",
     "evaluate",
@@ -99,6 +104,7 @@ __all__ = [
     "register_head",
     "save_checkpoint",
     "set_temperature",
+    "smooth_tracks",
     "static_conv",
     "to_dynamic",
     "to_static",

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 
 from posedy.cli.main import main
 from posedy.data.coco_results import write_results
-from posedy.inference.video_io import VideoWriter
+from posedy.inference.video_writer import VideoWriter
 from tools.lab.baselines import ground_truth_results
 from tools.lab.synthetic.video import generate_video
 
@@ -53,6 +53,7 @@ REPLACEMENTS = {
     # minutes
     "tools.lab.benchmarks video": "tools.lab.benchmarks video --frames 4 --timed-frames 3 --rounds 1",
     "--timed-frames 100": "",
+    "tools.lab.benchmarks smoothing": "tools.lab.benchmarks smoothing --frames 40",
     "benchmarks latency": "benchmarks latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",

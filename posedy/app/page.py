@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.app.service import CameraState, PoseService, Result
+from posedy.app.service import VIDEO_FORMAT, CameraState, PoseService, Result
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.examples import example_credits, example_images
 from posedy.models.registry import list_presets
@@ -145,7 +145,7 @@ def _add_videos(service: PoseService, settings: list[Any]) -> None:
     with gr.Column(scale=3):
         drawing = gr.Video(label="Keypoints", interactive=False, buttons=[], elem_id="video-drawing")
         summary = gr.Markdown(elem_id="video-summary")
-        downloads = _add_downloads("video", "Video (WebM)", "Keypoints (JSON Lines)")
+        downloads = _add_downloads("video", f"Video ({VIDEO_FORMAT})", "Keypoints (JSON Lines)")
 
     @_as_outputs(len(downloads))
     def process_video(

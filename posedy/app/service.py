@@ -19,11 +19,13 @@ from posedy.inference.detectors import DEFAULT_DETECTOR, CleanedDetector, create
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.predict import encode_jpeg
 from posedy.inference.tracking import PoseTracker
+from posedy.inference.video_frame import has_pyav
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
 from posedy.poses import Poses, count_persons, format_count
 from posedy.prediction import RuntimeChoice
 
+VIDEO_FORMAT = "MP4" if has_pyav() else "WebM"  # browsers play only the mp4 files that PyAV writes
 _MAX_CAMERA_GAP = 2.0  # seconds; a longer pause between camera frames restarts tracking
 _MAX_WAIT = 5.0  # seconds for the last frame of a video that is stopped
 _NUM_KEPT = 64  # results whose files are kept
@@ -38,7 +40,7 @@ class Result:
     """Result for an image or a video.
 
     Attributes:
-        drawing: the file with the poses drawn: JPEG for an image, WebM for a video.
+        drawing: the file with the poses drawn: JPEG for an image, MP4 or WebM for a video.
         keypoints: the files of keypoints: JSON and CSV for an image, JSON Lines for a video.
         summary: one line of text.
     """
@@ -150,7 +152,7 @@ class PoseService:
         tracker = self._new_tracker(model, detector)
         source = FrameSource(Path(path))
         stem = Path(path).stem
-        video = self._new_folder() / f"{stem}-poses.webm"
+        video = self._new_folder() / f"{stem}-poses.{VIDEO_FORMAT.lower()}"
         keypoints = video.with_name(f"{stem}-keypoints.jsonl")
 
         def report(frame: Frame, poses: Poses) -> None:
@@ -169,6 +171,7 @@ class PoseService:
         summary = f"{format_count(result.frames, 'frame')}, {result.frames_per_second:.1f} frames/s"
         if result.damaged:
             summary += f", {format_count(result.damaged, 'damaged frame')} skipped"
+        summary += "".join(f", {note}" for note in result.notes)
         if result.missing:
             summary += f", the video ends early: {format_count(result.missing, 'frame')} of its header missing"
         return Result(video, (keypoints,), summary)

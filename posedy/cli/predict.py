@@ -1,6 +1,7 @@
 """`posedy predict`: draw the keypoints of persons in images, videos or a camera, and write them to files."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,13 @@ from posedy.cli.options import (
 
 if TYPE_CHECKING:
     from posedy.inference.detectors import Detector
+    from posedy.inference.track_outputs import TrackOutputs
 
 _EXAMPLES = """
 posedy predict image.jpg images/ video.mp4 --out predictions
 posedy predict image.jpg --box 48,20,210,400
 posedy predict image.jpg --full-image --checkpoint runs/dy050/best.pt
+posedy predict video.mp4 --smooth offline --tracks csv,trc --plots
 posedy predict --webcam 0
 posedy predict --examples
 """
@@ -124,7 +127,34 @@ def register_parser(commands: Any) -> None:
         metavar="N",
         help="run the detector at every N-th frame, and when a person is lost (default: 10)",
     )
-    videos.add_argument("--no-smooth", dest="smooth", action="store_false", help="do not smooth keypoints over time")
+    smoothing = videos.add_mutually_exclusive_group()
+    smoothing.add_argument(
+        "--smooth",
+        choices=("online", "offline", "none"),
+        help="smooth keypoints over time: online, frame by frame, lags by one to two frames; offline smooths whole "
+        "tracks at the end, without lag, and fills short gaps (default: online)",
+    )
+    smoothing.add_argument(
+        "--no-smooth", dest="smooth", action="store_const", const="none", help="short for --smooth none"
+    )
+    videos.add_argument(
+        "--from", dest="start", type=float, default=0.0, metavar="SECONDS", help="time of the first frame (default: 0)"
+    )
+    videos.add_argument(
+        "--to", dest="end", type=float, metavar="SECONDS", help="time at which to stop (default: the end)"
+    )
+    videos.add_argument("--stride", type=int, default=1, metavar="N", help="use every N-th frame only (default: 1)")
+    videos.add_argument(
+        "--tracks",
+        metavar="FORMATS",
+        help="also write the keypoints as csv, wide-csv, openpose, trc or parquet; several are separated by commas",
+    )
+    videos.add_argument(
+        "--plots",
+        action="store_true",
+        help="also write NAME-frames.jpg, twelve drawn frames, and NAME-angles.png and .csv, the angles at elbows, "
+        "shoulders, hips and knees over time",
+    )
     videos.add_argument(
         "--show", action="store_true", help="open a window, as --webcam does where possible; Escape or q closes it"
     )
@@ -141,12 +171,12 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.examples import CREDITS_FILE, LICENSE, example_images
     from posedy.files import check_writable
-    from posedy.image_paths import VIDEO_SUFFIXES, check_no_urls, image_paths
+    from posedy.image_paths import check_no_urls, image_paths, split_inputs
     from posedy.images import download
     from posedy.inference.detectors import create_detector, detector_thresholds
     from posedy.inference.predict import KEYPOINTS_FILE, check_image_outputs
     from posedy.inference.predict_videos import check_video_outputs
-    from posedy.inference.video_io import FrameSource
+    from posedy.inference.video_io import FrameSource, is_video_file
     from posedy.models.pretrained import DEFAULT
     from posedy.system import keep_freed_memory
     from posedy.urls import is_url
@@ -155,21 +185,23 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint = DEFAULT
     if arguments.keypoint_threshold is None:
         arguments.keypoint_threshold = DRAW_THRESHOLD
+    if arguments.smooth is None:  # argparse cannot tell a given default from a missing option
+        arguments.smooth = "online"
     if arguments.box is None and arguments.boxes is None and arguments.detector is None:
         arguments.detector = DETECTOR
     if arguments.examples:
         _check_examples(arguments)
         arguments.inputs = [str(image.path) for image in example_images()]
         print(f"six images of COCO, {LICENSE}: {CREDITS_FILE} names their pages")
-    is_video = {name: Path(name).suffix.lower() in VIDEO_SUFFIXES for name in arguments.inputs}
-    videos: list[Path | int] = [Path(name) for name in arguments.inputs if is_video[name]]
-    images = [name for name in arguments.inputs if not is_video[name]]
+    is_for_images = arguments.box is not None or arguments.boxes is not None
+    images, found = split_inputs(arguments.inputs, is_video_file, expand_videos=not is_for_images)
+    videos: list[Path | str | int] = [*found]
     urls = {name for name in images if is_url(name)}
     if arguments.webcam is not None:
         videos.append(arguments.webcam)
     if not videos and not images:
         arguments.parser.error("no input: give images, folders, videos, --webcam 0, or --examples")
-    if videos and (arguments.box is not None or arguments.boxes is not None):
+    if videos and is_for_images:
         arguments.parser.error(
             "--box and --boxes are for images: for videos use --detector, or --full-image if one person fills the frame"
         )
@@ -179,10 +211,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.detect_every < 1:
         arguments.parser.error(f"--detect-every: expected at least 1, got {arguments.detect_every}")
+    tracks = _track_outputs(arguments, has_videos=bool(videos))
     check_detector_weights(arguments)
-    check_no_urls([name for name in arguments.inputs if name not in urls])
+    check_no_urls([name for name in images if name not in urls])
     # outputs are checked before anything is downloaded or loaded
-    check_video_outputs(videos, arguments.out)
+    tracks.check(check_video_outputs(videos, arguments.out))
     if images:
         check_writable(arguments.out / KEYPOINTS_FILE)
     if arguments.webcam is not None:
@@ -190,7 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
         FrameSource(arguments.webcam).close()
     keep_freed_memory()
     images = [str(download(name, arguments.out / "downloads")) if name in urls else name for name in images]
-    paths = image_paths(images) if images else []
+    paths = image_paths(images, name_videos=is_for_images) if images else []
     if paths:
         check_image_outputs(paths, arguments.out)
     detector = None
@@ -198,7 +231,7 @@ def run(arguments: argparse.Namespace) -> int:
         lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
     images_failed = bool(images) and _predict_images(arguments, paths, detector)
-    videos_failed = bool(videos) and _predict_videos(arguments, videos, detector)
+    videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
     return int(images_failed or videos_failed)
 
 
@@ -208,6 +241,36 @@ def _check_examples(arguments: argparse.Namespace) -> None:
     given = [*arguments.inputs, *(name for name, value in options.items() if value is not None)]
     if given:
         arguments.parser.error(f"--examples takes no other inputs and no boxes, got {given[0]}: give one of the two")
+
+
+def _track_outputs(arguments: argparse.Namespace, has_videos: bool) -> "TrackOutputs":
+    """Returns what to make of tracks; ends with an error of usage if an option for videos is invalid or without one."""
+    from posedy.inference.track_files import parse_track_formats
+    from posedy.inference.track_outputs import TrackOutputs
+
+    options = {
+        "--tracks": arguments.tracks is not None,
+        "--plots": arguments.plots,
+        "--smooth offline": arguments.smooth == "offline",
+        "--from": arguments.start != 0,
+        "--to": arguments.end is not None,
+        "--stride": arguments.stride != 1,
+    }
+    given = next((name for name, is_given in options.items() if is_given), None)
+    if given is not None and not has_videos:
+        arguments.parser.error(f"{given} is for videos and cameras, and no input is one: leave it out or give a video")
+    if not 0 <= arguments.start < (math.inf if arguments.end is None else arguments.end):
+        end = "" if arguments.end is None else f", before --to {arguments.end:g}"
+        arguments.parser.error(f"--from: expected a time of at least 0 s{end}, got {arguments.start:g}")
+    if arguments.stride < 1:
+        arguments.parser.error(f"--stride: expected at least 1, got {arguments.stride}")
+    formats: list[str] = []
+    if arguments.tracks is not None:
+        try:
+            formats = parse_track_formats(arguments.tracks)
+        except ValueError as error:
+            arguments.parser.error(f"--tracks: {error}")
+    return TrackOutputs(arguments.smooth == "offline", formats, arguments.plots)
 
 
 def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detector: "Detector | None") -> bool:
@@ -231,24 +294,54 @@ def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detec
     return bool(report.failures)
 
 
-def _predict_videos(arguments: argparse.Namespace, videos: Sequence[Path | int], detector: "Detector | None") -> bool:
+def _predict_videos(
+    arguments: argparse.Namespace,
+    videos: Sequence[Path | str | int],
+    detector: "Detector | None",
+    tracks: "TrackOutputs",
+) -> bool:
     """Predicts videos; returns whether one failed."""
     from posedy.inference.estimator import PoseEstimator
-    from posedy.inference.predict_videos import predict_videos
+    from posedy.inference.predict_videos import check_video_outputs, predict_videos
 
     assert detector is not None  # boxes are for images only
+    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip, runtime=arguments.runtime)
+    drawings = check_video_outputs(videos, arguments.out)
+    earlier = [_version_of(video.with_suffix(".jsonl")) for video in drawings]
     failures = predict_videos(
         videos,
-        PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip, runtime=arguments.runtime),
+        estimator,
         detector,
         arguments.out,
         detect_every=arguments.detect_every,
-        smooth=arguments.smooth,
+        smooth=arguments.smooth == "online",
         keypoint_threshold=arguments.keypoint_threshold,
         box_threshold=arguments.box_threshold,
+        start=arguments.start,
+        end=arguments.end,
+        stride=arguments.stride,
         show=arguments.show or arguments.webcam is not None,
     )
+    threshold, start, stride = arguments.keypoint_threshold, arguments.start, arguments.stride
+    for source, video, before in zip(videos, drawings, earlier, strict=True):
+        # after Ctrl-C, the other videos have no files, or those of an earlier run
+        if source in failures or _version_of(video.with_suffix(".jsonl")) == before:
+            continue
+        try:
+            tracks.write(source, video, estimator.skeleton, threshold=threshold, start=start, stride=stride)
+        except (OSError, ValueError) as error:
+            failures.append(source)
+            print(f"{source}: FAILED: {error}")
     return bool(failures)
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    """Returns numbers that change when a file is written; None without the file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
 
 
 def _parse_box(text: str) -> list[float]:

@@ -5,7 +5,6 @@ import numbers
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -34,7 +33,7 @@ from posedy.models.pretrained import DEFAULT
 from posedy.poses import Poses
 from posedy.prediction import RuntimeChoice, load_model, predict_keypoints
 from posedy.skeleton import numbered_skeleton
-from posedy.urls import has_scheme, is_url
+from posedy.urls import is_url
 
 # OpenCV's warps count pixels in 16 bits
 _LARGEST_SIDE = 32766
@@ -218,7 +217,8 @@ class PoseEstimator:
         The call checks the arguments and opens the source; errors of its frames are raised during the iteration.
 
         Args:
-            source: a video file, the number of a camera, or frames (H, W, 3) uint8 BGR.
+            source: a video file, the URL of a video (http, https) or of a live stream (rtsp, rtsps), the number of a
+                camera, or frames (H, W, 3) uint8 BGR.
             smooth: whether to smooth keypoints over time.
             detect_every: the detector runs at every N-th frame, and when a person is lost.
             rate: frames per second of an iterable of frames.
@@ -234,27 +234,20 @@ class PoseEstimator:
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"expected a rate of more than 0 frames per second, got {rate}")
         if not isinstance(source, str | os.PathLike | int | Iterable):
-            raise TypeError(f"expected a video file, the number of a camera or frames, got {type(source).__name__}")
-        if has_scheme(source):
-            raise ValueError(
-                f"expected a video file, the number of a camera or frames, got the URL {source}: download the video, "
-                "or read the frames of a stream, such as with cv2.VideoCapture, and give an iterable of them"
+            raise TypeError(
+                f"expected a video file, a URL, the number of a camera or frames, got {type(source).__name__}"
             )
         tracker = PoseTracker(self, detect_every=detect_every, smooth=smooth)
         if isinstance(source, str | os.PathLike | int):
-            frames: Iterable[Frame] = FrameSource(source if isinstance(source, int) else Path(source))
+            frames: Iterable[Frame] = FrameSource(os.fspath(source) if isinstance(source, os.PathLike) else source)
         else:
             frames = (Frame(number, number / rate, image) for number, image in enumerate(source))
         return self._track(tracker, frames)
 
     def _track(self, tracker: PoseTracker, frames: Iterable[Frame]) -> Iterator[Poses]:
         try:
-            is_empty = True
             for frame in frames:
-                is_empty = False
                 yield tracker(frame.image, frame.time)
-            if is_empty and isinstance(frames, FrameSource):
-                raise ValueError(f"{frames.name} has no frame that OpenCV can read: check whether it is a video")
         finally:
             if isinstance(frames, FrameSource):
                 frames.close()

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ _CLOSE_KEYS = (27, ord("q"))
 
 
 def predict_videos(
-    sources: Sequence[Path | int],
+    sources: Sequence[Path | str | int],
     estimator: PoseEstimator,
     detector: str | Detector,
     out: Path,
@@ -32,15 +33,18 @@ def predict_videos(
     smooth: bool = True,
     keypoint_threshold: float = DRAW_THRESHOLD,
     box_threshold: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    stride: int = 1,
     show: bool = False,
     report: Callable[[str], None] = print,
-) -> list[Path | int]:
+) -> list[Path | str | int]:
     """Tracks the poses of videos and writes `out`/NAME.mp4 with drawings and `out`/NAME.jsonl with keypoints.
 
     A video that fails is reported and skipped. Ctrl-C stops after the current frame and keeps what has been written.
 
     Args:
-        sources: video files, or numbers of cameras.
+        sources: video files, URLs of videos and streams, or numbers of cameras, see `FrameSource`.
         estimator: predicts the keypoints.
         detector: a name of `list_detectors()`, or an object with `detect`.
         out: the folder, created if needed.
@@ -48,6 +52,9 @@ def predict_videos(
         smooth: smooth keypoints over time.
         keypoint_threshold: keypoints with scores up to this one are drawn faintly.
         box_threshold: minimum score of boxes of new persons, see `PoseTracker`; None is the detector's own.
+        start: time in seconds of the first frame.
+        end: time in seconds before which the last frame is; None is the end of the video.
+        stride: every N-th frame, from the first one.
         show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
         report: called with lines of text: the network, and the frames and times of each video.
 
@@ -58,7 +65,7 @@ def predict_videos(
         OSError: if `out` cannot be written, or the detector's weights cannot be read or downloaded.
         TypeError, ValueError: if the detector is invalid.
     """
-    failures: list[Path | int] = []
+    failures: list[Path | str | int] = []
     window = _open_window() if show else None
     if show and window is None:
         report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
@@ -73,7 +80,8 @@ def predict_videos(
             if video.resolve() in originals:
                 raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
             tracker = PoseTracker(estimator, detector, detect_every, smooth, keypoint_threshold, box_threshold)
-            result = run_video(FrameSource(source), tracker, video, lines, threshold=keypoint_threshold, show=window)
+            frames = FrameSource(source, start=start, end=end, stride=stride)
+            result = run_video(frames, tracker, video, lines, threshold=keypoint_threshold, show=window)
         except (OSError, ValueError) as error:
             failures.append(source)
             report(f"{source}: FAILED: {error}")
@@ -88,11 +96,11 @@ def predict_videos(
     return failures
 
 
-def check_video_outputs(sources: Sequence[Path | int], out: Path) -> list[Path]:
+def check_video_outputs(sources: Sequence[Path | str | int], out: Path) -> list[Path]:
     """Checks, before networks are loaded, that the files of videos can be written.
 
     Args:
-        sources: video files, or numbers of cameras.
+        sources: video files, URLs of videos and streams, or numbers of cameras, see `FrameSource`.
         out: the folder.
 
     Returns:
@@ -101,7 +109,7 @@ def check_video_outputs(sources: Sequence[Path | int], out: Path) -> list[Path]:
     Raises:
         OSError: if `out` is no folder or cannot be written, or a folder has the name of a file to write.
     """
-    inputs = [source if isinstance(source, Path) else Path(f"camera-{source}") for source in sources]
+    inputs = [_input_name(source) for source in sources]
     videos = [out / name for name in drawing_names(inputs, ".mp4")]
     for video in videos:
         check_writable(video)
@@ -109,16 +117,27 @@ def check_video_outputs(sources: Sequence[Path | int], out: Path) -> list[Path]:
     return videos
 
 
-def _format_video_result(source: Path | int, result: VideoResult, video: Path, lines: Path) -> str:
-    frames = max(result.frames, 1)
-    stages = ", ".join(f"{name} {1000 * spent / frames:.1f} ms" for name, spent in result.stages.items())
+def _input_name(source: Path | str | int) -> Path:
+    """Returns the name from which those of the outputs are made."""
+    if isinstance(source, int):
+        return Path(f"camera-{source}")
+    if isinstance(source, Path):
+        return source
+    parts = urlsplit(source)
+    return Path(Path(parts.path).name or parts.hostname or "stream")
+
+
+def _format_video_result(source: Path | str | int, result: VideoResult, video: Path, lines: Path) -> str:
+    stages = ", ".join(f"{name} {rate:.1f} frames/s" for name, rate in result.stage_rates.items())
     problems = f", {format_count(result.damaged, 'damaged frame')} skipped" if result.damaged else ""
     if result.missing and not result.interrupted:
         problems += f", {format_count(result.missing, 'frame')} of the file's header missing"
+    problems += "".join(f", {note}" for note in result.notes)
     interrupted = ", interrupted" if result.interrupted else ""
     return (
         f"{source}: {format_count(result.frames, 'frame')}{problems} in {result.seconds:.1f} s, "
-        f"{result.frames_per_second:.1f} frames/s (per frame: {stages}){interrupted} -> {video}, {lines}"
+        f"{result.frames_per_second:.1f} frames/s ({stages}; bottleneck: {result.bottleneck}){interrupted} -> {video}, "
+        f"{lines}"
     )
 
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,9 +16,11 @@ class Prefetcher(Generic[T]):
     Args:
         items: the items to compute.
         queue_size: maximum number of items in the queue.
+        drops: whether the oldest item is dropped while the queue is full, instead of waiting.
     """
 
-    def __init__(self, items: Iterable[T], queue_size: int) -> None:
+    def __init__(self, items: Iterable[T], queue_size: int, drops: bool = False) -> None:
+        self._drops = drops
         self._queue: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(queue_size)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
@@ -51,8 +54,11 @@ class Prefetcher(Generic[T]):
         """Puts an item into the queue; returns False if the prefetcher was closed instead."""
         while not self._closed.is_set():
             try:
-                self._queue.put(item, timeout=_POLL_INTERVAL)
+                self._queue.put(item, timeout=0 if self._drops else _POLL_INTERVAL)
             except queue.Full:
+                if self._drops:
+                    with suppress(queue.Empty):
+                        self._queue.get_nowait()
                 continue
             return True
         return False

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD, draw_label
 from posedy.inference.threads import Prefetcher, Worker
-from posedy.inference.video_io import Frame, FrameSource, JsonLinesWriter, VideoWriter
+from posedy.inference.video_io import Frame, FrameSource
+from posedy.inference.video_writer import JsonLinesWriter, VideoWriter
 from posedy.poses import Poses
 
 _QUEUE_SIZE = 4  # frames between two threads
@@ -33,6 +34,7 @@ class VideoResult:
         frames: number of processed frames.
         damaged: number of unreadable frames.
         missing: number of frames in the file's header beyond the last readable one.
+        notes: lines of text about sound that was left out of the drawn video.
         seconds: total time.
         stages: seconds spent in each stage; stages overlap.
         interrupted: whether Ctrl-C or the window stopped the video.
@@ -41,6 +43,7 @@ class VideoResult:
     frames: int = 0
     damaged: int = 0
     missing: int = 0
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "poses": 0.0, "draw and write": 0.0})
     interrupted: bool = False
@@ -49,6 +52,16 @@ class VideoResult:
     def frames_per_second(self) -> float:
         """Mean frame rate of the whole video."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def stage_rates(self) -> dict[str, float]:
+        """Frames per second that each stage would reach alone."""
+        return {name: self.frames / spent for name, spent in self.stages.items() if spent > 0}
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that took the longest, which limits the frame rate since stages overlap."""
+        return max(self.stages, key=lambda name: self.stages[name])
 
 
 def run_video(
@@ -63,12 +76,12 @@ def run_video(
 ) -> VideoResult:
     """Tracks and draws the poses of all frames, for `posedy predict`; from Python use `PoseEstimator.track`.
 
-    After an error or Ctrl-C the files hold all frames up to then.
+    After Ctrl-C the files hold all frames up to then. After an error no file is written, and earlier ones stay.
 
     Args:
         source: frames; closed at the end.
         tracker: returns the poses of each frame.
-        video_path: NAME.mp4 or NAME.webm for the drawn frames, see `VideoWriter`.
+        video_path: NAME.mp4 or NAME.webm for the drawn frames, with the sound of the source, see `VideoWriter`.
         keypoints_path: JSON Lines file for the keypoints, one object per frame.
         threshold: keypoints with scores up to this value are drawn faint.
         show: displays drawn frames, with the frame rate, which the drawn video does not have.
@@ -82,15 +95,16 @@ def run_video(
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.callback(source.close)
-        video = VideoWriter(video_path, source.rate) if video_path is not None else None
         keypoints = JsonLinesWriter(keypoints_path) if keypoints_path is not None else None
-        for file in (video, keypoints):
-            if file is not None:
-                stack.callback(file.close)
+        if keypoints is not None:
+            stack.push(_CloseOrDiscard(keypoints))
+        video = VideoWriter(video_path, source.rate, source.path) if video_path is not None else None
+        if video is not None:
+            stack.push(_CloseOrDiscard(video))
         output = _Output(video, keypoints, threshold, show is not None, result)
         writer = Worker(output.write, _QUEUE_SIZE)
         stack.callback(writer.close)
-        frames = Prefetcher(_timed(source, result), _QUEUE_SIZE)
+        frames = Prefetcher(_timed(source, result), _QUEUE_SIZE, drops=source.is_live)
         stack.callback(frames.close)
         try:
             for frame in frames:
@@ -107,10 +121,22 @@ def run_video(
         except KeyboardInterrupt:
             result.interrupted = True
     result.damaged, result.missing = source.damaged, source.missing
-    if not result.frames and not result.interrupted:
-        raise ValueError(f"{source.name} has no readable frame")
+    result.notes = video.notes if video is not None else []
     result.seconds = time.perf_counter() - began
     return result
+
+
+class _CloseOrDiscard:
+    """Exit of a block that closes a file, or discards it after an error, so that earlier results stay."""
+
+    def __init__(self, file: VideoWriter | JsonLinesWriter) -> None:
+        self._file = file
+
+    def __call__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is None:
+            self._file.close()
+        else:
+            self._file.discard()
 
 
 class _Output:

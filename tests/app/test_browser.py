@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from posedy.app.service import PoseService
+from posedy.app.service import VIDEO_FORMAT, PoseService
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.examples import LICENSE_PAGE, example_images
 from posedy.inference.detectors import PersonDetector
-from posedy.inference.video_io import VideoWriter
+from posedy.inference.video_writer import VideoWriter
 from posedy.models.pretrained import DEFAULT
 from tools.lab.synthetic.video import generate_video
 
@@ -210,7 +210,8 @@ def test_video_returns_playable_drawing(page: Any, tmp_path: Path) -> None:
     page.wait_for_function("document.querySelector('#video-drawing video').readyState >= 2")
     assert video.evaluate("video => [video.videoWidth, video.videoHeight]") == [160, 120]
     assert video.evaluate("video => video.duration") == pytest.approx(4, abs=0.15)
-    assert download(page, "Video (WebM)").suggested_filename == "video-poses.webm"
+    name = f"video-poses.{VIDEO_FORMAT.lower()}"
+    assert download(page, f"Video ({VIDEO_FORMAT})").suggested_filename == name
     lines = Path(download(page, "Keypoints (JSON Lines)").path()).read_text().splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(40))
 

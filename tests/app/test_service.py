@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.app.service import PoseService
+from posedy.app.service import VIDEO_FORMAT, PoseService
 from posedy.inference.detectors import base as detectors
 from posedy.inference.estimator import PoseEstimator
 
@@ -114,7 +114,7 @@ def test_process_video_writes_video_and_keypoints(service: PoseService, model: s
     )
     assert progress == [(number, 4) for number in (1, 2, 3, 4)]
     assert result.summary.startswith("4 frames, ")
-    assert result.drawing.name == "v-poses.webm"
+    assert result.drawing.name == f"v-poses.{VIDEO_FORMAT.lower()}"
     assert result.drawing.stat().st_size > 0
     (keypoints,) = result.keypoints
     assert len(keypoints.read_text().splitlines()) == 4

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.inference.video_io import VideoWriter
+from posedy.inference.video_writer import VideoWriter
 from tools.lab.synthetic.video import generate_video
 
 pytestmark = pytest.mark.slow

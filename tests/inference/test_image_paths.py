@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from posedy.image_paths import image_paths
+from posedy.image_paths import image_paths, split_inputs
 from posedy.urls import has_scheme
 
 
@@ -87,3 +87,26 @@ def test_names_with_a_colon_are_no_urls(tmp_path: Path) -> None:
         path.touch()
         assert image_paths([str(path)]) == [path]
         assert not has_scheme(name)
+
+
+def test_videos_are_split_from_images(tmp_path: Path) -> None:
+    for name in ("a.png", "b.MTS", "c.mp4", "only/d.h264", "only/e.txt", "no_suffix", "f.heic", "g.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    given = [str(tmp_path), f"{tmp_path}/only", f"{tmp_path}/*.mp4", f"{tmp_path}/absent.mov"]
+    images, videos = split_inputs(given, lambda path: False)
+    assert images == [str(tmp_path)]
+    assert videos == [tmp_path / name for name in ("b.MTS", "c.mp4", "only/d.h264", "absent.mov")]
+    # files without the suffix of a video are tried, if they are no images
+    files = [str(tmp_path / name) for name in ("no_suffix", "f.heic", "g.txt", "a.png")]
+    images, videos = split_inputs(files, lambda path: path.name == "no_suffix")
+    assert (images, videos) == (files[1:], [tmp_path / "no_suffix"])
+    # with boxes for images, folders give none
+    assert split_inputs(given[:1], lambda path: True, expand_videos=False) == (given[:1], [])
+
+
+def test_urls_of_videos_are_split_from_those_of_images() -> None:
+    videos = ["rtsp://user@camera:554/stream", "https://example.com/a.MP4?key=1", "http://example.com/live.m3u8"]
+    images = ["https://example.com/a.jpg", "http://example.com/", "udp://camera"]
+    assert split_inputs([*images, *videos], lambda path: False) == (images, videos)

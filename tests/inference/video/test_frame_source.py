@@ -6,6 +6,15 @@ import numpy as np
 import pytest
 
 from posedy.inference.video_io import FrameSource
+from posedy.inference.video_opencv import OpenCVReader
+
+
+@pytest.fixture(params=[True, False], ids=["pyav", "opencv"], autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read with PyAV, or with OpenCV if it is not installed."""
+    if request.param:
+        pytest.importorskip("av")
+    monkeypatch.setattr("posedy.inference.video_io.has_pyav", lambda: request.param)
 
 
 def test_frame_source_yields_frames_with_times(make_video) -> None:
@@ -77,14 +86,15 @@ def test_frame_source_rejects_missing_and_invalid_sources(tmp_path: Path) -> Non
 
 
 class FlakyCapture:
-    """A capture with failing reads."""
+    """A capture with reads that fail (False) or return frames of 0 x 0 pixels (None)."""
 
-    def __init__(self, readable: list[bool]) -> None:
+    def __init__(self, readable: list[bool | None]) -> None:
         self.readable = iter(readable)
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         readable = next(self.readable, False)
-        return readable, np.zeros((4, 4, 3), np.uint8) if readable else None
+        side = 0 if readable is None else 4
+        return readable is not False, None if readable is False else np.zeros((side, side, 3), np.uint8)
 
     def get(self, name: int) -> float:
         return 0.0
@@ -102,14 +112,15 @@ class FlakyCapture:
     ],
 )
 def test_frame_source_counts_and_numbers_damaged_frames(make_video, readable, numbers, damaged, missing) -> None:
-    source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
-    source._capture = FlakyCapture(readable)  # type: ignore[assignment]
-    assert [frame.number for frame in source] == numbers
-    assert (source.damaged, source.missing) == (damaged, missing)
+    reader = OpenCVReader(make_video([[(10.0, 20.0)]] * 4))
+    reader._capture = FlakyCapture(readable)  # type: ignore[assignment]
+    assert [frame.number for frame in reader.frames()] == numbers
+    assert (reader.damaged, reader.missing) == (damaged, missing)
 
 
-def test_frame_source_ends_when_camera_is_disconnected(make_video) -> None:
-    source = FrameSource(make_video([[(10.0, 20.0)]] * 4))
-    source.is_camera, source.count = True, None
-    source._capture = FlakyCapture([True, True])  # type: ignore[assignment]
-    assert len(list(source)) == 2
+@pytest.mark.parametrize(("readable", "numbers"), [([True, True], [0, 1]), ([None, None, True, False, True], [2])])
+def test_cameras_may_start_with_empty_frames_and_end_when_disconnected(make_video, readable, numbers) -> None:
+    reader = OpenCVReader(make_video([[(10.0, 20.0)]] * 4))
+    reader._is_camera, reader.count = True, None
+    reader._capture = FlakyCapture(readable)  # type: ignore[assignment]
+    assert [frame.number for frame in reader.frames()] == numbers

@@ -2,6 +2,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from time import sleep
 
 import cv2
 import numpy as np
@@ -51,18 +52,33 @@ def test_run_video_writes_video_and_keypoints(tracker, video, tmp_path, dots_at)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_run_video_leaves_complete_files_after_errors(tracker, video, tmp_path, error) -> None:
+def test_files_are_complete_after_ctrl_c_and_unchanged_after_errors(tracker, video, tmp_path, error) -> None:
     def stop(frame, poses):
         if frame.number == 8:
             raise error("stopped")
 
     files = tmp_path / "drawn.mp4", tmp_path / "lines.jsonl"
+    for file in files:
+        file.write_text("earlier")
     if error is KeyboardInterrupt:
         assert run_video(FrameSource(video), tracker, *files, on_frame=stop).interrupted
+        assert len(read_frames(files[0])) == len(files[1].read_text().splitlines()) == 8
     else:
         with pytest.raises(OSError, match="stopped"):
             run_video(FrameSource(video), tracker, *files, on_frame=stop)
-    assert len(read_frames(files[0])) == len(files[1].read_text().splitlines()) == 8
+        assert [file.read_text() for file in files] == ["earlier"] * 2
+    assert sorted(tmp_path.iterdir()) == sorted([video, *files])
+
+
+def test_the_slowest_stage_is_named(tracker, video) -> None:
+    def track(image, time):
+        sleep(0.02)
+        return tracker(image, time)
+
+    result = run_video(FrameSource(video, stride=5), track)
+    assert result.bottleneck == "poses"
+    assert result.stage_rates["poses"] < 50
+    assert result.stage_rates["read"] > result.stage_rates["poses"]
 
 
 def test_show_can_stop_video(tracker, video) -> None:
@@ -87,16 +103,18 @@ def test_the_frame_rate_is_shown_but_not_written(tracker, video, tmp_path) -> No
     assert max(frame[corner].max() for frame in read_frames(tmp_path / "drawn.mp4")) < 50
 
 
-def test_video_without_frames_is_an_error(tracker, video, tmp_path) -> None:
+def test_video_without_frames_is_an_error(tracker, video, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("posedy.inference.video_io.has_pyav", lambda: False)
     source = FrameSource(video)
-    source._capture.release()
+    source._reader._capture.release()
     with pytest.raises(ValueError, match=r"made\.avi"):
         run_video(source, tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl")
-    assert not (tmp_path / "drawn.mp4").exists()
+    assert list(tmp_path.iterdir()) == [video]
 
 
 def test_run_video_raises_write_errors(tracker, video, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("posedy.inference.video_io.cv2.VideoWriter", FailingWriter)
+    monkeypatch.setattr("posedy.inference.video_writer.has_pyav", lambda: False)
+    monkeypatch.setattr("posedy.inference.video_opencv.cv2.VideoWriter", FailingWriter)
     with pytest.raises(OSError, match=r"drawn\.mp4"):
         run_video(FrameSource(video), tracker, tmp_path / "drawn.mp4")
     with pytest.raises(ValueError, match=r"drawn\.avi"):

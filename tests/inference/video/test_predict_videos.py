@@ -36,6 +36,39 @@ def test_input_videos_are_never_overwritten(dot_net, detector, make_video, tmp_p
     assert video.read_bytes() == content
 
 
+def test_earlier_results_stay_when_the_disk_is_full(dot_net, detector, make_video, tmp_path) -> None:
+    """A limit of the size of files, which the system reports as it does a full disk."""
+    resource = pytest.importorskip("resource")
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    video = make_video([[(20.0 + number, 30.0)] for number in range(30)])
+    files = [tmp_path / "made.mp4", tmp_path / "made.jsonl"]
+    for file in files:
+        file.write_text("earlier")
+    lines: list[str] = []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        assert predict_videos([video], estimator, detector, tmp_path, report=lines.append) == [video]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "FAILED" in lines[1]
+    assert "made." in lines[1].split("FAILED")[1]
+    assert [file.read_text() for file in files] == ["earlier"] * 2
+    assert sorted(tmp_path.iterdir()) == sorted([video, *files])
+
+
+def test_the_bottleneck_is_named_and_a_range_is_predicted(dot_net, detector, make_video, tmp_path) -> None:
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    video, lines = make_video([[(20.0, 30.0)]] * 30), []
+    options = {"start": 0.2, "end": 0.8, "stride": 3, "report": lines.append}
+    assert predict_videos([video], estimator, detector, tmp_path / "out", **options) == []
+    written = [json.loads(line) for line in (tmp_path / "out/made.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in written] == [6, 9, 12, 15, 18, 21]
+    assert written[0]["time"] == pytest.approx(0.2)
+    assert "6 frames in" in lines[1]
+    assert "bottleneck: " in lines[1]
+
+
 def test_detector_may_be_a_name(dot_net, make_video, tmp_path) -> None:
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
     video, lines = make_video([[(20.0, 30.0)]]), []
@@ -97,6 +130,24 @@ def test_predict_command_accepts_images_and_videos(model, make_video, draw_frame
     assert "--box" in capsys.readouterr().err
 
 
+def test_predict_command_takes_folders_and_files_of_any_name(model, make_video, draw_frame, tmp_path, capsys) -> None:
+    """A folder with an image and a video; videos without a suffix, and with a name that looks like a URL."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    make_video([[(20.0, 30.0)]] * 2).rename(folder / "clip.avi")
+    cv2.imwrite(str(folder / "image.png"), draw_frame([(20.0, 30.0)]))
+    files = [make_video([[(20.0, 30.0)]] * 2).rename(tmp_path / name) for name in ("no_suffix", "10:30 cam:1.avi")]
+    options = ["--full-image", "--checkpoint", model, "--no-flip", "--device", "cpu"]
+    inputs = [str(folder), *map(str, files)]
+    assert main(["predict", *inputs, *options, "--out", str(tmp_path / "out")]) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    videos = {f"{stem}.{suffix}" for stem in ("clip", "no_suffix", "10:30 cam:1") for suffix in ("mp4", "jsonl")}
+    assert names == {"image.jpg", "keypoints.json", *videos}
+    # an unreachable stream is one line
+    assert main(["predict", "rtsp://127.0.0.1:1/live", *options, "--out", str(tmp_path / "out")]) == 1
+    assert "rtsp://127.0.0.1:1/live: FAILED" in capsys.readouterr().out
+
+
 def test_one_detector_is_used_for_images_and_videos(model, make_video, draw_frame, tmp_path, monkeypatch) -> None:
     class FixedDetector:
         number = 0
@@ -139,7 +190,7 @@ def test_predict_command_records_the_camera(model, make_video, tmp_path, monkeyp
     """A video file replaces the device."""
     video, real = make_video([[(20.0, 30.0)]] * 5), cv2.VideoCapture
     monkeypatch.setattr(
-        "posedy.inference.video_io.cv2.VideoCapture", lambda source: real(str(video) if source == 0 else source)
+        "posedy.inference.video_opencv.cv2.VideoCapture", lambda source: real(str(video) if source == 0 else source)
     )
     argv = ["predict", "--webcam", "0", "--full-image", "--checkpoint", model, "--out", str(tmp_path / "out")]
     assert main([*argv, "--device", "cpu", "--no-flip"]) == 0
@@ -158,9 +209,7 @@ def test_detection_intervals_below_1_are_wrong_usage(inputs, interval, capsys) -
     assert f"--detect-every: expected at least 1, got {interval}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "url", ["rtsp://user@camera:554/stream", "http://example.com/clip.mp4", "ftp://example.com/image.jpg"]
-)
+@pytest.mark.parametrize("url", ["udp://user@camera:554/stream", "file:///clip.mp4", "ftp://example.com/image.jpg"])
 def test_urls_are_rejected_by_name(url, tmp_path, capsys) -> None:
     assert main(["predict", "image.jpg", url, "--full-image", "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err

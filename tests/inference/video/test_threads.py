@@ -22,6 +22,13 @@ def test_prefetcher_yields_items_in_order_and_limits_queue() -> None:
     prefetcher.close()
 
 
+def test_prefetcher_of_a_live_source_drops_the_oldest_items() -> None:
+    prefetcher = Prefetcher(iter(range(100)), 3, drops=True)
+    time.sleep(0.2)
+    assert list(prefetcher) == [98, 99]  # and the mark of the end
+    prefetcher.close()
+
+
 def test_prefetcher_raises_error_after_earlier_items() -> None:
     def items() -> Iterator[int]:
         yield 1

@@ -1,0 +1,306 @@
+"""Files of tracks for other programs: CSV, OpenPose JSON, TRC and Parquet, made from a `TrackTable`."""
+
+import csv
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.drawing import DRAW_THRESHOLD
+from posedy.files import atomic_write, check_writable, write_bytes_atomically, write_json_atomically
+from posedy.inference.track_table import TrackTable
+from posedy.registration import nearest_name
+from posedy.skeleton import COCO17
+
+_LONG_COLUMNS = ("frame", "time", "track_id", "keypoint", "x", "y", "score", "filled")
+# two names: the keypoint is in the middle of these; None: it is not in COCO's skeleton
+_BODY_25: tuple[tuple[str, ...] | None, ...] = (
+    *(("nose",), ("left_shoulder", "right_shoulder"), ("right_shoulder",), ("right_elbow",), ("right_wrist",)),
+    *(("left_shoulder",), ("left_elbow",), ("left_wrist",), ("left_hip", "right_hip"), ("right_hip",)),
+    *(("right_knee",), ("right_ankle",), ("left_hip",), ("left_knee",), ("left_ankle",), ("right_eye",)),
+    *(("left_eye",), ("right_ear",), ("left_ear",), None, None, None, None, None, None),
+)
+_OPENPOSE_EMPTY = (
+    *("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d"),
+    *("pose_keypoints_3d", "face_keypoints_3d", "hand_left_keypoints_3d", "hand_right_keypoints_3d"),
+)
+
+
+def write_csv(table: TrackTable, path: str | Path) -> None:
+    """Writes a CSV file with a row for each keypoint of each person of each frame.
+
+    The columns are frame, time, track_id, keypoint, x, y, score and filled. Pixels are rounded to 0.01, scores and
+    times to 0.0001; `filled` is 1 for keypoints that were interpolated over time and 0 for others.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    _write_rows(path, _LONG_COLUMNS, _long_rows(table))
+
+
+def write_wide_csv(table: TrackTable, path: str | Path) -> None:
+    """Writes a CSV file with a row for each person of each frame.
+
+    The columns are frame, time, track_id, and NAME_x, NAME_y, NAME_score and NAME_filled of each keypoint. Numbers are
+    rounded as in `write_csv`.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    names = [f"{name}_{part}" for name in table.skeleton.keypoints for part in ("x", "y", "score", "filled")]
+    rows = (
+        (number, round(time, 4), int(table.track_ids[row]), *chain.from_iterable(_points(table, row)))
+        for number, time, rows in table.rows_by_frame()
+        for row in rows
+    )
+    _write_rows(path, ("frame", "time", "track_id", *names), rows)
+
+
+def write_openpose(table: TrackTable, folder: str | Path, name: str) -> None:
+    """Writes a file FOLDER/NAME_000000000000_keypoints.json for each frame, as OpenPose does.
+
+    A skeleton with COCO's 17 names is written in the order of BODY_25: the neck is in the middle of the shoulders and
+    the mid hip in the middle of the hips, with the lower score of the two, and the six keypoints of the feet are 0 with
+    score 0. Other skeletons keep their own order. `person_id` is the track id. Files of earlier frames, with the same
+    name and other numbers, are deleted.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    folder = Path(folder)
+    layout = _openpose_layout(table.skeleton.keypoints)
+    written = set()
+    for number, _, rows in table.rows_by_frame():
+        people = []
+        for row in rows:
+            points = _openpose_points(table.keypoints[row], table.scores[row], layout)
+            person: dict[str, list] = {"person_id": [int(table.track_ids[row])], "pose_keypoints_2d": points}
+            people.append(person | {key: [] for key in _OPENPOSE_EMPTY})
+        path = folder / f"{name}_{number:012d}_keypoints.json"
+        write_json_atomically(path, {"version": 1.3, "people": people})
+        written.add(path)
+    _delete_others(folder, f"{name}_" + "[0-9]" * 12 + "_keypoints.json", written)
+
+
+def write_trc(
+    table: TrackTable,
+    track_id: int,
+    path: str | Path,
+    meters_per_pixel: float | None = None,
+    min_score: float = DRAW_THRESHOLD,
+) -> None:
+    """Writes a track as a TRC file of markers, as OpenSim and Pose2Sim read them.
+
+    The x axis is the image's, the y axis points up with its origin at the top of the image (y is minus the image's y),
+    and z is 0. A row for each frame from the track's first to its last one; keypoints with scores up to `min_score`
+    are empty, and so are frames in which the person is absent. DataRate is `table.rate`.
+
+    Args:
+        table: the tracks.
+        track_id: the id of the track.
+        path: the file.
+        meters_per_pixel: the scale, for units of m; None keeps pixels and writes px as units. OpenSim needs m.
+        min_score: keypoints with scores up to this one are left out.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if there is no such track, or the scale is not positive.
+    """
+    rows = np.flatnonzero(table.track_ids == track_id)
+    if not len(rows):
+        raise ValueError(f"no track {track_id}: the ids are {np.unique(table.track_ids).tolist()}")
+    if meters_per_pixel is not None and not (math.isfinite(meters_per_pixel) and meters_per_pixel > 0):
+        raise ValueError(f"expected a scale of more than 0 m per pixel, got {meters_per_pixel}")
+    scale = 1.0 if meters_per_pixel is None else meters_per_pixel
+    digits = 3 if meters_per_pixel is None else 6
+    first, last = (int(table.row_frames[row]) for row in (rows[0], rows[-1]))
+    names, count = table.skeleton.keypoints, last - first + 1
+    rate = f"{table.rate:.5g}"
+    unit = "px" if meters_per_pixel is None else "m"
+    header = ("DataRate", "CameraRate", "NumFrames", "NumMarkers", "Units", "OrigDataRate")
+    lines = [
+        ["PathFileType", "4", "(X/Y/Z)", Path(path).name],
+        [*header, "OrigDataStartFrame", "OrigNumFrames"],
+        [rate, rate, str(count), str(len(names)), unit, rate, str(table.frames[first]), str(count)],
+        ["Frame#", "Time", *(cell for name in names for cell in (_one_word(name), "", ""))],
+        ["", "", *(f"{axis}{index}" for index in range(1, len(names) + 1) for axis in "XYZ")],
+    ]
+    row_at = dict(zip(table.row_frames[rows].tolist(), rows.tolist(), strict=True))
+    for frame in range(first, last + 1):
+        cells = [""] * (3 * len(names))
+        row = row_at.get(frame)
+        if row is not None:
+            for index in np.flatnonzero(table.scores[row] > min_score):
+                x, y = scale * table.keypoints[row, index]
+                cells[3 * index : 3 * index + 3] = [f"{x:.{digits}f}", f"{-y:.{digits}f}", f"{0:.{digits}f}"]
+        lines.append([str(table.frames[frame]), f"{table.times[frame]:.4f}", *cells])
+    write_bytes_atomically(path, "".join("\t".join(line) + "\n" for line in lines).encode())
+
+
+def write_parquet(table: TrackTable, path: str | Path) -> None:
+    """Writes the rows of `write_csv`, not rounded, as a Parquet file.
+
+    Raises:
+        ImportError: if pyarrow is not installed.
+        OSError: if the file cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    K = table.skeleton.num_keypoints
+    frames = table.frames[table.row_frames], table.times[table.row_frames], table.track_ids
+    columns: list[Any] = [np.repeat(column, K) for column in frames]
+    columns += [
+        pa.array(list(table.skeleton.keypoints) * len(table), pa.string()),
+        *(table.keypoints[..., axis].reshape(-1) for axis in (0, 1)),
+        table.scores.reshape(-1),
+        table.filled.reshape(-1),
+    ]
+    with atomic_write(path) as temporary:
+        parquet.write_table(pa.table(dict(zip(_LONG_COLUMNS, columns, strict=True))), temporary)
+
+
+def _write_tracks_as_openpose(table: TrackTable, folder: Path) -> None:
+    write_openpose(table, folder, folder.name.removesuffix("-openpose"))
+
+
+def _write_tracks_as_trc(table: TrackTable, folder: Path) -> None:
+    """Writes a TRC file FOLDER/track_ID.trc for each track, and deletes those of other ids."""
+    written = set()
+    for track_id, _ in table.tracks():
+        path = folder / f"track_{track_id}.trc"
+        write_trc(table, track_id, path)
+        written.add(path)
+    _delete_others(folder, "track_[0-9]*.trc", written)
+
+
+_Writer = Callable[[TrackTable, Path], None]
+# the end of the output's name after NAME, and the function that writes it
+_FORMATS: dict[str, tuple[str, _Writer]] = {
+    "csv": (".csv", write_csv),
+    "wide-csv": ("-wide.csv", write_wide_csv),
+    "openpose": ("-openpose", _write_tracks_as_openpose),
+    "trc": ("-trc", _write_tracks_as_trc),
+    "parquet": (".parquet", write_parquet),
+}
+TRACK_FORMATS = tuple(_FORMATS)
+"""Formats of `write_track_files`."""
+
+
+def parse_track_formats(text: str) -> list[str]:
+    """Parses the names of formats, separated by commas.
+
+    Raises:
+        ValueError: if a name is unknown, with the nearest one, or what the format needs is not installed.
+    """
+    formats = list(dict.fromkeys(name.strip().lower() for name in text.split(",")))
+    for name in formats:
+        if name not in _FORMATS:
+            raise ValueError(
+                f"unknown format {name!r}: did you mean {nearest_name(name, _FORMATS)}? The formats are "
+                f"{', '.join(_FORMATS)}"
+            )
+    if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError("the format parquet needs pyarrow: pip install pyarrow, or choose csv")
+    return formats
+
+
+def check_track_files(lines: Path, formats: Sequence[str]) -> None:
+    """Checks, before a video is processed, that `write_track_files` can write its files.
+
+    Args:
+        lines: NAME.jsonl, which may not exist yet.
+        formats: some of `TRACK_FORMATS`.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    for name in formats:
+        path = _output_of(lines, name)
+        if "." in _FORMATS[name][0]:
+            check_writable(path)
+        elif path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"{path} is a file: the format {name} needs a folder of this name; move the file")
+
+
+def write_track_files(table: TrackTable, lines: Path, formats: Sequence[str]) -> list[Path]:
+    """Writes the tracks of a video in other formats, next to its file NAME.jsonl.
+
+    Args:
+        table: the tracks.
+        lines: NAME.jsonl, whose name the files get: NAME.csv, NAME-wide.csv, the folder NAME-openpose/ with a file for
+            each frame, the folder NAME-trc/ with a file for each track, and NAME.parquet.
+        formats: some of `TRACK_FORMATS`.
+
+    Returns:
+        The files and folders.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    paths = []
+    for name in formats:
+        paths.append(_output_of(lines, name))
+        _FORMATS[name][1](table, paths[-1])
+    return paths
+
+
+def _output_of(lines: Path, name: str) -> Path:
+    return lines.with_name(lines.stem + _FORMATS[name][0])
+
+
+def _points(table: TrackTable, row: int) -> list[tuple[float, float, float, int]]:
+    """Returns x, y, score and filled of the K keypoints of a row."""
+    return [
+        (round(x, 2), round(y, 2), round(score, 4), int(filled))
+        for (x, y), score, filled in zip(
+            table.keypoints[row].tolist(), table.scores[row].tolist(), table.filled[row].tolist(), strict=True
+        )
+    ]
+
+
+def _long_rows(table: TrackTable) -> Iterator[tuple[Any, ...]]:
+    for number, time, rows in table.rows_by_frame():
+        for row in rows:
+            for name, point in zip(table.skeleton.keypoints, _points(table, row), strict=True):
+                yield number, round(time, 4), int(table.track_ids[row]), name, *point
+
+
+def _write_rows(path: str | Path, columns: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _openpose_layout(names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Returns the indices of the keypoints that each point of a file is the middle of."""
+    if not set(COCO17.keypoints) <= set(names):
+        return [(index,) for index in range(len(names))]
+    return [tuple(names.index(name) for name in point or ()) for point in _BODY_25]
+
+
+def _openpose_points(
+    keypoints: NDArray[np.float64], scores: NDArray[np.float64], layout: Sequence[tuple[int, ...]]
+) -> list[float]:
+    values: list[float] = []
+    for indices in layout:
+        score = scores[list(indices)].min() if indices else 0.0
+        x, y = keypoints[list(indices)].mean(axis=0) if score > 0 else (0.0, 0.0)
+        values += [round(float(x), 3), round(float(y), 3), round(max(float(score), 0.0), 4)]
+    return values
+
+
+def _one_word(name: str) -> str:
+    """Returns a marker's name without tabs and line breaks."""
+    return "_".join(name.split())
+
+
+def _delete_others(folder: Path, pattern: str, written: set[Path]) -> None:
+    for path in set(folder.glob(pattern)) - written:
+        path.unlink()

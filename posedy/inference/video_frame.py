@@ -1,0 +1,105 @@
+"""Frames of videos, and what the readers of frames have in common."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEFAULT_RATE = 30.0
+_MAX_SIDE = 16384  # pixels of a frame: larger than 16K video
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        number: frame number from 0, including damaged frames.
+        time: time in seconds from the beginning of the video.
+        image: (H, W, 3) uint8 BGR, upright.
+    """
+
+    number: int
+    time: float
+    image: NDArray[np.uint8]
+
+
+class ReadFrame(NamedTuple):
+    """A decoded frame, whose conversion to BGR may be left out."""
+
+    number: int
+    time: float
+    to_bgr: Callable[[], NDArray[np.uint8]]
+
+
+class FrameReader(Protocol):
+    """A video file, stream or camera that is open.
+
+    Attributes:
+        is_live: whether it is a stream without an end, of which late frames are dropped.
+        rate: frames per second, 30 if unknown.
+        count: frames of a file according to its header; None if unknown.
+        damaged: unreadable frames so far, without those after the last readable one.
+        missing: frames that a file's header promises beyond the last readable one.
+    """
+
+    is_live: bool
+    rate: float
+    count: int | None
+    damaged: int
+    missing: int
+
+    def frames(self) -> Iterator[ReadFrame]:
+        """Yields the frames until the source ends; times increase."""
+        ...
+
+    def close(self) -> None:
+        """Releases the source."""
+        ...
+
+
+def has_pyav() -> bool:
+    """Returns whether PyAV is installed, which the extra `video` does."""
+    return find_spec("av") is not None
+
+
+def check_frame_size(name: str, width: int, height: int) -> None:
+    """Checks the size of frames before memory is allocated for them.
+
+    Raises:
+        ValueError: if a side is too large.
+    """
+    if max(width, height) > _MAX_SIDE:
+        raise ValueError(
+            f"{name}: expected frames of at most {_MAX_SIDE} pixels a side, got {width} x {height} (width x height) "
+            "in the header; check whether the file is damaged"
+        )
+
+
+class Clock:
+    """Increasing times of frames: their timestamps, and steps of the frame rate where these are invalid.
+
+    Args:
+        rate: frames per second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._number, self._time = -1, -1 / rate
+
+    def tick(self, number: int, timestamp: float | None, duration: float | None = None) -> float:
+        """Returns the time of the next frame in seconds.
+
+        Args:
+            number: its frame number.
+            timestamp: its timestamp in seconds, if it has one.
+            duration: the duration of a frame in seconds, if known.
+        """
+        if timestamp is None or not math.isfinite(timestamp) or timestamp < 0 or timestamp <= self._time:
+            timestamp = max(self._time + (number - self._number) * (duration or 1 / self._rate), 0.0)
+        self._number, self._time = number, timestamp
+        return timestamp

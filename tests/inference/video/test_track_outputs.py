@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from posedy.cli.main import main
+from posedy.inference.contact_sheet import write_contact_sheet
+from posedy.inference.estimator import PoseEstimator
+from posedy.inference.predict_videos import predict_videos
+from posedy.inference.track_outputs import TrackOutputs
+from posedy.inference.track_table import TrackTable
+from posedy.inference.video_io import FrameSource
+from posedy.models.network_file import save_weights
+from posedy.skeleton import COCO17
+
+
+def test_offline_smoothing_replaces_the_keypoints_and_the_drawing(dot_net, detector, make_video, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    source = make_video([[(20 + 2 * step + rng.normal(), 30 + rng.normal())] for step in range(20)])
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    video, quiet = tmp_path / "out/made.mp4", [].append
+    assert predict_videos([source], estimator, detector, tmp_path / "out", smooth=False, stride=2, report=quiet) == []
+    raw = TrackTable.read(video.with_suffix(".jsonl"), dot_net.skeleton)
+    assert raw.frames.tolist() == list(range(0, 20, 2))
+    video.unlink()
+    lines: list[str] = []
+    outputs = TrackOutputs(smooth=True, formats=["csv"])
+    outputs.check([video])
+    outputs.write(source, video, dot_net.skeleton, stride=2, report=lines.append)
+    smoothed = TrackTable.read(video.with_suffix(".jsonl"), dot_net.skeleton)
+    assert smoothed.track_ids.tolist() == raw.track_ids.tolist()
+    assert 0.1 < np.abs(smoothed.keypoints - raw.keypoints).max() < 0.15 * 100
+    assert np.diff(smoothed.keypoints, 2, axis=0).std() < 0.8 * np.diff(raw.keypoints, 2, axis=0).std()
+    frames = FrameSource(video)
+    drawn = [frame.image for frame in frames]
+    frames.close()
+    assert len(drawn) == 10
+    # keypoints lie on drawn limbs
+    for image, (x, y) in zip(drawn, smoothed.keypoints[:, 1], strict=True):
+        assert image[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].max() > 120
+    assert f"drawn again -> {video}" in lines[0]
+    assert (tmp_path / "out/made.csv").read_text().count("\n") == 1 + 10 * 3
+
+
+def test_cameras_are_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "camera-0.jsonl").write_text('{"frame": 0, "time": 0.0, "persons": []}\n')
+    lines: list[str] = []
+    outputs = TrackOutputs(smooth=True, formats=["trc"])
+    outputs.write(0, tmp_path / "camera-0.mp4", COCO17, report=lines.append)
+    assert "before smoothing" in lines[0]
+    assert not (tmp_path / "camera-0.mp4").exists()
+
+
+@pytest.mark.parametrize(("count", "shape", "last"), [(1, (200, 320), 0), (5, (400, 1280), 4), (60, (600, 1280), 56)])
+def test_contact_sheets_have_up_to_twelve_frames(
+    count: int, shape: tuple[int, int], last: int, make_video, tmp_path
+) -> None:
+    video = make_video([[(20 + 4.0 * step, 30.0)] for step in range(count)])
+    write_contact_sheet(video, tmp_path / "sheet.jpg")
+    sheet = cv2.imread(str(tmp_path / "sheet.jpg"))
+    assert sheet.shape[:2] == shape
+    # the red dot of the last frame
+    x, y = 20 + 4 * last + 14 + 320 * ((min(count, 12) - 1) % 4), shape[0] - 200 + 30 + 16
+    assert sheet[y, x, 2] > 150 > sheet[y, x, 0]
+
+
+def test_predict_command_writes_tracks(net, make_video, tmp_path, capsys) -> None:
+    save_weights(net, tmp_path / "net.safetensors")
+    video, out = make_video([[(20.0, 30.0)]] * 4), tmp_path / "out"
+    common = ["predict", str(video), "--checkpoint", str(tmp_path / "net.safetensors"), "--device", "cpu", "--no-flip"]
+    common += ["--full-image", "--runtime", "torch", "--out", str(out)]
+    options = ["--smooth", "offline", "--tracks", "csv,trc,openpose", "--plots", "--from", "0.03", "--to", "0.1"]
+    assert main([*common, *options]) == 0
+    assert "smoothed offline" in capsys.readouterr().out
+    records = [json.loads(line) for line in (out / "made.jsonl").read_text().splitlines()]
+    assert [record["frame"] for record in records] == [1, 2]
+    assert {path.name for path in out.iterdir()} == {
+        *("made.mp4", "made.jsonl", "made.csv", "made-trc", "made-openpose"),
+        *("made-frames.jpg", "made-angles.csv", "made-angles.png"),
+    }
+    assert cv2.VideoCapture(str(out / "made.mp4")).read()[0]
+
+
+def test_a_failing_output_fails_the_video(net, make_video, tmp_path, capsys, monkeypatch) -> None:
+    save_weights(net, tmp_path / "net.safetensors")
+    video = make_video([[(20.0, 30.0)]])
+    monkeypatch.setattr(TrackOutputs, "write", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full: made.csv")))
+    arguments = [
+        "--checkpoint",
+        str(tmp_path / "net.safetensors"),
+        "--device",
+        "cpu",
+        "--full-image",
+        "--tracks",
+        "csv",
+    ]
+    assert main(["predict", str(video), *arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "FAILED: disk full: made.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["a.mp4", "--tracks", "csv,cvs"], ["--tracks", "'cvs'", "csv"]),
+        (["a.mp4", "--tracks", ""], ["--tracks", "wide-csv"]),
+        (["a.mp4", "--from", "2", "--to", "1"], ["--from", "--to 1"]),
+        (["a.mp4", "--from", "nan"], ["--from", "nan"]),
+        (["a.mp4", "--stride", "0"], ["--stride", "0"]),
+        (["a.mp4", "--smooth", "offine"], ["--smooth", "offline"]),
+        (["a.mp4", "--smooth", "online", "--no-smooth"], ["--no-smooth", "--smooth"]),
+        (["a.jpg", "--tracks", "csv"], ["--tracks", "video"]),
+        (["a.jpg", "--plots"], ["--plots", "video"]),
+        (["a.jpg", "--smooth", "offline"], ["--smooth offline", "video"]),
+    ],
+)
+def test_invalid_options_are_errors_of_usage(
+    options: list[str], expected: list[str], tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", *options])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err.rpartition("error: ")[2]
+    assert all(part in message for part in expected), message
+
+
+def test_files_of_an_earlier_run_are_left_after_an_interruption(net, make_video, tmp_path, monkeypatch) -> None:
+    save_weights(net, tmp_path / "net.safetensors")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/made.jsonl").write_text("of an earlier run")
+    monkeypatch.setattr("posedy.inference.predict_videos.predict_videos", lambda *_, **__: [])
+    arguments = [
+        "--checkpoint",
+        str(tmp_path / "net.safetensors"),
+        "--device",
+        "cpu",
+        "--full-image",
+        "--tracks",
+        "csv",
+    ]
+    assert main(["predict", str(make_video([[(20.0, 30.0)]])), *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["made.jsonl"]
