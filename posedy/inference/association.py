@@ -1,23 +1,14 @@
 """Association of poses with tracks by motion, overlap and limb colors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from posedy.geometry import box_iou
+from posedy.inference.tracking_settings import DEFAULT_SETTINGS, TrackingSettings
 from posedy.oks import oks_matrix
-
-_MAX_AGE = 3.0
-_VELOCITY_TIME = 0.5  # seconds over which velocity is averaged: many frames, since overlapping poses are noisy
-_MAX_EXTRAPOLATION = 1.0  # seconds for which a lost track is extrapolated at its last velocity
-_OCCLUSION_IOU = 0.3  # minimum IoU with a pose that occludes a track
-_OKS_WEIGHT = 0.7  # weight of OKS in the similarity; the weight of the IoU of the boxes is the rest
-_MIN_MOTION_EVIDENCE = 0.02  # c of `TrackAssociator`: minimum motion evidence for a swap, in squared person sizes
-_MIN_COLOR_EVIDENCE = 15.0  # difference in L*a*b* from which colors override motion
-_COLOR_TIME = 2.0  # seconds over which limb colors are averaged
-_ISOLATED_IOU = 0.2  # maximum IoU with another box up to which limb colors are reliable
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +18,24 @@ class _Motion:
     time: float
     keypoints: NDArray[np.float64]
     velocity: NDArray[np.float64]
+    settings: TrackingSettings
 
     def predict_displacement(self, time: float) -> NDArray[np.float64]:
-        """Predicts the displacement (2,) up to a time, at constant velocity for at most `_MAX_EXTRAPOLATION`."""
-        return self.velocity * min(time - self.time, _MAX_EXTRAPOLATION)
+        """Predicts the displacement (2,) up to a time, at constant velocity for at most `max_extrapolation`."""
+        return self.velocity * min(time - self.time, self.settings.max_extrapolation)
 
     def predict(self, time: float) -> NDArray[np.float64]:
         """Predicts the keypoints (K, 2) at a time."""
         return self.keypoints + self.predict_displacement(time)
 
     def update(self, keypoints: NDArray[np.float64], time: float) -> "_Motion":
-        """Returns the motion after a new observation; old velocities decay with exp(-dt / `_VELOCITY_TIME`)."""
+        """Returns the motion after a new observation; old velocities decay with exp(-dt / `velocity_time`)."""
         dt = time - self.time
         if dt <= 0:
-            return _Motion(time, keypoints, self.velocity)
-        velocity = np.median(keypoints - self.keypoints, axis=0) / dt
-        return _Motion(time, keypoints, velocity + np.exp(-dt / _VELOCITY_TIME) * (self.velocity - velocity))
+            return replace(self, time=time, keypoints=keypoints)
+        new = np.median(keypoints - self.keypoints, axis=0) / dt
+        velocity = new + np.exp(-dt / self.settings.velocity_time) * (self.velocity - new)
+        return replace(self, time=time, keypoints=keypoints, velocity=velocity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +50,10 @@ class _FramePoses:
     def __len__(self) -> int:
         return len(self.keypoints)
 
-    def is_isolated(self, pose: int) -> bool:
-        """Returns whether no other box overlaps the pose so much that its colors are unreliable."""
+    def max_overlap(self, pose: int) -> float:
+        """Computes the largest IoU of a pose's box with another one."""
         others = np.delete(self.boxes, pose, axis=0)
-        return box_iou(self.boxes[pose, None], others).max(initial=0) <= _ISOLATED_IOU
+        return float(box_iou(self.boxes[pose, None], others).max(initial=0))
 
 
 @dataclass(eq=False)
@@ -89,7 +82,7 @@ class Track:
         """Averages the colors with those of a new pose, dt seconds after the last one."""
         old = np.where(np.isnan(self.colors), colors, self.colors)
         new = np.where(np.isnan(colors), old, colors)
-        self.colors = new + np.exp(-dt / _COLOR_TIME) * (old - new)
+        self.colors = new + np.exp(-dt / self.motion.settings.color_time) * (old - new)
 
 
 class TrackAssociator:
@@ -116,13 +109,12 @@ class TrackAssociator:
 
     Args:
         sigmas: (K,) OKS sigmas of the skeleton.
-        match_threshold: minimum similarity of a pose and a track.
-        max_age: seconds for which a lost track is kept, at least until the next frame.
+        settings: constants of the association; the numbers above are the defaults.
     """
 
-    def __init__(self, sigmas: NDArray[np.float64], match_threshold: float = 0.15, max_age: float = _MAX_AGE) -> None:
+    def __init__(self, sigmas: NDArray[np.float64], settings: TrackingSettings = DEFAULT_SETTINGS) -> None:
         self._sigmas = np.asarray(sigmas, dtype=np.float64)
-        self._match_threshold, self._max_age = match_threshold, max_age
+        self._settings = settings
         self.reset()
 
     def reset(self) -> None:
@@ -143,13 +135,13 @@ class TrackAssociator:
             Track ids (P,).
         """
         self._tracks = [
-            track for track in self._tracks if not track.is_lost or time - track.motion.time <= self._max_age
+            track for track in self._tracks if not track.is_lost or time - track.motion.time <= self._settings.max_age
         ]
         frame = _FramePoses(keypoints.astype(np.float64), boxes.astype(np.float64), colors, time)
         matches = self._recover_occluded(self._fix_swaps(self._associate(frame), frame), frame)
         for pose in range(len(frame)):
             if pose not in matches:
-                motion = _Motion(time, frame.keypoints[pose], np.zeros(2))
+                motion = _Motion(time, frame.keypoints[pose], np.zeros(2), self._settings)
                 matches[pose] = Track(self._next_id, frame.boxes[pose], motion, motion, frame.colors[pose])
                 self._next_id += 1
                 self._tracks.append(matches[pose])
@@ -161,7 +153,7 @@ class TrackAssociator:
         from scipy.optimize import linear_sum_assignment  # its import takes a second, which images do not need
 
         similarity = self._similarity(frame)
-        is_similar = similarity >= self._match_threshold
+        is_similar = similarity >= self._settings.match_threshold
         pairs = zip(*linear_sum_assignment(np.where(is_similar, similarity, 0), maximize=True), strict=True)
         return {int(pose): self._tracks[track] for track, pose in pairs if is_similar[track, pose]}
 
@@ -173,7 +165,7 @@ class TrackAssociator:
             if occluder is None or id(occluder) not in poses:
                 continue
             occluded_pose, occluder_pose = poses[id(occluded)], poses[id(occluder)]
-            if _are_swapped(occluded, occluder, occluded_pose, occluder_pose, frame):
+            if _are_swapped(occluded, occluder, occluded_pose, occluder_pose, frame, self._settings):
                 matches[occluded_pose], matches[occluder_pose] = occluder, occluded
                 poses[id(occluded)], poses[id(occluder)] = occluder_pose, occluded_pose
         return matches
@@ -188,7 +180,7 @@ class TrackAssociator:
             pose = poses[id(occluder)]
             colors = frame.colors[pose]
             gain = color_difference(occluder.colors, colors) - color_difference(occluded.colors, colors)
-            if gain >= _MIN_COLOR_EVIDENCE:
+            if gain >= self._settings.min_color_evidence:
                 matches[pose] = occluded
                 poses[id(occluded)] = poses.pop(id(occluder))
         return matches
@@ -202,14 +194,16 @@ class TrackAssociator:
             if not track.is_lost and matches:
                 box = track.box + np.tile(track.motion.predict_displacement(time), 2)
                 iou = box_iou(box[None], frame.boxes)[0]
-                track.occluded_by = matches[int(iou.argmax())] if iou.max() >= _OCCLUSION_IOU else None
+                is_occluded = iou.max() >= self._settings.occlusion_iou
+                track.occluded_by = matches[int(iou.argmax())] if is_occluded else None
             track.is_lost = True
-        occluders = {id(track.occluded_by) for track in lost if time - track.motion.time <= _MAX_EXTRAPOLATION}
+        recently_lost = [track for track in lost if time - track.motion.time <= self._settings.max_extrapolation]
+        occluders = {id(track.occluded_by) for track in recently_lost}
         for pose, track in matches.items():
             if id(track) in occluders:
                 track.motion = track.motion.update(frame.keypoints[pose], time)
             else:
-                if frame.is_isolated(pose):
+                if frame.max_overlap(pose) <= self._settings.isolated_iou:
                     track.update_colors(frame.colors[pose], time - track.motion.time)
                 track.motion = track.last_unoccluded = track.last_unoccluded.update(frame.keypoints[pose], time)
             track.box, track.is_lost, track.occluded_by = frame.boxes[pose], False, None
@@ -227,31 +221,39 @@ class TrackAssociator:
         all_boxes = np.concatenate([predicted_boxes, boxes])
         areas = (all_boxes[:, 2:] - all_boxes[:, :2]).prod(axis=1)
         oks = oks_matrix(all_keypoints, areas, self._sigmas)[: len(predicted), len(predicted) :]
-        similarity = _OKS_WEIGHT * oks + (1 - _OKS_WEIGHT) * box_iou(predicted_boxes, boxes)
+        weight = self._settings.oks_weight
+        similarity = weight * oks + (1 - weight) * box_iou(predicted_boxes, boxes)
         is_lost = np.array([track.is_lost for track in self._tracks])
         age = np.array([time - track.motion.time for track in self._tracks])
         reach = (predicted_boxes[:, 2:] - predicted_boxes[:, :2]).max(axis=1) * (0.5 + age)
         distance = np.linalg.norm(_centers(predicted_boxes)[:, None] - _centers(boxes), axis=-1) / reach[:, None]
         is_reachable = is_lost[:, None] & (distance < 1)
-        minimum = self._match_threshold + 0.01 * (1 - distance)
+        minimum = self._settings.match_threshold + 0.01 * (1 - distance)
         return np.where(is_reachable, np.maximum(similarity, minimum), similarity)
 
 
-def _are_swapped(occluded: Track, occluder: Track, occluded_pose: int, occluder_pose: int, frame: _FramePoses) -> bool:
+def _are_swapped(
+    occluded: Track,
+    occluder: Track,
+    occluded_pose: int,
+    occluder_pose: int,
+    frame: _FramePoses,
+    settings: TrackingSettings,
+) -> bool:
     """Returns whether two tracks fit each other's poses better than their own, by colors or else by motion."""
     kept = color_difference(occluded.colors, frame.colors[occluded_pose])
     kept += color_difference(occluder.colors, frame.colors[occluder_pose])
     swapped = color_difference(occluded.colors, frame.colors[occluder_pose])
     swapped += color_difference(occluder.colors, frame.colors[occluded_pose])
-    if abs(swapped - kept) >= _MIN_COLOR_EVIDENCE:
+    if abs(swapped - kept) >= settings.min_color_evidence:
         return swapped < kept
-    if frame.time - min(occluded.motion.time, occluder.last_unoccluded.time) > _MAX_EXTRAPOLATION:
+    if frame.time - min(occluded.motion.time, occluder.last_unoccluded.time) > settings.max_extrapolation:
         return False
     occluder_motion, occluded_motion = occluder.last_unoccluded, occluded.last_unoccluded
     predicted = np.median(occluder_motion.predict(frame.time) - occluded_motion.predict(frame.time), axis=0)
     observed = np.median(frame.keypoints[occluder_pose] - frame.keypoints[occluded_pose], axis=0)
     size = (frame.boxes[occluder_pose, 2:] - frame.boxes[occluder_pose, :2]).max()
-    return bool(predicted @ observed < -_MIN_MOTION_EVIDENCE * size**2)
+    return bool(predicted @ observed < -settings.min_motion_evidence * size**2)
 
 
 def _centers(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,25 +20,12 @@ from posedy.inference.association import TrackAssociator, limb_colors
 from posedy.inference.boxes import checked_box_threshold
 from posedy.inference.detectors import CleanedDetector, Detector, detector_thresholds
 from posedy.inference.smoothing import OneEuroFilter
+from posedy.inference.tracking_settings import DEFAULT_SETTINGS, TrackingSettings
 from posedy.oks import oks_nms
 from posedy.poses import Poses
 
 if TYPE_CHECKING:
     from posedy.inference.estimator import PoseEstimator
-
-_DUPLICATE_OKS = 0.7  # OKS above which two poses are duplicates
-_BOX_MARGIN = 0.15  # margin on each side of the next box, as a fraction of the extent of the keypoints
-_SAME_PERSON_IOU = 0.4  # minimum IoU of a detection and a tracked person
-_SAME_PERSON_COVERAGE = 0.9  # alternatively, minimum fraction of the tracked box that the detection covers
-_MAX_MISSES = 3  # maximum number of consecutive missed detections of a person
-# a person is lost with a smaller fraction of the keypoints that were confident at the last detection
-_MIN_CONFIDENT_SHARE = 0.5
-# a person is lost with fewer confident keypoints (half of the skeleton if it has fewer than six keypoints)
-_MIN_CONFIDENT = 3
-# the next box keeps the size of the last one with a smaller fraction of confident keypoints
-_PARTIAL_SHARE = 0.5
-_EXTRA_INTERVAL = 5  # minimum frames between extra detections after a lost person
-_MIN_BOX_SIDE = 2  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +93,7 @@ class PoseTracker:
         threshold: minimum score of confident keypoints, exclusive.
         box_threshold: minimum score of boxes of new persons, inclusive; None is the detector's own for tracks. Boxes
             of tracked persons may have lower scores, if the detector has a lower threshold for them.
+        settings: constants of tracking; the numbers above are the defaults.
 
     Raises:
         TypeError: if detect_every is not an integer, or `detector` has no method `detect`.
@@ -120,6 +108,7 @@ class PoseTracker:
         smooth: bool = True,
         threshold: float = DRAW_THRESHOLD,
         box_threshold: float | None = None,
+        settings: TrackingSettings = DEFAULT_SETTINGS,
     ) -> None:
         if isinstance(detect_every, bool) or not isinstance(detect_every, int | numbers.Integral):
             raise TypeError(f"expected detect_every to be an integer, got {detect_every!r}")
@@ -139,7 +128,8 @@ class PoseTracker:
         self._detect_every, self._smooth, self._threshold = detect_every, smooth, threshold
         self._sigmas = np.asarray(estimator.skeleton.sigmas)
         self._limbs = np.array(estimator.skeleton.limbs, dtype=np.int64).reshape(-1, 2)
-        self._associator = TrackAssociator(self._sigmas)
+        self._settings = settings
+        self._associator = TrackAssociator(self._sigmas, settings)
         self.reset()
 
     def reset(self) -> None:
@@ -178,7 +168,7 @@ class PoseTracker:
         if detects:
             self._person_is_lost = False
             if self._frame % self._detect_every:
-                self._next_extra = self._frame + _EXTRA_INTERVAL
+                self._next_extra = self._frame + self._settings.extra_interval
         self._frame += 1
         kept = self._suppress_duplicates(poses, tracked)
         poses, tracked = poses[kept], tracked.select(kept)
@@ -203,10 +193,10 @@ class PoseTracker:
         """
         boxes, scores = self._detector.detect(image_bgr)
         is_used = (scores >= self._start_threshold) | (self._start_threshold == 0)
-        unmatched = tracked.tight_boxes[~_are_detected(tracked.tight_boxes, boxes[is_used])]
-        is_used[~is_used] = _are_best_matches(boxes[~is_used], unmatched)
+        unmatched = tracked.tight_boxes[~self._are_detected(tracked.tight_boxes, boxes[is_used])]
+        is_used[~is_used] = self._are_best_matches(boxes[~is_used], unmatched)
         boxes, scores = boxes[is_used], scores[is_used]
-        is_missed = ~_are_detected(tracked.tight_boxes, boxes) & (tracked.misses < _MAX_MISSES)
+        is_missed = ~self._are_detected(tracked.tight_boxes, boxes) & (tracked.misses < self._settings.max_misses)
         missed = tracked.select(np.flatnonzero(is_missed))
         unconfident = np.zeros((len(boxes), tracked.confident.shape[1]), np.bool_)
         return TrackedBoxes(
@@ -220,36 +210,38 @@ class PoseTracker:
     def _suppress_duplicates(self, poses: Poses, tracked: TrackedBoxes) -> NDArray[np.int64]:
         """Returns the indices of the best pose of each person."""
         areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).prod(axis=1)
-        kept = np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, _DUPLICATE_OKS))
+        kept = np.sort(oks_nms(poses.keypoints, poses.pose_scores, areas, self._sigmas, self._settings.duplicate_oks))
         # a pose that the detector missed may have jumped to a person that it detected
         tight_boxes = np.concatenate([poses.keypoints.min(axis=1), poses.keypoints.max(axis=1)], axis=1)[kept]
         is_missed = tracked.misses[kept] > 0
         overlap = box_iou(tight_boxes, tight_boxes[~is_missed]).max(axis=1, initial=0)
-        return kept[~(is_missed & (overlap >= _SAME_PERSON_IOU))]
+        return kept[~(is_missed & (overlap >= self._settings.same_person_iou))]
 
     def _next_boxes(self, poses: Poses, tracked: TrackedBoxes, shape: tuple[int, ...]) -> TrackedBoxes:
         """Returns the boxes for the next frame, without lost persons."""
         height, width = shape[:2]
+        settings = self._settings
         confident = poses.scores > self._threshold
         is_new = np.logical_not(tracked.confident.any(axis=1))
         tracked = replace(tracked, confident=np.where(is_new[:, None], confident, tracked.confident))
-        min_confident = min(_MIN_CONFIDENT, (confident.shape[1] + 1) // 2)
+        min_confident = min(settings.min_confident, (confident.shape[1] + 1) // 2)
         still_confident = (confident & tracked.confident).sum(axis=1)
         is_kept = (confident.sum(axis=1) >= min_confident) & (
-            still_confident >= _MIN_CONFIDENT_SHARE * tracked.confident.sum(axis=1)
+            still_confident >= settings.min_confident_share * tracked.confident.sum(axis=1)
         )
         boxes, tight_boxes, kept = [], [], []
         for person in np.flatnonzero(is_kept):
             keypoints = poses.keypoints[person, confident[person]]
             tight_box = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])
-            box = tight_box + _BOX_MARGIN * (tight_box[2:] - tight_box[:2]).max() * np.array([-1, -1, 1, 1])
-            if len(keypoints) < _PARTIAL_SHARE * confident.shape[1]:
+            margin = settings.box_margin * (tight_box[2:] - tight_box[:2]).max()
+            box = tight_box + margin * np.array([-1, -1, 1, 1])
+            if len(keypoints) < settings.partial_share * confident.shape[1]:
                 last = tracked.boxes[person]
                 if not is_new[person]:
                     last = last + np.tile(_center(tight_box) - _center(tracked.tight_boxes[person]), 2)
                 box = _move_to_contain(last, box)
             box = np.clip(box, 0, [width, height, width, height])
-            if (box[2:] - box[:2] >= _MIN_BOX_SIDE).all():
+            if (box[2:] - box[:2] >= settings.min_box_side).all():
                 boxes.append(box)
                 tight_boxes.append(tight_box)
                 kept.append(person)
@@ -268,6 +260,29 @@ class PoseTracker:
             for id_, keypoints, size in zip(ids.tolist(), poses.keypoints, sizes, strict=True)
         ]
         return replace(poses, keypoints=np.array(smoothed, dtype=np.float32).reshape(poses.keypoints.shape))
+
+    def _are_detected(self, tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns which tight boxes (P, 4) a detection (D, 4) matches or covers: (P,)."""
+        return np.asarray(self._match(tight_boxes, detections)[0].any(axis=1))
+
+    def _are_best_matches(self, detections: NDArray[np.float32], tight_boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns which detections (D, 4) are the best one for a tight box (P, 4): (D,)."""
+        is_match, iou = self._match(tight_boxes, detections)
+        best = np.where(is_match, iou, -1).max(axis=1, initial=-1, keepdims=True)
+        return np.asarray((is_match & (iou == best)).any(axis=0))
+
+    def _match(
+        self, tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Returns which tight boxes (P, 4) each detection (D, 4) matches or covers (P, D), and their IoUs (P, D)."""
+        # keypoints on a line, or a single one, have a tight box without an area
+        margins = np.clip(self._settings.min_box_side - (tight_boxes[:, 2:] - tight_boxes[:, :2]), 0, None) / 2
+        tight_boxes = tight_boxes + np.concatenate([-margins, margins], axis=1)
+        areas = (tight_boxes[:, 2:] - tight_boxes[:, :2]).prod(axis=1)[:, None]
+        iou = box_iou(tight_boxes, detections)
+        intersection = iou / (1 + iou) * (areas + (detections[:, 2:] - detections[:, :2]).prod(axis=1))
+        is_covered = intersection >= self._settings.same_person_coverage * areas
+        return (iou >= self._settings.same_person_iou) | is_covered, iou
 
 
 def check_frame(image_bgr: object) -> None:
@@ -295,28 +310,3 @@ def _move_to_contain(box: NDArray[np.floating], inner: NDArray[np.floating]) -> 
     size = np.maximum(box[2:] - box[:2], inner[2:] - inner[:2])
     low = np.clip(box[:2], inner[2:] - size, inner[:2])
     return np.concatenate([low, low + size])
-
-
-def _are_detected(tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Returns which tight boxes (P, 4) a detection (D, 4) matches or covers: (P,)."""
-    return np.asarray(_match(tight_boxes, detections)[0].any(axis=1))
-
-
-def _are_best_matches(detections: NDArray[np.float32], tight_boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Returns which detections (D, 4) are the best one for a tight box (P, 4): (D,)."""
-    is_match, iou = _match(tight_boxes, detections)
-    best = np.where(is_match, iou, -1).max(axis=1, initial=-1, keepdims=True)
-    return np.asarray((is_match & (iou == best)).any(axis=0))
-
-
-def _match(
-    tight_boxes: NDArray[np.float32], detections: NDArray[np.float32]
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Returns which tight boxes (P, 4) each detection (D, 4) matches or covers (P, D), and their IoUs (P, D)."""
-    # keypoints on a line, or a single one, have a tight box without an area
-    margins = np.clip(_MIN_BOX_SIDE - (tight_boxes[:, 2:] - tight_boxes[:, :2]), 0, None) / 2
-    tight_boxes = tight_boxes + np.concatenate([-margins, margins], axis=1)
-    areas = (tight_boxes[:, 2:] - tight_boxes[:, :2]).prod(axis=1)[:, None]
-    iou = box_iou(tight_boxes, detections)
-    intersection = iou / (1 + iou) * (areas + (detections[:, 2:] - detections[:, :2]).prod(axis=1))
-    return (iou >= _SAME_PERSON_IOU) | (intersection >= _SAME_PERSON_COVERAGE * areas), iou

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from posedy.inference.association import TrackAssociator
+from posedy.inference.tracking_settings import TrackingSettings
 from posedy.skeleton import COCO17
 
 SIGMAS = np.array(COCO17.sigmas)
@@ -50,7 +51,7 @@ def test_ids_survive_crossing() -> None:
 
 
 def test_lost_track_is_recovered_until_max_age() -> None:
-    associator = TrackAssociator(SIGMAS, max_age=1.0)
+    associator = TrackAssociator(SIGMAS, TrackingSettings(max_age=1.0))
     assert associator.update(*frame(person(0, 10)), 0.0).tolist() == [1]
     assert associator.update(*NO_POSES, 0.5).tolist() == []
     assert associator.update(*frame(person(0, 12)), 0.9).tolist() == [1]
@@ -59,7 +60,7 @@ def test_lost_track_is_recovered_until_max_age() -> None:
 
 
 def test_ids_survive_frame_intervals_longer_than_max_age() -> None:
-    associator = TrackAssociator(SIGMAS, max_age=1.0)
+    associator = TrackAssociator(SIGMAS, TrackingSettings(max_age=1.0))
     assert [associator.update(*frame(person(0, 10 + step)), 5.0 * step).tolist() for step in range(4)] == [[1]] * 4
 
 

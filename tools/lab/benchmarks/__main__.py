@@ -47,6 +47,29 @@ def main(argv: list[str] | None = None) -> None:
     video.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     add_json(video)
     video.set_defaults(run=_video)
+    smoothing = parts.add_parser(
+        "smoothing", help="synthetic video: jitter, error and lag of online and offline smoothing"
+    )
+    smoothing.add_argument("--checkpoint", default=DEFAULT, metavar="MODEL", help="default: %(default)s")
+    smoothing.add_argument("--frames", type=int, default=300, help="frames of each video (default: 300)")
+    smoothing.add_argument("--seed", type=int, nargs="+", default=[0], metavar="N", help="seeds (default: 0)")
+    smoothing.add_argument("--speed", type=float, default=1.0, help="how many times as fast people move (default: 1)")
+    smoothing.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add_json(smoothing)
+    smoothing.set_defaults(run=_smoothing)
+    tracking = parts.add_parser(
+        "tracking", help="posedy's tracker compared with ByteTrack, OC-SORT, SORT and C-BIoU of the package trackers"
+    )
+    tracking.add_argument("--checkpoint", metavar="MODEL", help="predicts the poses (default: simulated poses)")
+    tracking.add_argument("--frames", type=int, default=240, help="frames of each video (default: 240)")
+    tracking.add_argument(
+        "--seed", type=int, nargs="+", default=[0, 1, 2, 3], metavar="N", help="seeds of the videos (default: 0 1 2 3)"
+    )
+    tracking.add_argument(
+        "--tune", type=int, metavar="TRIALS", help="search the parameters again instead of known ones"
+    )
+    add_json(tracking)
+    tracking.set_defaults(run=_tracking)
     layers = parts.add_parser("layers", help="implementations of per-image convolution, layer by layer")
     _add_batch(layers)
     layers.add_argument("--threads", type=int, default=1, help="number of threads (default: 1)")
@@ -157,6 +180,40 @@ def _video(arguments: argparse.Namespace) -> None:
     for people in (1, 5):
         timed = report[f"video_{people}"] = benchmark_video(estimator, arguments.timed_frames, people, arguments.rounds)
         print(format_video(timed))
+    write_json(arguments.json, report)
+
+
+def _smoothing(arguments: argparse.Namespace) -> None:
+    from posedy.inference.estimator import PoseEstimator
+    from tools.lab.benchmarks.smoothing import benchmark_smoothing, format_smoothing
+
+    if arguments.frames < 3 or arguments.speed <= 0 or min(arguments.seed) < 0:
+        raise ValueError("--frames must be at least 3, --speed more than 0, and --seed at least 0")
+    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False)
+    reports = []
+    for seed in arguments.seed:
+        reports.append(benchmark_smoothing(estimator, arguments.frames, people=3, seed=seed, speed=arguments.speed))
+        print(format_smoothing(reports[-1]))
+    write_json(arguments.json, reports)
+
+
+def _tracking(arguments: argparse.Namespace) -> None:
+    from posedy.inference.estimator import PoseEstimator
+    from tools.lab.benchmarks.tracking import TUNED, benchmark_trackers, format_trackers, tune_trackers
+
+    trials = 1 if arguments.tune is None else arguments.tune
+    if min(arguments.frames, trials) < 1 or min(arguments.seed) < 0:
+        raise ValueError("--frames and --tune must be at least 1, --seed at least 0")
+    tuned = TUNED if arguments.tune is None else tune_trackers(arguments.tune, arguments.frames)
+    estimator = PoseEstimator(arguments.checkpoint, flip=False) if arguments.checkpoint else None
+    report = benchmark_trackers(
+        estimator,
+        arguments.frames,
+        arguments.seed,
+        tuned,
+        log=lambda message: print(message, file=sys.stderr),
+    )
+    print(format_trackers(report))
     write_json(arguments.json, report)
 
 

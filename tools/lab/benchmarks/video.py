@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from posedy.geometry import box_iou
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
-from posedy.inference.video_io import FrameSource, VideoWriter
+from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import VideoResult, run_video
+from posedy.inference.video_writer import VideoWriter
 from posedy.poses import Poses
 from tools.lab.benchmarks.ratios import ratio
 from tools.lab.synthetic.video import SyntheticFrame, generate_video
@@ -48,11 +49,11 @@ def benchmark_tracking(
     video_frames = list(generate_video(seed, frames, people))
     raw, ids = _track_video(
         video_frames,
-        PoseTracker(estimator, detector := _SimulatedDetector(video_frames), detect_every, False),
+        PoseTracker(estimator, detector := SimulatedDetector(video_frames), detect_every, False),
         detector,
     )
     smoothed, _ = _track_video(
-        video_frames, PoseTracker(estimator, detector := _SimulatedDetector(video_frames), detect_every, True), detector
+        video_frames, PoseTracker(estimator, detector := SimulatedDetector(video_frames), detect_every, True), detector
     )
     gt = np.stack([frame.keypoints for frame in video_frames])
     displacement = np.diff(gt, axis=0)
@@ -95,7 +96,7 @@ def benchmark_video(estimator: PoseEstimator, frames: int, people: int, rounds: 
         for _ in range(rounds):
             results.append(_run(video, Path(folder), estimator, video_frames))
             total.append(results[-1].seconds)
-            detector = _SimulatedDetector(video_frames)
+            detector = SimulatedDetector(video_frames)
             start = time.perf_counter()
             _track_video(video_frames, PoseTracker(estimator, detector), detector)
             poses_only.append(time.perf_counter() - start)
@@ -133,13 +134,14 @@ def format_video(report: dict[str, Any]) -> str:
 
 
 @dataclass
-class _SimulatedDetector:
+class SimulatedDetector:
     """Detects the people of frame `frame` who are not occluded, with missed detections and jittered boxes."""
 
     video_frames: Sequence[SyntheticFrame]
     frame: int = 0
 
     def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the boxes and scores of the detected people."""
         rng = np.random.default_rng(self.frame)
         boxes = np.asarray(self.video_frames[self.frame].boxes)
         occluded = np.triu(box_iou(boxes, boxes), k=1).max(axis=1) > _OCCLUSION_IOU  # people are ordered back to front
@@ -152,7 +154,7 @@ class _SimulatedDetector:
 class _SynchronizedTracker:
     """A tracker that tells its simulated detector the current frame."""
 
-    def __init__(self, tracker: PoseTracker, detector: _SimulatedDetector) -> None:
+    def __init__(self, tracker: PoseTracker, detector: SimulatedDetector) -> None:
         self._tracker, self._detector = tracker, detector
 
     def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> Poses:
@@ -161,13 +163,13 @@ class _SynchronizedTracker:
 
 
 def _run(video: Path, folder: Path, estimator: PoseEstimator, video_frames: Sequence[SyntheticFrame]) -> VideoResult:
-    detector = _SimulatedDetector(video_frames)
+    detector = SimulatedDetector(video_frames)
     tracker = _SynchronizedTracker(PoseTracker(estimator, detector), detector)
     return run_video(FrameSource(video), tracker, folder / "poses.mp4", folder / "poses.jsonl")
 
 
 def _track_video(
-    video_frames: Sequence[SyntheticFrame], tracker: PoseTracker, detector: _SimulatedDetector
+    video_frames: Sequence[SyntheticFrame], tracker: PoseTracker, detector: SimulatedDetector
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Returns the keypoints (T, P, K, 2) and track ids (T, P) of the people of a video, NaN and 0 if not tracked.
 
