@@ -66,7 +66,7 @@ def check_writable(path: str | Path) -> None:
         _check_regular(path)
         # a file in place of a folder ends the search too, and creating a file in it fails
         folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.exists())
-        # a temporary name as in `atomic_write`, which is longer than the file's own
+        # a temporary file as in `atomic_write`
         _create_temporary_file(folder, path.stem, path.suffix).unlink()
     except OSError as error:
         raise type(error)(f"{path} cannot be written ({error.strerror}): choose another file") from error

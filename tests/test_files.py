@@ -204,8 +204,9 @@ def test_check_writable_detects_unwritable_paths(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(IsADirectoryError, match=tmp_path.name):
         check_writable(tmp_path)
+    check_writable(tmp_path / f"{'x' * 250}.b")
     with pytest.raises(OSError, match="File name too long"):
-        check_writable(tmp_path / f"{'x' * 250}.b")
+        check_writable(tmp_path / f"{'x' * 260}.b")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"file/b\.json"):
         check_writable(tmp_path / "file" / "b.json")
