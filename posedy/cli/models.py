@@ -36,12 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.codecs import MSRACodec
     from posedy.models.complexity import measure, meta_device
     from posedy.models.factory import create_model
-    from posedy.models.registry import is_beyond_paper, list_models, list_presets, list_pretrained
+    from posedy.models.network_file import read_weights
+    from posedy.models.registry import is_beyond_paper, list_models, list_presets, list_pretrained, weights_path
 
     width, height = arguments.input_size
     MSRACodec((width, height))  # rejects sizes that are not divisible by 32
-    pretrained = list_pretrained()
-    presets = {name: preset for preset, name in list_presets().items()}
+    pretrained = {read_weights(weights_path(name))[0]["name"] for name in list_pretrained()}
+    presets = {preset: read_weights(weights_path(preset))[0] for preset in list_presets()}
     print(f"Networks for {height}x{width} crops (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
     print(f"\n{'':29}{'#Param':>9}{'MAdds':>9}")
     rows = []
@@ -54,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         complexity = measure(net, (3, height, width))
         notes = ["not in the paper"] * is_beyond_paper(name) + ["pretrained"] * (name in pretrained)
-        notes += [f"preset {presets[name]}"] if name in presets else []
+        of_name = {preset: record["input_size"] for preset, record in presets.items() if record["name"] == name}
+        notes += [f"preset {preset} ({height}x{width})" for preset, (width, height) in of_name.items()]
         print(
             f"{name:29}{complexity.parameters / 1e6:8.3f}M{complexity.madds / 1e6:8.1f}M  {', '.join(notes)}".rstrip()
         )
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "madds": complexity.madds,
                 "beyond_paper": is_beyond_paper(name),
                 "pretrained": name in pretrained,
-                "preset": presets.get(name),
+                "presets": list(of_name),
             }
         )
     print("\n#Param includes batch norm; MAdds are the multiply-adds of one crop, counted during a forward pass.")

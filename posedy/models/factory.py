@@ -181,9 +181,8 @@ def _create_pretrained(
     given: Mapping[str, Any],
 ) -> PoseNet:
     """Creates a network with the weights in the package; `given` are the arguments that its file records."""
-    path = weights_path(name)
-    name = path.stem
-    record, tensors = read_weights(path)
+    record, tensors = read_weights(weights_path(name))
+    name = record["name"]  # the file's name may have more, such as the size of the crops
     recorded = recorded_options(record)
     recorded_keypoints = recorded.pop("num_keypoints")
     temperatures = [float(tensor) for key, tensor in tensors.items() if key.endswith("attention.temperature")]
