@@ -11,14 +11,27 @@ from numpy.typing import NDArray
 from posedy.data.box_form import LARGEST_FRACTION, LARGEST_PERCENT
 from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import Images, evaluate_keypoints, evaluated_images, format_number
+from posedy.geometry import box_iou
 
 _LOW_AP50 = 0.05
 _PLAUSIBLE_AP50 = 0.2
 _MANY_IMAGES = 0.2
+# nearly all of right results overlap a labeled person; of results for other images or in other pixels up to 0.21 do
+_MIN_OVERLAP_SHARE = 0.25
+_OVERLAP_IOU = 0.3
+_MIN_EXTENT = 4.0  # pixels; the predictions of an untrained network are often one point
 # keypoints (P, K, 3) from the numbers (P, 3 * K) of a results file in another order
 _ORDERS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "y, x, score of each keypoint": lambda rows: rows.reshape(len(rows), -1, 3)[..., [1, 0, 2]],
+    "score, x, y of each keypoint": lambda rows: rows.reshape(len(rows), -1, 3)[..., [1, 2, 0]],
     "all x, then all y, then all scores": lambda rows: rows.reshape(len(rows), 3, -1).swapaxes(1, 2),
+    "x, y of all keypoints, then all scores": lambda rows: np.concatenate(
+        [
+            rows[:, : rows.shape[1] // 3 * 2].reshape(len(rows), -1, 2),
+            rows[:, rows.shape[1] // 3 * 2 :, None],
+        ],
+        axis=-1,
+    ),
 }
 
 
@@ -58,6 +71,8 @@ def find_doubts(
             "divides by it, so that hardly any prediction matches them, and APm and APl leave them out; write the area "
             "of the person's mask, or of the box"
         )
+    if repeated := len(results) - len({(str(result["image_id"]), *result["keypoints"]) for result in results}):
+        doubts.append(f"{repeated} of {len(results)} results repeat another one of the same image and count as wrong")
     with_persons = {person["image_id"] for person in labeled}
     missing = with_persons - {result["image_id"] for result in results}
     if len(missing) > _MANY_IMAGES * len(with_persons):
@@ -95,27 +110,34 @@ def _find_other_form(
                 f"{start}; with keypoints as {order} it would be {format_number(other['AP'])}: write x, y, score of "
                 "each keypoint"
             ]
-    if not _any_overlap(labeled, results):
+    share = _overlap_share(labeled, results)
+    if share is not None and share < _MIN_OVERLAP_SHARE:
+        some = f"only {share:.0%} of the predictions overlap" if share else "no prediction overlaps"
         return [
-            f"{start}, and no prediction overlaps any labeled person of its image: do image ids and coordinates "
+            f"{start}, and {some} any labeled person of its image: do image ids and coordinates "
             "(pixels of the image as stored) belong to these images?"
         ]
     return []
 
 
-def _any_overlap(labeled: list[dict[str, Any]], results: list[dict[str, Any]]) -> bool:
-    """Returns whether the extent of a prediction overlaps that of a labeled person of the same image."""
-    persons = defaultdict(list)
+def _overlap_share(labeled: list[dict[str, Any]], results: list[dict[str, Any]]) -> float | None:
+    """Returns the share of predictions whose extent overlaps that of a labeled person of the same image.
+
+    It is over the predictions of images with labeled persons whose extent is not a point; None without any.
+    """
+    persons: dict[Any, list[NDArray[np.float64]]] = defaultdict(list)
     for person in labeled:
         points = np.asarray(person["keypoints"], dtype=np.float64).reshape(-1, 3)
         persons[person["image_id"]].append(_extent(points[points[:, 2] > 0]))
+    overlaps = []
     for result in results:
-        low, high = _extent(np.asarray(result["keypoints"], dtype=np.float64).reshape(-1, 3))
-        if any((low <= top).all() and (high >= bottom).all() for bottom, top in persons[result["image_id"]]):
-            return True
-    return False
+        box = _extent(np.asarray(result["keypoints"], dtype=np.float64).reshape(-1, 3))
+        if (box[2:] - box[:2]).max() >= _MIN_EXTENT:
+            others = np.array(persons[result["image_id"]]).reshape(-1, 4)
+            overlaps.append(box_iou(box[None], others).max(initial=0) >= _OVERLAP_IOU)
+    return float(np.mean(overlaps)) if overlaps else None
 
 
-def _extent(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the lowest and the highest x, y of points (N, 3)."""
-    return points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+def _extent(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the box x1, y1, x2, y2 of points (N, 3)."""
+    return np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])

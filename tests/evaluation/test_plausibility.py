@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
 from posedy.data.coco import GroundTruth
@@ -43,6 +44,18 @@ def group_axes(results: Records) -> Records:
     return [{**result, "keypoints": [v for i in range(3) for v in result["keypoints"][i::3]]} for result in results]
 
 
+def move_most(results: Records) -> Records:
+    """Predicts all keypoints in the person's extent: of other images, but for two persons, of whom they are too low."""
+    moved = []
+    for index, result in enumerate(results):
+        points = np.reshape(result["keypoints"], (-1, 3)).astype(float)
+        labeled = points[points[:, 2] > 0, :2]
+        points[points[:, 2] == 0, :2] = labeled.mean(axis=0)
+        points[:, :2] += 0.3 * np.ptp(labeled, axis=0) if index < 2 else 5000
+        moved.append({**result, "keypoints": points.ravel().tolist()})
+    return moved
+
+
 def test_plausible_results_give_no_doubts(annotations: dict[str, Any], noised_results: Records, exact: Records) -> None:
     assert doubts_of(annotations, exact) == []
     assert doubts_of(annotations, noised_results) == []  # two of eleven images have no results
@@ -54,6 +67,9 @@ def test_plausible_results_give_no_doubts(annotations: dict[str, Any], noised_re
         (lambda results: transform(results, 1 / 640), "fractions"),
         (lambda results: transform(results, 100 / 640), "percent"),
         (lambda results: transform(results, 1, 5000), "overlaps"),
+        (move_most, "% of the predictions overlap"),
+        (lambda results: [{**r, "keypoints": np.roll(r["keypoints"], 1).tolist()} for r in results], "score, x, y"),
+        (lambda results: [*results, results[0]], "repeat another one"),
         (swap_axes, "y, x, score"),
         (group_axes, "all x"),
         (lambda results: [result for result in results if result["image_id"] < 50], "images detected"),
