@@ -28,7 +28,6 @@ from posedy.skeleton import Skeleton
 
 # COCO's own boxes exceed the border by fractions of a pixel.
 _BOX_TOLERANCE = 1.0
-_AREA_OF_BOX = (0.02, 1.5)  # those of COCO and LSPET are 0.1 to 1 of the box
 # A labeled keypoint may lie outside the image by up to this fraction of the longer side; others are probably wrong.
 _KEYPOINT_TOLERANCE = 0.1
 
@@ -261,16 +260,6 @@ def _check_areas(table: AnnotationTable, usable: BoolArray, log: IssueLog) -> No
         np.flatnonzero(usable & ~((table.areas > 0) & np.isfinite(table.areas))),
         lambda i: f"{table.describe(i)}: area {table.areas[i]:g}",
         "OKS divides by it: write the area of the person's mask, or of the box if there is no mask.",
-    )
-    box_areas = table.boxes[:, 2:].prod(axis=1)
-    ratio = table.areas / np.maximum(box_areas, 1e-9)
-    misfits = (table.areas > 0) & (box_areas > 0) & ((ratio < _AREA_OF_BOX[0]) | (ratio > _AREA_OF_BOX[1]))
-    log.add(
-        "warning",
-        "area that does not fit the box",
-        np.flatnonzero(usable & misfits),
-        lambda i: f"{table.describe(i)}: area {table.areas[i]:g}, {ratio[i]:.2g} of the box",
-        "OKS divides by the area: it is in square pixels, of an image of the same size as the box.",
     )
 
 

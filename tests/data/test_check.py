@@ -208,7 +208,6 @@ INVALID = {
     "no area": (annotation(0, area=...), "error", "missing 'area'", 1, ["annotation 1 of a.jpg: no area"]),
     "area of text": (annotation(0, area="300"), "error", "invalid 'area'", 1, ["area '300'"]),
     "area 0": (annotation(0, area=0), "error", "area not above 0", 1, ["annotation 1 of a.jpg: area 0", "OKS divides"]),
-    "area of another size": (annotation(0, area=9.0), "warning", "area that does not fit the box", 1, ["of the box"]),
     "area NaN": (annotation(0, area=math.nan), "error", "area not above 0", 1, ["area nan"]),
     "iscrowd 2": (annotation(0, iscrowd=2), "error", "invalid 'iscrowd'", 1, ["iscrowd 2"]),
     "count of text": (annotation(0, num_keypoints="5"), "error", "invalid 'num_keypoints'", 1, ["num_keypoints '5'"]),
