@@ -302,12 +302,10 @@ def _predict_videos(
 ) -> bool:
     """Predicts videos; returns whether one failed."""
     from posedy.inference.estimator import PoseEstimator
-    from posedy.inference.predict_videos import check_video_outputs, predict_videos
+    from posedy.inference.predict_videos import predict_videos
 
     assert detector is not None  # boxes are for images only
     estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=arguments.flip, runtime=arguments.runtime)
-    drawings = check_video_outputs(videos, arguments.out)
-    earlier = [_version_of(video.with_suffix(".jsonl")) for video in drawings]
     failures = predict_videos(
         videos,
         estimator,
@@ -320,28 +318,10 @@ def _predict_videos(
         start=arguments.start,
         end=arguments.end,
         stride=arguments.stride,
+        tracks=tracks,
         show=arguments.show or arguments.webcam is not None,
     )
-    threshold, start, stride = arguments.keypoint_threshold, arguments.start, arguments.stride
-    for source, video, before in zip(videos, drawings, earlier, strict=True):
-        # after Ctrl-C, the other videos have no files, or those of an earlier run
-        if source in failures or _version_of(video.with_suffix(".jsonl")) == before:
-            continue
-        try:
-            tracks.write(source, video, estimator.skeleton, threshold=threshold, start=start, stride=stride)
-        except (OSError, ValueError) as error:
-            failures.append(source)
-            print(f"{source}: FAILED: {error}")
     return bool(failures)
-
-
-def _version_of(path: Path) -> tuple[int, int] | None:
-    """Returns numbers that change when a file is written; None without the file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino
 
 
 def _parse_box(text: str) -> list[float]:

@@ -74,8 +74,8 @@ def convert(
 ) -> Any:
     """Returns the OpenVINO graph of a module, from the cache or converted and verified.
 
-    OpenVINO converts an exported program, too, but decomposes its operators first; with the export this takes three
-    times as long as tracing the decomposed operators at once, which suffices for a graph that is verified.
+    OpenVINO converts an exported program, too, but decomposes its operators first; with the export this takes more than
+    twice as long as tracing the decomposed operators at once, which suffices for a graph that is verified.
 
     Args:
         name: the name of the network in messages.

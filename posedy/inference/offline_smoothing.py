@@ -18,7 +18,7 @@ _MIN_STEP = 1e-3  # minimum time between samples, in frames: splines need times 
 
 @dataclass(frozen=True)
 class OfflineSmoothing:
-    """The settings of `smooth_tracks`; the defaults were chosen with `python -m tools.lab.benchmarks video`.
+    """The settings of `smooth_tracks`; the defaults were chosen with `python -m tools.lab.benchmarks smoothing`.
 
     Attributes:
         cutoff: frequency in Hz of which half the amplitude remains; lower is smoother.

@@ -15,6 +15,7 @@ from posedy.files import check_writable
 from posedy.inference.detectors import Detector, create_detector, detector_thresholds
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.predict import drawing_names
+from posedy.inference.track_outputs import TrackOutputs
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
@@ -36,6 +37,7 @@ def predict_videos(
     start: float = 0.0,
     end: float | None = None,
     stride: int = 1,
+    tracks: TrackOutputs | None = None,
     show: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Path | str | int]:
@@ -55,6 +57,8 @@ def predict_videos(
         start: time in seconds of the first frame.
         end: time in seconds before which the last frame is; None is the end of the video.
         stride: every N-th frame, from the first one.
+        tracks: what is made from the tracks of each video; with offline smoothing `smooth` should be False. None is
+            nothing.
         show: show the frames in a window, if one can be opened; Escape or q closes it and stops.
         report: called with lines of text: the network, and the frames and times of each video.
 
@@ -81,12 +85,23 @@ def predict_videos(
                 raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
             tracker = PoseTracker(estimator, detector, detect_every, smooth, keypoint_threshold, box_threshold)
             frames = FrameSource(source, start=start, end=end, stride=stride)
-            result = run_video(frames, tracker, video, lines, threshold=keypoint_threshold, show=window)
+            drawing = None if tracks is not None and tracks.draws(source) else video
+            result = run_video(frames, tracker, drawing, lines, threshold=keypoint_threshold, show=window)
+            report(_format_video_result(source, result, video, lines))
+            if tracks is not None:
+                tracks.write(
+                    source,
+                    video,
+                    estimator.skeleton,
+                    threshold=keypoint_threshold,
+                    start=start,
+                    stride=stride,
+                    report=report,
+                )
         except (OSError, ValueError) as error:
             failures.append(source)
             report(f"{source}: FAILED: {error}")
             continue
-        report(_format_video_result(source, result, video, lines))
         if result.interrupted:
             break
     if window is not None:

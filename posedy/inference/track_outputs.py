@@ -25,7 +25,7 @@ class TrackOutputs:
 
     Attributes:
         smooth: whether to smooth the tracks offline (`smooth_tracks`); NAME.jsonl is replaced, and NAME.mp4 is drawn
-            again if the source is a file, which is read a second time.
+            afterwards if the source is a file, which is read a second time.
         formats: some of `TRACK_FORMATS`, see `write_track_files`.
         plots: whether to write NAME-frames.jpg, see `write_contact_sheet`, and NAME-angles.csv and NAME-angles.png, see
             `write_angles`.
@@ -34,6 +34,10 @@ class TrackOutputs:
     smooth: bool = False
     formats: Sequence[str] = ()
     plots: bool = False
+
+    def draws(self, source: Path | str | int) -> bool:
+        """Returns whether `write` draws the video of a source: if it is smoothed and can be read again."""
+        return self.smooth and isinstance(source, Path)
 
     def check(self, videos: Iterable[Path]) -> None:
         """Checks, before networks are loaded, that the files of each NAME.mp4 can be written.
@@ -82,9 +86,9 @@ class TrackOutputs:
             count = format_count(int(smoothed.filled.sum()), "keypoint")
             table = TrackTable.read(lines, skeleton)  # rounded, as other readers of the file get them
             note = f"{video} shows the keypoints before smoothing, as {source} cannot be read again"
-            if isinstance(source, Path) and len(table.frames):
-                note = f"drawn again -> {video}"
-                _draw_again(source, table, video, threshold, start, stride)
+            if self.draws(source) and len(table.frames):
+                notes = _draw(source, table, video, threshold, start, stride)
+                note = ", ".join([f"drawn -> {video}", *notes])
             report(f"{source}: smoothed offline, {count} filled -> {lines}; {note}")
         paths = write_track_files(table, lines, self.formats)
         if self.plots:
@@ -101,8 +105,10 @@ def _sheet_of(video: Path) -> Path:
     return video.with_name(f"{video.stem}-frames.jpg")
 
 
-def _draw_again(source: Path, table: TrackTable, video: Path, threshold: float, start: float, stride: int) -> None:
-    """Reads the frames of a table again and draws their poses, as `posedy predict` does."""
+def _draw(
+    source: Path | str | int, table: TrackTable, video: Path, threshold: float, start: float, stride: int
+) -> list[str]:
+    """Reads the frames of a table again and draws their poses; returns the notes about sound."""
     rows_at = {round(time, 4): rows for _, time, rows in table.rows_by_frame()}
     nobody = np.zeros(0, dtype=np.int64)
 
@@ -111,4 +117,5 @@ def _draw_again(source: Path, table: TrackTable, video: Path, threshold: float, 
 
     # the table ends earlier than the video after Ctrl-C
     end = float(table.times[-1]) + 0.5 / table.rate
-    run_video(FrameSource(source, start=start, end=end, stride=stride), find_poses, video, threshold=threshold)
+    frames = FrameSource(source, start=start, end=end, stride=stride)
+    return run_video(frames, find_poses, video, threshold=threshold).notes

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_RATE = 30.0
+INSTALL_PYAV = 'pip install "posedy[video]"'
 _MAX_SIDE = 16384  # pixels of a frame: larger than 16K video
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from posedy.inference.video_frame import Frame, FrameReader, has_pyav
+from posedy.inference.video_frame import INSTALL_PYAV, Frame, FrameReader, has_pyav
 from posedy.inference.video_opencv import OpenCVReader
 from posedy.urls import has_scheme
 
@@ -15,7 +15,6 @@ __all__ = ["Frame", "FrameSource", "is_video_file"]
 
 _STREAM_SCHEMES = ("http", "https", "rtsp", "rtsps")
 _TIMEOUT = 10.0  # seconds
-_NEEDS_PYAV = 'pip install "posedy[video]"'
 
 
 def is_video_file(path: Path) -> bool:
@@ -89,7 +88,7 @@ class FrameSource:
         if index == 0 and self._start > 0:
             raise ValueError(f"{self.name} has no frame from {self._start:g} s: its last one is at {time:.2f} s")
         if index == 0:
-            hint = "" if has_pyav() else f"; PyAV reads more formats, such as AV1: {_NEEDS_PYAV}"
+            hint = "" if has_pyav() else f"; PyAV reads more formats, such as AV1: {INSTALL_PYAV}"
             raise ValueError(f"{self.name} has no readable frame: check whether the file is whole{hint}")
 
     @property
@@ -124,7 +123,7 @@ def _open_reader(source: Path | str | int, timeout: float) -> FrameReader:
         if scheme not in _STREAM_SCHEMES:
             raise ValueError(f"expected a URL with {', '.join(_STREAM_SCHEMES)}, got {source}")
         if not has_pyav():
-            raise ValueError(f"{source}: URLs of videos are read with PyAV, which is not installed: {_NEEDS_PYAV}")
+            raise ValueError(f"{source}: URLs of videos are read with PyAV, which is not installed: {INSTALL_PYAV}")
     if isinstance(source, int) or (isinstance(source, Path) and not has_pyav()):
         return OpenCVReader(source)
     from posedy.inference.video_pyav import PyAVReader

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.inference.video_frame import DEFAULT_RATE, Clock, ReadFrame, check_frame_size
+from posedy.inference.video_frame import DEFAULT_RATE, INSTALL_PYAV, Clock, ReadFrame, check_frame_size
 
 _MAX_DAMAGED_IN_A_ROW = 50  # number of consecutive unreadable frames after which a file ends
 _MAX_RATE = 999.0  # frames per second; Matroska files without a rate have 1000
@@ -52,7 +52,7 @@ class OpenCVReader:
                 )
             raise ValueError(
                 f"{source} is not a video that OpenCV can read: check whether the file is whole; PyAV reads more "
-                'formats (pip install "posedy[video]")'
+                f"formats ({INSTALL_PYAV})"
             )
         try:
             sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)

@@ -2,14 +2,14 @@
 
 import contextlib
 import json
-import os
-import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posedy.files import atomic_write
 from posedy.inference.video_frame import has_pyav
 from posedy.inference.video_opencv import OpenCVWriter
 
@@ -35,7 +35,7 @@ class VideoWriter:
         suffix = path.suffix.lower()
         if suffix not in OpenCVWriter.suffixes:
             raise ValueError(f"expected a video name with suffix {' or '.join(OpenCVWriter.suffixes)}, got {path}")
-        self._file = _TemporaryFile(path)
+        self._file = _WholeFile(path)
         self._writer = _create_writer(self._file.temporary, rate, audio_from)
 
     @property
@@ -53,10 +53,8 @@ class VideoWriter:
         Raises:
             OSError: if the file cannot be written.
         """
-        try:
+        with self._file.named_errors():
             self._writer.write(image, time)
-        except (OSError, ValueError) as error:  # FFmpeg reports some errors of encoders as invalid arguments
-            raise self._file.explain(error) from error
 
     def close(self) -> None:
         """Finishes the file and moves it to its path; without a frame there is no file.
@@ -65,11 +63,15 @@ class VideoWriter:
             OSError: if the file cannot be written; what was at its path stays.
         """
         try:
-            self._writer.close()
-        except (OSError, ValueError) as error:
+            with self._file.named_errors():
+                self._writer.close()
+        except OSError:
             self.discard()
-            raise self._file.explain(error) from error
-        self._file.commit()
+            raise
+        if self._file.temporary.stat().st_size:
+            self._file.commit()
+        else:
+            self._file.discard()
 
     def discard(self) -> None:
         """Deletes the unfinished file; what was at its path stays."""
@@ -79,7 +81,7 @@ class VideoWriter:
 
 def _create_writer(path: Path, rate: float, audio_from: Path | None) -> "PyAVWriter | OpenCVWriter":
     """Creates the writer of a format."""
-    if path.suffix == ".mp4" and has_pyav():
+    if path.suffix.lower() == ".mp4" and has_pyav():
         from posedy.inference.video_encoder import PyAVWriter
 
         return PyAVWriter(path, rate, audio_from)
@@ -94,11 +96,9 @@ class JsonLinesWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = _TemporaryFile(path)
-        try:
+        self._file = _WholeFile(path)
+        with self._file.named_errors():
             self._text: TextIO = self._file.temporary.open("w", encoding="utf-8")
-        except OSError as error:
-            raise self._file.explain(error) from error
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds a line.
@@ -106,11 +106,10 @@ class JsonLinesWriter:
         Raises:
             OSError: if the file cannot be written.
         """
-        try:
-            self._text.write(json.dumps(record, allow_nan=False) + "\n")
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with self._file.named_errors():
+            self._text.write(line)
             self._text.flush()
-        except OSError as error:
-            raise self._file.explain(error) from error
 
     def close(self) -> None:
         """Moves the file to its path.
@@ -119,10 +118,11 @@ class JsonLinesWriter:
             OSError: if the file cannot be written; what was at its path stays.
         """
         try:
-            self._text.close()
-        except OSError as error:
+            with self._file.named_errors():
+                self._text.close()
+        except OSError:
             self._file.discard()
-            raise self._file.explain(error) from error
+            raise
         self._file.commit()
 
     def discard(self) -> None:
@@ -132,37 +132,43 @@ class JsonLinesWriter:
         self._file.discard()
 
 
-class _TemporaryFile:
-    """A file next to its final path, to which it is moved when it is whole; symbolic links are followed.
+class _DiscardedError(Exception):
+    """Ends `atomic_write` without replacing the file."""
+
+
+class _WholeFile:
+    """A file that replaces the one at its path only at `commit`, as `atomic_write` does at the end of its block.
 
     Args:
         path: the final path; missing folders are created.
+
+    Raises:
+        OSError: if it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._final = path, Path(os.path.realpath(path))
-        name = f".{self._final.stem}-{secrets.token_hex(4)}{path.suffix.lower()}"
-        self.temporary = self._final.with_name(name)
+        self._path, self._stack = path, contextlib.ExitStack()
+        with self.named_errors():
+            self.temporary = self._stack.enter_context(atomic_write(path))
 
     def commit(self) -> None:
-        """Moves the file to its path, if it was written."""
-        if self.temporary.exists():
-            try:
-                with self.temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                self.temporary.replace(self._final)
-            except OSError as error:
-                self.discard()
-                raise self.explain(error) from error
+        """Moves the file to its path."""
+        with self.named_errors():
+            self._stack.close()
 
     def discard(self) -> None:
-        """Deletes the file."""
-        self.temporary.unlink(missing_ok=True)
+        """Deletes the file; what was at its path stays."""
+        with contextlib.suppress(_DiscardedError), self._stack:
+            raise _DiscardedError
 
-    def explain(self, error: OSError | ValueError) -> OSError:
-        """Returns an error that names the final path."""
-        reason = getattr(error, "strerror", None) or error
-        return OSError(
-            f"{self._path} cannot be written ({reason}): check the free disk space and the permissions of the folder"
-        )
+    @contextlib.contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Replaces errors of writing by one that names the final path."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # FFmpeg reports some errors of encoders as invalid arguments
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(
+                f"{self._path} cannot be written ({reason}): check the free disk space and the permissions of the "
+                "folder"
+            ) from error

@@ -12,6 +12,7 @@ from posedy.inference.predict_videos import predict_videos
 from posedy.inference.track_outputs import TrackOutputs
 from posedy.inference.track_table import TrackTable
 from posedy.inference.video_io import FrameSource
+from posedy.inference.video_pipeline import VideoResult
 from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 
@@ -40,7 +41,7 @@ def test_offline_smoothing_replaces_the_keypoints_and_the_drawing(dot_net, detec
     # keypoints lie on drawn limbs
     for image, (x, y) in zip(drawn, smoothed.keypoints[:, 1], strict=True):
         assert image[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].max() > 120
-    assert f"drawn again -> {video}" in lines[0]
+    assert f"drawn -> {video}" in lines[0]
     assert (tmp_path / "out/made.csv").read_text().count("\n") == 1 + 10 * 3
 
 
@@ -84,19 +85,8 @@ def test_predict_command_writes_tracks(net, make_video, tmp_path, capsys) -> Non
 
 
 def test_a_failing_output_fails_the_video(net, make_video, tmp_path, capsys, monkeypatch) -> None:
-    save_weights(net, tmp_path / "net.safetensors")
-    video = make_video([[(20.0, 30.0)]])
     monkeypatch.setattr(TrackOutputs, "write", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full: made.csv")))
-    arguments = [
-        "--checkpoint",
-        str(tmp_path / "net.safetensors"),
-        "--device",
-        "cpu",
-        "--full-image",
-        "--tracks",
-        "csv",
-    ]
-    assert main(["predict", str(video), *arguments, "--out", str(tmp_path / "out")]) == 1
+    assert predict(net, tmp_path, make_video([[(20.0, 30.0)]])) == 1
     assert "FAILED: disk full: made.csv" in capsys.readouterr().out
 
 
@@ -127,18 +117,29 @@ def test_invalid_options_are_errors_of_usage(
 
 
 def test_files_of_an_earlier_run_are_left_after_an_interruption(net, make_video, tmp_path, monkeypatch) -> None:
-    save_weights(net, tmp_path / "net.safetensors")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/made.jsonl").write_text("of an earlier run")
-    monkeypatch.setattr("posedy.inference.predict_videos.predict_videos", lambda *_, **__: [])
-    arguments = [
-        "--checkpoint",
-        str(tmp_path / "net.safetensors"),
-        "--device",
-        "cpu",
-        "--full-image",
-        "--tracks",
-        "csv",
-    ]
-    assert main(["predict", str(make_video([[(20.0, 30.0)]])), *arguments, "--out", str(tmp_path / "out")]) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["made.jsonl"]
+    (tmp_path / "out/second.jsonl").write_text("of an earlier run")
+    first = make_video([[(20.0, 30.0)]])
+    second = first.with_name("second.avi")
+    second.write_bytes(first.read_bytes())
+    monkeypatch.setattr(
+        "posedy.inference.predict_videos.run_video", lambda *arguments, **_: interrupt(arguments[0], arguments[3])
+    )
+    assert predict(net, tmp_path, first, second) == 0
+    assert (tmp_path / "out/made.csv").is_file()
+    assert (tmp_path / "out/second.jsonl").read_text() == "of an earlier run"
+    assert not (tmp_path / "out/second.csv").exists()
+
+
+def interrupt(source: FrameSource, lines: Path) -> VideoResult:
+    """Ends a video after its first frame, as Ctrl-C does."""
+    source.close()
+    lines.write_text('{"frame": 0, "time": 0.0, "persons": []}\n')
+    return VideoResult(frames=1, interrupted=True)
+
+
+def predict(net, folder: Path, *videos: Path) -> int:
+    """Predicts videos with `--tracks csv`; returns the exit status."""
+    save_weights(net, folder / "net.safetensors")
+    options = ["--checkpoint", str(folder / "net.safetensors"), "--device", "cpu", "--full-image", "--tracks", "csv"]
+    return main(["predict", *map(str, videos), *options, "--out", str(folder / "out")])

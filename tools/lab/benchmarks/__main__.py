@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from posedy.cli.options import add_json, write_json
+from posedy.cli.options import add_device, add_json, write_json
 from posedy.files import write_bytes_atomically
 from posedy.models.pretrained import DEFAULT
 from tools.lab.entry import run_and_exit
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     video.add_argument("--timed-frames", type=int, default=150, help="frames of the timed videos (default: 150)")
     video.add_argument("--rounds", type=int, default=3, help="number of measurements of each (default: 3)")
-    video.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add_device(video)
     add_json(video)
     video.set_defaults(run=_video)
     smoothing = parts.add_parser(
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     smoothing.add_argument("--frames", type=int, default=300, help="frames of each video (default: 300)")
     smoothing.add_argument("--seed", type=int, nargs="+", default=[0], metavar="N", help="seeds (default: 0)")
     smoothing.add_argument("--speed", type=float, default=1.0, help="how many times as fast people move (default: 1)")
-    smoothing.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add_device(smoothing)
     add_json(smoothing)
     smoothing.set_defaults(run=_smoothing)
     tracking = parts.add_parser(
