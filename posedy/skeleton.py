@@ -236,6 +236,7 @@ _SIDE_WORDS = (
     *(("left", "right"), ("l", "r"), ("lt", "rt"), ("lft", "rgt"), ("左", "右"), ("links", "rechts")),
     *(("gauche", "droite"), ("izquierda", "derecha"), ("izquierdo", "derecho"), ("esquerda", "direita")),
     *(("esquerdo", "direito"), ("sinistra", "destra"), ("sinistro", "destro")),
+    *(("izq", "der"), ("esq", "dir"), ("sx", "dx")),
 )
 _SIDES = {word: (form, side) for form, pair in enumerate(_SIDE_WORDS) for side, word in enumerate(pair)}
 _SIDES["droit"] = _SIDES["droite"]

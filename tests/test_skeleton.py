@@ -197,6 +197,10 @@ def test_pairs_and_upper_body_may_be_names():
         ("leftear rightear EARLEFT EARRIGHT", "leftear-rightear EARLEFT-EARRIGHT"),
         ("l_eye_left l_eye_right r_eye_left r_eye_right", "l_eye_left-r_eye_right l_eye_right-r_eye_left"),
         ("Lt_hip Rt_hip 左肩 右肩 auge_links auge_rechts", "Lt_hip-Rt_hip 左肩-右肩 auge_links-auge_rechts"),
+        (
+            "ojo_izq ojo_der mano.esq mano.dir SxGinocchio DxGinocchio",
+            "ojo_izq-ojo_der mano.esq-mano.dir SxGinocchio-DxGinocchio",
+        ),
         ("left_eye Left_eye right_eye", ""),
         ("left_eye R_eye lip rear L5 upper_left lal", ""),
         ("lal ral lar rar", "lal-ral lar-rar"),

@@ -106,14 +106,17 @@ def _describe(error: ErrorDetails) -> str:
     hint = ""
     if kind in ("path_type", "string_type"):
         if isinstance(value, int | float | datetime.date):
-            hint = "; YAML reads text such as 2024 and 12:30 as numbers and 2024-05-01 as a date: write it in quotes"
+            hint = "; YAML reads text such as 2024 as a number and 2024-05-01 as a date: write it in quotes"
         elif value is None:
             hint = "; leave the key out for its default"
     return f"{expected}, got {'null' if value is None else repr(value)}{hint}"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe YAML loader that rejects duplicate keys, which YAML's own would overwrite silently."""
+class _Loader(yaml.SafeLoader):
+    """A safe YAML loader that rejects duplicate keys, which YAML's own would overwrite silently.
+
+    12:30 is text, as in YAML 1.2, not the number 750 to the base of 60 of YAML 1.1.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -121,6 +124,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if key in keys[:index]:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_number(self, node: yaml.ScalarNode) -> Any:
+        """Constructs an integer or a decimal number."""
+        if ":" in node.value:
+            return self.construct_scalar(node)
+        is_integer = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if is_integer else self.construct_yaml_float(node)
+
+
+for _number in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_number}", _Loader.construct_yaml_number)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -133,7 +147,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path.resolve()}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not YAML: {error}\nwrite text with characters such as [ : # @ in quotes"
@@ -180,7 +194,7 @@ def _parse_text(text: str) -> str | None:
 
 def _parse_yaml(text: str, override: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {override!r} is not YAML: {error}") from None
     # YAML 1.1 parses 1e-3, without a dot, as a string

@@ -54,6 +54,9 @@ def describe_misfit(boxes: NDArray[np.floating], sizes: NDArray[np.integer]) -> 
         if exceeds.sum() >= _MIN_EXCEEDING:
             if _fit(np.concatenate([first - second / 2, first + second / 2], axis=1), sizes):
                 return f"{found}; as center and size they would fit: write x, y of the upper left corner, width, height"
+            for form, end in (("y, x, height, width", first + second), ("y1, x1, y2, x2", second)):
+                if _fit(np.concatenate([first[:, ::-1], end[:, ::-1]], axis=1), sizes):
+                    return f"{found}; as {form} they would fit: write x, y, width, height"
             return f"{found}; are they in pixels of images of another size?"
     if len(boxes) >= _MIN_BOXES and boxes.max() <= LARGEST_PERCENT and sizes.min() > 2 * LARGEST_PERCENT:
         return (

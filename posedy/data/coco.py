@@ -237,6 +237,13 @@ def _check_for_evaluation(table: AnnotationTable, log: IssueLog) -> None:
     log_invalid_values(table, log, ("keypoints", "bbox", "area", "iscrowd"), listed)
     log.add(
         "error",
+        "crowd without a box",
+        np.flatnonzero(listed & table.crowd & ~table.invalid["bbox"] & np.isnan(table.boxes[:, 0])),
+        table.describe,
+        "COCO's evaluation ignores persons in it: write its x, y, width, height in pixels, or remove the annotation.",
+    )
+    log.add(
+        "error",
         "area negative or not finite",
         np.flatnonzero(listed & ~table.invalid["area"] & ~(np.isfinite(table.areas) & (table.areas >= 0))),
         lambda i: f"{table.describe(i)}: area {table.areas[i]:g}",

@@ -209,7 +209,8 @@ class AnnotationTable:
     Attributes:
         category: the record of the category.
         images: the images of the file.
-        records: the A records of the file, with iscrowd 0 and keypoints 0, 0, 0 where they are omitted.
+        records: the A records of the file, with iscrowd 0 and keypoints 0, 0, 0 where they are omitted, and with x and
+            y 0 of unlabeled keypoints whose x or y is not finite.
         num_other_category: number of annotations of other categories.
         image_index: (A,) index of the image, -1 if the file does not list it.
         ids: (A,) integers, 0 if there is none.
@@ -218,7 +219,8 @@ class AnnotationTable:
         crowd: (A,).
         num_keypoints: (A,) the values of the file, or else the number of labeled keypoints.
         keypoints: (A, K, 3) of x, y, v.
-        invalid: for each key, the mask (A,) of annotations without a valid value; numbers are NaN there.
+        invalid: for each key, the mask (A,) of annotations without a valid value; numbers are NaN there, and also in
+            the box and area of crowds that have none.
     """
 
     category: dict[str, Any]
@@ -299,15 +301,21 @@ def read_annotations(file: CocoFile, images: ImageTable, category: dict[str, Any
     invalid["image_id"] = invalid_ids(image_ids, images.has_text_ids)
     image_index = images.find_ids(image_ids, invalid["image_id"])
     keypoints, invalid["keypoints"] = number_rows(column("keypoints"), 3 * num_keypoints)
+    keypoints = keypoints.reshape(-1, num_keypoints, 3)
+    for index in _clear_unlabeled(keypoints):
+        records[index] = {**records[index], "keypoints": keypoints[index].ravel().tolist()}
     boxes, _ = number_rows(column("bbox"), 4)
     invalid["bbox"] = np.logical_not(is_plausible(boxes).all(axis=1))
     boxes[invalid["bbox"]] = np.nan
     areas, invalid["area"] = number_column(column("area"))
     crowd, _ = number_column([int(value) if isinstance(value, bool) else value for value in column("iscrowd")])
     invalid["iscrowd"] = (crowd != 0) & (crowd != 1)
+    for key in ("bbox", "area"):
+        is_omitted = np.array([value is None for value in column(key)], dtype=bool)
+        invalid[key] &= ~(is_omitted & (crowd == 1))
     counts, invalid["num_keypoints"] = number_column(column("num_keypoints"))
     is_omitted = np.array([value is None for value in column("num_keypoints")], dtype=bool)
-    counts = np.where(is_omitted, (keypoints[:, 2::3] > 0).sum(axis=1), counts)
+    counts = np.where(is_omitted, (keypoints[..., 2] > 0).sum(axis=1), counts)
     invalid["num_keypoints"] &= ~is_omitted
     return AnnotationTable(
         category=category,
@@ -320,7 +328,7 @@ def read_annotations(file: CocoFile, images: ImageTable, category: dict[str, Any
         areas=areas,
         crowd=crowd == 1,
         num_keypoints=counts,
-        keypoints=keypoints.reshape(-1, num_keypoints, 3),
+        keypoints=keypoints,
         invalid=invalid,
     )
 
@@ -333,6 +341,17 @@ def _complete(record: Record, no_keypoints: list[int]) -> Record:
     if has_no_keypoints and not record.get("num_keypoints"):
         added["keypoints"] = no_keypoints
     return {**record, **added} if added else record
+
+
+def _clear_unlabeled(keypoints: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Sets x and y of unlabeled keypoints (A, K, 3) to 0, in place, where they are no pixels, such as NaN.
+
+    Returns:
+        The indices of the changed annotations.
+    """
+    bad = (keypoints[..., 2] == 0) & ~is_plausible(keypoints[..., :2]).all(axis=-1)
+    keypoints[bad] = 0
+    return np.flatnonzero(bad.any(axis=1))
 
 
 def log_invalid_values(

@@ -20,6 +20,8 @@ _MIN_IMAGE = 10
 _MIN_PERCENT = 75.0
 _MIN_PERCENT_IMAGE = 200
 _MIN_PERCENT_PERSONS = 3
+# Thousandths: the largest x and the largest y are both in this range, whatever the shape of the images.
+_THOUSANDTHS = (800.0, 1000.0)
 # Of COCO's 8,600 persons with local images, none has a keypoint outside its box by half of the box's longer side, and
 # 1.5 % of the keypoints are outside by a tenth of it.
 _FAR, _NEAR = 0.5, 0.1
@@ -169,7 +171,7 @@ def _log_frames(persons: _Persons, table: AnnotationTable, log: IssueLog) -> Non
         if fits.mean() > _EXPLAINED and changed.inside_share() > _EXPLAINED:
             log.add(
                 "warning",
-                "boxes may not be x, y, width, height",
+                "boxes may not be x, y, width, height in pixels",
                 persons.rows[exceeding],
                 lambda row: f"{table.describe(row)}: bbox {short_repr(table.boxes[row].tolist())}",
                 f"{exceeding.mean():.0%} of all boxes exceed their image. {cause}",
@@ -219,15 +221,22 @@ def _boxes_of_others(far: _Persons, persons: _Persons, table: AnnotationTable) -
     return boxes
 
 
-def _box_candidates(persons: _Persons) -> tuple[tuple[str, _Persons], ...]:
+def _box_candidates(persons: _Persons) -> list[tuple[str, _Persons]]:
     """Returns other meanings of the boxes, each with a sentence."""
     x, y, width, height = persons.boxes.T
     corners = np.stack([x, y, width - x, height - y], axis=1)
     swapped = np.stack([y, x, height, width], axis=1)
-    return (
+    candidates = [
         ("All would fit as x1, y1, x2, y2: write x, y, width, height.", replace(persons, boxes=corners)),
         (
             "All would fit with x and y of boxes and keypoints exchanged: write x, y, width, height and x, y, v.",
             replace(persons, boxes=swapped, points=persons.points[..., ::-1]),
         ),
-    )
+    ]
+    ends = (persons.boxes[:, :2] + persons.boxes[:, 2:]).max(axis=0)
+    if (ends >= _THOUSANDTHS[0]).all() and (ends <= _THOUSANDTHS[1]).all():
+        scale = persons.sizes / 1000
+        points, boxes = persons.points * scale[:, None], persons.boxes * np.tile(scale, 2)
+        cause = "All would fit as thousandths of the image size: multiply boxes and keypoints by it / 1000."
+        candidates.append((cause, replace(persons, boxes=boxes, points=points)))
+    return candidates

@@ -101,6 +101,15 @@ def test_paths_of_overrides_are_text(tmp_path: Path, text: str) -> None:
     assert load_config(write(tmp_path / "config.yaml", config.to_yaml())) == config
 
 
+@pytest.mark.parametrize("text", ["12:30", "1:30.5", "-1:30"])
+def test_numbers_to_the_base_of_60_are_text(tmp_path: Path, text: str) -> None:
+    assert load_config(write(tmp_path / "a.yaml", f"data: {{val_images: {text}}}")).data.val_images == Path(text)
+    path = write(tmp_path / "b.yaml", f"train: {{batch_size: {text}}}")
+    for arguments in ((path, []), (None, [f"train.batch_size={text}"]), (None, [f"train.lr={text}"])):
+        with pytest.raises(ConfigError, match=rf"expected a.*, got '{text}'"):
+            load_config(*arguments)
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -130,7 +139,6 @@ def test_invalid_text_of_an_override_raises_with_its_key(override: str) -> None:
     [
         ("data: {root: 2024}", "data.root"),
         ("data: {train_images: 2024-05-01}", "data.train_images"),
-        ("data: {val_images: 12:30}", "data.val_images"),
         ("data: {extra: [{annotations: 1.5, images: images}]}", "data.extra.0.annotations"),
         ("data: {skeleton: {upper_body: [nose, 1]}}", "data.skeleton.upper_body.1"),
         ("data: {root: [old] coco}", "YAML"),

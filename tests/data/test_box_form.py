@@ -33,6 +33,8 @@ def as_centers(boxes: np.ndarray) -> np.ndarray:
         (lambda boxes: np.minimum(boxes, 90)[:9], None),
         (xywh_to_xyxy, "x1, y1, x2, y2"),
         (as_centers, "center"),
+        (lambda boxes: boxes[:, [1, 0, 3, 2]], "y, x, height, width"),
+        (lambda boxes: xywh_to_xyxy(boxes)[:, [1, 0, 3, 2]], "y1, x1, y2, x2"),
         (lambda boxes: boxes / np.tile(SIZE, 2) * 100, "percent"),
         (lambda boxes: boxes / np.tile(SIZE, 2) * 1000, "another size"),
         (lambda boxes: boxes * 2, "another size"),

@@ -338,6 +338,16 @@ def test_omitted_values_are_counted_or_0(coco_folder):
     assert GroundTruth.from_coco(coco_folder.annotations).annotations == expected_gt.annotations
 
 
+def test_evaluation_needs_the_box_of_a_crowd_and_no_unlabeled_pixels(coco_folder):
+    expected = GroundTruth.from_coco(copy.deepcopy(coco_folder.content)).annotations
+    labeled = coco_folder.content["annotations"][0]["keypoints"]
+    labeled[15:17] = [math.nan, math.inf]
+    assert GroundTruth.from_coco(coco_folder.content).annotations == expected
+    annotation(3, bbox=...)(coco_folder.content)
+    with pytest.raises(CocoFileError, match=r"crowd without a box \(1\): annotation 4 of"):
+        GroundTruth.from_coco(coco_folder.content)
+
+
 def test_windows_separators_are_accepted_unless_part_of_a_name(coco_folder):
     coco_folder.content["images"][1]["file_name"] = "sub\\b.jpg"
     coco_folder.content["images"][0]["file_name"] = "sub\\a.jpg"
@@ -370,6 +380,8 @@ def test_valid_file_has_no_issues(coco_folder):
     [
         annotation(3, bbox=[0, 0, 0, 0], area=0),
         annotation(4, bbox=[99, 99, 9, 9], area=-1),
+        annotation(3, bbox=..., area=...),
+        keypoint(0, 15, math.nan),
         annotation(0, bbox=[-0.5, -0.9, 65, 49]),
         keypoint(0, 0, 68),
         annotation(0, extra={"a": [1]}, score="?"),
@@ -389,6 +401,8 @@ def test_valid_file_has_no_issues(coco_folder):
     ids=[
         "crowd",
         "unlabeled",
+        "crowd without a box",
+        "NaN of an unlabeled keypoint",
         "fraction outside",
         "slightly outside",
         "extra keys",

@@ -77,7 +77,7 @@ def exchange_boxes(content: Content) -> Content:
     return content
 
 
-OUTSIDE, BOXES = "labeled keypoints outside their own box", "boxes may not be x, y, width, height"
+OUTSIDE, BOXES = "labeled keypoints outside their own box", "boxes may not be x, y, width, height in pixels"
 FRACTIONS, PERCENT = "coordinates are fractions", "coordinates may be percent of the image size"
 FRAMES: dict[str, tuple[Change, str, str]] = {
     "fractions": (lambda box, points, size: (box / np.tile(size, 2), points / size), FRACTIONS, "1.5"),
@@ -93,6 +93,11 @@ FRAMES: dict[str, tuple[Change, str, str]] = {
     "y, x of both": (lambda box, points, size: (box[[1, 0, 3, 2]], points[:, ::-1]), BOXES, "exchanged"),
     "center boxes": (lambda box, points, size: (np.append(box[:2] + box[2:] / 2, box[2:]), points), OUTSIDE, "center"),
     "x1, y1, x2, y2": (lambda box, points, size: (to_corners(box), points), BOXES, "x1, y1, x2, y2"),
+    "thousandths": (
+        lambda box, points, size: (box / np.tile(size, 2) * np.tile([1150, 1350], 2), points / size * [1150, 1350]),
+        BOXES,
+        "thousandths",
+    ),
     "other pixels": (lambda box, points, size: (box, size - points), OUTSIDE, "Check that"),
 }
 
