@@ -31,6 +31,8 @@ from posedy.skeleton import Skeleton
 from posedy.system import choose_device, use_one_thread_after_fork
 
 _LOGGER = logging.getLogger("posedy")
+# Few crops use the cores better together with the flipped ones; of many, one batch is enough.
+_MAX_IN_ONE_BATCH = 8
 
 
 class Model(ABC):
@@ -163,7 +165,7 @@ class TorchModel(Model):
     def __call__(self, crops: NDArray[np.uint8], flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Predicts the outputs of crops, see `Model`."""
         batch = torch.from_numpy(crops).to(self.device)
-        return predict_outputs(self._net, batch, self.codec, flip_permutation)
+        return predict_outputs(self._net, batch, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
 
     def with_input_size(self, input_size: tuple[int, int]) -> "Model":
         """Returns the same model for crops of another size, see `Model`."""
@@ -204,7 +206,8 @@ class GraphModel(Model):
             self.check_flip(flip_permutation is not None)
             keypoints, scores = self._runner(crops)
             return {"keypoints": torch.from_numpy(keypoints), "scores": torch.from_numpy(scores)}
-        return predict_outputs(self._run, torch.from_numpy(crops), self.codec, flip_permutation)
+        batch = torch.from_numpy(crops)
+        return predict_outputs(self._run, batch, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """Returns the graph's outputs for normalized crops (N, 3, H, W), on the CPU."""

@@ -77,7 +77,8 @@ def test_every_kind_of_model_has_the_attributes_of_its_network(net: PoseNet, kin
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_every_kind_of_model_predicts_the_same_keypoints(net: PoseNet, kind: str) -> None:
-    outputs = predict_outputs(net, torch.from_numpy(crops()), CODEC, COCO17.flip_permutation)
+    in_one_batch = kind != "decoding graph"
+    outputs = predict_outputs(net, torch.from_numpy(crops()), CODEC, COCO17.flip_permutation, in_one_batch)
     in_crop, expected_scores = CODEC.decode(outputs)
     keypoints, scores = predict_keypoints(KINDS[kind](net), crops(), MATRICES, COCO17.flip_permutation)
     np.testing.assert_array_equal(scores, expected_scores.numpy())

@@ -179,6 +179,7 @@ def predict_outputs(
     crops: Tensor,
     codec: Codec,
     flip_permutation: Sequence[int] | None = None,
+    in_one_batch: bool = False,
 ) -> dict[str, Tensor]:
     """Predicts the outputs of crops; with the flip test they are merged with those of the flipped crops.
 
@@ -187,6 +188,7 @@ def predict_outputs(
         crops: (N, H, W, 3) uint8 RGB on the network's device.
         codec: names the outputs, and merges those of the flip test.
         flip_permutation: K indices for the flip test, `Skeleton.flip_permutation`; None is no flip test.
+        in_one_batch: whether crops and flipped crops are one batch of the network; it takes more memory.
 
     Returns:
         Float32 tensors by name.
@@ -196,10 +198,16 @@ def predict_outputs(
         return {name: output.float() for name, output in name_outputs(net(images), codec).items()}
 
     images = normalize_crops(crops)
-    outputs = predict(images)
     if flip_permutation is None:
-        return dict(outputs)
-    merged = codec.merge_flipped(outputs, predict(images.flip(-1)), flip_permutation)
+        return dict(predict(images))
+    if in_one_batch:
+        joined = predict(torch.cat([images, images.flip(-1)]))
+        halves = {name: output.tensor_split(2) for name, output in joined.items()}
+        outputs: Outputs = {name: half for name, (half, _) in halves.items()}
+        flipped: Outputs = {name: half for name, (_, half) in halves.items()}
+    else:
+        outputs, flipped = predict(images), predict(images.flip(-1))
+    merged = codec.merge_flipped(outputs, flipped, flip_permutation)
     if not isinstance(merged, Mapping) or merged.keys() != outputs.keys():
         got = sorted(merged) if isinstance(merged, Mapping) else type(merged).__name__
         raise TypeError(

@@ -208,3 +208,19 @@ def test_predict_outputs_with_flip_merges_flipped_heatmaps():
     outputs, flipped_outputs = ({"heatmaps": RecordingNetwork()(x)} for x in (original, flipped))
     expected = FLIP_CODEC.merge_flipped(outputs, flipped_outputs, COCO17.flip_permutation)
     torch.testing.assert_close(heatmaps, expected["heatmaps"], rtol=0, atol=0)
+
+
+def test_one_batch_of_crops_and_flipped_crops_gives_the_same_outputs():
+    sizes = []
+
+    def net(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return torch.nn.functional.avg_pool2d(images.repeat(1, 6, 1, 1)[:, :17], 4)
+
+    images = torch.from_numpy(crops(3))
+    apart, joined = (
+        predict_outputs(net, images, FLIP_CODEC, COCO17.flip_permutation, in_one_batch)["heatmaps"]
+        for in_one_batch in (False, True)
+    )
+    assert sizes == [3, 3, 6]
+    torch.testing.assert_close(joined, apart, rtol=0, atol=0)

@@ -47,6 +47,19 @@ def main(argv: list[str] | None = None) -> None:
     add_device(video)
     add_json(video)
     video.set_defaults(run=_video)
+    end_to_end = parts.add_parser(
+        "end-to-end", help="`posedy predict VIDEO` compared with the poses alone and with another checkout"
+    )
+    end_to_end.add_argument("--checkpoint", default=DEFAULT, metavar="MODEL", help="default: %(default)s")
+    end_to_end.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, such as a git worktree")
+    end_to_end.add_argument(
+        "--people", type=int, nargs="+", default=[1, 3], metavar="N", help="numbers of people (default: 1 3)"
+    )
+    end_to_end.add_argument("--frames", type=int, default=150, help="frames of each video (default: 150)")
+    end_to_end.add_argument("--rounds", type=int, default=3, help="number of measurements of each (default: 3)")
+    end_to_end.add_argument("--no-flip", action="store_true", help="predict without the flip test")
+    add_json(end_to_end)
+    end_to_end.set_defaults(run=_end_to_end)
     smoothing = parts.add_parser(
         "smoothing", help="synthetic video: jitter, error and lag of online and offline smoothing"
     )
@@ -180,6 +193,24 @@ def _video(arguments: argparse.Namespace) -> None:
     for people in (1, 5):
         timed = report[f"video_{people}"] = benchmark_video(estimator, arguments.timed_frames, people, arguments.rounds)
         print(format_video(timed))
+    write_json(arguments.json, report)
+
+
+def _end_to_end(arguments: argparse.Namespace) -> None:
+    from tools.lab.benchmarks.end_to_end import benchmark_end_to_end, format_end_to_end
+
+    if min(arguments.frames, arguments.rounds, *arguments.people) < 1:
+        raise ValueError("--frames, --rounds and --people must be at least 1")
+    report = benchmark_end_to_end(
+        arguments.checkpoint,
+        arguments.people,
+        arguments.frames,
+        arguments.rounds,
+        arguments.before,
+        not arguments.no_flip,
+        log=lambda message: print(message, file=sys.stderr),
+    )
+    print(format_end_to_end(report))
     write_json(arguments.json, report)
 
 

@@ -1,0 +1,165 @@
+"""Benchmark of `posedy predict VIDEO` from file to file, compared with the poses alone and with another checkout.
+
+Videos show people of data/coco_mini under a moving camera, so that the detector of the package finds them.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posedy.data.coco import GroundTruth
+from posedy.images import read_image
+from posedy.inference.estimator import PoseEstimator
+from posedy.inference.tracking import PoseTracker
+from posedy.inference.video_io import FrameSource
+from posedy.inference.video_writer import VideoWriter
+from tools.lab.benchmarks.ratios import format_ratio, ratio
+
+REPOSITORY = Path(__file__).parents[3]
+_MINI = REPOSITORY / "data" / "coco_mini"
+_RATE = 30.0
+_SIZE = (960, 720)
+_SWAY = 0.03  # of the image's sides, to each side
+_FRAMES_PER_SECOND = re.compile(r"([\d.]+) frames/s \((.*)\)")
+
+
+def benchmark_end_to_end(
+    checkpoint: str,
+    people: Sequence[int],
+    frames: int,
+    rounds: int,
+    before: Path | None = None,
+    flip: bool = True,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Times `posedy predict VIDEO` with the default detector.
+
+    A round is one run of each: the command of this checkout, the command of the other one, and the poses alone, which
+    is a `PoseTracker` on the same frames in memory. The first round is not counted.
+
+    Args:
+        checkpoint: the network, for both checkouts.
+        people: numbers of people, of one video each.
+        frames: length of the videos.
+        rounds: number of rounds.
+        before: the root of another checkout, such as a `git worktree` of an earlier commit.
+        flip: whether to predict with the flip test.
+        log: receives progress messages.
+
+    Returns:
+        The result in plain types.
+
+    Raises:
+        ValueError: if no image has that number of people.
+        RuntimeError: if a command fails.
+    """
+    trees = {"now": REPOSITORY} | ({"before": before.resolve()} if before is not None else {})
+    options = ["--checkpoint", checkpoint, *([] if flip else ["--no-flip"])]
+    videos = []
+    for count in people:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            video = folder / "people.mp4"
+            writer = VideoWriter(video, _RATE)
+            for number, frame in enumerate(moving_camera(_read_people(count), frames)):
+                writer.write(frame, number / _RATE)
+            writer.close()
+            seconds: dict[str, list[float]] = {key: [] for key in (*trees, "poses alone")}
+            for index in range(rounds + 1):
+                log(f"{count} people, round {index} of {rounds}")
+                measured = {key: _run_command(tree, video, folder / key, options) for key, tree in trees.items()}
+                found, alone = _track(video, checkpoint, flip)
+                if index > 0:
+                    for key, (rate, _) in measured.items():
+                        seconds[key].append(frames / rate)
+                    seconds["poses alone"].append(alone)
+        videos.append(
+            {
+                "people": count,
+                "found": found,
+                "frames_per_second": {key: frames / float(np.median(times)) for key, times in seconds.items()},
+                "speedup": ratio(seconds["before"], seconds["now"]) if before is not None else None,
+                "of_poses_alone": ratio(seconds["now"], seconds["poses alone"]),
+                "stages": measured["now"][1],
+            }
+        )
+    return {"checkpoint": checkpoint, "flip": flip, "frames": frames, "rounds": rounds, "videos": videos}
+
+
+def moving_camera(image: NDArray[np.uint8], frames: int) -> Iterator[NDArray[np.uint8]]:
+    """Yields the frames (720, 960, 3) of a camera that sways before an image (H, W, 3)."""
+    height, width = image.shape[:2]
+    scale = min(_SIZE[0] / width, _SIZE[1] / height)
+    for number in range(frames):
+        phase = 2 * np.pi * number / (4 * _RATE)
+        shift = _SWAY * np.array([np.sin(phase), np.cos(1.3 * phase)]) * _SIZE
+        border = (np.array(_SIZE) - scale * np.array([width, height])) / 2
+        to_frame = np.array([[scale, 0, border[0] + shift[0]], [0, scale, border[1] + shift[1]]])
+        yield cv2.warpAffine(image, to_frame, _SIZE, borderMode=cv2.BORDER_REFLECT).astype(np.uint8)
+
+
+def _read_people(count: int) -> NDArray[np.uint8]:
+    """Reads the image (H, W, 3) BGR of data/coco_mini with this number of people, whose smallest person is largest."""
+    smallest: dict[Path, float] = {}
+    for split in ("train2017", "val2017"):
+        truth = GroundTruth.from_coco(_MINI / "annotations" / f"person_keypoints_{split}.json")
+        heights: dict[int, list[float]] = {}
+        for person in truth.annotations:
+            heights.setdefault(person["image_id"], []).append(0 if person["iscrowd"] else person["bbox"][3])
+        smallest |= {
+            _MINI / split / truth.file_names[image]: min(values)
+            for image, values in heights.items()
+            if len(values) == count
+        }
+    if not smallest:
+        raise ValueError(f"no image of {_MINI} has {count} people")
+    return read_image(max(smallest, key=lambda path: smallest[path]))[..., ::-1]
+
+
+def _run_command(tree: Path, video: Path, out: Path, options: Sequence[str]) -> tuple[float, str]:
+    """Runs `posedy predict` of a checkout; returns the frames/s that it prints, and its stages."""
+    command = [sys.executable, "-m", "posedy", "predict", str(video), "--out", str(out), *options]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    printed = _FRAMES_PER_SECOND.search(done.stdout)
+    if done.returncode or printed is None:
+        raise RuntimeError(f"{' '.join(command)} in {tree}: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return float(printed[1]), printed[2]
+
+
+def _track(video: Path, checkpoint: str, flip: bool) -> tuple[float, float]:
+    """Returns the mean number of persons per frame, and the seconds of the poses of all frames in memory."""
+    tracker = PoseTracker(PoseEstimator(checkpoint, flip=flip))
+    source = FrameSource(video)
+    images = [(frame.image, frame.time) for frame in source]
+    source.close()
+    tracker(*images[0])  # loads the detector
+    tracker.reset()
+    start = time.perf_counter()
+    found = sum(len(tracker(image, moment)) for image, moment in images)
+    return found / len(images), time.perf_counter() - start
+
+
+def format_end_to_end(report: Mapping[str, Any]) -> str:
+    """Formats the result as a Markdown table."""
+    lines = [
+        "| people | persons per frame | frames/s | before | relative to before | poses alone | time relative to it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for video in report["videos"]:
+        rates = {key: f"{value:.1f}" for key, value in video["frames_per_second"].items()}
+        lines.append(
+            f"| {video['people']} | {video['found']:.1f} | {rates['now']} | {rates.get('before', '-')} | "
+            f"{format_ratio(video['speedup'])} | {rates['poses alone']} | {format_ratio(video['of_poses_alone'])} |"
+        )
+    return "\n".join(lines)
