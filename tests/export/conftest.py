@@ -12,6 +12,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from posedy.export.onnx import export_onnx
+from posedy.export.tracing import random_inputs, smooth_inputs
 from posedy.models.blocks import DynamicConvFactory, conv_norm_act, static_conv
 from posedy.models.dynamic_conv import set_temperature
 from posedy.models.factory import create_model
@@ -69,9 +70,12 @@ def sharpen(perturb: Callable[..., PoseNet]) -> Callable[[PoseNet], PoseNet]:
         # whole output. Therefore it is as sharp as float32 allows; at a temperature of 120 the largest weight exceeds
         # 0.8 in a third of the cases.
         net.eval()
+        inputs = [images(count) for count in (1, 2, 5, 8)]
+        # export_onnx verifies the graph on these
+        inputs += [make(net, False, count) for make in (random_inputs, smooth_inputs) for count in (1, 5)]
         for temperature in TEMPERATURES:
             set_temperature(net, temperature)
-            if max(float32_error(net, images(count)) for count in (1, 2, 5, 8)) < FLOAT32_ERROR:
+            if max(float32_error(net, batch) for batch in inputs) < FLOAT32_ERROR:
                 break
         return net
 

@@ -1,8 +1,10 @@
 """Tiny clips in many formats, made with PyAV's encoders."""
 
 import io
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def write_clip(
     audio: str | None = None,
 ) -> Path:
     """Writes a clip of `corners_image`, with a tone of the same duration if the codec of its sound is given."""
-    with av.open(f"file:{path}", "w", format=container) as output:
+    with _same_priority(), av.open(f"file:{path}", "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate, options=_OPTIONS.get(codec, {}))
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         if times is not None:
@@ -59,6 +61,16 @@ def write_clip(
         if sound is not None:
             _write_tone(output, sound, num_frames / rate)
     return path
+
+
+@contextmanager
+def _same_priority() -> Iterator[None]:
+    """Restores the priority of this thread: SVT-AV1 makes that of root's threads real-time, which starves others."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def write_sound(path: Path, codec: str = "aac") -> Path:
