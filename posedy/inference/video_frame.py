@@ -41,7 +41,7 @@ class FrameReader(Protocol):
     """A video file, stream or camera that is open.
 
     Attributes:
-        is_live: whether it is a stream without an end, of which late frames are dropped.
+        is_live: whether it is a camera or a stream without an end, of which late frames are dropped.
         rate: frames per second, 30 if unknown.
         count: frames of a file according to its header; None if unknown.
         damaged: unreadable frames so far, without those after the last readable one.

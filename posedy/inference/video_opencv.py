@@ -63,7 +63,7 @@ class OpenCVReader:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         is_valid = np.isfinite(rate) and 0 < rate <= _MAX_RATE
         self.rate = rate if is_valid else self._estimate_rate()
-        self.is_live = False  # cameras drop frames themselves
+        self.is_live = self._is_camera
         self.damaged = 0
         self.missing = 0
         self.count: int | None = None

@@ -186,20 +186,6 @@ def test_missing_camera_and_missing_input_are_errors(model, tmp_path, capsys, mo
     assert "no input" in capsys.readouterr().err
 
 
-def test_predict_command_records_the_camera(model, make_video, tmp_path, monkeypatch) -> None:
-    """A video file replaces the device."""
-    video, real = make_video([[(20.0, 30.0)]] * 5), cv2.VideoCapture
-    monkeypatch.setattr(
-        "posedy.inference.video_opencv.cv2.VideoCapture", lambda source: real(str(video) if source == 0 else source)
-    )
-    argv = ["predict", "--webcam", "0", "--full-image", "--checkpoint", model, "--out", str(tmp_path / "out")]
-    assert main([*argv, "--device", "cpu", "--no-flip"]) == 0
-    lines = (tmp_path / "out/camera-0.jsonl").read_text().splitlines()
-    assert len(lines) == 5
-    times = [json.loads(line)["time"] for line in lines]
-    assert (np.diff(times) > 0).all()
-
-
 @pytest.mark.parametrize("inputs", [["image.jpg"], ["clip.mp4"], ["--webcam", "0"]])
 @pytest.mark.parametrize("interval", ["0", "-3"])
 def test_detection_intervals_below_1_are_wrong_usage(inputs, interval, capsys) -> None:
