@@ -81,9 +81,13 @@ _BACKBONES |= {
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
 }
 _HEADS |= {"deconv": DeconvHead, "bneck": BneckHead, "fpn": FPNHead, "simcc": SimCCHead}
-PRESETS = {"balanced": "mobilenetv2_100-fpn", "accurate": "mobilenetv2_175-fpn"}
+PRESETS = {
+    "light": "mobilenetv2_100-fpn-192x160",
+    "balanced": "mobilenetv2_100-fpn",
+    "accurate": "mobilenetv2_175-fpn",
+}
 """The networks of the presets, which are names of pretrained weights by their purpose."""
-_FORMER = {"dy_mobilenetv2_050-dy_bneck": "balanced"}
+_FORMER = {"dy_mobilenetv2_050-dy_bneck": "light"}
 """Networks whose weights were in the package before, and the presets that replace them."""
 _PAPER_BACKBONES = tuple(name for name in _BACKBONES if name != "mobilenetv2_175")
 _PAPER_HEADS = ("deconv", "bneck")

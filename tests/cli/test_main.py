@@ -445,11 +445,11 @@ def test_models_lists_networks_with_size_and_cost(
     assert second.split()[1:3] == ["2.321M", "317.2M"]
     assert "pretrained" in second
     assert "not in the paper" in second
-    assert "preset balanced (256x192)" in second
+    assert "preset light (192x160), preset balanced (256x192)" in second
     written = json.loads(numbers.read_text())["models"]
     assert [row["name"] for row in written] == names
     assert [row["beyond_paper"] for row in written] == [False, True]
-    assert [row["presets"] for row in written] == [[], ["balanced"]]
+    assert [row["presets"] for row in written] == [[], ["light", "balanced"]]
     assert written[0]["parameters"] == 2_665_334 + 6_318_877
 
 

@@ -141,7 +141,7 @@ def test_the_name_of_a_former_network_leads_to_the_preset_that_replaces_it() -> 
     for load in (find_weights, partial(create_model, pretrained=True)):
         with pytest.raises(ValueError, match=f"'{name}'") as caught:
             load(name)
-        assert re.findall(r"preset '(\w+)'", str(caught.value)) == ["balanced"]
+        assert re.findall(r"preset '(\w+)'", str(caught.value)) == ["light"]
     assert create_model(name).name == name
 
 

@@ -105,19 +105,19 @@ def moving_camera(image: NDArray[np.uint8], frames: int) -> Iterator[NDArray[np.
         shift = _SWAY * np.array([np.sin(phase), np.cos(1.3 * phase)]) * _SIZE
         border = (np.array(_SIZE) - scale * np.array([width, height])) / 2
         to_frame = np.array([[scale, 0, border[0] + shift[0]], [0, scale, border[1] + shift[1]]])
-        yield cv2.warpAffine(image, to_frame, _SIZE, borderMode=cv2.BORDER_REFLECT).astype(np.uint8)
+        yield cv2.warpAffine(image, to_frame, _SIZE, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
 def _read_people(count: int) -> NDArray[np.uint8]:
     """Reads the image (H, W, 3) BGR of data/coco_mini with this number of people, whose smallest person is largest."""
     smallest: dict[Path, float] = {}
     for split in ("train2017", "val2017"):
-        truth = GroundTruth.from_coco(_MINI / "annotations" / f"person_keypoints_{split}.json")
+        gt = GroundTruth.from_coco(_MINI / "annotations" / f"person_keypoints_{split}.json")
         heights: dict[int, list[float]] = {}
-        for person in truth.annotations:
+        for person in gt.annotations:
             heights.setdefault(person["image_id"], []).append(0 if person["iscrowd"] else person["bbox"][3])
         smallest |= {
-            _MINI / split / truth.file_names[image]: min(values)
+            _MINI / split / gt.file_names[image]: min(values)
             for image, values in heights.items()
             if len(values) == count
         }
