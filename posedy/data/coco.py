@@ -17,6 +17,7 @@ from posedy.data.coco_file import (
     AnnotationSource,
     AnnotationTable,
     CocoFile,
+    format_value,
     log_duplicate_image_ids,
     log_invalid_values,
     read_annotations,
@@ -239,14 +240,14 @@ def _check_for_evaluation(table: AnnotationTable, log: IssueLog) -> None:
         "error",
         "crowd without a box",
         np.flatnonzero(listed & table.crowd & ~table.invalid["bbox"] & np.isnan(table.boxes[:, 0])),
-        table.describe,
+        lambda i: f"{table.describe(i)}: {format_value(table.records[i], 'bbox')}",
         "COCO's evaluation ignores persons in it: write its x, y, width, height in pixels, or remove the annotation.",
     )
     log.add(
         "error",
         "area negative or not finite",
         np.flatnonzero(listed & ~table.invalid["area"] & ~(np.isfinite(table.areas) & (table.areas >= 0))),
-        lambda i: f"{table.describe(i)}: area {table.areas[i]:g}",
+        lambda i: f"{table.describe(i)}: {format_value(table.records[i], 'area')}",
         "OKS divides by it: write the area of the person's mask, or of the box if there is no mask.",
     )
     given = np.array(["num_keypoints" in record for record in table.records], dtype=bool) & listed

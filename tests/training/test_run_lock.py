@@ -26,8 +26,12 @@ from pathlib import Path
 from posedy.training.run_lock import lock_run_folder
 
 with lock_run_folder(Path(sys.argv[1])):
+    started, start = os.pipe()
     if os.fork():
+        os.read(started, 1)
         print("locked", flush=True)
+    else:
+        os.write(start, b"1")
     sys.stdin.read()
     os._exit(0)
 """
