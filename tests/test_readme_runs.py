@@ -44,6 +44,7 @@ NOT_RUN = {
     "posedy app": "runs until it is stopped; tests/app/ tests it",
     "python -m tools.lab.sweep": "takes hours; tests/lab/test_sweep.py runs a small sweep",
     "python -m tools.lab.movenet": "needs MoveNet's files from npm",
+    "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",
 }
 REPLACEMENTS = {
