@@ -9,15 +9,8 @@ from numpy.typing import NDArray
 from posedy.config import SkeletonConfig
 from posedy.data.box_form import are_outside
 from posedy.data.categories import read_keypoint_category, read_skeleton
-from posedy.data.coco_file import (
-    AnnotationTable,
-    CocoFile,
-    ImageTable,
-    log_duplicate_image_ids,
-    log_invalid_values,
-    read_annotations,
-    read_images,
-)
+from posedy.data.coco_annotations import AnnotationTable, log_invalid_values, read_annotations
+from posedy.data.coco_file import CocoFile, ImageTable, log_duplicate_image_ids, read_images
 from posedy.data.file_names import normalize_file_name
 from posedy.data.image_check import ImageCheck, check_images
 from posedy.data.issues import CheckReport, CocoFileError, IssueLog, format_reasons, short_repr

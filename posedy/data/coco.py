@@ -13,16 +13,8 @@ from numpy.typing import NDArray
 from posedy.config import SkeletonConfig
 from posedy.data.categories import apply_overrides, read_keypoint_category
 from posedy.data.check import summarize, validate
-from posedy.data.coco_file import (
-    AnnotationSource,
-    AnnotationTable,
-    CocoFile,
-    format_value,
-    log_duplicate_image_ids,
-    log_invalid_values,
-    read_annotations,
-    read_images,
-)
+from posedy.data.coco_annotations import AnnotationTable, log_invalid_values, read_annotations
+from posedy.data.coco_file import AnnotationSource, CocoFile, format_value, log_duplicate_image_ids, read_images
 from posedy.data.file_names import find_image
 from posedy.data.image_check import ImageCheck
 from posedy.data.issues import IssueLog, ValidationIssue

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.data.box_form import LARGEST_FRACTION, LARGEST_PERCENT
-from posedy.data.coco_file import AnnotationTable
+from posedy.data.coco_annotations import AnnotationTable
 from posedy.data.issues import IssueLog, short_repr
 from posedy.data.tables import BoolArray
 from posedy.geometry import FloatArray

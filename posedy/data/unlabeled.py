@@ -12,13 +12,8 @@ from posedy.data.augment import RandomCropAffine, training_transform
 from posedy.data.categories import read_person_category_id
 from posedy.data.check import check_boxes
 from posedy.data.coco import CocoPersons
-from posedy.data.coco_file import (
-    CocoFile,
-    log_duplicate_image_ids,
-    log_invalid_values,
-    read_annotations,
-    read_images,
-)
+from posedy.data.coco_annotations import log_invalid_values, read_annotations
+from posedy.data.coco_file import CocoFile, log_duplicate_image_ids, read_images
 from posedy.data.datasets import SampleIndex, TopDownTrainDataset
 from posedy.data.image_check import ImageCheck, check_images
 from posedy.data.issues import IssueLog, count_reasons, format_reasons

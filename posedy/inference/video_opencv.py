@@ -36,7 +36,7 @@ class OpenCVReader:
     def __init__(self, source: Path | int) -> None:
         if isinstance(source, int) and source < 0:  # OpenCV would crash the process
             raise ValueError(f"expected the number of a camera from 0, got {source}")
-        self._is_camera = isinstance(source, int)
+        self.is_live = isinstance(source, int)
         if isinstance(source, Path):
             with source.open("rb") as file:
                 if file.read(8).startswith(_PLAYLISTS):
@@ -46,7 +46,7 @@ class OpenCVReader:
         self._capture = _open_capture(self._source)
         if not self._capture.isOpened():
             self._capture.release()
-            if self._is_camera:
+            if self.is_live:
                 raise OSError(
                     f"camera {source} cannot be opened: check that it is connected and not in use by another program"
                 )
@@ -63,13 +63,12 @@ class OpenCVReader:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         is_valid = np.isfinite(rate) and 0 < rate <= _MAX_RATE
         self.rate = rate if is_valid else self._estimate_rate()
-        self.is_live = self._is_camera
         self.damaged = 0
         self.missing = 0
         self.count: int | None = None
         # the count of a file without a rate is false, too
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not self._is_camera and is_valid and np.isfinite(count) and count > 0:
+        if not self.is_live and is_valid and np.isfinite(count) and count > 0:
             self.count = int(count)
 
     def frames(self) -> Iterator[ReadFrame]:
@@ -80,7 +79,7 @@ class OpenCVReader:
             success, image = self._capture.read()
             if not success or image is None or not image.size:
                 # cameras deliver frames of 0 x 0 pixels while they start
-                is_over = not success if self._is_camera else self.count is None or number >= self.count
+                is_over = not success if self.is_live else self.count is None or number >= self.count
                 if is_over or damaged_in_a_row >= _MAX_DAMAGED_IN_A_ROW:
                     if self.count is not None:
                         self.missing = max(self.count - (number - damaged_in_a_row), 0)
@@ -88,7 +87,7 @@ class OpenCVReader:
                 damaged_in_a_row, number = damaged_in_a_row + 1, number + 1
                 continue
             self.damaged, damaged_in_a_row = self.damaged + damaged_in_a_row, 0
-            is_file = not self._is_camera
+            is_file = not self.is_live
             timestamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if is_file else time.perf_counter() - began
             bgr = image.astype(np.uint8, copy=False)
             yield ReadFrame(number, clock.tick(number, timestamp), lambda bgr=bgr: bgr)  # type: ignore[misc]
@@ -100,7 +99,7 @@ class OpenCVReader:
 
     def _estimate_rate(self) -> float:
         """Returns the rate of the first frames of a file, and opens it again; 30 if it is unknown."""
-        if self._is_camera:
+        if self.is_live:
             return DEFAULT_RATE
         times: list[float] = []
         while len(times) < _RATE_FRAMES and self._capture.grab():

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -62,12 +62,8 @@ class VideoWriter:
         Raises:
             OSError: if the file cannot be written; what was at its path stays.
         """
-        try:
-            with self._file.named_errors():
-                self._writer.close()
-        except OSError:
-            self.discard()
-            raise
+        with self._file.finishing(self.discard):
+            self._writer.close()
         if self._file.temporary.stat().st_size:
             self._file.commit()
         else:
@@ -117,12 +113,8 @@ class JsonLinesWriter:
         Raises:
             OSError: if the file cannot be written; what was at its path stays.
         """
-        try:
-            with self._file.named_errors():
-                self._text.close()
-        except OSError:
-            self._file.discard()
-            raise
+        with self._file.finishing(self.discard):
+            self._text.close()
         self._file.commit()
 
     def discard(self) -> None:
@@ -160,6 +152,16 @@ class _WholeFile:
         """Deletes the file; what was at its path stays."""
         with contextlib.suppress(_DiscardedError), self._stack:
             raise _DiscardedError
+
+    @contextlib.contextmanager
+    def finishing(self, discard: Callable[[], None]) -> Iterator[None]:
+        """Discards the file by a function if its last data cannot be written."""
+        try:
+            with self.named_errors():
+                yield
+        except OSError:
+            discard()
+            raise
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:

@@ -17,7 +17,8 @@ import yaml
 from PIL import Image
 
 from posedy.data.check import validate
-from posedy.data.coco_file import AnnotationSource, AnnotationTable, CocoFile
+from posedy.data.coco_annotations import AnnotationTable
+from posedy.data.coco_file import AnnotationSource, CocoFile
 from posedy.data.file_names import find_image, normalize_file_name
 from posedy.data.issues import IssueLog
 from posedy.data.orientation import ImageHeader, read_header

@@ -121,6 +121,6 @@ def test_frame_source_counts_and_numbers_damaged_frames(make_video, readable, nu
 @pytest.mark.parametrize(("readable", "numbers"), [([True, True], [0, 1]), ([None, None, True, False, True], [2])])
 def test_cameras_may_start_with_empty_frames_and_end_when_disconnected(make_video, readable, numbers) -> None:
     reader = OpenCVReader(make_video([[(10.0, 20.0)]] * 4))
-    reader._is_camera, reader.count = True, None
+    reader.is_live, reader.count = True, None
     reader._capture = FlakyCapture(readable)  # type: ignore[assignment]
     assert [frame.number for frame in reader.frames()] == numbers

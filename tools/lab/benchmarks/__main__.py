@@ -32,12 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     add_json(evaluation)
     evaluation.set_defaults(run=_evaluation)
     video = parts.add_parser("video", help="synthetic video: track ids, smoothing, frames/s compared with poses only")
-    video.add_argument(
-        "--checkpoint",
-        default=DEFAULT,
-        metavar="MODEL",
-        help="a file, or the name of a pretrained model (default: %(default)s)",
-    )
+    _add_checkpoint(video)
     video.add_argument("--frames", type=int, default=600, help="frames of the tracking videos (default: 600)")
     video.add_argument(
         "--seed", type=int, nargs="+", default=[0], metavar="N", help="seeds of the tracking videos (default: 0)"
@@ -50,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     end_to_end = parts.add_parser(
         "end-to-end", help="`posedy predict VIDEO` compared with the poses alone and with another checkout"
     )
-    end_to_end.add_argument("--checkpoint", default=DEFAULT, metavar="MODEL", help="default: %(default)s")
+    _add_checkpoint(end_to_end)
     end_to_end.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, such as a git worktree")
     end_to_end.add_argument(
         "--people", type=int, nargs="+", default=[1, 3], metavar="N", help="numbers of people (default: 1 3)"
@@ -63,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     smoothing = parts.add_parser(
         "smoothing", help="synthetic video: jitter, error and lag of online and offline smoothing"
     )
-    smoothing.add_argument("--checkpoint", default=DEFAULT, metavar="MODEL", help="default: %(default)s")
+    _add_checkpoint(smoothing)
     smoothing.add_argument("--frames", type=int, default=300, help="frames of each video (default: 300)")
     smoothing.add_argument("--seed", type=int, nargs="+", default=[0], metavar="N", help="seeds (default: 0)")
     smoothing.add_argument("--speed", type=float, default=1.0, help="how many times as fast people move (default: 1)")
@@ -140,6 +135,15 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.overrides += rest
     arguments.run(arguments)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT,
+        metavar="MODEL",
+        help="a file, or the name of a pretrained model (default: %(default)s)",
+    )
 
 
 def _add_timing(parser: argparse.ArgumentParser, rounds: int) -> None:
