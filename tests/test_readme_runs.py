@@ -53,7 +53,6 @@ REPLACEMENTS = {
     "/data/coco/": "data/coco/",
     "weights='DEFAULT'": "weights=None",
     # minutes
-    "tools.lab.benchmarks video": "tools.lab.benchmarks video --frames 4 --timed-frames 3 --rounds 1",
     "--timed-frames 100": "",
     "tools.lab.benchmarks tracking": "tools.lab.benchmarks tracking --frames 40 --seed 0",
     "tools.lab.benchmarks networks": "tools.lab.benchmarks networks --rounds 1 --models mobilenetv2_100-fpn",

@@ -113,6 +113,10 @@ class TrackAssociator:
     """
 
     def __init__(self, sigmas: NDArray[np.float64], settings: TrackingSettings = DEFAULT_SETTINGS) -> None:
+        # its import takes a second: images do not need it, and the first frame of a camera should not wait for it
+        from scipy.optimize import linear_sum_assignment
+
+        self._assign = linear_sum_assignment
         self._sigmas = np.asarray(sigmas, dtype=np.float64)
         self._settings = settings
         self.reset()
@@ -150,11 +154,9 @@ class TrackAssociator:
 
     def _associate(self, frame: _FramePoses) -> dict[int, Track]:
         """Matches poses with tracks by the largest sum of similarities."""
-        from scipy.optimize import linear_sum_assignment  # its import takes a second, which images do not need
-
         similarity = self._similarity(frame)
         is_similar = similarity >= self._settings.match_threshold
-        pairs = zip(*linear_sum_assignment(np.where(is_similar, similarity, 0), maximize=True), strict=True)
+        pairs = zip(*self._assign(np.where(is_similar, similarity, 0), maximize=True), strict=True)
         return {int(pose): self._tracks[track] for track, pose in pairs if is_similar[track, pose]}
 
     def _fix_swaps(self, matches: dict[int, Track], frame: _FramePoses) -> dict[int, Track]:

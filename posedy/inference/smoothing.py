@@ -17,7 +17,7 @@ class OneEuroFilter:
         min_cutoff: cutoff in Hz at rest; lower is smoother.
         beta: increase of the cutoff in Hz per size/s; higher lags less in fast motion. Speeds are in person sizes per
             second. The default removes more than half of the jitter at a lag of about 1.5 frames (`python -m
-            tools.lab.benchmarks video`).
+            tools.lab.benchmarks smoothing`).
         speed_cutoff: cutoff in Hz for the velocity.
 
     Raises:

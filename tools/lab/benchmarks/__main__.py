@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from posedy.cli.options import add_device, add_json, write_json
 from posedy.files import write_bytes_atomically
@@ -31,17 +30,6 @@ def main(argv: list[str] | None = None) -> None:
         evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
     add_json(evaluation)
     evaluation.set_defaults(run=_evaluation)
-    video = parts.add_parser("video", help="synthetic video: track ids, smoothing, frames/s compared with poses only")
-    _add_checkpoint(video)
-    video.add_argument("--frames", type=int, default=600, help="frames of the tracking videos (default: 600)")
-    video.add_argument(
-        "--seed", type=int, nargs="+", default=[0], metavar="N", help="seeds of the tracking videos (default: 0)"
-    )
-    video.add_argument("--timed-frames", type=int, default=150, help="frames of the timed videos (default: 150)")
-    video.add_argument("--rounds", type=int, default=3, help="number of measurements of each (default: 3)")
-    add_device(video)
-    add_json(video)
-    video.set_defaults(run=_video)
     end_to_end = parts.add_parser(
         "end-to-end", help="`posedy predict VIDEO` compared with the poses alone and with another checkout"
     )
@@ -50,9 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     end_to_end.add_argument(
         "--people", type=int, nargs="+", default=[1, 3], metavar="N", help="numbers of people (default: 1 3)"
     )
-    end_to_end.add_argument("--frames", type=int, default=150, help="frames of each video (default: 150)")
+    end_to_end.add_argument("--frames", type=int, default=300, help="frames of each video (default: 300)")
     end_to_end.add_argument("--rounds", type=int, default=3, help="number of measurements of each (default: 3)")
-    end_to_end.add_argument("--no-flip", action="store_true", help="predict without the flip test")
     add_json(end_to_end)
     end_to_end.set_defaults(run=_end_to_end)
     smoothing = parts.add_parser(
@@ -180,26 +167,6 @@ def _evaluation(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, report)
 
 
-def _video(arguments: argparse.Namespace) -> None:
-    from posedy.inference.estimator import PoseEstimator
-    from tools.lab.benchmarks.video import benchmark_tracking, benchmark_video, format_tracking, format_video
-
-    if arguments.rounds < 1 or min(arguments.frames, arguments.timed_frames) < 2:
-        raise ValueError("--rounds must be at least 1, --frames and --timed-frames at least 2")
-    if min(arguments.seed) < 0:
-        raise ValueError("--seed must be at least 0")
-    estimator = PoseEstimator(arguments.checkpoint, arguments.device, flip=False, runtime="torch")
-    report: dict[str, Any] = {"tracking": []}
-    for seed in arguments.seed:
-        tracking = benchmark_tracking(estimator, arguments.frames, people=3, seed=seed)
-        print(format_tracking(tracking))
-        report["tracking"].append(tracking)
-    for people in (1, 5):
-        timed = report[f"video_{people}"] = benchmark_video(estimator, arguments.timed_frames, people, arguments.rounds)
-        print(format_video(timed))
-    write_json(arguments.json, report)
-
-
 def _end_to_end(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.end_to_end import benchmark_end_to_end, format_end_to_end
 
@@ -211,7 +178,6 @@ def _end_to_end(arguments: argparse.Namespace) -> None:
         arguments.frames,
         arguments.rounds,
         arguments.before,
-        not arguments.no_flip,
         log=lambda message: print(message, file=sys.stderr),
     )
     print(format_end_to_end(report))

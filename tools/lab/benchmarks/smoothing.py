@@ -1,5 +1,6 @@
 """Smoothing benchmark: jitter, error and lag of online and offline smoothing on synthetic videos."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from posedy.inference.offline_smoothing import smooth_tracks
 from posedy.inference.smoothing import OneEuroFilter
 from posedy.inference.track_table import TrackTable
 from posedy.inference.tracking import PoseTracker
-from tools.lab.benchmarks.video import RATE, SimulatedDetector
 from tools.lab.synthetic.video import SyntheticFrame, generate_video
 
+RATE = 30.0
+_MISSED, _JITTER = 0.08, 0.03  # simulated detector: fraction of missed persons, jitter in box sides
+_OCCLUSION_IOU = 0.6  # a person is not detected above this IoU with a person in front
 _NOISE = 4.0  # standard deviation of the noise of pixels
 _MATCH_IOU = 0.3  # minimum IoU of a pose's box with the person's ground-truth box
 _MAX_SPEED_AT_REST = 0.2  # person sizes per second
@@ -163,9 +166,27 @@ class GroundTruthRows:
         return np.concatenate(parts).T
 
 
+@dataclass
+class _SimulatedDetector:
+    """Detects the people of frame `frame` who are not occluded, with missed detections and jittered boxes."""
+
+    video_frames: Sequence[SyntheticFrame]
+    frame: int = 0
+
+    def detect(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the boxes and scores of the detected people."""
+        rng = np.random.default_rng(self.frame)
+        boxes = np.asarray(self.video_frames[self.frame].boxes)
+        occluded = np.triu(box_iou(boxes, boxes), k=1).max(axis=1) > _OCCLUSION_IOU  # people are ordered back to front
+        detected = ~occluded & (rng.random(len(boxes)) >= _MISSED)
+        sizes = (boxes[:, 2:] - boxes[:, :2])[:, [0, 1, 0, 1]]
+        noisy = boxes + sizes * rng.normal(0, _JITTER, boxes.shape)
+        return noisy[detected].astype(np.float32), np.full(int(detected.sum()), 0.9, dtype=np.float32)
+
+
 def _track(estimator: PoseEstimator, video_frames: list[SyntheticFrame]) -> TrackTable:
     """Tracks the people without smoothing, in frames with noise."""
-    detector = SimulatedDetector(video_frames)
+    detector = _SimulatedDetector(video_frames)
     tracker = PoseTracker(estimator, detector, smooth=False)
     poses = []
     for number, frame in enumerate(video_frames):
