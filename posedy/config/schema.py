@@ -176,6 +176,9 @@ class TrainConfig(Section):
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     """Factors of the learning rate by module name: {backbone: 0.3}; the longest matching name applies. 0 freezes a
     module, including the statistics of its batch norms."""
+    attention_lr_factor: float = Field(1.0, gt=0)
+    """Factor of the learning rate of the attention of dynamic convolutions, in addition to `lr_factors`. At temperature
+    30 attention differs from uniform only if its logits reach about 30, which takes many small steps."""
     schedule: Schedule = "step"
     """The learning rate schedule: "step" divides it by ten at each of `lr_drops`, "cosine" decays it from lr to 0."""
     lr_drops: list[Annotated[int, Field(ge=0)]] | None = None

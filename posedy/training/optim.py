@@ -31,6 +31,8 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
         ValueError: if `lr_factors` names an unknown module or freezes all parameters.
     """
     factors = learning_rate_factors(net, config.lr_factors)
+    for parameter in attention_parameters(net):
+        factors[parameter] *= config.attention_lr_factor
     decayed, undecayed = split_parameters(net)
     groups = []
     for factor in sorted({factors[parameter] for parameter in net.parameters()}, reverse=True):
@@ -74,18 +76,19 @@ def _nearest_parent(name: str, modules: Mapping[str, nn.Module]) -> str:
 
 def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Returns the parameters with weight decay and those without: norms, biases and all of the attention."""
-    attention = {
-        parameter
-        for module in net.modules()
-        if isinstance(module, KernelAttention)
-        for parameter in module.parameters()
-    }
+    attention = attention_parameters(net)
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim > 1 and parameter not in attention
         (decayed if is_kernel else undecayed).append(parameter)
     return decayed, undecayed
+
+
+def attention_parameters(net: nn.Module) -> set[nn.Parameter]:
+    """Returns the parameters of the attention of all dynamic convolutions."""
+    attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
+    return {parameter for attention in attentions for parameter in attention.parameters()}
 
 
 _PAPER_EPOCHS = 210

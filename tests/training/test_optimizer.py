@@ -76,6 +76,15 @@ def test_longest_module_name_sets_the_learning_rate_factor() -> None:
     }
 
 
+def test_attention_has_a_learning_rate_factor_of_its_own() -> None:
+    net = create_model("dy_mobilenetv2_035-dy_fpn")
+    optimizer = make_optimizer(net, TrainConfig(attention_lr_factor=10, lr_factors={"backbone": 0.5}))
+    factor_of = {parameter: group["lr_factor"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in net.named_parameters():
+        of_module = 0.5 if name.startswith("backbone.") else 1
+        assert factor_of[parameter] == of_module * (10 if ".attention." in name else 1), name
+
+
 def test_without_factors_there_are_two_groups_as_in_older_checkpoints() -> None:
     optimizer = make_optimizer(create_model("mobilenetv2_035-bneck"), TrainConfig(weight_decay=0.1))
     assert [(group["lr_factor"], group["weight_decay"]) for group in optimizer.param_groups] == [(1, 0.1), (1, 0)]
