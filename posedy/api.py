@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.models.pose_net import PoseNet
 from posedy.poses import format_count
 from posedy.training import run
+from posedy.training.pose_task import PoseTask
 
 
 @dataclass(frozen=True)
@@ -123,4 +125,4 @@ def train(
         raise TypeError(f"expected a YAML file or a posedy.config.Config, got {config!r:.100}")
     else:
         config = load_config(Path(config), overrides)
-    return run.train(config, Path(out), model_class=model_class)
+    return run.train(config, Path(out), make_task=partial(PoseTask, model_class=model_class))

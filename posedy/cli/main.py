@@ -13,11 +13,27 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import posedy
-from posedy.cli import app, check, compare, convert, detect, eval, export, models, predict, report, test, train
+from posedy.cli import (
+    app,
+    check,
+    compare,
+    convert,
+    detect,
+    eval,
+    export,
+    models,
+    predict,
+    report,
+    test,
+    test_classifier,
+    train,
+    train_classifier,
+)
 from posedy.cli.errors import describe_error
 from posedy.cli.options import check_json, format_examples
 from posedy.registration import nearest_name
@@ -25,6 +41,8 @@ from posedy.registration import nearest_name
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "test": test,
+    "train-classifier": train_classifier,
+    "test-classifier": test_classifier,
     "predict": predict,
     "eval": eval,
     "compare": compare,
@@ -38,6 +56,7 @@ COMMANDS: dict[str, ModuleType] = {
 }
 """The module of each command, in the order of `posedy --help`."""
 
+_HELP_COLUMN = 28  # wide enough for the longest name
 _SIGPIPE_STATUS = 141  # exit code of a program that SIGPIPE ends: 128 + 13
 
 _EXAMPLES = """
@@ -158,7 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="posedy",
         description="Human pose estimation with dynamic convolution.",
         epilog=format_examples(_EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=_HELP_COLUMN),
     )
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"posedy {posedy.__version__}")

@@ -167,6 +167,37 @@ def add_config(parser: argparse.ArgumentParser, example: str = "data.root=/data/
     )
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a training run: its folder, the dry run, and how it is resumed."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the run folder; an existing run is resumed from its last checkpoint",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="run a few steps, print the expected time and memory of the training run, and write nothing",
+    )
+    parser.add_argument(
+        "--stop-after-epochs", type=int, metavar="N", help="stop after N epochs; the same command resumes the run"
+    )
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="resume although the configuration changes training results",
+    )
+
+
+def check_run(arguments: argparse.Namespace) -> None:
+    """Checks the options of `add_run`, and exits with their usage if one is wrong."""
+    if arguments.out is None and not arguments.dry_run:
+        arguments.parser.error("--out is required without --dry-run: give the run's folder, such as --out runs/mine")
+    if arguments.stop_after_epochs is not None and arguments.stop_after_epochs < 1:
+        arguments.parser.error(f"--stop-after-epochs: expected at least 1, got {arguments.stop_after_epochs}")
+
+
 def add_skeleton(parser: argparse.ArgumentParser) -> None:
     """Adds the options that override the annotation file's keypoint definitions."""
     parser.add_argument(

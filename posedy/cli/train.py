@@ -1,10 +1,9 @@
 """`posedy train`: train a network."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from posedy.cli.options import add_command, add_config, add_import, add_json
+from posedy.cli.options import add_command, add_config, add_import, add_json, add_run, check_run
 
 COMMON_KEYS = (
     ("data.root", "data/coco", "folder with annotations/, train2017/ and val2017/"),
@@ -40,25 +39,7 @@ def register_parser(commands: Any) -> None:
         f"\nall keys, with their defaults:\n  {_PRINT_KEYS}\n\n{parser.epilog}"
     )
     add_config(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="the run folder; an existing run is resumed from its last checkpoint",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="run a few steps, print the expected time and memory of the training run, and write nothing",
-    )
-    parser.add_argument(
-        "--stop-after-epochs", type=int, metavar="N", help="stop after N epochs; the same command resumes the run"
-    )
-    parser.add_argument(
-        "--accept-changes",
-        action="store_true",
-        help="resume although the configuration changes training results",
-    )
+    add_run(parser)
     add_import(parser)
     add_json(parser, "the metrics, or the measurements of a dry run,")
     parser.set_defaults(run=run)
@@ -70,10 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: if the configuration or the data are invalid, or do not fit the run to resume.
     """
-    if arguments.out is None and not arguments.dry_run:
-        arguments.parser.error("--out is required without --dry-run: give the run's folder, such as --out runs/mine")
-    if arguments.stop_after_epochs is not None and arguments.stop_after_epochs < 1:
-        arguments.parser.error(f"--stop-after-epochs: expected at least 1, got {arguments.stop_after_epochs}")
+    check_run(arguments)
     from posedy.config import load_config
     from posedy.system import keep_freed_memory
     from posedy.training.run import train

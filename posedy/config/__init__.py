@@ -1,7 +1,22 @@
 """The configuration of an experiment: its schema and its reading."""
 
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
-from posedy.config.reading import DELETED_KEYS, ConfigError, load_config, read_yaml, upgrade_keys
+from posedy.config.classification import (
+    ClassifierAugmentConfig,
+    ClassifierConfig,
+    ClassifierEvalConfig,
+    ClassifierTrainConfig,
+    ImageFolderConfig,
+)
+from posedy.config.loop import LoopConfig, Optimizer, Precision, Schedule, TemperatureConfig
+from posedy.config.reading import (
+    DELETED_KEYS,
+    ConfigError,
+    load_classifier_config,
+    load_config,
+    read_yaml,
+    upgrade_keys,
+)
 from posedy.config.schema import (
     Config,
     DataConfig,
@@ -9,29 +24,34 @@ from posedy.config.schema import (
     KeypointSet,
     Loss,
     ModelConfig,
-    Precision,
-    Schedule,
     SkeletonConfig,
-    TemperatureConfig,
     TrainConfig,
 )
 
 __all__ = [
     "DELETED_KEYS",
     "AugmentConfig",
+    "ClassifierAugmentConfig",
+    "ClassifierConfig",
+    "ClassifierEvalConfig",
+    "ClassifierTrainConfig",
     "Config",
     "ConfigError",
     "ConsistencyConfig",
     "DataConfig",
     "EvalConfig",
+    "ImageFolderConfig",
     "KeypointSet",
+    "LoopConfig",
     "Loss",
     "ModelConfig",
+    "Optimizer",
     "Precision",
     "Schedule",
     "SkeletonConfig",
     "TemperatureConfig",
     "TrainConfig",
+    "load_classifier_config",
     "load_config",
     "read_yaml",
     "upgrade_keys",

@@ -4,15 +4,18 @@ import contextlib
 import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from posedy.config.classification import ClassifierConfig
 from posedy.config.schema import Config
 from posedy.config.section import as_section, is_text
 from posedy.registration import nearest_name
+
+S = TypeVar("S", bound=BaseModel)
 
 DELETED_KEYS: dict[str, Any] = {"train.shared_decoding": False, "train.shuffle_buffer": 2048}
 """Deleted keys of earlier versions with their defaults; files with the default values still load."""
@@ -41,6 +44,15 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         OSError: if the file cannot be read.
         ConfigError: if it is not YAML, a key is unknown (the message has the nearest valid one) or a value is invalid.
     """
+    return _load(path, overrides, Config)
+
+
+def load_classifier_config(path: str | Path | None, overrides: Sequence[str] = ()) -> ClassifierConfig:
+    """Reads the configuration of a classifier, see `load_config`."""
+    return _load(path, overrides, ClassifierConfig)
+
+
+def _load(path: str | Path | None, overrides: Sequence[str], schema: type[S]) -> S:
     values: dict[str, Any] = {}
     if path is not None:
         values = read_yaml(Path(path))
@@ -52,12 +64,12 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         key = override.partition("=")[0]
         if key in _RENAMED_KEYS:
             raise ConfigError(f"{override!r}: the key {key} is now {_RENAMED_KEYS[key]}")
-        _apply_override(values, override)
+        _apply_override(values, override, schema)
     source = str(path) if path is not None else "the command line"
     _drop_deleted(values, source)
     upgrade_keys(values)
-    valid_keys = list(_valid_keys(Config))
-    for key in _unknown_keys(values, Config):
+    valid_keys = list(_valid_keys(schema))
+    for key in _unknown_keys(values, schema):
         if key in valid_keys:
             section, _, name = key.rpartition(".")
             raise ConfigError(
@@ -67,7 +79,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         nearest = nearest_name(key, valid_keys)
         raise ConfigError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest!r}")
     try:
-        return Config.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
         problems = [
             f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {_describe(item)}" for item in error.errors()
@@ -159,11 +171,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str, schema: type[BaseModel]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected section.key=value, such as train.epochs=210, got {override!r}")
-    value = _parse_text(text) if _is_text_key(key) else _parse_yaml(text, override)
+    value = _parse_text(text) if _is_text_key(key, schema) else _parse_yaml(text, override)
     *sections, name = key.split(".")
     for section in sections:
         inner = values[section] = {} if values.get(section) is None else values[section]
@@ -173,9 +185,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[name] = value
 
 
-def _is_text_key(key: str) -> bool:
+def _is_text_key(key: str, schema: type[BaseModel]) -> bool:
     """Returns whether a dotted key has paths or strings as values; False for unknown keys."""
-    model: type[BaseModel] | None = Config
+    model: type[BaseModel] | None = schema
     *sections, name = key.split(".")
     for section in sections:
         model = dict(_sections(model)).get(section) if model is not None else None

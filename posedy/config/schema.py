@@ -1,15 +1,15 @@
 """The configuration keys of an experiment with their defaults, which are the paper's recipe."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.imports import import_modules
+from posedy.config.loop import LoopConfig
 from posedy.config.section import Section
 from posedy.models.factory import create_model
 from posedy.models.pose_net import HeatmapOutput
@@ -146,72 +146,13 @@ class ModelConfig(Section):
         return self
 
 
-class TemperatureConfig(Section):
-    """The schedule of the attention's temperature: linear over `epochs`, then constant (paper, section 4.2)."""
-
-    start: float = Field(30, gt=0)
-    end: float = Field(30, gt=0)
-    epochs: int = Field(10, ge=0)
-
-
 Loss = Literal["mse", "cross_entropy", "binary_cross_entropy"]
-Schedule = Literal["step", "cosine"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-class TrainConfig(Section):
+class TrainConfig(LoopConfig):
     """The training recipe. Defaults are the paper's."""
 
-    epochs: int = Field(210, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    """Limit of the time spent in training steps, in addition to `epochs`: the learning rate schedule follows the
-    elapsed time if it is ahead of the steps, and the last epoch may be incomplete. Such a run is not bit-exactly
-    reproducible."""
-    batch_size: int = Field(128, ge=1)
-    """Samples per optimizer step over all devices."""
-    accumulation: int = Field(1, ge=1)
-    """Number of gradient accumulation steps per batch: the same optimizer step in less memory, except that batch norm
-    uses the statistics of each micro-batch."""
-    lr: float = Field(1e-3, gt=0)
-    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field({})
-    """Factors of the learning rate by module name: {backbone: 0.3}; the longest matching name applies. 0 freezes a
-    module, including the statistics of its batch norms."""
-    attention_lr_factor: float = Field(1.0, gt=0)
-    """Factor of the learning rate of the attention of dynamic convolutions, in addition to `lr_factors`. At temperature
-    30 attention differs from uniform only if its logits reach about 30, which takes many small steps."""
-    schedule: Schedule = "step"
-    """The learning rate schedule: "step" divides it by ten at each of `lr_drops`, "cosine" decays it from lr to 0."""
-    lr_drops: list[Annotated[int, Field(ge=0)]] | None = None
-    """Milestones of the step schedule in epochs; None is the paper's 170 and 200 of 210, scaled to `epochs`."""
-    warmup_steps: int = Field(0, ge=0)
-    """Number of steps of linear learning rate warm-up."""
     loss: Loss = "mse"
-    temperature: TemperatureConfig = TemperatureConfig()
-    workers: int | None = Field(None, ge=0)
-    """Data loader workers per device; None is one per CPU core, at most 8."""
-    seed: int = Field(0, ge=0)
-    save_every: int = Field(1, ge=1)
-    """Epochs between checkpoints (last.pt); one is always written when a run is stopped, evaluated or done. Increase it
-    if an epoch takes only seconds."""
-    save_minutes: float | None = Field(None, ge=0)
-    """Minutes between checkpoints (last.pt) within an epoch, for epochs that take hours; None disables them."""
-    precision: Precision = "fp32"
-    """Mixed precision of the forward pass; attention and loss are computed in float32. bf16 about halves a step's time
-    on devices that support it (GPUs from Ampere on, CPUs with AMX or AVX512-BF16) and takes ten times as long on
-    others. "auto" is bf16 on the former and fp32 on the latter. fp16 (GPUs only) uses loss scaling."""
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Decay per step of a moving average of the weights, which is evaluated and saved as best.pt; None disables it.
-    0.999 to 0.9998 usually improve AP a little and smooth its curve; use a smaller decay for few steps."""
-    weight_decay: float = Field(0, ge=0)
-    """Decoupled weight decay (AdamW) of the weights of convolutions and linear layers, not of norms, biases and
-    attention. 0.01 to 0.1 reduces overfitting on small datasets."""
-    clip_gradients: float | None = Field(None, gt=0)
-    """Maximum norm of the gradients; None disables clipping. 1 to 10 stabilizes training at high learning rates."""
-    channels_last: bool = False
-    """Train in torch's channels_last format: static networks with 3x3 kernels are 1.8 times as fast on a CPU
-    (`mobilenetv2_100-fpn` at 256x192, one thread). Dynamic networks convert between formats and are not faster."""
-    freeze_batch_norm: bool = False
-    """Freeze the running statistics of batch norm, for fine-tuning with few samples per step."""
     teacher: Path | None = None
     """The teacher for distillation (a checkpoint, a .safetensors file or the name of a pretrained network): its
     heatmaps or distributions are mixed into the targets. It may have any architecture, but must have the same
@@ -225,15 +166,13 @@ class TrainConfig(Section):
     which takes longer than their computation. On an H200, dy_mobilenetv2_050-dy_bneck at 256x192 in bf16 with batch
     size 128 trains on 2,100 instead of 960 samples/s. It requires one process with a CUDA GPU, no accumulation, and
     fp32 or bf16; a step's memory stays allocated between steps."""
-    sync_batch_norm: bool = False
-    """Synchronize batch norm statistics over all GPUs; useful below about 16 samples per GPU."""
 
     @model_validator(mode="after")
     def _check_cuda_graph(self) -> "TrainConfig":
-        if self.cuda_graph and (self.accumulation > 1 or self.precision == "fp16"):
+        if self.cuda_graph and (self.accumulation > 1 or self.precision == "fp16" or self.optimizer != "adam"):
             raise ValueError(
-                "cuda_graph: true requires accumulation: 1 and precision: fp32 or bf16, "
-                f"got accumulation: {self.accumulation} and precision: {self.precision}"
+                "cuda_graph: true requires accumulation: 1, precision: fp32 or bf16 and optimizer: adam, got "
+                f"accumulation: {self.accumulation}, precision: {self.precision} and optimizer: {self.optimizer}"
             )
         return self
 
@@ -316,7 +255,3 @@ class Config(Section):
         if self.train.cuda_graph:
             raise ValueError("data.unlabeled is unsupported with train.cuda_graph: true: set it to false")
         return self
-
-    def to_yaml(self) -> str:
-        """Serializes the whole configuration as YAML for `load_config`."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
@@ -45,3 +46,7 @@ class Section(BaseModel):
             return value.expanduser() if isinstance(value, Path) else value
         except RuntimeError as error:
             raise ValueError(f"{value}: {error}") from error
+
+    def to_yaml(self) -> str:
+        """Serializes the section as YAML; `load_config` reads that of a whole configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -5,12 +5,12 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from posedy.data.datasets import SampleIndex, TopDownTrainDataset, set_up_worker
-from posedy.data.unlabeled import MixedDataset
+from posedy.data.datasets import SampleIndex, set_up_worker
 
 Batch = dict[str, Tensor]
 
@@ -121,7 +121,7 @@ class _ReplaceableBatches(Sampler[list[SampleIndex]]):
         return iter(self.batches)
 
 
-class CropLoader:
+class SampleLoader:
     """A data loader for training with persistent worker processes.
 
     At the end of an epoch, workers continue with the next one, so that its first batches are ready when it begins.
@@ -135,7 +135,7 @@ class CropLoader:
 
     def __init__(
         self,
-        dataset: TopDownTrainDataset | MixedDataset,
+        dataset: Dataset[Any],
         sampler: EpochBatchSampler,
         workers: int = 0,
         pin_memory: bool = False,
@@ -150,6 +150,7 @@ class CropLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=set_up_worker,
+            generator=torch.Generator(),  # otherwise each epoch and each resuming draws from that of dropout
         )
         self._stream: Iterator[Batch] = iter(())
         self._next: tuple[int, int] | None = None  # epoch and step of the stream's next batch

@@ -293,16 +293,20 @@ class InvertedResidual(ResidualBlock):
         return x + y if self.is_residual else y
 
 
-def make_classifier(in_channels: int, num_classes: int, hidden_channels: int | None = None) -> nn.Sequential:
-    """Creates a classifier: (N, C, H, W) -> logits (N, num_classes).
+def make_classifier(
+    in_channels: int, num_classes: int | None, dropout: float = 0.0, hidden_channels: int | None = None
+) -> nn.Module:
+    """Creates a classifier: (N, C, H, W) -> logits (N, num_classes), or without classes the identity.
 
     Global average pooling is followed by a linear layer, or with `hidden_channels` by two with a hard swish between
-    them (MobileNetV3).
+    them (MobileNetV3). Dropout is before the last one.
     """
+    if num_classes is None:
+        return nn.Identity()
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if hidden_channels is not None:
         layers += [nn.Linear(in_channels, hidden_channels), nn.Hardswish()]
-    return nn.Sequential(*layers, nn.Linear(hidden_channels or in_channels, num_classes))
+    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(hidden_channels or in_channels, num_classes))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -7,7 +7,16 @@ from typing import Any, get_args
 from torch import nn
 
 from posedy.codecs import create_codec
-from posedy.models.blocks import BNECK_LAYERS, ConvFactory, DynamicConvFactory, Padding, static_conv
+from posedy.models.blocks import (
+    BNECK_LAYERS,
+    Backbone,
+    ConvFactory,
+    DynamicConvFactory,
+    Padding,
+    make_classifier,
+    static_conv,
+)
+from posedy.models.classifier import Classifier
 from posedy.models.dynamic_conv import check_temperature
 from posedy.models.network_file import read_weights, recorded_options, recorded_skeleton
 from posedy.models.pose_net import HeatmapOutput, PoseNet
@@ -42,6 +51,7 @@ def create_backbone(
     *,
     temperature: float = 30.0,
     num_classes: int | None = None,
+    dropout: float = 0.0,
     **options: Any,
 ) -> nn.Module:
     """Creates a backbone with random weights: (N, in_channels, H, W) -> (N, out_channels, H / 32, W / 32).
@@ -52,6 +62,7 @@ def create_backbone(
         temperature: tau of the attention's softmax.
         num_classes: number of classes of the ImageNet classifier at the end (paper, Table 8); None returns the last
             feature map.
+        dropout: probability of dropout before the last layer of the classifier.
         options: options of the architecture, see `create_model`; `list_options(name)` lists them.
 
     Raises:
@@ -60,11 +71,48 @@ def create_backbone(
     check_name(name, list_backbones())
     _check_options(name, options)
     _check_num_kernels(name, num_kernels)
-    if num_classes is not None:
-        _check_at_least_one(num_classes=num_classes)
-        options["num_classes"] = num_classes
-    conv = _conv_factory(name, num_kernels, temperature, options)
-    return _create_part(backbone_factory(name), (), conv, options)
+    conv, factory = _conv_factory(name, num_kernels, temperature, options), backbone_factory(name)
+    if num_classes is None:
+        return _create_part(factory, (), conv, options)
+    _check_at_least_one(num_classes=num_classes)
+    if "num_classes" in options_of(factory):
+        return _create_part(factory, (), conv, options, {"num_classes": num_classes, "dropout": dropout})
+    backbone = _create_part(factory, (), conv, options)
+    if not isinstance(backbone, Backbone):
+        raise ValueError(f"{name}: a classifier needs a subclass of posedy.Backbone, got {type(backbone).__name__}")
+    backbone.classifier = make_classifier(backbone.out_channels, num_classes, dropout)
+    return backbone
+
+
+def create_classifier(
+    name: str,
+    classes: Sequence[str],
+    *,
+    num_kernels: int = DEFAULT_NUM_KERNELS,
+    temperature: float = 30.0,
+    dropout: float = 0.0,
+    input_size: tuple[int, int] = (224, 224),
+    **options: Any,
+) -> Classifier:
+    """Creates an image classifier with random weights.
+
+    Args:
+        name: one of `list_backbones()`, or `[dy_]timm/NAME`.
+        classes: the names of the classes.
+        num_kernels: K of each dynamic convolution; static networks take the default only.
+        temperature: tau of the attention's softmax.
+        dropout: probability of dropout before the last layer.
+        input_size: default (width, height) of the images.
+        options: options of the architecture, see `create_model`; `list_options(name)` lists them.
+
+    Raises:
+        ValueError: if the name or an option is unknown or an argument is invalid.
+    """
+    backbone = create_backbone(
+        name, num_kernels, temperature=temperature, num_classes=len(classes), dropout=dropout, **options
+    )
+    record = {"num_kernels": num_kernels, "dropout": dropout, **options}
+    return Classifier(backbone, name=name, classes=classes, input_size=input_size, options=record)
 
 
 def create_model(

@@ -18,22 +18,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from posedy.files import atomic_write
+from posedy.models.classifier import Classifier
 from posedy.models.pose_net import PoseNet
 from posedy.skeleton import Skeleton
 
+Network = PoseNet | Classifier
 _SAFETENSORS_KEY = "posedy"
 # names of codecs in files of posedy 0.1
 _EARLIER_CODECS = {"paper": "msra"}
 
 
-def network_record(net: PoseNet) -> dict[str, Any]:
+def network_record(net: Network) -> dict[str, Any]:
     """Returns the record of a network in plain types: what is needed besides its tensors to rebuild it."""
-    return {
-        "name": net.name,
-        "options": dict(net.options),
-        "input_size": list(net.input_size),
-        "skeleton": dataclasses.asdict(net.skeleton) if net.skeleton is not None else None,
-    }
+    record = {"name": net.name, "options": dict(net.options), "input_size": list(net.input_size)}
+    if isinstance(net, Classifier):
+        return record | {"classes": list(net.classes)}
+    return record | {"skeleton": dataclasses.asdict(net.skeleton) if net.skeleton is not None else None}
 
 
 def recorded_skeleton(record: Mapping[str, Any]) -> Skeleton | None:
@@ -69,7 +69,7 @@ def recorded_options(record: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def network_state(net: PoseNet) -> dict[str, Any]:
+def network_state(net: Network) -> dict[str, Any]:
     """Returns the entry of a checkpoint for a network: its record and its tensors."""
     return {"record": network_record(net), "tensors": net.state_dict()}
 

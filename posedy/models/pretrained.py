@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posedy.models.factory import create_model
+from posedy.models.classifier import Classifier
+from posedy.models.factory import create_classifier, create_model
 from posedy.models.network_file import (
     network_state,
     read_weights,
@@ -43,6 +44,38 @@ def load_checkpoint(path: str | os.PathLike[str], model_class: type[PoseNet] = P
     return restore_network(record, tensors, path, model_class)
 
 
+def load_classifier(path: str | os.PathLike[str]) -> Classifier:
+    """Loads the classifier of a checkpoint, in evaluation mode, on the CPU.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it contains no classifier.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
+    record, tensors = read_weights(path)
+    if record is None or "classes" not in record:
+        raise ValueError(f"{path} contains no classifier" + (f" but {record['name']}" if record else ""))
+    return restore_classifier(record, tensors, path)
+
+
+def restore_classifier(record: Any, tensors: Any, path: Path) -> Classifier:
+    """Creates the classifier of a record and loads its tensors, in evaluation mode.
+
+    Raises:
+        ValueError: if the tensors do not fit the network that the record names; the message names `path`.
+    """
+    try:
+        width, height = record["input_size"]
+        options = recorded_options(record)
+        net = create_classifier(record["name"], record["classes"], input_size=(width, height), **options)
+        net.load_state_dict(tensors)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} contains no classifier that this version of posedy can build: {error}") from error
+    return net.eval()
+
+
 def save_checkpoint(net: PoseNet, path: str | os.PathLike[str]) -> None:
     """Saves a network to a .pt or .safetensors file atomically; `load_checkpoint` loads it.
 
@@ -72,6 +105,11 @@ def restore_network(record: Any, tensors: Any, path: Path, model_class: type[Pos
     Raises:
         ValueError: if the tensors do not fit the network that the record names; the message names `path`.
     """
+    if isinstance(record, Mapping) and "classes" in record:
+        raise ValueError(
+            f"{path} contains the classifier {record['name']}, no pose network: train one that starts from it "
+            f"(model.weights={path})"
+        )
     try:
         net = _create(record, model_class)
         net.load_state_dict(tensors)

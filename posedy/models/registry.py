@@ -193,7 +193,7 @@ def list_options(name: str) -> list[str]:
         # options of dynamic convolution belong to the dynamic parts
         names |= {option for option in options_of(factory) if is_dynamic(part) or option not in DYNAMIC_OPTIONS}
         names |= {"attention"} if is_dynamic(part) else set()
-    return sorted(names - {"num_classes"})
+    return sorted(names - {"num_classes", "dropout"})
 
 
 def _forms(name: str, factory: Callable[..., nn.Module]) -> list[str]:

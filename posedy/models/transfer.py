@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.backbones.resnet import ResNet
 from posedy.models.blocks import BNECK_LAYERS
+from posedy.models.classifier import Classifier
 from posedy.models.conversion import DEFAULT_NOISE, convert_weights, is_attention, static_name, static_shape
 from posedy.models.network_file import read_weights
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import find_weights, restore_network
+from posedy.models.pretrained import find_weights, load_classifier, restore_classifier, restore_network
 
 _COUNTER = "num_batches_tracked"  # of batch norms; missing in old files, and not used
 
@@ -237,12 +238,48 @@ def load_pretrained(net: PoseNet, path: str | Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path.resolve()}")
     record, tensors = read_weights(path)
-    source = restore_network(record, tensors, path) if record is not None else None
     try:
         _check_finite(tensors)
-        return f"{path}: {load_backbone(tensors, net) if source is None else _load_counterpart(source, net)}"
+        if record is None:
+            return f"{path}: {load_backbone(tensors, net)}"
+        if isinstance(record, Mapping) and "classes" in record:
+            return f"{path}: {_load_classifier(restore_classifier(record, tensors, path), net)}"
     except ValueError as error:
         raise ValueError(f"cannot load {path} into {net.name}: {error}") from error
+    source = restore_network(record, tensors, path)
+    try:
+        return f"{path}: {_load_counterpart(source, net)}"
+    except ValueError as error:
+        raise ValueError(f"cannot load {path} into {net.name}: {error}") from error
+
+
+def load_pretrained_classifier(net: Classifier, path: Path) -> str:
+    """Loads the weights of a classifier, or of its static or dynamic counterpart, completely or not at all.
+
+    The last layer is left unchanged if the classes differ.
+
+    Args:
+        net: the network to load.
+        path: a checkpoint of a classifier.
+
+    Returns:
+        A log message that describes the file and lists the tensors used.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if the weights do not match the network.
+    """
+    source = load_classifier(path)
+    if static_name(source.name) != static_name(net.name):
+        raise ValueError(f"cannot load {path} into {net.name}: expected {static_name(net.name)}, got {source.name}")
+    tensors = source.state_dict()
+    _check_finite(tensors)
+    is_same = source.classes == net.classes
+    if not is_same:
+        last = [name for name in tensors if name.startswith("backbone.classifier.")][-2:]
+        tensors |= {name: net.state_dict()[name] for name in last}
+    conversion = convert_weights(tensors, net)
+    return f"{path}: {source.name}: {conversion}" + ("" if is_same else "; did not load the last layer: other classes")
 
 
 def _check_finite(contents: Any) -> None:
@@ -251,6 +288,18 @@ def _check_finite(contents: Any) -> None:
         for name, tensor in contents.items():
             if isinstance(tensor, Tensor) and not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite: the file is from a training run that diverged")
+
+
+def _load_classifier(source: Classifier, net: PoseNet) -> str:
+    """Loads the backbone of a classifier, or of its static or dynamic counterpart."""
+    backbone = net.name.split("-")[0]
+    if static_name(source.name) != static_name(backbone):
+        raise ValueError(f"expected a classifier with the backbone {static_name(backbone)}, got {source.name}")
+    tensors = {
+        name: tensor for name, tensor in source.backbone.state_dict().items() if not name.startswith("classifier.")
+    }
+    conversion = convert_weights(tensors, net.backbone)
+    return f"the backbone of the classifier {source.name}: {conversion}; did not load the head"
 
 
 def _load_counterpart(source: PoseNet, net: PoseNet) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from posedy.config import DELETED_KEYS, Config, TrainConfig, upgrade_keys
-from posedy.models.network_file import network_state, read_checkpoint, write_checkpoint
-from posedy.models.pose_net import PoseNet
+from posedy.config import DELETED_KEYS, ClassifierConfig, Config, LoopConfig, upgrade_keys
+from posedy.models.network_file import Network, network_state, read_checkpoint, write_checkpoint
 from posedy.models.registry import is_dynamic
 from posedy.training.optim import ModelEMA, changes_past_learning_rates, describe_learning_rates, lr_milestones
 
@@ -47,7 +46,7 @@ class RunState:
         metrics: the latest evaluation metrics.
         protocol: the evaluation protocol of `metrics`.
         evaluated_epoch: completed epochs at the latest evaluation.
-        best_ap: the best AP so far.
+        best_metric: the best value so far of the metric that selects the best weights.
         scaler: state of the fp16 gradient scaler.
         network: the network for inference, in the format of `network_state`: the moving average if there is one.
         trained: state dict of the trained network, if `network` is its moving average.
@@ -66,7 +65,7 @@ class RunState:
     metrics: dict[str, float] = field(default_factory=dict)
     protocol: str = ""
     evaluated_epoch: int = 0
-    best_ap: float | None = None
+    best_metric: float | None = None
     scaler: dict[str, Any] | None = None
     network: dict[str, Any] = field(default_factory=dict)
     trained: dict[str, Any] | None = None
@@ -79,7 +78,7 @@ class RunState:
         """Returns the progress as text, such as "7 epochs and 1 step"."""
         return _format_count(self.epoch, "epoch") + (f" and {_format_count(self.step, 'step')}" if self.step else "")
 
-    def restore(self, net: PoseNet, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> None:
+    def restore(self, net: Network, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> None:
         """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies."""
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
         # keep the values of the current configuration, which may differ from the checkpoint's
@@ -97,10 +96,10 @@ class RunState:
     def save(
         self,
         path: Path,
-        net: PoseNet,
+        net: Network,
         optimizer: torch.optim.Optimizer,
         ema: ModelEMA | None,
-        config: Config,
+        config: Config | ClassifierConfig,
         data_fingerprint: str,
         world_size: int,
     ) -> None:
@@ -124,7 +123,7 @@ class RunState:
 
 
 def read_run_state(
-    run: Path, config: Config, data_fingerprint: str, world_size: int, accept_changes: bool = False
+    run: Path, config: Config | ClassifierConfig, data_fingerprint: str, world_size: int, accept_changes: bool = False
 ) -> RunState:
     """Reads the last checkpoint of a run to resume and compares it with the current configuration.
 
@@ -142,6 +141,8 @@ def read_run_state(
     """
     path = run / LAST
     checkpoint = read_checkpoint(path)
+    if "best_ap" in checkpoint:  # the earlier name
+        checkpoint["best_metric"] = checkpoint.pop("best_ap")
     names = [entry.name for entry in fields(RunState) if entry.name != "changes"]
     missing = [key for key in (*names, "config", "data", "processes") if key not in checkpoint]
     if missing:
@@ -156,7 +157,7 @@ def read_run_state(
         if key not in DELETED_KEYS or value != DELETED_KEYS[key]
     }
     # a checkpoint older than a key was trained with the key's default
-    before = _flatten(Config().model_dump(mode="json")) | recorded
+    before = _flatten(type(config)().model_dump(mode="json")) | recorded
     before |= {_DATA: checkpoint["data"], _WORLD_SIZE: checkpoint["processes"]}
     now = _flatten(config.model_dump(mode="json")) | {_DATA: data_fingerprint, _WORLD_SIZE: world_size}
     if not is_dynamic(config.model.name):
@@ -200,11 +201,11 @@ def read_run_state(
         raise ValueError("\n".join([heading, *lines, advice]))
     state = RunState(**{name: checkpoint[name] for name in names}, changes=lines)
     if any(key == _DATA or key.startswith(("eval.", _SKELETON, _PADDING)) for key in changed):
-        state.best_ap = None  # not comparable: another evaluation protocol or another validation set
+        state.best_metric = None  # not comparable: another evaluation protocol or another validation set
     return state
 
 
-def _schedule_keys_without_effect(before: TrainConfig, now: TrainConfig) -> set[str]:
+def _schedule_keys_without_effect(before: LoopConfig, now: LoopConfig) -> set[str]:
     """Returns the schedule keys that may differ because the learning rates of completed epochs stay the same."""
     keys = set()
     if now.epochs >= before.epochs and not changes_past_learning_rates(before, now):

@@ -20,13 +20,13 @@ from posedy.training.distillation import Teacher
 from posedy.training.distributed import DistributedContext
 from posedy.training.losses import codec_loss
 from posedy.training.optim import ModelEMA
-from posedy.training.step import TrainingStep
+from posedy.training.step import PoseStep
 
 _WARMUP_CALLS = 3
 
 
-class GraphedStep(TrainingStep):
-    """A `TrainingStep` that is captured as a CUDA graph and then replayed; needs a CUDA GPU and one process.
+class GraphedStep(PoseStep):
+    """A `PoseStep` that is captured as a CUDA graph and then replayed; needs a CUDA GPU and one process.
 
     Every call is one optimizer step, including the warm-up calls before the capture. A batch of another size, such as
     the last one of an epoch, runs as an ordinary step.
@@ -50,7 +50,7 @@ class GraphedStep(TrainingStep):
         self._graphed_step = GraphedFunction(self._optimizer_step)
 
     def __call__(self, batch: Batch, num_samples: int, lr: float) -> Tensor:
-        """Runs one step, see `TrainingStep`."""
+        """Runs one step, see `PoseStep`."""
         if len(batch["crop"]) != self.config.batch_size:
             return super().__call__(batch, num_samples, lr)
         crops, *rest = self.prepare_batch(batch, num_samples)

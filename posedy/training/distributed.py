@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posedy.config import Precision, TrainConfig
+from posedy.config import LoopConfig, Precision
 from posedy.system import supports_bf16
 
 # Gloo's errors are plain RuntimeErrors that start with a source location, such as
@@ -45,7 +45,7 @@ class DistributedContext:
             setting.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: LoopConfig) -> None:
         available = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self.precision: Precision = config.precision
         if config.precision == "auto":
@@ -66,11 +66,6 @@ class DistributedContext:
             if config.sync_batch_norm and self.device.type != "cuda":
                 raise ValueError(
                     f"train.sync_batch_norm=true requires CUDA GPUs, got device {self.device}: set it to false"
-                )
-            if config.cuda_graph and (self.device.type != "cuda" or self.world_size > 1):
-                got = f"device {self.device}" if self.world_size == 1 else f"{self.world_size} processes"
-                raise ValueError(
-                    f"train.cuda_graph=true requires a CUDA GPU and one process, got {got}: set it to false"
                 )
             if config.precision == "fp16" and self.device.type == "cpu":
                 raise ValueError("train.precision=fp16 requires a GPU, got device cpu: use auto, bf16 or fp32")

@@ -17,15 +17,11 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from posedy.data.loaders import Batch
-from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.files import read_csv, write_bytes_atomically
+from posedy.training.task import Task
 
 METRICS_FILE = "metrics.csv"
 """Name of the table in the run folder."""
-_COLUMNS = (
-    *("epoch", "step", "lr", "temperature", "loss", "persons_per_second", "data_share", "memory_mb", "seconds"),
-    *METRIC_NAMES,
-)
 
 
 class RunLogger:
@@ -34,20 +30,23 @@ class RunLogger:
     Args:
         run: the run folder.
         epochs_done: completed epochs; rows of later epochs, left by an aborted run, are dropped.
+        task: names the samples and the metrics.
     """
 
-    def __init__(self, run: Path, epochs_done: int) -> None:
-        self._run = run
+    def __init__(self, run: Path, epochs_done: int, task: Task | type[Task]) -> None:
+        self._run, self._task = run, task
         self._path = run / METRICS_FILE
         self._rows = [row for row in read_csv(self._path) if int(row["epoch"]) <= epochs_done]
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
 
     def write_epoch(self, values: Mapping[str, float]) -> None:
-        """Writes the row of an epoch and replaces an earlier one; AP columns stay empty if AP was not measured."""
+        """Writes the row of an epoch and replaces an earlier one; metrics that were not measured stay empty."""
         self._rows = [row for row in self._rows if int(row["epoch"]) < values["epoch"]]
         self._rows.append({name: _format_number(value) for name, value in values.items()})
         # options such as a consistency loss have columns of their own
-        columns = dict.fromkeys([*_COLUMNS, *(name for row in self._rows for name in row)])
+        speed = f"{self._task.unit}_per_second"
+        numbers = ("epoch", "step", "lr", "temperature", "loss", speed, "data_share", "memory_mb", "seconds")
+        columns = dict.fromkeys([*numbers, *self._task.metrics, *(name for row in self._rows for name in row)])
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
@@ -55,7 +54,7 @@ class RunLogger:
         write_bytes_atomically(self._path, text.getvalue().encode())
         for name, value in values.items():
             if name != "epoch":
-                group = "val" if name in METRIC_NAMES else "train"
+                group = "val" if name in self._task.metrics else "train"
                 self._writer.add_scalar(f"{group}/{name}", value, int(values["epoch"]))
         self._writer.flush()
 
@@ -69,7 +68,7 @@ class RunLogger:
     def close(self) -> None:
         """Closes the TensorBoard file and plots curves.png."""
         self._writer.close()
-        plot_curves(read_csv(self._path), self._run / "curves.png")
+        plot_curves(read_csv(self._path), self._run / "curves.png", self._task.unit, self._task.curves)
 
 
 def _format_number(number: float) -> str:
@@ -77,15 +76,15 @@ def _format_number(number: float) -> str:
 
 
 class ThroughputMeter:
-    """Measures persons per second and the share of time spent waiting for data in an epoch.
+    """Measures samples per second and the share of time spent waiting for data in an epoch.
 
     Attributes:
-        persons: processed persons of all processes, counted by the caller.
+        samples: processed samples of all processes, counted by the caller.
         data_seconds: time spent waiting for batches.
     """
 
     def __init__(self) -> None:
-        self.persons = 0
+        self.samples = 0
         self.data_seconds = 0.0
         self._start = time.perf_counter()
 
@@ -106,9 +105,9 @@ class ThroughputMeter:
         return time.perf_counter() - self._start
 
     @property
-    def persons_per_second(self) -> float:
-        """Processed persons per second, over all processes."""
-        return self.persons / self.seconds
+    def samples_per_second(self) -> float:
+        """Processed samples per second, over all processes."""
+        return self.samples / self.seconds
 
     @property
     def data_share(self) -> float:
@@ -122,20 +121,27 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-_AP_COLORS = {"AP": "tab:blue", "AP50": "tab:cyan", "AP75": "tab:purple"}
+_METRIC_COLORS = ("tab:blue", "tab:cyan", "tab:purple")
 # largest number of epochs at which each epoch gets a marker
 _MAX_MARKERS = 60
 
 
-def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Plots loss, AP, learning rate and speed over epochs.
+def plot_curves(
+    rows: Sequence[Mapping[str, str]],
+    path: Path,
+    unit: str = "persons",
+    metrics: Sequence[str] = ("AP", "AP50", "AP75"),
+) -> None:
+    """Plots loss, metrics, learning rate and speed over epochs.
 
-    Speed is persons per second and, if the rows have a column `data_share` (from 0 to 1), the share of the time spent
+    Speed is samples per second and, if the rows have a column `data_share` (from 0 to 1), the share of the time spent
     waiting for data. Empty and non-finite values are skipped and their neighbors connected.
 
     Args:
         rows: rows of metrics.csv, as returned by `read_csv`; without rows the panels are empty.
         path: path of the PNG file, which is written atomically.
+        unit: what a sample is, in the plural.
+        metrics: at most three names of metrics; the best epoch of the first one is marked.
 
     Raises:
         ValueError: if a value is not a number.
@@ -143,13 +149,13 @@ def plot_curves(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """
     figure = Figure(figsize=(11, 7), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    loss, ap, lr, speed = figure.subplots(2, 2, sharex=True).flat
+    loss, accuracy, lr, speed = figure.subplots(2, 2, sharex=True).flat
     epochs = _read_column(rows, "epoch")
     _plot_logarithmic(loss, epochs, _read_column(rows, "loss"), "loss", "tab:red")
     _plot_logarithmic(lr, epochs, _read_column(rows, "lr"), "learning rate", "tab:green")
-    _plot_ap(ap, epochs, rows)
-    _plot_speed(speed, epochs, rows)
-    for axes in (loss, ap, lr, speed):
+    _plot_metrics(accuracy, epochs, rows, metrics)
+    _plot_speed(speed, epochs, rows, unit)
+    for axes in (loss, accuracy, lr, speed):
         axes.grid(alpha=0.3)
         if not axes.lines:
             axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="gray")
@@ -205,30 +211,33 @@ def _set_ylim_from_zero(axes: Axes, margin: float) -> None:
     axes.set_ylim(0, highest * (1 + margin) if highest > 0 else 1)
 
 
-def _plot_ap(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
-    """Plots AP, AP50 and AP75, with a star at the first epoch of the best AP, whose weights are in best.pt."""
-    axes.set_title("AP on the validation set")
-    columns = {name: _read_column(rows, name) for name in _AP_COLORS}
-    for name, values in columns.items():
-        _plot(axes, epochs, values, name, _AP_COLORS[name])
+def _plot_metrics(
+    axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]], metrics: Sequence[str]
+) -> None:
+    """Plots metrics, with a star at the first epoch of the best value of the first one, that of best.pt."""
+    axes.set_title(f"{metrics[0]} on the validation set")
+    columns = {name: _read_column(rows, name) for name in metrics}
+    for (name, values), color in zip(columns.items(), _METRIC_COLORS, strict=False):
+        _plot(axes, epochs, values, name, color)
     if axes.lines:
         # the margin leaves space for the legend
         _set_ylim_from_zero(axes, margin=0.2)
         axes.legend(loc="upper left", ncols=len(axes.lines), fontsize=8)
-    finite = np.isfinite(epochs) & np.isfinite(columns["AP"])
+    values = columns[metrics[0]]
+    finite = np.isfinite(epochs) & np.isfinite(values)
     if finite.any():
-        best = int(np.where(finite, columns["AP"], -math.inf).argmax())
-        axes.plot(epochs[best], columns["AP"][best], "*", color="tab:orange", markersize=14, zorder=3)
-        axes.set_title(f"AP on the validation set, best {columns['AP'][best]:.3f} after epoch {epochs[best]:g}")
+        best = int(np.where(finite, values, -math.inf).argmax())
+        axes.plot(epochs[best], values[best], "*", color="tab:orange", markersize=14, zorder=3)
+        axes.set_title(f"{metrics[0]} on the validation set, best {values[best]:.3f} after epoch {epochs[best]:g}")
 
 
-def _plot_speed(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]]) -> None:
-    """Plots persons per second on the left axis and the share of waiting for data on the right axis."""
+def _plot_speed(axes: Axes, epochs: NDArray[np.float64], rows: Sequence[Mapping[str, str]], unit: str) -> None:
+    """Plots samples per second on the left axis and the share of waiting for data on the right axis."""
     axes.set_title("speed")
-    _plot(axes, epochs, _read_column(rows, "persons_per_second"), "persons/s", "tab:brown")
+    _plot(axes, epochs, _read_column(rows, f"{unit}_per_second"), f"{unit}/s", "tab:brown")
     if axes.lines:
         _set_ylim_from_zero(axes, margin=0.05)
-        axes.set_ylabel("persons/s", color="tab:brown")
+        axes.set_ylabel(f"{unit}/s", color="tab:brown")
     percent = 100 * _read_column(rows, "data_share")
     if np.isfinite(percent).any():
         right_axes = axes.twinx()

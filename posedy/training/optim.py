@@ -1,4 +1,4 @@
-"""Optimizer (AdamW with per-module learning rates), schedules and moving average of the weights."""
+"""Optimizer with learning rates per module, schedules and moving average of the weights."""
 
 import copy
 import itertools
@@ -8,18 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from posedy.config import TemperatureConfig, TrainConfig
+from posedy.config import LoopConfig, TemperatureConfig
 from posedy.models.dynamic_conv import KernelAttention
-from posedy.models.pose_net import PoseNet
+from posedy.models.network_file import Network
+
+_MOMENTUM = 0.9
 
 
-def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Creates AdamW with two parameter groups, with and without weight decay, for each learning rate factor.
+def make_optimizer(net: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    """Creates AdamW, or SGD with momentum, with two parameter groups, with and without weight decay, for each factor.
 
     The factor of a group is its entry "lr_factor". Parameters of factor 0 are frozen: they are in no group and require
     no gradient.
 
-    Without weight decay, the paper's choice, AdamW equals Adam. With it, the step is Adam's followed by
+    Without weight decay, the paper's choice for pose networks, AdamW equals Adam. With it, Adam's step is followed by
 
         w <- w - lr * weight_decay * w        (Loshchilov and Hutter, ICLR 2019)
 
@@ -45,6 +47,8 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
                 groups.append({"params": selected, "weight_decay": decay, "lr_factor": factor})
     if not groups:
         raise ValueError("train.lr_factors freezes the whole network; at least one factor must be positive")
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=_MOMENTUM)
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
@@ -96,7 +100,7 @@ _PAPER_MILESTONES = (170, 200)
 _DECAY_FACTOR = 0.1
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, minutes: float = 0.0) -> float:
+def learning_rate(config: LoopConfig, step: int, steps_per_epoch: int, minutes: float = 0.0) -> float:
     """Returns the learning rate of a step.
 
     Args:
@@ -115,21 +119,21 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, minutes:
     return config.lr * warmup * _DECAY_FACTOR ** sum(epoch >= milestone for milestone in lr_milestones(config))
 
 
-def lr_milestones(config: TrainConfig) -> list[int]:
+def lr_milestones(config: LoopConfig) -> list[int]:
     """Returns the epochs after which the step schedule decays: `lr_drops`, or the paper's scaled to `epochs`."""
     if config.lr_drops is not None:
         return config.lr_drops
     return [round(milestone / _PAPER_EPOCHS * config.epochs) for milestone in _PAPER_MILESTONES]
 
 
-def changes_past_learning_rates(before: TrainConfig, now: TrainConfig) -> bool:
+def changes_past_learning_rates(before: LoopConfig, now: LoopConfig) -> bool:
     """Returns whether a larger `epochs` (`now`) changes the learning rates of the epochs of `before`."""
     if now.schedule == "cosine" or now.minutes is not None:
         return now.epochs != before.epochs
     return now.lr_drops is None and lr_milestones(now) != lr_milestones(before)
 
 
-def describe_learning_rates(config: TrainConfig, epochs_done: int = 0) -> str:
+def describe_learning_rates(config: LoopConfig, epochs_done: int = 0) -> str:
     """Describes the learning rates of the remaining epochs, counted from 1: "epochs 1-170: 0.001, 171-210: 0.0001"."""
     per_epoch = config.model_copy(update={"warmup_steps": 0, "minutes": None})
     remaining = range(epochs_done, config.epochs)
@@ -176,7 +180,7 @@ class ModelEMA:
         decay: the largest d.
     """
 
-    def __init__(self, net: PoseNet, decay: float) -> None:
+    def __init__(self, net: Network, decay: float) -> None:
         self.net = copy.deepcopy(net).eval()
         self.net.requires_grad_(False)
         self.decay = decay

@@ -4,35 +4,34 @@ import contextlib
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from posedy.config import Config
-from posedy.data.datasets import TopDownEvalDataset
+from posedy.config import ClassifierConfig, Config
 from posedy.evaluation.coco_eval import metrics_to_json
-from posedy.evaluation.evaluator import predict_crops
 from posedy.files import check_writable, write_json_atomically
-from posedy.models.pose_net import PoseNet
-from posedy.prediction import TorchModel
 from posedy.system import peak_memory_mb
 from posedy.training.checkpoint import LAST, RunState
 from posedy.training.distributed import DistributedContext
 from posedy.training.loggers import format_duration
 from posedy.training.optim import learning_rate
+from posedy.training.pose_task import PoseTask
 from posedy.training.run_lock import lock_run_folder
+from posedy.training.task import Task
 from posedy.training.trainer import Trainer
 
 
 def train(
-    config: Config,
+    config: Config | ClassifierConfig,
     out: Path | None,
     *,
     dry_run: bool = False,
     stop_after_epochs: int | None = None,
     accept_changes: bool = False,
     json: Path | None = None,
-    model_class: type[PoseNet] = PoseNet,
+    make_task: Callable[[Any, DistributedContext], Task] = PoseTask,
 ) -> dict[str, float]:
     """Trains a network, or makes a dry run; of several processes, rank 0 writes the files.
 
@@ -42,11 +41,11 @@ def train(
         dry_run: run a few steps and one evaluation batch, and print the estimated duration of the whole training run.
         stop_after_epochs: stop after this many epochs of this call.
         accept_changes: resume although the configuration changes training results.
-        json: a file for COCO's ten metrics, or for the measurements of the dry run.
-        model_class: the class of the network.
+        json: a file for the metrics, or for the measurements of the dry run.
+        make_task: creates what is trained: `PoseTask`, or `ClassifierTask` for the configuration of a classifier.
 
     Returns:
-        COCO's metrics of the last evaluation; empty for a dry run.
+        The metrics of the last evaluation; empty for a dry run.
 
     Raises:
         OSError, ValueError: if the configuration, the data or an existing run are invalid, or another process trains in
@@ -56,7 +55,7 @@ def train(
     metrics: dict[str, float] = {}
     if dry_run:
         with tempfile.TemporaryDirectory() as empty:
-            trainer = Trainer(config, out or Path(empty), accept_changes=accept_changes, model_class=model_class)
+            trainer = Trainer(config, out or Path(empty), accept_changes=accept_changes, make_task=make_task)
             report = dry_run_report(trainer)
         trainer.log(str(report))
         record = asdict(report) | {"epoch_seconds": report.epoch_seconds, "seconds": report.seconds}
@@ -71,7 +70,7 @@ def train(
             with context.fail_together():
                 if context.is_main:
                     stack.enter_context(lock_run_folder(out))
-            trainer = Trainer(config, out, accept_changes=accept_changes, model_class=model_class, context=context)
+            trainer = Trainer(config, out, accept_changes=accept_changes, context=context, make_task=make_task)
             metrics = trainer.fit(stop_after_epochs)
         record = metrics_to_json(metrics)
     if json is not None and trainer.context.is_main:
@@ -84,27 +83,29 @@ class DryRunReport:
     """Measurements of a dry run.
 
     Attributes:
-        batch_size: persons per step.
+        unit: what a sample is, in the plural.
+        batch_size: samples per step.
         step_seconds: duration of the last step; the first ones also allocate memory.
         epoch_steps: steps per epoch.
         steps: remaining steps.
         epochs: remaining epochs, the current one included.
-        evaluation_persons: persons of the evaluation batch.
+        evaluation_samples: samples of the evaluation batch.
         evaluation_seconds: duration of the evaluation batch.
-        val_persons: persons of a whole evaluation.
+        val_samples: samples of a whole evaluation.
         evaluations: remaining evaluations.
         memory_mb: peak memory.
         loss: loss of the last step.
     """
 
+    unit: str
     batch_size: int
     step_seconds: float
     epoch_steps: int
     steps: int
     epochs: int
-    evaluation_persons: int
+    evaluation_samples: int
     evaluation_seconds: float
-    val_persons: int
+    val_samples: int
     evaluations: int
     memory_mb: float
     loss: float
@@ -117,17 +118,17 @@ class DryRunReport:
     @property
     def seconds(self) -> float:
         """Estimated duration of the remaining training run."""
-        evaluation = self.evaluation_seconds / self.evaluation_persons * self.val_persons
+        evaluation = self.evaluation_seconds / self.evaluation_samples * self.val_samples
         return self.step_seconds * self.steps + evaluation * self.evaluations
 
     def __str__(self) -> str:
         """Formats the report as lines to print."""
-        evaluation = self.evaluation_seconds / self.evaluation_persons * self.val_persons
+        evaluation = self.evaluation_seconds / self.evaluation_samples * self.val_samples
         return "\n".join(
             [
-                f"a step of {self.batch_size} persons: {self.step_seconds:.3f} s, loss {self.loss:.5f}",
+                f"a step of {self.batch_size} {self.unit}: {self.step_seconds:.3f} s, loss {self.loss:.5f}",
                 f"an epoch of {self.epoch_steps} steps: about {format_duration(self.epoch_seconds)}",
-                f"an evaluation of {self.val_persons} persons: about {format_duration(evaluation)}",
+                f"an evaluation of {self.val_samples} {self.unit}: about {format_duration(evaluation)}",
                 f"remaining: {self.steps} steps in {self.epochs} epochs, and {self.evaluations} evaluations: about "
                 f"{format_duration(self.seconds)}",
                 f"memory: {self.memory_mb:.0f} MB",
@@ -156,25 +157,21 @@ def dry_run_report(trainer: Trainer) -> DryRunReport:
         loss = float(trainer.context.sum(trainer.training_step(batch, trainer.loader.sampler.num_samples(step), lr)))
         seconds = time.perf_counter() - start
     batches.close()
-    val, net = trainer.data.val, trainer.evaluated_net
-    first = slice(0, config.eval.batch_size)
-    crops = TopDownEvalDataset(
-        val, val.image_index[first], val.boxes[first], trainer.codec.input_size, config.data.padding
-    )
     start = time.perf_counter()
     with trainer.training_step.without_autocast():
-        predict_crops(TorchModel(net.eval(), trainer.context.device), crops, config.eval)
+        evaluated = trainer.task.evaluate_batch(trainer.evaluated_net)
     evaluation_seconds = time.perf_counter() - start
     remaining = remaining_work(config, state, steps, seconds)
     return DryRunReport(
+        unit=trainer.task.unit,
         batch_size=config.train.batch_size,
         step_seconds=seconds,
         epoch_steps=steps,
         steps=remaining.steps,
         epochs=remaining.epochs,
-        evaluation_persons=len(crops),
+        evaluation_samples=evaluated,
         evaluation_seconds=evaluation_seconds,
-        val_persons=-(-len(val) // trainer.context.world_size),
+        val_samples=-(-trainer.task.val_size // trainer.context.world_size),
         evaluations=remaining.evaluations,
         memory_mb=peak_memory_mb(trainer.context.device),
         loss=loss,
@@ -195,7 +192,9 @@ class RemainingWork(NamedTuple):
     evaluations: int
 
 
-def remaining_work(config: Config, state: RunState, epoch_steps: int, step_seconds: float) -> RemainingWork:
+def remaining_work(
+    config: Config | ClassifierConfig, state: RunState, epoch_steps: int, step_seconds: float
+) -> RemainingWork:
     """Counts what is left of a training run, also with a time limit.
 
     Args:

@@ -1,14 +1,16 @@
 """One training step: forward, loss, backward, optimizer step."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from posedy.codecs import Codec
-from posedy.config import TrainConfig
+from posedy.config import LoopConfig, TrainConfig
 from posedy.data.loaders import Batch
 from posedy.models.pose_net import PoseNet, normalize_crops
 from posedy.training.consistency import Consistency
@@ -18,7 +20,7 @@ from posedy.training.losses import codec_loss, loss_normalizer
 from posedy.training.optim import ModelEMA
 
 
-class TrainingStep:
+class TrainingStep(ABC):
     """Callable that updates a network's weights with one batch.
 
     The gradient is that of the whole batch, however it is split over processes and micro-batches: each loss is a sum,
@@ -28,11 +30,8 @@ class TrainingStep:
         net: the network.
         optimizer: its optimizer.
         ema: its moving average, or None.
-        codec: encodes the targets.
-        config: loss, gradient accumulation and gradient clipping.
+        config: gradient accumulation and gradient clipping.
         context: the processes that share each batch.
-        teacher: teacher whose heatmaps are mixed into the targets, or None.
-        consistency: targets of the unlabeled persons of each batch, or None.
     """
 
     slow_steps: ClassVar[int] = 1
@@ -40,24 +39,34 @@ class TrainingStep:
 
     def __init__(
         self,
-        net: PoseNet,
+        net: nn.Module,
         optimizer: torch.optim.Optimizer,
         ema: ModelEMA | None,
-        codec: Codec,
-        config: TrainConfig,
+        config: LoopConfig,
         context: DistributedContext,
-        teacher: Teacher | None = None,
-        consistency: Consistency | None = None,
     ) -> None:
-        self.net = net
+        self.net: nn.Module = net
         self.ema = ema
-        self.codec = codec
         self.config = config
         self.context = context
-        self.teacher = teacher
-        self.consistency = consistency
         self._forward = net.forward
         self.wrapped_net, self.optimizer = context.accelerator.prepare(net, optimizer)
+
+    @abstractmethod
+    def losses(self, batch: Batch, num_samples: int) -> Sequence[Callable[[], Tensor]]:
+        """Returns functions that compute the losses of the micro-batches; their sum is the loss of the share.
+
+        Args:
+            batch: this process's share of the batch.
+            num_samples: samples that count in the batch of all processes.
+        """
+
+    def start_epoch(self, epoch: int) -> None:  # noqa: B027 - most steps need nothing
+        """Prepares an epoch, counted from 0."""
+
+    def end_epoch(self) -> dict[str, float]:
+        """Returns further columns of metrics.csv for the epoch."""
+        return {}
 
     @contextmanager
     def without_autocast(self) -> Iterator[None]:
@@ -83,7 +92,7 @@ class TrainingStep:
 
         Args:
             batch: this process's share of the batch.
-            num_samples: persons that count in the batch of all processes.
+            num_samples: samples that count in the batch of all processes.
             lr: learning rate.
 
         Returns:
@@ -92,36 +101,86 @@ class TrainingStep:
         accelerator = self.context.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
-        micro_batches = self._split(*self.prepare_batch(batch, num_samples))
-        num_labeled = len(micro_batches)
-        if self.consistency is not None:
-            micro_batches += self._split(*self.consistency.prepare_batch(batch))
-        loss = torch.zeros((), device=self.context.device)
-        for index, (crops, targets, weights, normalizer) in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1
+        losses = self.losses(batch, num_samples)
+        total = torch.zeros((), device=self.context.device)
+        for index, compute_loss in enumerate(losses):
+            is_last = index == len(losses) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.wrapped_net):
-                outputs = self.wrapped_net(normalize_crops(crops))
-                micro_loss = codec_loss(self.codec, outputs, targets, weights, self.config.loss, normalizer)
+                loss = compute_loss()
                 # gradients are averaged over processes, but the loss is a sum over them
-                accelerator.backward(micro_loss * self.context.world_size)
-            if self.consistency is not None:
-                self.consistency.record_peaks(outputs, weights if index < num_labeled else None)
-            loss = loss + micro_loss.detach()
+                accelerator.backward(loss * self.context.world_size)
+            total = total + loss.detach()
         if self.config.clip_gradients is not None:
             accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip_gradients)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update(self.net)
-        return loss
+        return total
 
-    def _split(
-        self, crops: Tensor, targets: Tensor, weights: Tensor, normalizer: Tensor
-    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Splits a batch into micro-batches with the normalizer of the whole batch."""
-        size = -(-len(crops) // self.config.accumulation)
-        parts = zip(crops.split(size), targets.split(size), weights.split(size), strict=True)
-        return [(*tensors, normalizer) for tensors in parts]
+    def split(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+        """Splits the tensors (N, ...) of a batch into those of its micro-batches."""
+        size = -(-len(tensors[0]) // self.config.accumulation)
+        return list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
+
+
+class PoseStep(TrainingStep):
+    """A `TrainingStep` of a pose network.
+
+    Args:
+        net: the network.
+        optimizer: its optimizer.
+        ema: its moving average, or None.
+        codec: encodes the targets.
+        config: loss, gradient accumulation and gradient clipping.
+        context: the processes that share each batch.
+        teacher: teacher whose heatmaps are mixed into the targets, or None.
+        consistency: targets of the unlabeled persons of each batch, or None.
+    """
+
+    net: PoseNet
+    config: TrainConfig
+
+    def __init__(
+        self,
+        net: PoseNet,
+        optimizer: torch.optim.Optimizer,
+        ema: ModelEMA | None,
+        codec: Codec,
+        config: TrainConfig,
+        context: DistributedContext,
+        teacher: Teacher | None = None,
+        consistency: Consistency | None = None,
+    ) -> None:
+        super().__init__(net, optimizer, ema, config, context)
+        self.codec = codec
+        self.teacher = teacher
+        self.consistency = consistency
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepares an epoch, counted from 0."""
+        if self.consistency is not None:
+            self.consistency.start_epoch(epoch)
+
+    def end_epoch(self) -> dict[str, float]:
+        """Returns further columns of metrics.csv for the epoch."""
+        return self.consistency.end_epoch() if self.consistency is not None else {}
+
+    def losses(self, batch: Batch, num_samples: int) -> Sequence[Callable[[], Tensor]]:
+        """Returns functions that compute the losses of the micro-batches, those of unlabeled persons last."""
+        *tensors, normalizer = self.prepare_batch(batch, num_samples)
+        losses = [partial(self._loss, part, normalizer, True) for part in self.split(*tensors)]
+        if self.consistency is not None:
+            *tensors, normalizer = self.consistency.prepare_batch(batch)
+            losses += [partial(self._loss, part, normalizer, False) for part in self.split(*tensors)]
+        return losses
+
+    def _loss(self, tensors: tuple[Tensor, ...], normalizer: Tensor, is_labeled: bool) -> Tensor:
+        crops, targets, weights = tensors
+        outputs = self.wrapped_net(normalize_crops(crops))
+        if self.consistency is not None:
+            self.consistency.record_peaks(outputs, weights if is_labeled else None)
+        return codec_loss(self.codec, outputs, targets, weights, self.config.loss, normalizer)
 
     def prepare_batch(self, batch: Batch, num_samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns the crops of a batch, their targets, the keypoint weights and the loss normalizer, on the device."""

@@ -2,38 +2,28 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from posedy.config import Config
-from posedy.data.datasets import SampleIndex
-from posedy.data.loaders import Batch, CropLoader
-from posedy.evaluation.coco_eval import format_metrics
-from posedy.evaluation.evaluator import evaluate_model
+from posedy.config import ClassifierConfig, Config
+from posedy.data.loaders import Batch, SampleLoader
 from posedy.files import write_bytes_atomically
 from posedy.models.dynamic_conv import set_temperature
-from posedy.models.network_file import network_state, write_checkpoint
-from posedy.models.pose_net import PoseNet, normalize_crops
-from posedy.prediction import TorchModel
+from posedy.models.network_file import Network, network_state, write_checkpoint
 from posedy.system import default_num_workers, peak_memory_mb
 from posedy.training.checkpoint import BEST, LAST, RunState, read_run_state
-from posedy.training.consistency import make_consistency
-from posedy.training.cuda_graph import GraphedStep
-from posedy.training.distillation import load_teacher
 from posedy.training.distributed import DistributedContext
 from posedy.training.entropy import ENTROPY, EntropyMeter
 from posedy.training.interrupt import StopSignal, TrainingInterruptedError, catch_stop_signals
 from posedy.training.loggers import RunLogger, ThroughputMeter, format_duration
 from posedy.training.optim import ModelEMA, describe_learning_rates, learning_rate, make_optimizer, temperature
-from posedy.training.setup import build_network, make_batch_sampler, read_training_data
-from posedy.training.step import TrainingStep
-from posedy.training.visualize import draw_batch
-
-_VISUALIZED_SAMPLES = 8
+from posedy.training.pose_task import PoseTask
+from posedy.training.task import Task
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -60,12 +50,12 @@ class Trainer:
 
     def __init__(
         self,
-        config: Config,
+        config: Config | ClassifierConfig,
         run: Path,
         progress: bool = True,
         accept_changes: bool = False,
-        model_class: type[PoseNet] = PoseNet,
         context: DistributedContext | None = None,
+        make_task: Callable[[Any, DistributedContext], Task] = PoseTask,
     ) -> None:
         self.context = context or DistributedContext(config.train)
         self.log = self.context.log
@@ -81,22 +71,20 @@ class Trainer:
         self.workers = config.train.workers if config.train.workers is not None else default_num_workers()
         self.state = RunState()
         with self.context.fail_together():
-            self.data = read_training_data(config, self.log, self.context.is_main)
-            sampler = make_batch_sampler(config, self.data, self.context.rank, self.context.world_size)
+            self.task = task = make_task(config, self.context)
             pin_memory = self.context.device.type == "cuda"
-            self.loader = CropLoader(self.data.samples, sampler, self.workers, pin_memory)
+            self.loader = SampleLoader(task.samples, task.make_sampler(), self.workers, pin_memory)
             torch.manual_seed(config.train.seed)
             resumes = (run / LAST).is_file()
             weights = None if resumes else config.model.weights
-            net = build_network(config, self.data.train.skeleton, self.log, weights, model_class)
+            net = task.build_network(weights)
             if config.train.channels_last:
                 net.to(memory_format=torch.channels_last)
-            teacher = load_teacher(config, net, self.context)
             optimizer = make_optimizer(net, config.train)
             decay = config.train.ema_decay
             self.ema = ModelEMA(net, decay) if decay is not None else None
             if resumes:
-                self.state = read_run_state(run, config, self.data.fingerprint, self.context.world_size, accept_changes)
+                self.state = read_run_state(run, config, task.fingerprint, self.context.world_size, accept_changes)
                 self.state.restore(net, optimizer, self.ema)
                 if self.state.changes:
                     self.log("\n".join(["resuming with changes:", *self.state.changes]))
@@ -107,17 +95,10 @@ class Trainer:
                 raise ValueError(f"{run / LAST} differs between processes: several machines require a shared folder")
         if config.train.sync_batch_norm:
             net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        self.net, self.codec = net, net.codec
+        self.net = net
         if self.ema is not None:
             self.ema.net.to(self.context.device)
-        self.consistency = make_consistency(config, self.evaluated_net, self.data.train.skeleton, self.context)
-        self.training_step: TrainingStep
-        if config.train.cuda_graph:
-            self.training_step = GraphedStep(net, optimizer, self.ema, self.codec, config.train, self.context, teacher)
-        else:
-            self.training_step = TrainingStep(
-                net, optimizer, self.ema, self.codec, config.train, self.context, teacher, self.consistency
-            )
+        self.training_step = task.make_step(net, optimizer, self.ema)
         scaler = self.context.accelerator.scaler
         if scaler is not None and self.state.scaler is not None:
             scaler.load_state_dict(self.state.scaler)
@@ -125,7 +106,7 @@ class Trainer:
         self._last_save = time.monotonic()
 
     @property
-    def evaluated_net(self) -> PoseNet:
+    def evaluated_net(self) -> Network:
         """The network that is evaluated and saved for inference: the moving average, if there is one."""
         return self.net if self.ema is None else self.ema.net
 
@@ -150,15 +131,15 @@ class Trainer:
             self.log(f"learning rate: {describe_learning_rates(self.config.train, state.epoch)}")
         if self.context.is_main:
             write_bytes_atomically(self.run / "config.yaml", self.config.to_yaml().encode())
-            logger = RunLogger(self.run, state.epoch)
+            logger = RunLogger(self.run, state.epoch, self.task)
             if state.epoch == state.step == 0:
-                self._visualize_batch(logger)
+                self._draw_samples(logger)
         with catch_stop_signals() as stop_signal, self.context.detect_lost_workers():
             while True:
                 if self._should_evaluate():
                     self._evaluate()
                     if logger is not None:
-                        self._visualize_batch(logger)
+                        self._draw_samples(logger)
                     self._end_epoch(logger)
                 if state.epoch >= last or self._is_finished():
                     break
@@ -180,12 +161,11 @@ class Trainer:
         return state.metrics
 
     def _train_epoch(self, stop_signal: StopSignal) -> None:
-        config, state, steps = self.config.train, self.state, len(self.loader)
+        config, state, steps, unit = self.config.train, self.state, len(self.loader), self.task.unit
         tau = temperature(config.temperature, state.epoch)
         set_temperature(self.net, tau)
         self.training_step.set_train_mode()
-        if self.consistency is not None:
-            self.consistency.start_epoch(state.epoch)
+        self.training_step.start_epoch(state.epoch)
         meter = ThroughputMeter()
         lr = config.lr
         bar = tqdm(
@@ -202,13 +182,13 @@ class Trainer:
             num_samples = self.loader.sampler.num_samples(state.step)
             self._train_step(batch, num_samples, lr)
             state.step += 1
-            meter.persons += num_samples
-            remaining = (len(self.data.train) * (config.epochs - state.epoch)) - state.step * config.batch_size
+            meter.samples += num_samples
+            remaining = (self.task.train_size * (config.epochs - state.epoch)) - state.step * config.batch_size
             bar.update()
             bar.set_postfix_str(
-                f"loss {state.loss_sum / max(state.step - 1, 1):.5f}, {meter.persons_per_second:.0f} persons/s, "
-                f"data {meter.data_share:.0%}, left {format_duration(max(remaining, 0) / meter.persons_per_second)}"
-                + (f", best AP {state.best_ap:.3f}" if state.best_ap is not None else "")
+                f"loss {state.loss_sum / max(state.step - 1, 1):.5f}, {meter.samples_per_second:.0f} {unit}/s, "
+                f"data {meter.data_share:.0%}, left {format_duration(max(remaining, 0) / meter.samples_per_second)}"
+                + (f", best {self.task.curves[0]} {state.best_metric:.3f}" if state.best_metric is not None else "")
             )
             if config.minutes is not None and minutes >= config.minutes:
                 break
@@ -229,18 +209,17 @@ class Trainer:
             "lr": lr,
             "temperature": tau,
             "loss": state.loss_sum / state.step,
-            "persons_per_second": meter.persons_per_second,
+            f"{unit}_per_second": meter.samples_per_second,
             "data_share": meter.data_share,
             "memory_mb": peak_memory_mb(self.context.device),
             "seconds": state.seconds + meter.seconds,
         }
         self.log(
             f"epoch {state.epoch + 1}/{config.epochs}: loss {state.numbers['loss']:.5f}, lr {lr:.2g}, "
-            f"{meter.persons_per_second:.0f} persons/s ({meter.data_share:.0%} of the time waiting for data), "
+            f"{meter.samples_per_second:.0f} {unit}/s ({meter.data_share:.0%} of the time waiting for data), "
             f"{state.numbers['memory_mb']:.0f} MB, {format_duration(state.numbers['seconds'])}"
         )
-        if self.consistency is not None:
-            state.numbers |= self.consistency.end_epoch()
+        state.numbers |= self.training_step.end_epoch()
         state.seconds_before = 60 * self._training_minutes(meter)
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.seconds = 0.0, 0.0
@@ -249,19 +228,19 @@ class Trainer:
         """Runs one optimizer step; meanwhile checks the loss of the previous step."""
         loss = self.context.sum(self.training_step(batch, num_samples, lr))
         self._check_loss()
-        self._pending_loss = loss, batch["annotation_id"]
+        self._pending_loss = loss, batch[self.task.id_key]
 
     def _check_loss(self) -> None:
         """Adds up the loss of the last step once the device has computed it; called before every save."""
         if self._pending_loss is None:
             return
-        (loss, annotation_ids), self._pending_loss = self._pending_loss, None
+        (loss, ids), self._pending_loss = self._pending_loss, None
         value = float(loss)
         if not math.isfinite(value):
             raise NonFiniteLossError(
-                f"the loss is {value} in epoch {self.state.epoch + 1}, on the batch of annotations "
-                f"{annotation_ids.tolist()}: check these annotations, lower train.lr or set train.clip_gradients; "
-                f"{self.run / LAST} keeps the last saved state, if there is one"
+                f"the loss is {value} in epoch {self.state.epoch + 1}, on the batch of {self.task.describe_ids(ids)}, "
+                f"lower train.lr or set train.clip_gradients; {self.run / LAST} keeps the last saved state, if there "
+                "is one"
             )
         self.state.loss_sum += value
 
@@ -298,56 +277,26 @@ class Trainer:
         entropy = EntropyMeter()
         # metrics are those of float32, as in `posedy test`
         with self.training_step.without_autocast(), entropy.record(net):
-            result = evaluate_model(
-                TorchModel(net, self.context.device),
-                self.data.val,
-                None,
-                self.config.eval,
-                padding=self.config.data.padding,
-                workers=self.workers,
-                gt=self.data.val_gt,
-                accelerator=self.context.accelerator,
-                progress=self.progress,
-            )
-        state.metrics, state.protocol, state.evaluated_epoch = result.metrics, str(result.protocol), state.epoch
-        self.log(format_metrics(state.metrics, state.protocol))
-        state.numbers |= result.metrics
+            evaluation = self.task.evaluate(net, self.workers, self.progress)
+        state.metrics, state.protocol, state.evaluated_epoch = evaluation.metrics, evaluation.protocol, state.epoch
+        self.log(self.task.describe(evaluation))
+        state.numbers |= evaluation.metrics
         total, count = self.context.sum(entropy.totals(self.context.device)).tolist()
         if count:
             state.numbers[ENTROPY] = total / count
             self.log(f"  attention: mean entropy {total / count:.3f} (1: uniform, 0: one kernel)")
-        if state.best_ap is None or result.metrics["AP"] > state.best_ap:
-            state.best_ap = result.metrics["AP"]
+        metric = evaluation.metrics[self.task.curves[0]]
+        if state.best_metric is None or metric > state.best_metric:
+            state.best_metric = metric
             if self.context.is_main:
-                best = {"network": network_state(net), "epoch": state.epoch, "metrics": result.metrics}
+                best = {"network": network_state(net), "epoch": state.epoch, "metrics": evaluation.metrics}
                 write_checkpoint(best | {"protocol": state.protocol}, self.run / BEST)
 
-    @torch.no_grad()
-    def _visualize_batch(self, logger: RunLogger) -> None:
-        """Draws a fixed set of training crops with their targets and the network's predictions, if it has heatmaps."""
-        if self.codec.output_names != ("heatmaps",):
-            return
-        dataset, net = self.data.train, self.evaluated_net
-        indices = [SampleIndex(0, n * len(dataset) // _VISUALIZED_SAMPLES) for n in range(_VISUALIZED_SAMPLES)]
-        batch = default_collate(dataset.__getitems__(indices))
-        was_training = net.training
-        with self.training_step.without_autocast():
-            heatmaps = net.eval()(normalize_crops(batch["crop"].to(self.context.device))).float().cpu()
-        net.train(was_training)
-        targets, _ = self.codec.encode(batch["keypoints"], batch["labeled"])
-        predictions, scores = self.codec.decode({"heatmaps": heatmaps.nan_to_num()})
-        image = draw_batch(
-            batch["crop"].numpy(),
-            batch["keypoints"].numpy(),
-            batch["labeled"].numpy(),
-            targets.numpy(),
-            heatmaps.numpy(),
-            predictions.numpy(),
-            scores.numpy(),
-            dataset.skeleton,
-            _VISUALIZED_SAMPLES,
-        )
-        logger.write_image(image, self.state.epoch)
+    def _draw_samples(self, logger: RunLogger) -> None:
+        """Draws a fixed set of training samples with the network's predictions, if the task does."""
+        image = self.task.draw(self.evaluated_net, self.training_step)
+        if image is not None:
+            logger.write_image(image, self.state.epoch)
 
     # -- saving and stopping ---------------------------------------------------------------------------------------
 
@@ -374,7 +323,7 @@ class Trainer:
             self.training_step.optimizer,
             self.ema,
             self.config,
-            self.data.fingerprint,
+            self.task.fingerprint,
             self.context.world_size,
         )
         self._last_save = time.monotonic()

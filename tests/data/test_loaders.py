@@ -8,7 +8,7 @@ import torch
 from posedy.config import AugmentConfig
 from posedy.data.coco import read_coco
 from posedy.data.datasets import TopDownTrainDataset
-from posedy.data.loaders import CropLoader, EpochBatchSampler
+from posedy.data.loaders import EpochBatchSampler, SampleLoader
 from tools.lab.synthetic import generate_dataset
 
 NUM_SAMPLES = 101
@@ -57,7 +57,7 @@ def test_shares_of_ranks_form_the_batches_of_one_process(world_size: int) -> Non
 
 def test_loader_yields_the_samples_of_its_sampler(dataset: TopDownTrainDataset) -> None:
     sampler = EpochBatchSampler(len(dataset), 5, 0)
-    loaders = [CropLoader(dataset, sampler, workers) for workers in (0, 2)]
+    loaders = [SampleLoader(dataset, sampler, workers) for workers in (0, 2)]
     for epoch, start in ((0, 0), (1, 2), (0, 0)):
         expected = sampler.batches(epoch)[start:]
         for loader in loaders:
@@ -72,7 +72,7 @@ def test_loader_yields_the_samples_of_its_sampler(dataset: TopDownTrainDataset) 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_incomplete_epoch_does_not_affect_the_next(dataset: TopDownTrainDataset, workers: int) -> None:
     sampler = EpochBatchSampler(len(dataset), 5, 0)
-    loader = CropLoader(dataset, sampler, workers)
+    loader = SampleLoader(dataset, sampler, workers)
     list(loader.epoch(0))
     incomplete = loader.epoch(1)
     next(incomplete)

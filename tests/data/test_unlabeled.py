@@ -12,7 +12,7 @@ from posedy.config import AugmentConfig, ConsistencyConfig
 from posedy.data.coco import read_coco
 from posedy.data.datasets import SampleIndex, TopDownTrainDataset
 from posedy.data.issues import CocoFileError
-from posedy.data.loaders import CropLoader, EpochBatchSampler, MixedBatchSampler
+from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler, SampleLoader
 from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
 from posedy.geometry import apply_affine
 from posedy.skeleton import COCO17
@@ -162,7 +162,7 @@ def test_ranks_share_the_unlabeled_batches(world_size: int) -> None:
 def test_loader_stacks_labeled_and_unlabeled_samples(mixed: MixedDataset) -> None:
     size = len(mixed.labeled)
     batches = MixedBatchSampler(size, 5, 0, unlabeled_size=len(mixed.unlabeled), unlabeled_batch_size=3)
-    loaded = [list(CropLoader(mixed, batches, workers).epoch(1, 1)) for workers in (0, 2)]
+    loaded = [list(SampleLoader(mixed, batches, workers).epoch(1, 1)) for workers in (0, 2)]
     for one, other, indices in zip(*loaded, batches.batches(1, 1), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in one)
         labeled = [mixed.labeled[item] for item in indices if not item.is_unlabeled]

@@ -38,8 +38,8 @@ def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def disable_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("posedy.training.loggers.plot_curves", lambda rows, path: None)
-    monkeypatch.setattr("posedy.training.trainer.draw_batch", lambda *_: np.zeros((1, 1, 3), dtype=np.uint8))
+    monkeypatch.setattr("posedy.training.loggers.plot_curves", lambda *_: None)
+    monkeypatch.setattr("posedy.training.pose_task.draw_batch", lambda *_: np.zeros((1, 1, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="session")

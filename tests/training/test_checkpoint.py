@@ -32,7 +32,7 @@ def save_run(run: Path, *overrides: str, step: int = 0) -> Path:
     """Writes the last checkpoint of a run with two processes and returns the run folder."""
     net = create_model("mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
     optimizer = torch.optim.AdamW(net.parameters())
-    state = RunState(epoch=7, step=step, best_ap=0.5)
+    state = RunState(epoch=7, step=step, best_metric=0.5)
     state.save(run / LAST, net, optimizer, None, load_config(None, overrides), "9 persons, ab12", 2)
     return run
 
@@ -141,7 +141,7 @@ def test_accept_changes_resumes_and_lists_the_changes(tmp_path: Path, override: 
     assert len(state.changes) == 1
     assert re.search(difference, state.changes[0])
     # the best AP is not comparable under another protocol or with other sigmas
-    assert state.best_ap == (None if override.startswith(("eval.", "data.skeleton.", "data.padding")) else 0.5)
+    assert state.best_metric == (None if override.startswith(("eval.", "data.skeleton.", "data.padding")) else 0.5)
 
 
 def test_impossible_changes_are_rejected_despite_accept_changes(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from posedy.training.consistency import (
 from posedy.training.distributed import DistributedContext
 from posedy.training.optim import make_optimizer
 from posedy.training.setup import make_batch_sampler, read_training_data
-from posedy.training.step import TrainingStep
+from posedy.training.step import PoseStep
 from posedy.training.trainer import Trainer, TrainingInterruptedError
 from tools.lab.synthetic import generate_dataset
 
@@ -219,7 +219,7 @@ def gradients_of_step(
     assert isinstance(net.codec, HeatmapCodec)
     consistency = Consistency(network(output, seed=5), net.codec, config, COCO17.flip_permutation, context)
     used = consistency if with_consistency else None
-    step = TrainingStep(net, make_optimizer(net, config), None, net.codec, config, context, None, used)
+    step = PoseStep(net, make_optimizer(net, config), None, net.codec, config, context, None, used)
     step.set_train_mode()
     gradients: dict[str, Tensor] = {}
 
@@ -410,8 +410,8 @@ def test_heatmaps_of_unlabeled_persons_do_not_collapse(
     last = read_csv(tmp_path / "run" / "metrics.csv")[-1]
     for name in (STUDENT, TEACHER):
         assert float(last[name]) > 0.5 * float(last[LABELED])
-    assert trainer.data.unlabeled is not None
-    persons = trainer.data.unlabeled.sets[0]
+    assert trainer.task.data.unlabeled is not None
+    persons = trainer.task.data.unlabeled.sets[0]
     dataset = TopDownEvalDataset(persons, persons.image_index, persons.boxes, (32, 64), 1.25)
     crops = torch.stack([torch.from_numpy(dataset[index]["crop"]) for index in range(len(dataset))])
     net = trainer.evaluated_net.eval()

@@ -20,7 +20,7 @@ from posedy.training.checkpoint import LAST
 from posedy.training.cuda_graph import GraphedStep
 from posedy.training.distributed import DistributedContext
 from posedy.training.optim import ModelEMA, make_optimizer
-from posedy.training.step import TrainingStep
+from posedy.training.step import PoseStep
 from posedy.training.trainer import Trainer
 
 CODEC = MSRACodec((32, 64))
@@ -51,8 +51,8 @@ class DoubledPoseNet(PoseNet):
 
 
 def make_step(
-    kind: type[TrainingStep], in_channels: int, settings: dict[str, object], net_class: type[PoseNet] = PoseNet
-) -> TrainingStep:
+    kind: type[PoseStep], in_channels: int, settings: dict[str, object], net_class: type[PoseNet] = PoseNet
+) -> PoseStep:
     torch.manual_seed(0)
     config = TrainConfig.model_validate({"batch_size": 6, **settings})
     output = "softmax" if config.loss == "cross_entropy" else "linear"
@@ -74,7 +74,7 @@ def step_lr(index: int) -> float:
     return 2**-13 * (1 - index / 16)
 
 
-def run_steps(step: TrainingStep, count: int) -> list[float]:
+def run_steps(step: PoseStep, count: int) -> list[float]:
     """Runs steps at falling rates, the last but one with a smaller batch, then reads their losses."""
     sizes = [4 if index == count - 2 else 6 for index in range(count)]
     losses = [step(batch(size, index), size, step_lr(index)) for index, size in enumerate(sizes)]
@@ -88,7 +88,7 @@ def flatten(tensors: Iterable[Tensor]) -> Tensor:
 def assert_same_steps(
     recipe: str, in_channels: int, count: int, tolerance: float, net_class: type[PoseNet] = PoseNet
 ) -> None:
-    eager, graphed = (make_step(kind, in_channels, RECIPES[recipe], net_class) for kind in (TrainingStep, GraphedStep))
+    eager, graphed = (make_step(kind, in_channels, RECIPES[recipe], net_class) for kind in (PoseStep, GraphedStep))
     start = flatten(eager.net.parameters())
     expected = run_steps(eager, count)
     assert run_steps(graphed, count) == pytest.approx(expected, rel=tolerance, abs=0)

@@ -10,6 +10,7 @@ import pytest
 
 from posedy.files import read_csv
 from posedy.training.loggers import RunLogger, plot_curves
+from posedy.training.pose_task import PoseTask
 
 PlotRows = Callable[[list[dict[str, str]]], np.ndarray]
 
@@ -121,7 +122,7 @@ def star_position(image: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_star_marks_the_first_best_ap(plot_rows: PlotRows) -> None:
+def test_star_marks_the_first_best_metric(plot_rows: PlotRows) -> None:
     late = plot_rows(rows(9))
     early_best = rows(9)
     early_best[2]["AP"] = early_best[6]["AP"] = "0.9"
@@ -150,7 +151,7 @@ def test_data_share_is_plotted_in_percent_if_present(plot_rows: PlotRows) -> Non
 
 
 def test_rows_of_run_logger_are_plotted(tmp_path: Path) -> None:
-    logger = RunLogger(tmp_path, 0)
+    logger = RunLogger(tmp_path, 0, PoseTask)
     logger.write_epoch({"epoch": 1, "step": 10, "loss": 0.5, "lr": 0.001, "temperature": 30, "persons_per_second": 9.5})
     logger.close()
     plot_curves(read_csv(tmp_path / "metrics.csv"), tmp_path / "curves.png")

@@ -14,7 +14,7 @@ from posedy.skeleton import COCO17, Skeleton
 from posedy.training.distillation import Teacher, load_teacher
 from posedy.training.distributed import DistributedContext
 from posedy.training.optim import make_optimizer
-from posedy.training.step import TrainingStep
+from posedy.training.step import PoseStep
 
 SIZE = (32, 64)
 
@@ -50,7 +50,7 @@ def test_identical_teacher_gives_zero_gradient(seed: int, monkeypatch: pytest.Mo
     )
     student, context = network(), DistributedContext(config)
     teacher = Teacher(network(seed=seed), 1.0, context)
-    step = TrainingStep(student, make_optimizer(student, config), None, UnbiasedCodec(SIZE), config, context, teacher)
+    step = PoseStep(student, make_optimizer(student, config), None, UnbiasedCodec(SIZE), config, context, teacher)
     step.set_train_mode()
     norms = []
 

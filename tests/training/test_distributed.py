@@ -45,7 +45,7 @@ trainer.fit()
 net = trainer.evaluated_net.eval()
 with trainer.training_step.without_autocast():
     result = evaluate_model(
-        TorchModel(net), trainer.data.val, None, config.eval, accelerator=trainer.context.accelerator
+        TorchModel(net), trainer.task.data.val, None, config.eval, accelerator=trainer.context.accelerator
     )
 if trainer.context.is_main:
     (run / "losses.json").write_text(json.dumps(losses))

@@ -63,7 +63,6 @@ def test_detect_lost_workers_converts_connection_errors_only(error: RuntimeError
     [
         ({"sync_batch_norm": True}, "train.sync_batch_norm=true .* cpu"),
         ({"precision": "fp16"}, "train.precision=fp16 .* cpu"),
-        ({"cuda_graph": True}, "train.cuda_graph=true .* cpu"),
     ],
 )
 def test_settings_unsupported_on_cpu_are_rejected(settings: dict[str, object], message: str) -> None:

@@ -75,6 +75,6 @@ def test_dry_run_of_a_resumed_run_counts_what_is_left(
     record = json.loads((tmp_path / "dry.json").read_text())
     (tmp_path / "dry.json").unlink()
     assert (record["steps"], record["epochs"], record["evaluations"]) == (2 * record["epoch_steps"], 2, 1)
-    evaluation = record["evaluation_seconds"] / record["evaluation_persons"] * record["val_persons"]
+    evaluation = record["evaluation_seconds"] / record["evaluation_samples"] * record["val_samples"]
     assert record["seconds"] == pytest.approx(record["steps"] * record["step_seconds"] + evaluation)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from posedy.files import read_csv
 from posedy.training.loggers import RunLogger
+from posedy.training.pose_task import PoseTask
 
 
 def row_values(epoch: int, **more: float) -> dict[str, float]:
@@ -14,7 +15,7 @@ def row_values(epoch: int, **more: float) -> dict[str, float]:
 
 
 def test_epochs_are_written_to_csv_and_tensorboard(tmp_path: Path) -> None:
-    logger = RunLogger(tmp_path, 0)
+    logger = RunLogger(tmp_path, 0, PoseTask)
     logger.write_epoch(row_values(1))
     logger.write_epoch(row_values(2, AP=0.25))
     logger.close()
@@ -28,11 +29,11 @@ def test_epochs_are_written_to_csv_and_tensorboard(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_resuming_drops_rows_after_the_checkpoint(tmp_path: Path) -> None:
-    logger = RunLogger(tmp_path, 0)
+    logger = RunLogger(tmp_path, 0, PoseTask)
     for epoch in (1, 2, 3):
         logger.write_epoch(row_values(epoch))
     logger.close()
-    again = RunLogger(tmp_path, 2)
+    again = RunLogger(tmp_path, 2, PoseTask)
     again.write_epoch(row_values(3, AP=0.5))
     again.close()
     assert [(row["epoch"], row["AP"]) for row in read_csv(tmp_path / "metrics.csv")] == [
@@ -54,7 +55,7 @@ def test_invalid_table_is_rejected(tmp_path: Path, content: bytes) -> None:
 
 
 def test_epoch_row_replaces_an_earlier_one_and_keeps_exact_steps(tmp_path: Path) -> None:
-    logger = RunLogger(tmp_path, 0)
+    logger = RunLogger(tmp_path, 0, PoseTask)
     logger.write_epoch(row_values(1) | {"step": 1234567})
     logger.write_epoch(row_values(1, AP=0.5) | {"step": 1234567})
     logger.close()

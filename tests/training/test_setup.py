@@ -1,16 +1,20 @@
 """Setup of a training run: datasets and network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import posedy
 from posedy.codecs import MSRACodec
-from posedy.config import load_config
+from posedy.config import Config, load_config
 from posedy.data.tables import load_json
 from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
+from posedy.training.distributed import DistributedContext
+from posedy.training.pose_task import PoseTask
 from posedy.training.setup import build_network, read_training_data
 
 NAME = "dy_mobilenetv2_035-fpn"
@@ -27,6 +31,13 @@ def test_build_network_warns_of_another_temperature(tmp_path: Path, start: float
     build_network(config, COCO17, messages.append, weights)
     advice = "train.temperature.start=1 train.temperature.end=1"
     assert (advice in "\n".join(messages)) is warns
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs support CUDA graphs")
+def test_a_cuda_graph_needs_a_gpu(experiment: Callable[..., Config]) -> None:
+    config = experiment("train.cuda_graph=true")
+    with pytest.raises(ValueError, match=r"train.cuda_graph=true .* cpu"):
+        PoseTask(config, DistributedContext(config.train))
 
 
 def test_build_network_keeps_the_configured_sigma(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from posedy.models.factory import create_model
 from posedy.models.pose_net import HeatmapOutput, PoseNet
 from posedy.training.distributed import DistributedContext
 from posedy.training.optim import make_optimizer
-from posedy.training.step import TrainingStep
+from posedy.training.step import PoseStep
 
 CODEC = MSRACodec((32, 64))
 
@@ -25,13 +25,13 @@ def batch(size: int = 6) -> dict[str, torch.Tensor]:
     }
 
 
-def make_step(output: HeatmapOutput = "linear", **settings: object) -> tuple[PoseNet, TrainingStep]:
+def make_step(output: HeatmapOutput = "linear", **settings: object) -> tuple[PoseNet, PoseStep]:
     torch.manual_seed(0)
     net = create_model("dy_mobilenetv2_035-fpn", input_size=(32, 64), output=output, depth=0.34)
     with torch.no_grad():
         net.head.heatmap.weight.mul_(1000)
     config = TrainConfig.model_validate({"batch_size": 6, **settings})
-    step = TrainingStep(net, make_optimizer(net, config), None, CODEC, config, DistributedContext(config))
+    step = PoseStep(net, make_optimizer(net, config), None, CODEC, config, DistributedContext(config))
     step.set_train_mode()
     return net, step
 

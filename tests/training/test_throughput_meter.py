@@ -18,12 +18,12 @@ def test_meter_separates_data_time_from_step_time() -> None:
 
     meter = ThroughputMeter()
     for _ in meter.iterate(slow_batches()):
-        meter.persons += 4
+        meter.samples += 4
         time.sleep(0.09)
-    assert meter.persons == 12
+    assert meter.samples == 12
     assert 0.09 <= meter.data_seconds < meter.seconds - 0.26
     assert meter.data_share == pytest.approx(meter.data_seconds / meter.seconds, rel=0.1)
-    assert meter.persons_per_second == pytest.approx(12 / meter.seconds, rel=0.1)
+    assert meter.samples_per_second == pytest.approx(12 / meter.seconds, rel=0.1)
 
 
 def test_format_duration_includes_hours() -> None:

@@ -69,7 +69,7 @@ def test_training_ap_equals_evaluation_of_the_checkpoint(experiment: Experiment,
     config = experiment("train.precision=bf16", "train.lr=0.003", "eval.flip=true", "train.epochs=4")
     trainer = Trainer(config, tmp_path, progress=False)
     metrics = trainer.fit()
-    result = evaluate_model(TorchModel(load_checkpoint(tmp_path / LAST)), trainer.data.val, None, config.eval)
+    result = evaluate_model(TorchModel(load_checkpoint(tmp_path / LAST)), trainer.task.data.val, None, config.eval)
     assert result.metrics == pytest.approx(metrics, nan_ok=True, abs=1e-12)
 
 
@@ -108,7 +108,7 @@ def test_resumed_run_equals_uninterrupted_run_exactly(experiment: Experiment, tm
     assert_equal(tensors(whole), tensors(halves))
     one, other = read_checkpoint(whole / LAST), read_checkpoint(halves / LAST)
     assert one["metrics"] == other["metrics"]
-    assert one["best_ap"] == other["best_ap"]
+    assert one["best_metric"] == other["best_metric"]
     if one["trained"] is not None:
         assert_equal(one["trained"], other["trained"])
     for key in ("loss", "lr", "temperature", "AP"):
@@ -474,13 +474,13 @@ def test_auto_precision_follows_the_device_and_is_kept_by_the_run(
 
 
 @pytest.mark.slow
-def test_accepted_changes_take_effect_and_reset_the_best_ap(experiment: Experiment, tmp_path: Path) -> None:
+def test_accepted_changes_take_effect_and_reset_the_best_metric(experiment: Experiment, tmp_path: Path) -> None:
     Trainer(experiment("train.epochs=1"), tmp_path, progress=False).fit()
-    assert read_checkpoint(tmp_path / LAST)["best_ap"] is not None
+    assert read_checkpoint(tmp_path / LAST)["best_metric"] is not None
     changed = experiment("train.epochs=2", "train.weight_decay=0.05", "data.skeleton.sigmas=0.2")
     trainer = Trainer(changed, tmp_path, progress=False, accept_changes=True)
     assert [group["weight_decay"] for group in trainer.training_step.optimizer.param_groups] == [0.05, 0.0]
-    assert trainer.state.best_ap is None
+    assert trainer.state.best_metric is None
 
 
 def test_finished_run_is_reported(experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,7 @@ class MobileNetV2(Backbone):
         last_channels: channels of the last layer; None is 1280, times `width` if that is larger than 1.
         in_channels: channels of the input image.
         num_classes: number of classes of a final classifier (1000 for ImageNet); None returns the last feature map.
+        dropout: probability of dropout before the classifier's last layer.
         depth: multiplier of the number of blocks of each stage, rounded to the nearest and at least one (Figure 6).
         dynamic_layers: the convolutions of a block that `conv` creates (Table 5); the others are static.
         padding: "symmetric", or "tensorflow" for weights trained with TensorFlow.
@@ -68,6 +69,7 @@ class MobileNetV2(Backbone):
         *,
         in_channels: int = 3,
         num_classes: int | None = None,
+        dropout: float = 0.0,
         depth: float = 1.0,
         dynamic_layers: Collection[str] = BNECK_LAYERS,
         padding: Padding = "symmetric",
@@ -108,7 +110,7 @@ class MobileNetV2(Backbone):
         self.out_indices = tuple(index for index, _ in outputs)
         self.feature_channels = (outputs[0][1], outputs[1][1], outputs[2][1], last_channels)
         self.last = conv_norm_act(static_conv(channels, last_channels, 1), last_channels, nn.ReLU6())
-        self.classifier = nn.Identity() if num_classes is None else make_classifier(last_channels, num_classes)
+        self.classifier = make_classifier(last_channels, num_classes, dropout)
         init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

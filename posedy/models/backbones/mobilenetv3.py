@@ -50,6 +50,7 @@ class MobileNetV3Small(Backbone):
         conv: creates the convolutions of the blocks.
         in_channels: channels of the input image.
         num_classes: number of classes of a final classifier (1000 for ImageNet); None returns the last feature map.
+        dropout: probability of dropout before the classifier's last layer.
         se: whether to use squeeze-and-excitation; False removes all of it (Table 7).
         dynamic_layers: the convolutions of a block that `conv` creates (Table 5); the others are static.
     """
@@ -60,6 +61,7 @@ class MobileNetV3Small(Backbone):
         *,
         in_channels: int = 3,
         num_classes: int | None = None,
+        dropout: float = 0.0,
         se: bool = True,
         dynamic_layers: Collection[str] = BNECK_LAYERS,
     ) -> None:
@@ -87,9 +89,7 @@ class MobileNetV3Small(Backbone):
         self.feature_channels = (strides_4_to_16[0], strides_4_to_16[1], strides_4_to_16[2], _LAST_CHANNELS)
         self.last = conv_norm_act(static_conv(channels, _LAST_CHANNELS, 1), _LAST_CHANNELS, nn.Hardswish())
         self.se = SqueezeExcitation(_LAST_CHANNELS) if se else nn.Identity()
-        self.classifier = (
-            nn.Identity() if num_classes is None else make_classifier(_LAST_CHANNELS, num_classes, _CLASSIFIER_CHANNELS)
-        )
+        self.classifier = make_classifier(_LAST_CHANNELS, num_classes, dropout, _CLASSIFIER_CHANNELS)
         init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -62,6 +62,7 @@ class ResNet(Backbone):
         conv: creates the convolutions of the blocks.
         in_channels: channels of the input image.
         num_classes: number of classes of a final classifier (1000 for ImageNet); None returns the last feature map.
+        dropout: probability of dropout before the classifier's last layer.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ResNet(Backbone):
         *,
         in_channels: int = 3,
         num_classes: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         channels = _STAGE_CHANNELS[0]
@@ -85,7 +87,7 @@ class ResNet(Backbone):
                 channels = out_channels
         self.blocks = nn.Sequential(*layers)
         self.feature_channels = _STAGE_CHANNELS
-        self.classifier = nn.Identity() if num_classes is None else make_classifier(channels, num_classes)
+        self.classifier = make_classifier(channels, num_classes, dropout)
         init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

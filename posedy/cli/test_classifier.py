@@ -1,0 +1,67 @@
+"""`posedy test-classifier`: top-1 and top-5 of an image classifier."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from posedy.cli.options import add_command, add_device, add_import, add_json, write_json
+
+_EXAMPLE = """
+posedy test-classifier runs/dy_resnet18/best.pt /data/imagenet --out results
+posedy test-classifier runs/dy_resnet18/best.pt /data/imagenet --size 160 --json metrics.json
+"""
+
+
+def register_parser(commands: Any) -> None:
+    """Adds the command to the main parser."""
+    parser = add_command(commands, "test-classifier", "measure top-1 and top-5 of an image classifier", _EXAMPLE)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint of posedy train-classifier")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder with val/CLASS/IMAGE")
+    parser.add_argument("--split", default="val", metavar="NAME", help="folder of ROOT (default: val)")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the crops (default: that of the training)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write FOLDER/metrics.json")
+    add_device(parser)
+    add_import(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command.
+
+    Raises:
+        OSError, ValueError: if the checkpoint or the images are invalid.
+    """
+    if min(arguments.batch_size, 32 if arguments.size is None else arguments.size) < 1:
+        arguments.parser.error("--batch-size and --size: expected at least 1")
+    from accelerate import Accelerator
+
+    from posedy.config import ClassifierEvalConfig
+    from posedy.data.image_folder import LabeledImages
+    from posedy.evaluation.classifier_eval import evaluate_classifier
+    from posedy.files import write_json_atomically
+    from posedy.models.pretrained import load_classifier
+    from posedy.system import choose_device, default_num_workers
+
+    net = load_classifier(arguments.checkpoint)
+    images = LabeledImages.read(arguments.root, arguments.split)
+    images.check_classes(net.classes, str(arguments.checkpoint))
+    device = choose_device(arguments.device)
+    size = arguments.size or net.input_size[0]
+    config = ClassifierEvalConfig(batch_size=arguments.batch_size)
+    metrics, protocol = evaluate_classifier(
+        net.to(device),
+        images,
+        size,
+        config,
+        Accelerator(cpu=device.type == "cpu"),
+        workers=default_num_workers(),
+        progress=True,
+    )
+    print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) + f"; {protocol}")
+    record = {**metrics, "protocol": protocol, "checkpoint": str(arguments.checkpoint), "images": len(images)}
+    write_json(arguments.json, record)
+    if arguments.out is not None:
+        write_json_atomically(arguments.out / "metrics.json", record, indent=2)
+    return 0
