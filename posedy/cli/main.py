@@ -13,7 +13,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -56,7 +55,6 @@ COMMANDS: dict[str, ModuleType] = {
 }
 """The module of each command, in the order of `posedy --help`."""
 
-_HELP_COLUMN = 28  # wide enough for the longest name
 _SIGPIPE_STATUS = 141  # exit code of a program that SIGPIPE ends: 128 + 13
 
 _EXAMPLES = """
@@ -177,7 +175,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="posedy",
         description="Human pose estimation with dynamic convolution.",
         epilog=format_examples(_EXAMPLES),
-        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=_HELP_COLUMN),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"posedy {posedy.__version__}")

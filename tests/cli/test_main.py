@@ -291,9 +291,10 @@ def test_parser_has_all_commands() -> None:
     assert parsers["demo"] is parsers["predict"]
 
 
-def test_help_lists_each_command_on_one_line() -> None:
+def test_help_describes_each_command_in_one_line() -> None:
     _, _, table = make_parser().format_help().partition("commands:\n  COMMAND\n")
-    lines = table.partition("\n\n")[0].splitlines()
+    # the description of a long name begins on a line of its own
+    lines = re.sub(r"\n {20}", " ", table.partition("\n\n")[0]).splitlines()
     assert [line.split()[0] for line in lines] == list(COMMANDS)
     assert all(re.fullmatch(r"    [\w-]+ +[a-z].{10,}", line) for line in lines)
 
