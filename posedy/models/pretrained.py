@@ -44,6 +44,18 @@ def load_checkpoint(path: str | os.PathLike[str], model_class: type[PoseNet] = P
     return restore_network(record, tensors, path, model_class)
 
 
+def is_classifier(path: Path) -> bool:
+    """Returns whether a file contains a classifier; False for a missing file.
+
+    Raises:
+        OSError, ValueError: if the file cannot be read as tensors and plain types.
+    """
+    if not path.is_file():
+        return False
+    record, _ = read_weights(path)
+    return isinstance(record, Mapping) and "classes" in record
+
+
 def load_classifier(path: str | os.PathLike[str]) -> Classifier:
     """Loads the classifier of a checkpoint, in evaluation mode, on the CPU.
 

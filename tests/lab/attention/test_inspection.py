@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.config import Config, EvalConfig, load_config
+from posedy.config import ClassifierConfig, Config, EvalConfig, load_config
 from posedy.data.coco import CocoPersons
 from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.evaluation.evaluator import EvalResult, evaluate_model
 from posedy.evaluation.testing import evaluate_checkpoint
-from posedy.models.factory import create_model
-from posedy.models.network_file import save_weights
+from posedy.models.factory import create_classifier, create_model
+from posedy.models.network_file import network_state, save_weights, write_checkpoint
 from posedy.models.pose_net import PoseNet
 from posedy.prediction import TorchModel
+from posedy.training.task import Evaluation
+from tools.lab.attention.__main__ import main
 from tools.lab.attention.attention_probe import AGGREGATIONS, AttentionLayer
 from tools.lab.attention.inspection import dynamic_layers, find_config, inspect_attention, inspect_checkpoint
 
@@ -45,7 +47,7 @@ class FakeEvaluation:
         self.net, self.layers, self.result = net, layers, result
         self.uniform_groups: list[set[str]] = []
 
-    def __call__(self) -> EvalResult:
+    def __call__(self) -> Evaluation:
         uniform: dict[str, bool] = {}
         handles = [
             layer.attention.register_forward_hook(
@@ -62,7 +64,7 @@ class FakeEvaluation:
         self.uniform_groups.append({group for group, is_uniform in uniform.items() if is_uniform})
         count = len(self.uniform_groups)
         metrics = dict.fromkeys(METRIC_NAMES, count / 100)
-        return EvalResult(metrics, self.result.protocol, [], self.result.poses)
+        return Evaluation(metrics, str(self.result.protocol))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_result_is_written(
     written = json.loads((tmp_path / "out/inspection.json").read_text())
     assert written == json.loads(json.dumps(record))
     assert (written["model"], written["checkpoint"]) == (NAME, "net.safetensors")
-    assert written["protocol"]["boxes"] == boxes.name
+    assert written["protocol"].startswith(f"boxes={boxes.name} (")
     assert list(written["aggregations"]) == list(AGGREGATIONS)
     tested = evaluate_checkpoint(config, checkpoint, tmp_path / "test", "cpu")
     assert written["aggregations"]["attention"] == {name: tested[name] for name in METRIC_NAMES}
@@ -166,3 +168,25 @@ def test_configuration_is_found_in_the_folder_of_the_checkpoint(checkpoint: Path
     assert find_config(checkpoint) == written
     with pytest.raises(OSError, match=r"none\.pt"):
         find_config(checkpoint.with_name("none.pt"))
+
+
+def test_classifiers_are_inspected_with_top_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for index in range(3):
+            cv2.imwrite(str(tmp_path / "val" / name / f"{index}.png"), rng.integers(0, 256, (32, 32, 3), np.uint8))
+    torch.manual_seed(0)
+    net = create_classifier("dy_mobilenetv2_035", ["a", "b"], num_kernels=2, input_size=(64, 64), depth=0.34)
+    path = tmp_path / "run" / "best.pt"
+    path.parent.mkdir()
+    write_checkpoint({"network": network_state(net)}, path)
+    config = ClassifierConfig.model_validate(
+        {"data": {"root": tmp_path}, "model": {"name": net.name, "input_size": 64, "num_kernels": 2}}
+    )
+    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
+    main([str(path), "--device", "cpu"])
+    written = json.loads((tmp_path / "run/inspect/inspection.json").read_text())
+    assert set(written["aggregations"]["attention"]) == {"top1", "top5"}
+    assert written["groups"]["names"] == ["2", "4", "8", "16", "32"]
+    assert "top1 of this network: " in capsys.readouterr().out

@@ -4,13 +4,14 @@ import argparse
 from pathlib import Path
 
 from posedy.cli.options import add_json, write_json
-from posedy.config import load_config
+from posedy.config import load_classifier_config, load_config
+from posedy.models.pretrained import is_classifier
 from tools.lab.attention.inspection import find_config, inspect_checkpoint
 from tools.lab.entry import run_and_exit
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures AP with replaced attention, and plots the attention of each layer."""
+    """Measures AP or top-1 with replaced attention, and plots the attention of each layer."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.attention", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a .pt or .safetensors file, for example runs/x/best.pt")
     parser.add_argument(
@@ -28,7 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     add_json(parser)
     arguments = parser.parse_intermixed_args(argv)
     checkpoint = arguments.checkpoint
-    config = load_config(arguments.config or find_config(checkpoint), arguments.overrides)
+    load = load_classifier_config if is_classifier(checkpoint) else load_config
+    config = load(arguments.config or find_config(checkpoint), arguments.overrides)
     out = arguments.out or checkpoint.parent / "inspect"
     write_json(arguments.json, inspect_checkpoint(config, checkpoint, out, arguments.device))
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posedy.models.dynamic_conv import KernelAttention
+from posedy.models.network_file import Network
 from posedy.models.pose_net import PoseNet
 
 Aggregation = Literal["attention", "average", "max", "shuffled over kernels", "shuffled across images"]
@@ -40,7 +41,7 @@ class AttentionLayer:
 
 
 @torch.no_grad()
-def attention_layers(net: PoseNet) -> list[AttentionLayer]:
+def attention_layers(net: Network) -> list[AttentionLayer]:
     """Returns the dynamic convolutions of a network in execution order; none for a static network.
 
     Strides are measured in a forward pass at the network's input size. The resolutions 112^2 to 7^2 of Table 4 (input
@@ -60,7 +61,7 @@ def attention_layers(net: PoseNet) -> list[AttentionLayer]:
         for name, module in net.named_modules()
         if isinstance(module, KernelAttention)
     }
-    in_head = set(net.head.modules())
+    in_head, channels = (set(net.head.modules()), net.in_channels) if isinstance(net, PoseNet) else (set(), 3)
     layers: list[AttentionLayer] = []
 
     def measure(module: KernelAttention, inputs: tuple[Tensor, ...], attention: Tensor) -> None:
@@ -69,7 +70,7 @@ def attention_layers(net: PoseNet) -> list[AttentionLayer]:
 
     first = next(net.parameters())
     with _hooked(names, measure):
-        net(torch.zeros(1, net.in_channels, height, width, dtype=first.dtype, device=first.device))
+        net(torch.zeros(1, channels, height, width, dtype=first.dtype, device=first.device))
     return layers
 
 

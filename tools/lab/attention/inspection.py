@@ -9,14 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posedy.config import Config
+import torch
+from accelerate import Accelerator
+
+from posedy.config import ClassifierConfig, Config
+from posedy.data.image_folder import LabeledImages
+from posedy.evaluation.classifier_eval import evaluate_classifier
 from posedy.evaluation.coco_eval import metrics_to_json
-from posedy.evaluation.evaluator import EvalProtocol, EvalResult, load_configured_network
+from posedy.evaluation.evaluator import load_configured_network
 from posedy.evaluation.testing import read_val_set, run_evaluation
 from posedy.files import write_bytes_atomically, write_json_atomically
+from posedy.models.classifier import Classifier
+from posedy.models.network_file import Network
 from posedy.models.pose_net import PoseNet
+from posedy.models.pretrained import load_classifier
 from posedy.prediction import TorchModel
-from posedy.system import choose_device
+from posedy.system import choose_device, default_num_workers
+from posedy.training.task import Evaluation
 from tools.lab.attention.attention_probe import (
     AGGREGATIONS,
     Aggregation,
@@ -29,15 +38,17 @@ from tools.lab.attention.attention_probe import (
 from tools.lab.attention.plot import plot_attention
 from tools.lab.attention.report import Metrics, format_aggregations, format_groups, verdict
 
+Evaluate = Callable[[], Evaluation]
+
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
     """The result of an inspection.
 
     Attributes:
-        aggregations: COCO metrics of each kernel aggregation (Table 3).
-        groups: the network's groups of layers, from the crop to the heatmaps.
-        rows: for each group whether its attention was on (off is the average), and the COCO metrics (Table 4).
+        aggregations: metrics of each kernel aggregation (Table 3).
+        groups: the network's groups of layers, from the input to the output.
+        rows: for each group whether its attention was on (off is the average), and the metrics (Table 4).
         layers: the attention statistics of each layer, in network order.
         protocol: evaluation protocol of all metrics.
     """
@@ -46,12 +57,12 @@ class Inspection:
     groups: tuple[str, ...]
     rows: list[tuple[tuple[bool, ...], Metrics]]
     layers: list[AttentionStatistics]
-    protocol: EvalProtocol
+    protocol: str
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of inspection.json, without the names of the model and the checkpoint."""
         return {
-            "protocol": dataclasses.asdict(self.protocol),
+            "protocol": self.protocol,
             "aggregations": {name: metrics_to_json(metrics) for name, metrics in self.aggregations.items()},
             "groups": {
                 "names": list(self.groups),
@@ -62,14 +73,16 @@ class Inspection:
         }
 
 
-def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str = "auto") -> dict[str, Any]:
+def inspect_checkpoint(
+    config: Config | ClassifierConfig, checkpoint: Path, out: Path, device: str = "auto"
+) -> dict[str, Any]:
     """Inspects the attention of a checkpoint on the validation set; prints and writes the result.
 
     Writes inspection.json and attention.png to the folder `out`.
 
     Args:
-        config: defines the validation set, the boxes (`data.boxes`, None for ground truth) and the protocol.
-        checkpoint: a .pt or .safetensors file of the configured network.
+        config: defines the validation set, the boxes of persons (`data.boxes`, None for ground truth) and the protocol.
+        checkpoint: a file of the configured network.
         out: output folder.
         device: name of a device, or "auto".
 
@@ -81,23 +94,52 @@ def inspect_checkpoint(config: Config, checkpoint: Path, out: Path, device: str 
             over at least two kernels.
     """
     chosen = choose_device(device)
-    net = load_configured_network(config, checkpoint).to(chosen)
+    net: Network
+    if isinstance(config, ClassifierConfig):
+        net = load_classifier(checkpoint).to(chosen)
+    else:
+        net = load_configured_network(config, checkpoint).to(chosen)
     layers = dynamic_layers(net)
     if config.eval.batch_size < 2:
         raise ValueError(
             f"shuffling attention across images: eval.batch_size must be at least 2, got {config.eval.batch_size}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    model = TorchModel(net, chosen)
-    persons, boxes, gt = read_val_set(config, model, checkpoint)
-    if (count := len(persons if boxes is None else boxes.boxes)) < 2:
-        raise ValueError(f"shuffling attention across images needs at least 2 boxes, got {count}")
-    inspection = inspect_attention(layers, lambda: run_evaluation(model, persons, boxes, config, gt))
+    if isinstance(net, Classifier):
+        assert isinstance(config, ClassifierConfig)
+        evaluate = _classifier_evaluation(config, net, checkpoint, chosen)
+    else:
+        assert isinstance(config, Config)
+        evaluate = _pose_evaluation(config, net, checkpoint, chosen)
+    inspection = inspect_attention(layers, evaluate)
     record = inspection.to_json() | {"model": net.name, "checkpoint": checkpoint.name}
     write_json_atomically(out / "inspection.json", record, indent=2)
     write_bytes_atomically(out / "attention.png", plot_attention(inspection.layers, f"{net.name}, {checkpoint.name}"))
     print(f"wrote {out / 'inspection.json'} and {out / 'attention.png'}")
     return record
+
+
+def _pose_evaluation(config: Config, net: PoseNet, checkpoint: Path, device: torch.device) -> Evaluate:
+    model = TorchModel(net, device)
+    persons, boxes, gt = read_val_set(config, model, checkpoint)
+    if (count := len(persons if boxes is None else boxes.boxes)) < 2:
+        raise ValueError(f"shuffling attention across images needs at least 2 boxes, got {count}")
+
+    def evaluate() -> Evaluation:
+        result = run_evaluation(model, persons, boxes, config, gt)
+        return Evaluation(result.metrics, str(result.protocol))
+
+    return evaluate
+
+
+def _classifier_evaluation(
+    config: ClassifierConfig, net: Classifier, checkpoint: Path, device: torch.device
+) -> Evaluate:
+    images = LabeledImages.read(config.data.root, "val")
+    images.check_classes(net.classes, str(checkpoint))
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    size, workers = config.model.input_size, default_num_workers()
+    return lambda: Evaluation(*evaluate_classifier(net, images, size, config.eval, accelerator, workers=workers))
 
 
 def find_config(checkpoint: Path) -> Path:
@@ -116,7 +158,7 @@ def find_config(checkpoint: Path) -> Path:
     return config
 
 
-def dynamic_layers(net: PoseNet) -> list[AttentionLayer]:
+def dynamic_layers(net: Network) -> list[AttentionLayer]:
     """Returns the dynamic layers of a network.
 
     Raises:
@@ -136,7 +178,7 @@ def dynamic_layers(net: PoseNet) -> list[AttentionLayer]:
     return layers
 
 
-def inspect_attention(layers: Sequence[AttentionLayer], evaluate: Callable[[], EvalResult]) -> Inspection:
+def inspect_attention(layers: Sequence[AttentionLayer], evaluate: Evaluate) -> Inspection:
     """Evaluates a network with each replacement of its attention; prints Tables 3 and 4 as soon as they are complete.
 
     Args:
