@@ -22,6 +22,8 @@ from posedy.training.task import Task
 
 METRICS_FILE = "metrics.csv"
 """Name of the table in the run folder."""
+ATTENTION_FILE = "attention.csv"
+"""Name of the table with the entropy of each layer's attention."""
 
 
 class RunLogger:
@@ -36,7 +38,8 @@ class RunLogger:
     def __init__(self, run: Path, epochs_done: int, task: Task | type[Task]) -> None:
         self._run, self._task = run, task
         self._path = run / METRICS_FILE
-        self._rows = [row for row in read_csv(self._path) if int(row["epoch"]) <= epochs_done]
+        self._rows = _read_rows(self._path, epochs_done)
+        self._attention_rows = _read_rows(run / ATTENTION_FILE, epochs_done)
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
 
     def write_epoch(self, values: Mapping[str, float]) -> None:
@@ -47,16 +50,19 @@ class RunLogger:
         speed = f"{self._task.unit}_per_second"
         numbers = ("epoch", "step", "lr", "temperature", "loss", speed, "data_share", "memory_mb", "seconds")
         columns = dict.fromkeys([*numbers, *self._task.metrics, *(name for row in self._rows for name in row)])
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_bytes_atomically(self._path, text.getvalue().encode())
+        _write_rows(self._path, columns, self._rows)
         for name, value in values.items():
             if name != "epoch":
                 group = "val" if name in self._task.metrics else "train"
                 self._writer.add_scalar(f"{group}/{name}", value, int(values["epoch"]))
         self._writer.flush()
+
+    def write_attention(self, epoch: int, entropies: Mapping[str, float]) -> None:
+        """Writes the mean entropy of the attention of each layer after an epoch to attention.csv."""
+        self._attention_rows = [row for row in self._attention_rows if int(row["epoch"]) < epoch]
+        values = {name: _format_number(value) for name, value in entropies.items()}
+        self._attention_rows.append({"epoch": str(epoch), **values})
+        _write_rows(self._run / ATTENTION_FILE, ["epoch", *entropies], self._attention_rows)
 
     def write_image(self, image: NDArray[np.uint8], epoch: int) -> None:
         """Writes a batch visualization (H, W, 3) RGB to pictures/epoch-NNNN.jpg and to TensorBoard."""
@@ -69,6 +75,18 @@ class RunLogger:
         """Closes the TensorBoard file and plots curves.png."""
         self._writer.close()
         plot_curves(read_csv(self._path), self._run / "curves.png", self._task.unit, self._task.curves)
+
+
+def _read_rows(path: Path, epochs_done: int) -> list[dict[str, str]]:
+    return [row for row in read_csv(path) if int(row["epoch"]) <= epochs_done]
+
+
+def _write_rows(path: Path, columns: Iterable[str], rows: Sequence[Mapping[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes_atomically(path, text.getvalue().encode())
 
 
 def _format_number(number: float) -> str:

@@ -33,7 +33,8 @@ class NonFiniteLossError(ArithmeticError):
 class Trainer:
     """Trains the network of a configuration in a run folder, and resumes from its last checkpoint if there is one.
 
-    The folder gets config.yaml, metrics.csv, curves.png, TensorBoard files, batch visualizations, last.pt after every
+    The folder gets config.yaml, metrics.csv, curves.png, for dynamic networks attention.csv (the mean entropy of each
+    layer's attention by epoch), TensorBoard files, batch visualizations, last.pt after every
     epoch (everything needed to resume) and best.pt (the network with the best AP so far).
 
     Args:
@@ -137,7 +138,7 @@ class Trainer:
         with catch_stop_signals() as stop_signal, self.context.detect_lost_workers():
             while True:
                 if self._should_evaluate():
-                    self._evaluate()
+                    self._evaluate(logger)
                     if logger is not None:
                         self._draw_samples(logger)
                     self._end_epoch(logger)
@@ -270,21 +271,25 @@ class Trainer:
         is_due = state.epoch > 0 and (state.epoch % self.config.eval.every == 0 or self._is_finished())
         return is_due and state.step == 0 and state.evaluated_epoch != state.epoch
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, logger: RunLogger | None) -> None:
         state, net = self.state, self.evaluated_net
         net.eval()
         self.context.broadcast_buffers(net)
-        entropy = EntropyMeter()
+        entropy = EntropyMeter(net)
         # metrics are those of float32, as in `posedy test`
-        with self.training_step.without_autocast(), entropy.record(net):
+        with self.training_step.without_autocast(), entropy.record():
             evaluation = self.task.evaluate(net, self.workers, self.progress)
         state.metrics, state.protocol, state.evaluated_epoch = evaluation.metrics, evaluation.protocol, state.epoch
         self.log(self.task.describe(evaluation))
         state.numbers |= evaluation.metrics
-        total, count = self.context.sum(entropy.totals(self.context.device)).tolist()
-        if count:
-            state.numbers[ENTROPY] = total / count
-            self.log(f"  attention: mean entropy {total / count:.3f} (1: uniform, 0: one kernel)")
+        totals = self.context.sum(entropy.totals(self.context.device))
+        if entropy.layers:
+            by_layer = dict(zip(entropy.layers, (totals[:, 0] / totals[:, 1]).tolist(), strict=True))
+            mean = sum(by_layer.values()) / len(by_layer)
+            state.numbers[ENTROPY] = mean
+            self.log(f"  attention: mean entropy {mean:.3f} (1: uniform, 0: one kernel)")
+            if logger is not None:
+                logger.write_attention(state.epoch, by_layer)
         metric = evaluation.metrics[self.task.curves[0]]
         if state.best_metric is None or metric > state.best_metric:
             state.best_metric = metric

@@ -12,7 +12,7 @@ from posedy.config import Config
 from posedy.files import read_csv
 from posedy.models.dynamic_conv import KernelAttention
 from posedy.training.entropy import ENTROPY, EntropyMeter
-from posedy.training.loggers import METRICS_FILE
+from posedy.training.loggers import ATTENTION_FILE, METRICS_FILE
 
 CPU = torch.device("cpu")
 
@@ -31,31 +31,38 @@ def test_entropy_equals_a_loop(attention: str) -> None:
     for module in net.modules():
         if isinstance(module, KernelAttention):
             module.register_forward_hook(loop)
-    meter = EntropyMeter()
-    with torch.no_grad(), meter.record(net):
+    meter = EntropyMeter(net)
+    with torch.no_grad(), meter.record():
         for count in (2, 1):
             net(torch.randn(count, 3, 64, 64))
     net(torch.randn(1, 3, 64, 64))  # outside the block
-    total, count = meter.totals(CPU).tolist()
-    assert count == len(expected) - len(expected) // 4
-    assert total / count == pytest.approx(sum(expected[: int(count)]) / count, abs=1e-5)
-    assert 0 < total / count < 1
+    sums, counts = meter.totals(CPU).unbind(dim=1)
+    assert counts.tolist() == [3] * len(meter.layers)
+    assert len(expected) == 4 * len(meter.layers)
+    # two images of each layer, then one of each
+    first, second = expected[: 2 * len(counts)], expected[2 * len(counts) : 3 * len(counts)]
+    by_layer = [first[2 * index] + first[2 * index + 1] + second[index] for index in range(len(counts))]
+    assert sums.tolist() == pytest.approx(by_layer, abs=1e-5)
+    assert 0 < sums.sum() / counts.sum() < 1
 
 
 def test_static_networks_and_single_kernels_have_none() -> None:
     for name, kernels in (("mobilenetv2_035-fpn", 4), ("dy_mobilenetv2_035-fpn", 1)):
-        net, meter = posedy.create_model(name, num_kernels=kernels).eval(), EntropyMeter()
-        with torch.no_grad(), meter.record(net):
+        net = posedy.create_model(name, num_kernels=kernels).eval()
+        meter = EntropyMeter(net)
+        with torch.no_grad(), meter.record():
             net(torch.zeros(1, 3, 32, 32))
-        assert meter.totals(CPU).tolist() == [0, 0]
+        assert meter.layers == ()
+        assert meter.totals(CPU).shape == (0, 2)
 
 
 def test_equal_kernels_have_entropy_one() -> None:
-    net, meter = posedy.to_dynamic(posedy.create_model("mobilenetv2_035-fpn")).eval(), EntropyMeter()
-    with torch.no_grad(), meter.record(net):
+    net = posedy.to_dynamic(posedy.create_model("mobilenetv2_035-fpn")).eval()
+    meter = EntropyMeter(net)
+    with torch.no_grad(), meter.record():
         net(torch.randn(2, 3, 32, 32))
-    total, count = meter.totals(CPU).tolist()
-    assert total / count == pytest.approx(1, abs=1e-6)
+    sums, counts = meter.totals(CPU).unbind(dim=1)
+    assert (sums / counts).tolist() == pytest.approx([1] * len(counts), abs=1e-6)
 
 
 def test_each_evaluation_of_a_dynamic_network_is_logged(
@@ -71,8 +78,12 @@ def test_each_evaluation_of_a_dynamic_network_is_logged(
     assert high == pytest.approx(1, abs=1e-4)
     assert low < 0.9
     assert f"mean entropy {low:.3f}" in capsys.readouterr().out
+    ((epoch, *layers),) = (row.values() for row in read_csv(tmp_path / "low" / ATTENTION_FILE))
+    assert epoch == "1"
+    assert sum(map(float, layers)) / len(layers) == pytest.approx(low, abs=1e-6)
 
 
 def test_static_networks_have_no_column(experiment: Callable[..., Config], tmp_path: Path) -> None:
     posedy.train(experiment("eval.every=1", "train.epochs=1", "model.name=mobilenetv2_035-fpn"), out=tmp_path)
     assert ENTROPY not in read_csv(tmp_path / METRICS_FILE)[-1]
+    assert not (tmp_path / ATTENTION_FILE).exists()
