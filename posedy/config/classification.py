@@ -17,6 +17,8 @@ class ImageFolderConfig(Section):
     """The dataset: ROOT/train/CLASS/IMAGE and ROOT/val/CLASS/IMAGE, the layout of torchvision's ImageFolder."""
 
     root: Path = Path("data/imagenet")
+    val_folder: str = "val"
+    """The folder of ROOT with the validation images, such as a part of the training images for choices."""
 
 
 class ClassifierModelConfig(Section):

@@ -42,7 +42,7 @@ class ClassifierTask(Task):
     def __init__(self, config: ClassifierConfig, context: DistributedContext) -> None:
         self.config, self.context = config, context
         self._train = LabeledImages.read(config.data.root, "train")
-        self._val = LabeledImages.read(config.data.root, "val")
+        self._val = LabeledImages.read(config.data.root, config.data.val_folder)
         self._val.check_classes(self._train.classes, str(self._train.folder))
         for images in (self._train, self._val):
             context.log(str(images))

@@ -215,7 +215,7 @@ CONFIGS = sorted(set((REPOSITORY / "configs").rglob("*.yaml")).difference(SWEEPS
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(REPOSITORY)) for path in CONFIGS])
 def test_every_configuration_file_loads_and_repeats_no_default(path: Path) -> None:
-    is_classifier = path.parent.name == "imagenet"
+    is_classifier = path.parent.name in ("imagenet", "actions")
     config = load_classifier_config(path) if is_classifier else load_config(path)
     default = type(config)().model_dump(mode="json")
     for section, values in yaml.safe_load(path.read_text()).items():

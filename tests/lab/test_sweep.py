@@ -125,7 +125,7 @@ def test_gain_is_computed_seed_by_seed() -> None:
     assert second["minutes"] == 4.0
     table = format_sweep(results)
     assert "| a | 2 | 0.200 ± 0.141 |  | 0.400 ± 0.283 | 4.0 |" in table
-    assert "| b | 2 | 0.260 ± 0.156 | +0.060 ± 0.014 |" in table
+    assert "| b | 2 | 0.260 ± 0.156 | +0.060 ± 0.014 (-0.067 to +0.187) |" in table
     assert "boxes=gt" in table.splitlines()[0]
 
 

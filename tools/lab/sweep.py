@@ -3,25 +3,34 @@
 import argparse
 import dataclasses
 import json
+import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate.state import PartialState
+from scipy import stats
 
 from posedy.cli.options import add_json, write_json
-from posedy.config import Config, ConfigError, load_config, read_yaml
+from posedy.config import ClassifierConfig, Config, ConfigError, load_classifier_config, load_config, read_yaml
 from posedy.files import read_csv, write_bytes_atomically, write_json_atomically
 from posedy.registration import nearest_name
 from posedy.system import keep_freed_memory
+from posedy.training.classifier_task import ClassifierTask
+from posedy.training.pose_task import PoseTask
+from posedy.training.task import Task
 from posedy.training.trainer import Trainer
 from tools.lab.entry import run_and_exit
 
-_KEYS = ("config", "seeds", "rows")
+_KEYS = ("task", "config", "seeds", "rows")
 _RESULT = "result.json"
-_TABLE_METRICS = ("AP", "AP50")
+_TASKS: dict[str, tuple[Callable[..., Config | ClassifierConfig], type[Task]]] = {
+    "pose": (load_config, PoseTask),
+    "classifier": (load_classifier_config, ClassifierTask),
+}
+_CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +40,17 @@ class Sweep:
     Attributes:
         rows: name -> configuration; its seed is replaced.
         seeds: at least one.
+        task: what is trained.
     """
 
-    rows: Mapping[str, Config]
+    rows: Mapping[str, Config | ClassifierConfig]
     seeds: Sequence[int]
+    task: type[Task] = PoseTask
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """The metrics (AP and AP50) of a training run after its last epoch, and its training time in minutes."""
+    """Two metrics of a training run after its last epoch, and its training time in minutes."""
 
     row: str
     seed: int
@@ -57,6 +68,8 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
         rows:
           static: [model.name=mobilenetv2_035-bneck]
           dynamic: [model.name=dy_mobilenetv2_035-dy_bneck]
+
+    `task: classifier` trains classifiers; `seeds` is [0] if it is left out.
 
     Args:
         path: the YAML file.
@@ -79,6 +92,10 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
         raise ConfigError(f"{path}: expected seeds as a list of non-negative integers, got {seeds!r}")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: seeds must be unique, got {seeds}")
+    task = values.get("task", "pose")
+    if task not in _TASKS:
+        raise ConfigError(f"{path}: expected task to be one of {list(_TASKS)}, got {task!r}")
+    load, task_class = _TASKS[task]
     if config is None and "config" in values:
         config = path.parent / str(values["config"])
     configs = {}
@@ -90,7 +107,7 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
                 f"{path}: row {name!r}: train.seed cannot be set in a row; list the seeds in seeds: [...]"
             )
         try:
-            configs[str(name)] = load_config(config, [*settings, *overrides])
+            configs[str(name)] = load(config, [*settings, *overrides])
         except ConfigError as error:
             raise ConfigError(f"{path}: row {name!r}: {error}") from None
     folders = [_slug(name) for name in configs]
@@ -102,7 +119,7 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
     precisions = {row.train.precision for row in configs.values()}
     if len(precisions) > 1:
         raise ConfigError(f"{path}: all rows must have the same train.precision, got {sorted(precisions)}")
-    return Sweep(configs, seeds)
+    return Sweep(configs, seeds, task_class)
 
 
 def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
@@ -125,13 +142,14 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
     for (name, seed), run in runs.items():
         config = sweep.rows[name]
         seeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        names = sweep.task.curves[:2]
         run.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(seeded, run, progress)
+        trainer = Trainer(seeded, run, progress, make_task=sweep.task)
         trainer.log(f"\n{name}, seed {seed}: {run}")
         metrics = trainer.fit()
         if PartialState().is_main_process:
             minutes = sum(float(row["seconds"]) for row in read_csv(run / "metrics.csv")) / 60
-            table_metrics = {key: metrics[key] for key in _TABLE_METRICS}
+            table_metrics = {key: metrics[key] for key in names}
             result = RunResult(name, seed, config.train.epochs, table_metrics, trainer.state.protocol, minutes)
             write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
             # the table includes finished runs of earlier calls, unless they were shorter
@@ -150,9 +168,10 @@ def _read_result(run: Path) -> RunResult:
 
 
 def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
-    """Returns, for each row, the mean and standard deviation over seeds of AP, AP50 and the gain over the first row.
+    """Returns, for each row, the mean and standard deviation over seeds of both metrics and of the gain in the first.
 
-    The gain is computed seed by seed, which removes effects of the seed common to all rows.
+    The gain over the first row is computed seed by seed, which removes effects of the seed common to all rows. With
+    its standard deviation s over n seeds, the 95 % interval of its mean is +- t s / sqrt(n), with Student's t.
 
     Raises:
         ValueError: if the results have different evaluation protocols.
@@ -165,18 +184,20 @@ def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
                 "another --out"
             )
     first = {result.seed: result for result in results if result.row == results[0].row}
+    first_metric, second_metric = results[0].metrics
     rows = []
     for name in dict.fromkeys(result.row for result in results):
         of_row = [result for result in results if result.row == name]
         pairs = [(result, first[result.seed]) for result in of_row if result.seed in first]
-        gains = [result.metrics["AP"] - other.metrics["AP"] for result, other in pairs]
+        gains = [result.metrics[first_metric] - other.metrics[first_metric] for result, other in pairs]
         rows.append(
             {
                 "row": name,
                 "seeds": [result.seed for result in of_row],
-                "AP": _mean_and_spread([result.metrics["AP"] for result in of_row]),
-                "AP50": _mean_and_spread([result.metrics["AP50"] for result in of_row]),
+                first_metric: _mean_and_spread([result.metrics[first_metric] for result in of_row]),
+                second_metric: _mean_and_spread([result.metrics[second_metric] for result in of_row]),
                 "gain": _mean_and_spread(gains) if gains else None,
+                "gain_interval": _interval(gains) if len(gains) > 1 else None,
                 "minutes": max(result.minutes for result in of_row),
             }
         )
@@ -186,16 +207,20 @@ def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
 def format_sweep(results: Sequence[RunResult]) -> str:
     """Returns the table in Markdown, with the evaluation protocol above it."""
     summary = summarize(results)
+    first, second = results[0].metrics
     lines = [
         f"After the last epoch, mean ± standard deviation over the seeds; {summary['protocol']}",
         "",
-        "| | seeds | AP | gain | AP50 | max. minutes |",
+        f"| | seeds | {first} | gain | {second} | max. minutes |",
         "|---|---|---|---|---|---|",
     ]
     for index, row in enumerate(summary["rows"]):
         gain = _format(row["gain"], "+") if index and row["gain"] else ""
+        if gain and row["gain_interval"]:
+            low, high = row["gain_interval"]
+            gain += f" ({low:+.3f} to {high:+.3f})"
         lines.append(
-            f"| {row['row']} | {len(row['seeds'])} | {_format(row['AP'])} | {gain} | {_format(row['AP50'])} "
+            f"| {row['row']} | {len(row['seeds'])} | {_format(row[first])} | {gain} | {_format(row[second])} "
             f"| {row['minutes']:.1f} |"
         )
     return "\n".join(lines)
@@ -204,6 +229,13 @@ def format_sweep(results: Sequence[RunResult]) -> str:
 def _mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     spread = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": spread, "values": list(values)}
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the confidence interval of the mean of at least two values."""
+    mean, count = statistics.fmean(values), len(values)
+    reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    return mean - reach, mean + reach
 
 
 def _format(value: Mapping[str, Any], sign: str = "") -> str:

@@ -135,7 +135,7 @@ def _pose_evaluation(config: Config, net: PoseNet, checkpoint: Path, device: tor
 def _classifier_evaluation(
     config: ClassifierConfig, net: Classifier, checkpoint: Path, device: torch.device
 ) -> Evaluate:
-    images = LabeledImages.read(config.data.root, "val")
+    images = LabeledImages.read(config.data.root, config.data.val_folder)
     images.check_classes(net.classes, str(checkpoint))
     accelerator = Accelerator(cpu=device.type == "cpu")
     size, workers = config.model.input_size, default_num_workers()
