@@ -3,8 +3,8 @@
     python -m tools.lab.class_folders DATA/actions/boxes.json DATA/actions/images --out data/actions
 
 The labels are `images[].KEY` of a JSON file in COCO's format, such as Stanford 40 Actions (Yao et al., ICCV 2011).
-Within each class, in the order of the ids, every fifth image is for validation; of the others, every eighth is for choices
-(dev), 10 % of all, and the rest for training.
+Within each class, in the order of the ids, every fifth image is for validation; of the others, every eighth is for
+choices (dev), 10 % of all, and the rest for training.
 """
 
 import argparse
