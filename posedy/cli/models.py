@@ -1,9 +1,12 @@
 """`posedy models`: list the networks with their size and cost."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from posedy.cli.options import add_command, add_import, add_json, write_json
+
+_IMAGENET_CLASSES = 1000
 
 
 def register_parser(commands: Any) -> None:
@@ -12,7 +15,14 @@ def register_parser(commands: Any) -> None:
         commands,
         "models",
         "list the networks with their size and cost",
-        "posedy models --input-size 192 256",
+        "posedy models --input-size 192 256\nposedy models runs/x/best.pt dy_mobilenetv2_050 balanced",
+    )
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        metavar="NETWORK",
+        help="count these instead of listing all: files, architectures, presets, or backbones, which get a classifier "
+        "of 1000 classes at 224x224",
     )
     parser.add_argument(
         "--input-size",
@@ -31,16 +41,62 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command.
 
     Raises:
-        ValueError: if the size is not divisible by 32.
+        OSError, ValueError: if the size is not divisible by 32, or a name or a file is invalid.
     """
     from posedy.codecs import MSRACodec
+
+    width, height = arguments.input_size
+    MSRACodec((width, height))  # rejects sizes that are not divisible by 32
+    if arguments.networks:
+        table = {"models": [_count(network, (width, height)) for network in arguments.networks]}
+    else:
+        table = _list_models((width, height))
+    write_json(arguments.json, table)
+    return 0
+
+
+def _count(network: str, input_size: tuple[int, int]) -> dict[str, Any]:
+    """Prints and returns the size and cost of a file, an architecture, or a backbone with an ImageNet classifier."""
+    from posedy.models.classifier import Classifier
+    from posedy.models.complexity import measure, meta_device
+    from posedy.models.factory import create_classifier, create_model
+    from posedy.models.network_file import Network
+    from posedy.models.pretrained import is_classifier, load_checkpoint, load_classifier
+    from posedy.models.registry import list_backbones, list_models
+
+    net: Network
+    if network in list_backbones():
+        with meta_device():
+            net = create_classifier(network, [str(index) for index in range(_IMAGENET_CLASSES)])
+    elif network in list_models():
+        with meta_device():
+            net = create_model(network, input_size=input_size)
+    else:
+        net = load_classifier(network) if is_classifier(Path(network)) else load_checkpoint(network)
+    width, height = net.input_size
+    complexity = measure(net, (net.in_channels, height, width))
+    what = f"{net.num_classes} classes" if isinstance(net, Classifier) else f"{net.num_keypoints} keypoints"
+    print(
+        f"{network:29}{complexity.parameters / 1e6:8.3f}M{complexity.madds / 1e6:8.1f}M  {net.name}, {height}x{width}, "
+        f"{what}"
+    )
+    return {
+        "name": net.name,
+        "network": network,
+        "input_size": [width, height],
+        "parameters": complexity.parameters,
+        "madds": complexity.madds,
+    }
+
+
+def _list_models(input_size: tuple[int, int]) -> dict[str, Any]:
+    """Prints and returns the table of all networks."""
     from posedy.models.complexity import measure, meta_device
     from posedy.models.factory import create_model
     from posedy.models.network_file import read_weights
     from posedy.models.registry import is_beyond_paper, list_models, list_presets, list_pretrained, weights_path
 
-    width, height = arguments.input_size
-    MSRACodec((width, height))  # rejects sizes that are not divisible by 32
+    width, height = input_size
     pretrained = {read_weights(weights_path(name))[0]["name"] for name in list_pretrained()}
     presets = {preset: read_weights(weights_path(preset))[0] for preset in list_presets()}
     print(f"Networks for {height}x{width} crops (height x width), 17 keypoints, K = 4 kernels in dynamic layers")
@@ -71,5 +127,4 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
     print("\n#Param includes batch norm; MAdds are the multiply-adds of one crop, counted during a forward pass.")
-    write_json(arguments.json, {"input_size": [width, height], "models": rows})
-    return 0
+    return {"input_size": [width, height], "models": rows}

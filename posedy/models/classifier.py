@@ -33,6 +33,16 @@ class Classifier(nn.Module):
         self.input_size = (input_size[0], input_size[1])
         self.options = dict(options)
 
+    @property
+    def in_channels(self) -> int:
+        """The number of input channels C."""
+        return self.options.get("in_channels", 3)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
     def forward(self, images: Tensor) -> Tensor:
         """Predicts the logits (N, num_classes) of normalized RGB images (N, C, H, W)."""
         return self.backbone(images)

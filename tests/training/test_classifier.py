@@ -266,3 +266,17 @@ def test_training_starts_from_a_classifier_of_other_classes(
     net = Trainer(config, tmp_path / "run", progress=False, make_task=ClassifierTask).net
     stem = "backbone.stem.0.weight"
     assert torch.equal(net.state_dict()[stem], source.state_dict()[stem])
+
+
+def test_models_counts_a_trained_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = create_classifier("dy_mobilenetv2_035", ["a", "b"], input_size=(96, 96))
+    path = tmp_path / "net.pt"
+    write_checkpoint({"network": network_state(net)}, path)
+    assert main(["models", str(path), "dy_mobilenetv2_035", "--json", str(tmp_path / "models.json")]) == 0
+    trained, of_imagenet = json.loads((tmp_path / "models.json").read_text())["models"]
+    last_layer = 1280 + 1  # weights and bias of a class
+    assert trained["parameters"] == sum(parameter.numel() for parameter in net.parameters())
+    assert of_imagenet["parameters"] - trained["parameters"] == 998 * last_layer
+    assert (trained["input_size"], of_imagenet["input_size"]) == ([96, 96], [224, 224])
+    assert "96x96, 2 classes" in capsys.readouterr().out
+    assert main(["models", str(tmp_path / "absent.pt")]) == 1

@@ -61,7 +61,7 @@ def attention_layers(net: Network) -> list[AttentionLayer]:
         for name, module in net.named_modules()
         if isinstance(module, KernelAttention)
     }
-    in_head, channels = (set(net.head.modules()), net.in_channels) if isinstance(net, PoseNet) else (set(), 3)
+    in_head = set(net.head.modules()) if isinstance(net, PoseNet) else set()
     layers: list[AttentionLayer] = []
 
     def measure(module: KernelAttention, inputs: tuple[Tensor, ...], attention: Tensor) -> None:
@@ -70,7 +70,7 @@ def attention_layers(net: Network) -> list[AttentionLayer]:
 
     first = next(net.parameters())
     with _hooked(names, measure):
-        net(torch.zeros(1, channels, height, width, dtype=first.dtype, device=first.device))
+        net(torch.zeros(1, net.in_channels, height, width, dtype=first.dtype, device=first.device))
     return layers
 
 
