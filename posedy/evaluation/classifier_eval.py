@@ -40,13 +40,7 @@ def evaluate_classifier(
     Returns:
         The metrics from 0 to 1, and the protocol as a line of text.
     """
-    loader = _make_loader(images, size, config, accelerator, workers)
-    ranks = [torch.zeros(0, dtype=torch.long)]
-    with tqdm(total=len(images), desc="test", unit="image", disable=None if progress else True) as bar:
-        for batch in loader:
-            ranks.append(_ranks(_predict(net, batch, accelerator.device), batch["label"]))
-            bar.update(len(ranks[-1]) * accelerator.num_processes)
-    places = torch.cat(ranks)
+    places = predict_ranks(net, images, size, config, accelerator, workers=workers, progress=progress)
     counts = torch.stack([(places < 1).sum(), (places < 5).sum()]).to(accelerator.device)
     top1, top5 = (int(count) / len(images) for count in accelerator.reduce(counts, "sum"))
     protocol = (
@@ -54,6 +48,28 @@ def evaluate_classifier(
         f"{round(config.resize * size)} on the shorter side"
     )
     return {"top1": top1, "top5": top5}, protocol
+
+
+def predict_ranks(
+    net: nn.Module,
+    images: LabeledImages,
+    size: int,
+    config: ClassifierEvalConfig,
+    accelerator: Accelerator,
+    *,
+    workers: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """Returns the number of classes that a network ranks above each image's own (N,), of this process's images.
+
+    For the arguments see `evaluate_classifier`.
+    """
+    ranks = [torch.zeros(0, dtype=torch.long)]
+    with tqdm(total=len(images), desc="test", unit="image", disable=None if progress else True) as bar:
+        for batch in _make_loader(images, size, config, accelerator, workers):
+            ranks.append(_ranks(_predict(net, batch, accelerator.device), batch["label"]))
+            bar.update(len(ranks[-1]) * accelerator.num_processes)
+    return torch.cat(ranks)
 
 
 def predict_first_batch(
