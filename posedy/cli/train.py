@@ -1,9 +1,18 @@
 """`posedy train`: train a network."""
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from posedy.cli.options import add_command, add_config, add_import, add_json, add_run, check_run
+
+if TYPE_CHECKING:
+    from posedy.config import ClassifierConfig, Config
+    from posedy.training.distributed import DistributedContext
+    from posedy.training.task import Task
+
+    LoadConfig = Callable[..., Config | ClassifierConfig]
+    MakeTask = Callable[[Any, DistributedContext], Task]
 
 COMMON_KEYS = (
     ("data.root", "data/coco", "folder with annotations/, train2017/ and val2017/"),
@@ -53,17 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_run(arguments)
     from posedy.config import load_config
-    from posedy.system import keep_freed_memory
-    from posedy.training.run import train
+    from posedy.training.pose_task import PoseTask
 
-    config = load_config(arguments.config, arguments.overrides)
+    return train(arguments, load_config, PoseTask)
+
+
+def train(arguments: argparse.Namespace, load: "LoadConfig", make_task: "MakeTask") -> int:
+    """Trains what a task is made for, with the options of `add_config` and `add_run`."""
+    from posedy.system import keep_freed_memory
+    from posedy.training import run
+
+    config = load(arguments.config, arguments.overrides)
     keep_freed_memory()
-    train(
+    run.train(
         config,
         arguments.out,
         dry_run=arguments.dry_run,
         stop_after_epochs=arguments.stop_after_epochs,
         accept_changes=arguments.accept_changes,
         json=arguments.json,
+        make_task=make_task,
     )
     return 0

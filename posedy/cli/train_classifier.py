@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from posedy.cli.options import add_command, add_config, add_import, add_json, add_run, check_run
+from posedy.cli.train import train
 
 _EXAMPLE = """
 posedy train-classifier configs/imagenet/dy_resnet18.yaml data.root=/data/imagenet --out runs/dy_resnet18
@@ -37,19 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_run(arguments)
     from posedy.config import load_classifier_config
-    from posedy.system import keep_freed_memory
     from posedy.training.classifier_task import ClassifierTask
-    from posedy.training.run import train
 
-    config = load_classifier_config(arguments.config, arguments.overrides)
-    keep_freed_memory()
-    train(
-        config,
-        arguments.out,
-        dry_run=arguments.dry_run,
-        stop_after_epochs=arguments.stop_after_epochs,
-        accept_changes=arguments.accept_changes,
-        json=arguments.json,
-        make_task=ClassifierTask,
-    )
-    return 0
+    return train(arguments, load_classifier_config, ClassifierTask)

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from posedy.config.imports import import_modules
-from posedy.config.loop import LoopConfig, Optimizer, TemperatureConfig
+from posedy.config.loop import Experiment, LoopConfig, Optimizer, TemperatureConfig
 from posedy.config.section import Section
 from posedy.models.factory import create_backbone
 from posedy.models.registry import DEFAULT_NUM_KERNELS
@@ -87,19 +86,11 @@ class ClassifierEvalConfig(Section):
     """The shorter side of the resized image relative to the crop: 256 for 224."""
 
 
-class ClassifierConfig(Section):
+class ClassifierConfig(Experiment):
     """The configuration of the training of a classifier."""
 
-    imports: list[str] = Field([])
-    """User modules to import first, which register backbones."""
     data: ImageFolderConfig = ImageFolderConfig()
     model: ClassifierModelConfig = ClassifierModelConfig()
     augment: ClassifierAugmentConfig = ClassifierAugmentConfig()
     train: ClassifierTrainConfig = ClassifierTrainConfig()
     eval: ClassifierEvalConfig = ClassifierEvalConfig()
-
-    @field_validator("imports")
-    @classmethod
-    def _import(cls, names: list[str]) -> list[str]:
-        import_modules(names)  # the first field: values of other fields may be names that these modules register
-        return names

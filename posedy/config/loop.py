@@ -1,10 +1,25 @@
-"""The keys of the training loop, which pose networks and classifiers share."""
+"""The keys that pose networks and classifiers share: those of the training loop."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from posedy.config.imports import import_modules
 from posedy.config.section import Section
+
+
+class Experiment(Section):
+    """A configuration with modules of the user."""
+
+    imports: list[str] = Field([])
+    """User modules to import first, which register backbones, heads and codecs: [my_package.backbones]. Network files
+    record only the registered names."""
+
+    @field_validator("imports")
+    @classmethod
+    def _import(cls, names: list[str]) -> list[str]:
+        import_modules(names)  # the first field: values of other fields may be names that these modules register
+        return names
 
 
 class TemperatureConfig(Section):

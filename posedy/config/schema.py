@@ -8,8 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
-from posedy.config.imports import import_modules
-from posedy.config.loop import LoopConfig
+from posedy.config.loop import Experiment, LoopConfig
 from posedy.config.section import Section
 from posedy.models.factory import create_model
 from posedy.models.pose_net import HeatmapOutput
@@ -200,23 +199,14 @@ class EvalConfig(Section):
         return None if value is False else value
 
 
-class Config(Section):
+class Config(Experiment):
     """The configuration of an experiment."""
 
-    imports: list[str] = Field([])
-    """User modules to import first, which register backbones, heads and codecs: [my_package.backbones]. Network files
-    record only the registered names."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
-
-    @field_validator("imports")
-    @classmethod
-    def _import(cls, names: list[str]) -> list[str]:
-        import_modules(names)  # the first field: values of other fields may be names that these modules register
-        return names
 
     @model_validator(mode="after")
     def _check_loss(self) -> "Config":

@@ -591,7 +591,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     [
         (["detect", "images", "--out", "x.json", "--box-treshold", "0.4"], "--box-threshold"),
         (["predict", "a.jpg", "--detctor=posedy"], "--detector"),
-        (["models", "--json", "x.json", "surplus"], None),
+        (["export", "x.pt", "--out", "x.onnx", "surplus"], None),
     ],
 )
 def test_an_unknown_option_prints_the_nearest_one_and_the_usage_of_its_command(
