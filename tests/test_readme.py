@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from posedy.cli.main import make_parser
-from posedy.config import Config
+from posedy.cli.main import COMMANDS, make_parser
+from posedy.config import ClassifierConfig, Config
 from posedy.config.section import as_section
 
 REPOSITORY = Path(__file__).parents[1]
@@ -98,7 +98,7 @@ def test_a_page_begins_with_its_readers_and_its_content(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "test", "predict", "eval", "compare", "report", "detect", "check", "convert", "models", "export", "app"],
+    sorted(COMMANDS),
 )
 def test_each_command_is_documented(command: str) -> None:
     assert any(argv[0] == command for argv in commands())
@@ -111,7 +111,7 @@ def test_commands_parse(argv: list[str]) -> None:
         return
     parser = make_parser()
     argv = [argument for argument in argv if argument != "..."]
-    if not any(argument.endswith(".yaml") for argument in argv) and argv[0] in ("train", "test"):
+    if not any(argument.endswith(".yaml") for argument in argv) and argv[0] in ("train", "test", "train-classifier"):
         argv.insert(1, "some.yaml")  # "..." replaces it
     parsed, rest = parser.parse_known_args(argv)
     assert all("=" in argument for argument in rest)
@@ -129,7 +129,7 @@ def test_options_in_the_text_exist(option: str) -> None:
     "key", sorted(set(re.findall(r"(?<![\w./-])((?:data|model|augment|train|eval)\.[a-z][a-z_.]*[a-z])=", TEXT)))
 )
 def test_configuration_keys_exist(key: str) -> None:
-    assert key in set(config_keys())
+    assert key in {*config_keys(), *config_keys(ClassifierConfig)}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -30,6 +31,7 @@ SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
+SMALL_CLASSIFIER = ["model.input_size=32", "train.epochs=1", "train.batch_size=4", "train.workers=0"]
 NOT_RUN = {
     "make ": "the repository's own checks take longer",
     "pip install": "the installation precedes these tests",
@@ -51,6 +53,8 @@ REPLACEMENTS = {
     "torchrun --standalone --nproc-per-node 8 tools/train.py": "python tools/train.py",  # needs 8 GPUs
     "data.root=/data/coco": "data.root=data/coco",
     "/data/coco/": "data/coco/",
+    "data.root=/data/imagenet": "data.root=data/imagenet",
+    "/data/imagenet": "data/imagenet",
     "weights='DEFAULT'": "weights=None",
     # minutes
     "--timed-frames 100": "",
@@ -154,9 +158,22 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["train", str(config), data, *SMALL, "--out", str(run)]) == 0
     for name in ("dy050", "fine-tuned", "mine"):
         shutil.copytree(run, folder / "runs" / name)
+    _train_small_classifier(folder)
     options = ["--checkpoint", str(run / "best.pt"), "--boxes", "gt", "--out", str(folder / "runs/dy050/test/gt")]
     assert main(["test", str(run / "config.yaml"), *options]) == 0
     return folder
+
+
+def _train_small_classifier(folder: Path) -> None:
+    rng, root = np.random.default_rng(0), folder / "data/imagenet"
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (root / name).mkdir(parents=True)
+        for index in range(4):
+            cv2.imwrite(str(root / name / f"{index}.jpg"), rng.integers(0, 256, (40, 40, 3), np.uint8))
+    name = "dy_mobilenetv2_050"
+    config = REPOSITORY / f"configs/imagenet/{name}.yaml"
+    arguments = [str(config), f"data.root={root}", *SMALL_CLASSIFIER, "--out", str(folder / "runs" / name)]
+    assert main(["train-classifier", *arguments]) == 0
 
 
 @pytest.fixture
@@ -186,10 +203,11 @@ def test_commands_succeed(line: str, workshop: Path, capsys: pytest.CaptureFixtu
         importlib.import_module(f"{argv[2]}.__main__" if is_package else argv[2]).main(argv[3:])
         return
     argv = [TOOLS[argv[1]], *argv[2:]] if argv[0] == "python" else argv[1:]
-    if argv[0] == "train":  # a new and short run
+    if argv[0] in ("train", "train-classifier"):  # a new and short run
         shutil.rmtree(workshop / "new/runs", ignore_errors=True)
+        small = SMALL if argv[0] == "train" else SMALL_CLASSIFIER
         out = argv.index("--out") + 1 if "--out" in argv else 0
-        argv = [*argv[:out], f"new/{argv[out]}", *argv[out + 1 :], *SMALL] if out else [*argv, *SMALL]
+        argv = [*argv[:out], f"new/{argv[out]}", *argv[out + 1 :], *small] if out else [*argv, *small]
     if argv[0] == "test" and "balanced" not in argv:
         argv.append("model.input_size=[32,64]")
     assert main(argv) == 0, capsys.readouterr().err

@@ -87,7 +87,7 @@ class ClassifierEvalConfig(Section):
 
 
 class ClassifierConfig(Experiment):
-    """The configuration of the training of a classifier."""
+    """The configuration of a classifier that is trained."""
 
     data: ImageFolderConfig = ImageFolderConfig()
     model: ClassifierModelConfig = ClassifierModelConfig()
