@@ -1,4 +1,4 @@
-"""Setup of a training run: datasets, batch sampler and network."""
+"""Datasets, batch sampler and network of a pose network's training run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -34,16 +34,16 @@ class Trainer:
     """Trains the network of a configuration in a run folder, and resumes from its last checkpoint if there is one.
 
     The folder gets config.yaml, metrics.csv, curves.png, for dynamic networks attention.csv (the mean entropy of each
-    layer's attention by epoch), TensorBoard files, batch visualizations, last.pt after every
-    epoch (everything needed to resume) and best.pt (the network with the best AP so far).
+    layer's attention by epoch), TensorBoard files, batch visualizations, last.pt after every epoch (everything needed to
+    resume) and best.pt (the network with the best AP or top-1 so far).
 
     Args:
         config: the experiment.
         run: the run folder.
         progress: whether to show progress bars.
         accept_changes: resume although the configuration changes training results, which is rejected otherwise.
-        model_class: the class of the network.
         context: the processes of the run; None creates it.
+        make_task: creates what is trained from the configuration: `PoseTask`, or `ClassifierTask` for classifiers.
 
     Raises:
         OSError, ValueError: if data, weights or an existing run in the folder do not fit the configuration.
@@ -103,7 +103,7 @@ class Trainer:
         scaler = self.context.accelerator.scaler
         if scaler is not None and self.state.scaler is not None:
             scaler.load_state_dict(self.state.scaler)
-        self._pending_loss: tuple[Tensor, Tensor] | None = None  # a loss and the annotation ids of its batch
+        self._pending_loss: tuple[Tensor, Tensor] | None = None  # a loss and the ids of its batch
         self._last_save = time.monotonic()
 
     @property
