@@ -34,8 +34,8 @@ class Trainer:
     """Trains the network of a configuration in a run folder, and resumes from its last checkpoint if there is one.
 
     The folder gets config.yaml, metrics.csv, curves.png, for dynamic networks attention.csv (the mean entropy of each
-    layer's attention by epoch), TensorBoard files, batch visualizations, last.pt after every epoch (everything needed to
-    resume) and best.pt (the network with the best AP or top-1 so far).
+    layer's attention by epoch), TensorBoard files, batch visualizations, last.pt after every epoch (all that is needed
+    to resume) and best.pt (the network with the best AP or top-1 so far).
 
     Args:
         config: the experiment.
