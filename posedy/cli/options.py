@@ -151,13 +151,17 @@ def write_json(path: Path | None, value: Any) -> None:
         write_json_atomically(path, value, indent=2)
 
 
-def add_config(parser: argparse.ArgumentParser, example: str = "data.root=/data/coco train.epochs=210") -> None:
-    """Adds the arguments CONFIG, a configuration file, and `key=value`, its overrides, with an example of them."""
+def add_config(
+    parser: argparse.ArgumentParser,
+    example: str = "data.root=/data/coco train.epochs=210",
+    file: str = "configs/coco/dy_mobilenetv2_050-dy_bneck.yaml",
+) -> None:
+    """Adds the arguments CONFIG, a configuration file, and `key=value`, its overrides, with examples of both."""
     parser.add_argument(
         "config",
         type=Path,
         metavar="CONFIG",
-        help="a YAML file, such as configs/coco/dy_mobilenetv2_050-dy_bneck.yaml",
+        help=f"a YAML file, such as {file}",
     )
     parser.add_argument(
         "overrides",

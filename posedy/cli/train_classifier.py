@@ -23,7 +23,7 @@ def register_parser(commands: Any) -> None:
         _EXAMPLE,
     )
     parser.epilog = f"all keys, with their defaults:\n  {_PRINT_KEYS}\n\n{parser.epilog}"
-    add_config(parser, "data.root=/data/imagenet train.epochs=10")
+    add_config(parser, "data.root=/data/imagenet train.epochs=10", "configs/imagenet/dy_resnet18.yaml")
     add_run(parser)
     add_import(parser)
     add_json(parser, "the metrics, or the measurements of a dry run,")
