@@ -53,6 +53,18 @@ def write_json_atomically(path: str | Path, value: Any, indent: int | None = Non
     write_bytes_atomically(path, json.dumps(value, indent=indent, allow_nan=False).encode())
 
 
+@contextmanager
+def named_write_errors(path: str | Path) -> Iterator[None]:
+    """Replaces errors of writing within the block, such as a full disk, by one that names a file or a folder."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}): check the free disk space and the permissions of "
+            "the folder"
+        ) from error
+
+
 def check_writable(path: str | Path) -> None:
     """Checks, before a long computation, that a file can be written; missing folders are not created.
 

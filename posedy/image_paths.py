@@ -126,6 +126,8 @@ def check_no_urls(arguments: Iterable[str]) -> None:
 def _find_candidates(argument: str) -> list[Path]:
     """Returns the files of an argument: itself, those of a folder, or those that match a glob pattern, sorted.
 
+    Hidden files of a folder are left out.
+
     Raises:
         OSError: if a folder cannot be read.
     """
@@ -133,7 +135,11 @@ def _find_candidates(argument: str) -> list[Path]:
     try:
         if path.is_file():
             return [path]
-        found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        if path.is_dir():
+            # such as ._NAME of macOS; patterns match no hidden files, either, unless they begin with a dot
+            found = [file for file in path.iterdir() if not file.name.startswith(".")]
+        else:
+            found = list(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         return sorted(file for file in found if file.is_file())
     except OSError as error:
         raise type(error)(f"{argument} cannot be read ({error.strerror}): check its name and permissions") from error

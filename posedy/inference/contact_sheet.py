@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.drawing import draw_label
-from posedy.files import write_bytes_atomically
+from posedy.files import named_write_errors, write_bytes_atomically
 from posedy.inference.predict import encode_jpeg
 from posedy.inference.video_io import FrameSource
 
 _FRAMES, _COLUMNS = 12, 4
-_WIDTH = 320  # pixels of a frame
+_WIDTH, _MAX_HEIGHT = 320, 640  # pixels of a frame; JPEG files have sides of up to 65500 pixels
 
 
 def write_contact_sheet(video: Path, path: Path) -> None:
-    """Writes up to 12 evenly spaced frames of a video as a JPEG file, in rows of four.
+    """Writes up to 12 evenly spaced frames of a video as a JPEG file, in rows of four of at most 320 x 640 pixels.
 
     Args:
         video: a video file, such as NAME.mp4 of `posedy predict`.
@@ -34,7 +34,8 @@ def write_contact_sheet(video: Path, path: Path) -> None:
     empty = np.zeros_like(tiles[0])
     tiles += [empty] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[begin : begin + columns]) for begin in range(0, len(tiles), columns)]
-    write_bytes_atomically(path, encode_jpeg(np.vstack(rows)))
+    with named_write_errors(path):
+        write_bytes_atomically(path, encode_jpeg(np.vstack(rows)))
 
 
 def _sample_frames(video: Path) -> list[NDArray[np.uint8]]:
@@ -47,7 +48,8 @@ def _sample_frames(video: Path) -> list[NDArray[np.uint8]]:
             if index % step:
                 continue
             height, width = frame.image.shape[:2]
-            size = (_WIDTH, max(1, round(_WIDTH * height / width)))
+            scale = min(_WIDTH / width, _MAX_HEIGHT / height)
+            size = (max(1, round(scale * width)), max(1, round(scale * height)))
             tile = np.ascontiguousarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
             draw_label(tile, (0, 0), f"{frame.time:.2f} s")
             tiles.append(tile)

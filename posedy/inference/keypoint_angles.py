@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD, LEFT, RIGHT
-from posedy.files import check_writable, write_bytes_atomically
+from posedy.files import named_write_errors, write_bytes_atomically
 from posedy.inference.track_table import TrackTable
 
 _SIDES = ("left", "right")
@@ -58,16 +58,6 @@ def compute_angles(table: TrackTable, min_score: float = DRAW_THRESHOLD) -> dict
     return angles
 
 
-def check_angle_files(lines: Path) -> None:
-    """Checks, before a video is processed, that `write_angles` can write its files next to NAME.jsonl.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
-    for path in _outputs_of(lines):
-        check_writable(path)
-
-
 def write_angles(table: TrackTable, lines: Path) -> list[Path]:
     """Writes the angles of tracks over time, next to NAME.jsonl.
 
@@ -95,10 +85,17 @@ def write_angles(table: TrackTable, lines: Path) -> list[Path]:
             values = (angle[row] for angle in angles.values())
             cells = ("" if np.isnan(value) else round(float(value), 1) for value in values)
             writer.writerow((number, round(time, 4), int(table.track_ids[row]), *cells))
-    paths = _outputs_of(lines)
-    write_bytes_atomically(paths[0], text.getvalue().encode())
-    write_bytes_atomically(paths[1], plot_angles(table, angles, lines.stem))
+    paths = angle_files(lines)
+    contents = text.getvalue().encode(), plot_angles(table, angles, lines.stem)
+    for path, content in zip(paths, contents, strict=True):
+        with named_write_errors(path):
+            write_bytes_atomically(path, content)
     return list(paths)
+
+
+def angle_files(lines: Path) -> tuple[Path, Path]:
+    """Returns the table and the plot of `write_angles` next to NAME.jsonl."""
+    return lines.with_name(f"{lines.stem}-angles.csv"), lines.with_name(f"{lines.stem}-angles.png")
 
 
 def plot_angles(table: TrackTable, angles: dict[str, NDArray[np.float64]], title: str) -> bytes:
@@ -122,7 +119,8 @@ def plot_angles(table: TrackTable, angles: dict[str, NDArray[np.float64]], title
     # matplotlib's automatic layout takes twice the time
     figure.subplots_adjust(0.8 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.7 / height, 0.15, 0.18)
     left_out = f", the {_MAX_TRACKS} longest of {len(tracks)} tracks" if len(tracks) > _MAX_TRACKS else ""
-    figure.suptitle(f"{title}: angles in the plane of the image{left_out}", fontsize=11)
+    title = title.encode(errors="replace").decode()  # names of files may have bytes that are no UTF-8
+    figure.suptitle(f"{title}: angles in the plane of the image{left_out}", fontsize=11, parse_math=False)
     grid = figure.subplots(count, len(parts), sharex=True, sharey="col", squeeze=False)
     colors = {"left": np.array(LEFT) / 255, "right": np.array(RIGHT) / 255}
     for axes_row, (track_id, rows) in zip(grid, shown, strict=False):
@@ -148,7 +146,3 @@ def plot_angles(table: TrackTable, angles: dict[str, NDArray[np.float64]], title
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _outputs_of(lines: Path) -> tuple[Path, Path]:
-    return lines.with_name(f"{lines.stem}-angles.csv"), lines.with_name(f"{lines.stem}-angles.png")

@@ -1,8 +1,11 @@
 """Prediction on videos and cameras, with drawn videos and keypoints written to files."""
 
+import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,8 +21,11 @@ from posedy.inference.predict import drawing_names
 from posedy.inference.track_outputs import TrackOutputs
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
-from posedy.inference.video_pipeline import ShowFrame, VideoResult, run_video
+from posedy.inference.video_pipeline import ShowFrame, VideoResult, frame_progress, run_video
 from posedy.poses import format_count
+from posedy.remedies import find_remedy
+
+_logger = logging.getLogger("posedy")
 
 _CLOSE_KEYS = (27, ord("q"))
 
@@ -43,7 +49,9 @@ def predict_videos(
 ) -> list[Path | str | int]:
     """Tracks the poses of videos and writes `out`/NAME.mp4 with drawings and `out`/NAME.jsonl with keypoints.
 
-    A video that fails is reported and skipped. Ctrl-C stops after the current frame and keeps what has been written.
+    A video that fails is reported and skipped. Ctrl-C stops after the current frame, keeps what has been written, and
+    leaves the following videos out; before the first frame nothing is written. On a terminal a line on standard error
+    shows the progress of each video.
 
     Args:
         sources: video files, URLs of videos and streams, or numbers of cameras, see `FrameSource`.
@@ -67,13 +75,13 @@ def predict_videos(
 
     Raises:
         OSError: if `out` cannot be written, or the detector's weights cannot be read or downloaded.
-        TypeError, ValueError: if the detector is invalid.
+        TypeError, ValueError: if the detector is invalid, or two videos would be written to the same file.
     """
     failures: list[Path | str | int] = []
     window = _open_window() if show else None
     if show and window is None:
         report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
-    videos = check_video_outputs(sources, out)
+    videos = check_video_outputs(sources, out, tracks)
     lowest = detector_thresholds(detector).with_box_threshold(box_threshold).track_keep
     detector = create_detector(detector, str(estimator.device), threshold=lowest)
     originals = {source.resolve() for source in sources if isinstance(source, Path)}
@@ -85,24 +93,38 @@ def predict_videos(
                 raise ValueError(f"the drawn video {video} would overwrite an input video: choose another --out")
             tracker = PoseTracker(estimator, detector, detect_every, smooth, keypoint_threshold, box_threshold)
             frames = FrameSource(source, start=start, end=end, stride=stride)
-            drawing = None if tracks is not None and tracks.draws(source) else video
-            result = run_video(frames, tracker, drawing, lines, threshold=keypoint_threshold, show=window)
-            report(_format_video_result(source, result, video, lines))
-            if tracks is not None:
-                tracks.write(
-                    source,
-                    video,
-                    estimator.skeleton,
-                    threshold=keypoint_threshold,
-                    start=start,
-                    stride=stride,
-                    report=report,
-                )
-        except (OSError, ValueError) as error:
+            with ExitStack() as stack:
+                drawing: Path | None = video
+                keypoints = lines
+                if tracks is not None and tracks.draws(source):
+                    # earlier files stay until the video has been smoothed and drawn
+                    out.mkdir(parents=True, exist_ok=True)
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=out))
+                    drawing, keypoints = None, Path(folder) / "raw.jsonl"
+                with frame_progress(_input_name(source).name, frames.count) as count_frame:
+                    result = run_video(
+                        *(frames, tracker, drawing, keypoints),
+                        threshold=keypoint_threshold,
+                        show=window,
+                        on_frame=count_frame,
+                    )
+                is_interrupted = result.interrupted
+                report(_format_video_result(source, result, [] if drawing is None else [video, lines]))
+                if tracks is not None and result.frames:
+                    is_interrupted |= tracks.write(
+                        *(source, video, estimator.skeleton),
+                        raw=keypoints,
+                        threshold=keypoint_threshold,
+                        start=start,
+                        stride=stride,
+                        report=report,
+                    )
+        except Exception as error:  # of one video, of which others know nothing
             failures.append(source)
-            report(f"{source}: FAILED: {error}")
+            report(f"{source}: FAILED: {_describe_error(error)}")
+            _logger.debug("%s", source, exc_info=True)
             continue
-        if result.interrupted:
+        if is_interrupted:
             break
     if window is not None:
         cv2.destroyAllWindows()
@@ -111,24 +133,49 @@ def predict_videos(
     return failures
 
 
-def check_video_outputs(sources: Sequence[Path | str | int], out: Path) -> list[Path]:
+def _describe_error(error: Exception) -> str:
+    """Returns the message of an expected error, and the remedy or the type and message of another one."""
+    if isinstance(error, OSError | ValueError) and not isinstance(error, UnicodeError):
+        return str(error)
+    return find_remedy(error) or f"{type(error).__name__}: {error}; run again with --debug for the traceback"
+
+
+def check_video_outputs(
+    sources: Sequence[Path | str | int],
+    out: Path,
+    tracks: TrackOutputs | None = None,
+    drawings: Sequence[Path] = (),
+) -> list[Path]:
     """Checks, before networks are loaded, that the files of videos can be written.
 
     Args:
         sources: video files, URLs of videos and streams, or numbers of cameras, see `FrameSource`.
         out: the folder.
+        tracks: what is made from the tracks of each video; None is nothing.
+        drawings: files of other inputs in the folder.
 
     Returns:
         The file NAME.mp4 of each drawn video, next to NAME.jsonl.
 
     Raises:
         OSError: if `out` is no folder or cannot be written, or a folder has the name of a file to write.
+        ValueError: if files of two inputs would have the same name.
     """
     inputs = [_input_name(source) for source in sources]
     videos = [out / name for name in drawing_names(inputs, ".mp4")]
-    for video in videos:
+    owners = {path.name.casefold(): "the drawing of an image" for path in drawings}
+    for source, video in zip(sources, videos, strict=True):
+        for path in (video, video.with_suffix(".jsonl"), *(tracks.paths(video) if tracks is not None else ())):
+            other = owners.setdefault(path.name.casefold(), str(source))
+            if other != str(source):
+                raise ValueError(
+                    f"{path} would be written for {source} and for {other}: rename one of them, or predict them with "
+                    "different --out"
+                )
         check_writable(video)
         check_writable(video.with_suffix(".jsonl"))
+    if tracks is not None:
+        tracks.check(videos)
     return videos
 
 
@@ -142,17 +189,21 @@ def _input_name(source: Path | str | int) -> Path:
     return Path(Path(parts.path).name or parts.hostname or "stream")
 
 
-def _format_video_result(source: Path | str | int, result: VideoResult, video: Path, lines: Path) -> str:
+def _format_video_result(source: Path | str | int, result: VideoResult, files: Sequence[Path]) -> str:
+    if result.interrupted and not result.frames:
+        return f"{source}: interrupted before the first frame, so that nothing was written"
     stages = ", ".join(f"{name} {rate:.1f} frames/s" for name, rate in result.stage_rates.items())
     problems = f", {format_count(result.damaged, 'damaged frame')} skipped" if result.damaged else ""
     if result.missing and not result.interrupted:
         problems += f", {format_count(result.missing, 'frame')} of the file's header missing"
+    if result.dropped:
+        problems += f", {format_count(result.dropped, 'late frame')} dropped"
     problems += "".join(f", {note}" for note in result.notes)
     interrupted = ", interrupted" if result.interrupted else ""
     return (
         f"{source}: {format_count(result.frames, 'frame')}{problems} in {result.seconds:.1f} s, "
-        f"{result.frames_per_second:.1f} frames/s ({stages}; bottleneck: {result.bottleneck}){interrupted} -> {video}, "
-        f"{lines}"
+        f"{result.frames_per_second:.1f} frames/s ({stages}; bottleneck: {result.bottleneck}){interrupted}"
+        f"{' -> ' if files else ''}{', '.join(map(str, files))}"
     )
 
 

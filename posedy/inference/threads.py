@@ -17,10 +17,14 @@ class Prefetcher(Generic[T]):
         items: the items to compute.
         queue_size: maximum number of items in the queue.
         drops: whether the oldest item is dropped while the queue is full, instead of waiting.
+
+    Attributes:
+        dropped: number of items that were dropped.
     """
 
     def __init__(self, items: Iterable[T], queue_size: int, drops: bool = False) -> None:
         self._drops = drops
+        self.dropped = 0
         self._queue: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(queue_size)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
@@ -59,6 +63,7 @@ class Prefetcher(Generic[T]):
                 if self._drops:
                     with suppress(queue.Empty):
                         self._queue.get_nowait()
+                        self.dropped += 1
                 continue
             return True
         return False
@@ -97,7 +102,7 @@ class Worker(Generic[T]):
         self._queue.put(None)
         try:
             self._thread.join()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             self._thread.join()  # the caller closes files next: the thread must not be writing
             raise
         self._raise_error()

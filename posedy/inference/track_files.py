@@ -3,16 +3,25 @@
 import csv
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posedy.drawing import DRAW_THRESHOLD
-from posedy.files import atomic_write, check_writable, write_bytes_atomically, write_json_atomically
+from posedy.files import (
+    atomic_write,
+    check_writable,
+    named_write_errors,
+    write_bytes_atomically,
+    write_json_atomically,
+)
 from posedy.inference.track_table import TrackTable
 from posedy.registration import nearest_name
 from posedy.skeleton import COCO17
@@ -25,6 +34,14 @@ _BODY_25: tuple[tuple[str, ...] | None, ...] = (
     *(("right_knee",), ("right_ankle",), ("left_hip",), ("left_knee",), ("left_ankle",), ("right_eye",)),
     *(("left_eye",), ("right_ear",), ("left_ear",), None, None, None, None, None, None),
 )
+_POSE2SIM_NAMES = {
+    "nose": "Nose",
+    **{
+        f"{side}_{part}": f"{side[0].upper()}{part.capitalize()}"
+        for side in ("left", "right")
+        for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    },
+}
 _OPENPOSE_EMPTY = (
     *("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d"),
     *("pose_keypoints_3d", "face_keypoints_3d", "hand_left_keypoints_3d", "hand_right_keypoints_3d"),
@@ -67,24 +84,21 @@ def write_openpose(table: TrackTable, folder: str | Path, name: str) -> None:
     A skeleton with COCO's 17 names is written in the order of BODY_25: the neck is in the middle of the shoulders and
     the mid hip in the middle of the hips, with the lower score of the two, and the six keypoints of the feet are 0 with
     score 0. Other skeletons keep their own order. `person_id` is the track id. Files of earlier frames, with the same
-    name and other numbers, are deleted.
+    name and other numbers, are deleted, once all files could be written.
 
     Raises:
         OSError: if a file cannot be written.
     """
-    folder = Path(folder)
     layout = _openpose_layout(table.skeleton.keypoints)
-    written = set()
-    for number, _, rows in table.rows_by_frame():
-        people = []
-        for row in rows:
-            points = _openpose_points(table.keypoints[row], table.scores[row], layout)
-            person: dict[str, list] = {"person_id": [int(table.track_ids[row])], "pose_keypoints_2d": points}
-            people.append(person | {key: [] for key in _OPENPOSE_EMPTY})
-        path = folder / f"{name}_{number:012d}_keypoints.json"
-        write_json_atomically(path, {"version": 1.3, "people": people})
-        written.add(path)
-    _delete_others(folder, f"{name}_" + "[0-9]" * 12 + "_keypoints.json", written)
+    with _replaced_files(Path(folder), re.escape(name) + "_[0-9]{12}_keypoints[.]json") as temporary:
+        for number, _, rows in table.rows_by_frame():
+            people = []
+            for row in rows:
+                points = _openpose_points(table.keypoints[row], table.scores[row], layout)
+                person: dict[str, list] = {"person_id": [int(table.track_ids[row])], "pose_keypoints_2d": points}
+                people.append(person | {key: [] for key in _OPENPOSE_EMPTY})
+            path = temporary / f"{name}_{number:012d}_keypoints.json"
+            write_json_atomically(path, {"version": 1.3, "people": people})
 
 
 def write_trc(
@@ -93,12 +107,14 @@ def write_trc(
     path: str | Path,
     meters_per_pixel: float | None = None,
     min_score: float = DRAW_THRESHOLD,
+    marker_names: Literal["pose2sim", "coco"] = "pose2sim",
 ) -> None:
     """Writes a track as a TRC file of markers, as OpenSim and Pose2Sim read them.
 
     The x axis is the image's, the y axis points up with its origin at the top of the image (y is minus the image's y),
     and z is 0. A row for each frame from the track's first to its last one; keypoints with scores up to `min_score`
-    are empty, and so are frames in which the person is absent. DataRate is `table.rate`.
+    are empty, and so are frames in which the person is absent. DataRate is `table.rate`; CameraRate and
+    OrigDataRate are those of all frames of the video, which are more with a stride.
 
     Args:
         table: the tracks.
@@ -106,11 +122,15 @@ def write_trc(
         path: the file.
         meters_per_pixel: the scale, for units of m; None keeps pixels and writes px as units. OpenSim needs m.
         min_score: keypoints with scores up to this one are left out.
+        marker_names: the names of COCO's keypoints; pose2sim, those of Pose2Sim's setups for OpenSim, such as LKnee and
+            Nose, or coco, such as left_knee and nose. Other keypoints keep their names.
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if there is no such track, or the scale is not positive.
+        ValueError: if there is no such track, the scale is not positive, or there are no such names.
     """
+    if marker_names not in ("pose2sim", "coco"):
+        raise ValueError(f"expected pose2sim or coco as marker_names, got {marker_names!r}")
     rows = np.flatnonzero(table.track_ids == track_id)
     if not len(rows):
         raise ValueError(f"no track {track_id}: the ids are {np.unique(table.track_ids).tolist()}")
@@ -119,14 +139,27 @@ def write_trc(
     scale = 1.0 if meters_per_pixel is None else meters_per_pixel
     digits = 3 if meters_per_pixel is None else 6
     first, last = (int(table.row_frames[row]) for row in (rows[0], rows[-1]))
-    names, count = table.skeleton.keypoints, last - first + 1
-    rate = f"{table.rate:.5g}"
+    names: Sequence[str] = table.skeleton.keypoints
+    if marker_names == "pose2sim":
+        names = [_POSE2SIM_NAMES.get(name, name) for name in names]
+    stride = float(np.median(np.diff(table.frames))) if len(table.frames) > 1 else 1.0
+    rate, camera_rate = f"{table.rate:.5g}", f"{table.rate * stride:.5g}"
+    count, camera_count = last - first + 1, int(table.frames[last] - table.frames[first]) + 1
     unit = "px" if meters_per_pixel is None else "m"
     header = ("DataRate", "CameraRate", "NumFrames", "NumMarkers", "Units", "OrigDataRate")
     lines = [
         ["PathFileType", "4", "(X/Y/Z)", Path(path).name],
         [*header, "OrigDataStartFrame", "OrigNumFrames"],
-        [rate, rate, str(count), str(len(names)), unit, rate, str(table.frames[first]), str(count)],
+        [
+            rate,
+            camera_rate,
+            str(count),
+            str(len(names)),
+            unit,
+            camera_rate,
+            str(table.frames[first]),
+            str(camera_count),
+        ],
         ["Frame#", "Time", *(cell for name in names for cell in (_one_word(name), "", ""))],
         ["", "", *(f"{axis}{index}" for index in range(1, len(names) + 1) for axis in "XYZ")],
     ]
@@ -171,12 +204,9 @@ def _write_tracks_as_openpose(table: TrackTable, folder: Path) -> None:
 
 def _write_tracks_as_trc(table: TrackTable, folder: Path) -> None:
     """Writes a TRC file FOLDER/track_ID.trc for each track, and deletes those of other ids."""
-    written = set()
-    for track_id, _ in table.tracks():
-        path = folder / f"track_{track_id}.trc"
-        write_trc(table, track_id, path)
-        written.add(path)
-    _delete_others(folder, "track_[0-9]*.trc", written)
+    with _replaced_files(folder, "track_[0-9]+[.]trc") as temporary:
+        for track_id, _ in table.tracks():
+            write_trc(table, track_id, temporary / f"track_{track_id}.trc")
 
 
 _Writer = Callable[[TrackTable, Path], None]
@@ -196,18 +226,32 @@ def parse_track_formats(text: str) -> list[str]:
     """Parses the names of formats, separated by commas.
 
     Raises:
-        ValueError: if a name is unknown, with the nearest one, or what the format needs is not installed.
+        ValueError: if there is no name, a name is unknown, with the nearest one, or what the format needs is not
+            installed.
     """
-    formats = list(dict.fromkeys(name.strip().lower() for name in text.split(",")))
+    names = [name.strip().lower() for name in text.split(",")]
+    formats = list(dict.fromkeys(name for name in names if name))  # a comma at the end does no harm
+    if not formats:
+        raise ValueError(f"expected formats separated by commas, got {text!r}. The formats are {', '.join(_FORMATS)}")
+    _check_formats(formats)
+    if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError("the format parquet needs pyarrow: pip install pyarrow, or choose csv")
+    return formats
+
+
+def _check_formats(formats: Iterable[str]) -> None:
+    """Raises ValueError for an unknown format, with the nearest name."""
     for name in formats:
         if name not in _FORMATS:
             raise ValueError(
                 f"unknown format {name!r}: did you mean {nearest_name(name, _FORMATS)}? The formats are "
                 f"{', '.join(_FORMATS)}"
             )
-    if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
-        raise ValueError("the format parquet needs pyarrow: pip install pyarrow, or choose csv")
-    return formats
+
+
+def track_files(lines: Path, formats: Sequence[str]) -> list[Path]:
+    """Returns the files and folders of `write_track_files` next to NAME.jsonl, one for each of some formats."""
+    return [_output_of(lines, name) for name in formats]
 
 
 def check_track_files(lines: Path, formats: Sequence[str]) -> None:
@@ -219,7 +263,9 @@ def check_track_files(lines: Path, formats: Sequence[str]) -> None:
 
     Raises:
         OSError: if a file cannot be written.
+        ValueError: if a format is unknown.
     """
+    _check_formats(formats)
     for name in formats:
         path = _output_of(lines, name)
         if "." in _FORMATS[name][0]:
@@ -238,16 +284,18 @@ def write_track_files(table: TrackTable, lines: Path, formats: Sequence[str]) ->
         formats: some of `TRACK_FORMATS`.
 
     Returns:
-        The files and folders.
+        The files and folders, without NAME-trc/ if nobody was tracked.
 
     Raises:
         OSError: if a file cannot be written.
+        ValueError: if a format is unknown, with the nearest name.
     """
-    paths = []
-    for name in formats:
-        paths.append(_output_of(lines, name))
-        _FORMATS[name][1](table, paths[-1])
-    return paths
+    _check_formats(formats)
+    paths = track_files(lines, formats)
+    for name, path in zip(formats, paths, strict=True):
+        with named_write_errors(path):
+            _FORMATS[name][1](table, path)
+    return [path for name, path in zip(formats, paths, strict=True) if name != "trc" or len(table)]
 
 
 def _output_of(lines: Path, name: str) -> Path:
@@ -301,6 +349,24 @@ def _one_word(name: str) -> str:
     return "_".join(name.split())
 
 
-def _delete_others(folder: Path, pattern: str, written: set[Path]) -> None:
-    for path in set(folder.glob(pattern)) - written:
-        path.unlink()
+@contextmanager
+def _replaced_files(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yields a temporary folder whose files replace those with names that fully match a pattern in another folder.
+
+    After an error the other folder is unchanged.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+            yield Path(temporary)
+            written = {path.name for path in Path(temporary).iterdir()}
+            for name in written:
+                (Path(temporary) / name).replace(folder / name)
+        for path in folder.iterdir():
+            if path.name not in written and re.fullmatch(pattern, path.name):
+                path.unlink()
+    finally:
+        if is_new:
+            with suppress(OSError):  # it has files
+                folder.rmdir()

@@ -12,6 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from posedy.inference.video_audio import AudioCopy
+from posedy.inference.video_frame import pad_to_even_sides
 from posedy.poses import format_count
 
 # the first one that FFmpeg has; superfast at 25 has the size and error of veryfast at 23 in two thirds of the time
@@ -60,9 +61,7 @@ class PyAVWriter:
         self._last_time = time
         if (image.shape[1], image.shape[0]) != self._size:
             image = np.asarray(cv2.resize(image, self._size), np.uint8)
-        odd = image.shape[0] % 2, image.shape[1] % 2
-        if any(odd):
-            image = np.asarray(cv2.copyMakeBorder(image, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE), np.uint8)
+        image = pad_to_even_sides(image)
         frame = self._to_yuv.reformat(
             av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="bgr24"),
             format="yuv420p",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,6 +80,14 @@ def check_frame_size(name: str, width: int, height: int) -> None:
             f"{name}: expected frames of at most {_MAX_SIDE} pixels a side, got {width} x {height} (width x height) "
             "in the header; check whether the file is damaged"
         )
+
+
+def pad_to_even_sides(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns an image (H, W, 3) with a copy of its last row or column at odd sides, which codecs of videos need."""
+    odd = image.shape[0] % 2, image.shape[1] % 2
+    if not any(odd):
+        return image
+    return np.asarray(cv2.copyMakeBorder(image, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE), np.uint8)
 
 
 class Clock:

@@ -12,10 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.inference.video_frame import DEFAULT_RATE, INSTALL_PYAV, Clock, ReadFrame, check_frame_size
+from posedy.inference.video_frame import (
+    DEFAULT_RATE,
+    INSTALL_PYAV,
+    Clock,
+    ReadFrame,
+    check_frame_size,
+    pad_to_even_sides,
+)
 
 _MAX_DAMAGED_IN_A_ROW = 50  # number of consecutive unreadable frames after which a file ends
 _MAX_RATE = 999.0  # frames per second; Matroska files without a rate have 1000
+_MATROSKA = b"\x1a\x45\xdf\xa3"
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # they name other files and URLs, which the web page must not read
 _CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 _MAX_GAP = 10.0  # seconds between frames; larger differences are treated as invalid timestamps
@@ -37,9 +45,11 @@ class OpenCVReader:
         if isinstance(source, int) and source < 0:  # OpenCV would crash the process
             raise ValueError(f"expected the number of a camera from 0, got {source}")
         self.is_live = isinstance(source, int)
+        head = b""
         if isinstance(source, Path):
             with source.open("rb") as file:
-                if file.read(8).startswith(_PLAYLISTS):
+                head = file.read(8)
+                if head.startswith(_PLAYLISTS):
                     raise ValueError(f"{source} is a list of videos: give one of them")
         # an absolute path, since FFmpeg takes a name such as 10:30.mp4 for a URL
         self._source = source if isinstance(source, int) else str(source.absolute())
@@ -70,6 +80,7 @@ class OpenCVReader:
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if not self.is_live and is_valid and np.isfinite(count) and count > 0:
             self.count = int(count)
+        self._counts_from_zero = head.startswith(_MATROSKA)
 
     def frames(self) -> Iterator[ReadFrame]:
         """Yields frames until the file ends or the camera stops."""
@@ -87,6 +98,9 @@ class OpenCVReader:
                 damaged_in_a_row, number = damaged_in_a_row + 1, number + 1
                 continue
             self.damaged, damaged_in_a_row = self.damaged + damaged_in_a_row, 0
+            if number == self.damaged and self._counts_from_zero and self.count is not None:
+                # the count is that of the duration, which begins at 0 even if the first timestamp is later
+                self.count = max(self.count - max(round(self._capture.get(cv2.CAP_PROP_PTS)), 0), 1)
             is_file = not self.is_live
             timestamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if is_file else time.perf_counter() - began
             bgr = image.astype(np.uint8, copy=False)
@@ -126,7 +140,8 @@ class OpenCVWriter:
     """Writer of MPEG-4 part 2 (.mp4, for desktop players) or VP8 (.webm, for browsers) at a constant rate.
 
     Playback speed equals recording speed even if the rate varies, frames are damaged or a camera is slow: each tick of
-    the output rate shows the latest frame at that time.
+    the output rate shows the latest frame at that time. Frames with an odd side get a copy of their last row or column,
+    since the codecs store colors for 2 x 2 pixels.
 
     Args:
         path: the file to write.
@@ -152,6 +167,7 @@ class OpenCVWriter:
         Raises:
             OSError: if OpenCV cannot write the file.
         """
+        image = pad_to_even_sides(image)
         if self._writer is None:
             self._open(image.shape[1], image.shape[0])
         else:

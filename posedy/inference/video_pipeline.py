@@ -3,14 +3,15 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from posedy.drawing import DRAW_THRESHOLD, draw_label
+from posedy.drawing import DRAW_THRESHOLD, draw_label, draw_person_label
 from posedy.inference.threads import Prefetcher, Worker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_writer import JsonLinesWriter, VideoWriter
@@ -34,6 +35,7 @@ class VideoResult:
         frames: number of processed frames.
         damaged: number of unreadable frames.
         missing: number of frames in the file's header beyond the last readable one.
+        dropped: number of frames of a live source that came too fast.
         notes: lines of text about sound that was left out of the drawn video.
         seconds: total time.
         stages: seconds spent in each stage; stages overlap.
@@ -43,6 +45,7 @@ class VideoResult:
     frames: int = 0
     damaged: int = 0
     missing: int = 0
+    dropped: int = 0
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "poses": 0.0, "draw and write": 0.0})
@@ -76,11 +79,50 @@ def run_video(
 ) -> VideoResult:
     """Tracks and draws the poses of all frames, for `posedy predict`; from Python use `PoseEstimator.track`.
 
-    After Ctrl-C the files hold all frames up to then. After an error no file is written, and earlier ones stay.
+    See `run_frames` for files and errors.
 
     Args:
         source: frames; closed at the end.
         tracker: returns the poses of each frame.
+        video_path: see `run_frames`.
+        keypoints_path: see `run_frames`.
+        threshold: see `run_frames`.
+        show: see `run_frames`.
+        on_frame: see `run_frames`.
+
+    Raises:
+        OSError: if a file cannot be written.
+        ValueError: if no frame can be read.
+    """
+    return run_frames(
+        source,
+        lambda frame: tracker(frame.image, frame.time),
+        video_path,
+        keypoints_path,
+        threshold=threshold,
+        show=show,
+        on_frame=on_frame,
+    )
+
+
+def run_frames(
+    source: FrameSource,
+    find_poses: Callable[[Frame], Poses],
+    video_path: Path | None = None,
+    keypoints_path: Path | None = None,
+    *,
+    threshold: float = DRAW_THRESHOLD,
+    show: ShowFrame | None = None,
+    on_frame: Callable[[Frame, Poses], None] | None = None,
+) -> VideoResult:
+    """Draws and writes the poses that a function finds for each frame.
+
+    After Ctrl-C the files hold all frames up to then; without a frame, and after an error, no file is written, and
+    earlier ones stay.
+
+    Args:
+        source: frames; closed at the end.
+        find_poses: returns the poses of a frame; called with the frames in their order.
         video_path: NAME.mp4 or NAME.webm for the drawn frames, with the sound of the source, see `VideoWriter`.
         keypoints_path: JSON Lines file for the keypoints, one object per frame.
         threshold: keypoints with scores up to this value are drawn faint.
@@ -97,10 +139,10 @@ def run_video(
         stack.callback(source.close)
         keypoints = JsonLinesWriter(keypoints_path) if keypoints_path is not None else None
         if keypoints is not None:
-            stack.push(_CloseOrDiscard(keypoints))
+            stack.push(_CloseOrDiscard(keypoints, result))
         video = VideoWriter(video_path, source.rate, source.path) if video_path is not None else None
         if video is not None:
-            stack.push(_CloseOrDiscard(video))
+            stack.push(_CloseOrDiscard(video, result))
         output = _Output(video, keypoints, threshold, show is not None, result)
         writer = Worker(output.write, _QUEUE_SIZE)
         stack.callback(writer.close)
@@ -109,31 +151,50 @@ def run_video(
         try:
             for frame in frames:
                 with _StageTimer(result, "poses"):
-                    poses = tracker(frame.image, frame.time)
-                result.frames += 1
+                    poses = find_poses(frame)
                 if on_frame is not None:
                     on_frame(frame, poses)
                 writer.put((frame, poses))
+                result.frames += 1
                 # OpenCV's windows work in the main thread only
                 if show is not None and (drawing := output.take_drawing()) is not None and not show(drawing):
                     result.interrupted = True
                     break
         except KeyboardInterrupt:
             result.interrupted = True
-    result.damaged, result.missing = source.damaged, source.missing
+    result.damaged, result.missing, result.dropped = source.damaged, source.missing, frames.dropped
     result.notes = video.notes if video is not None else []
     result.seconds = time.perf_counter() - began
     return result
 
 
-class _CloseOrDiscard:
-    """Exit of a block that closes a file, or discards it after an error, so that earlier results stay."""
+@contextmanager
+def frame_progress(name: str, count: int | None) -> Iterator[Callable[[Frame, Poses], None]]:
+    """Shows one line on standard error during the block, if that is a terminal: frames, their rate and the time left.
 
-    def __init__(self, file: VideoWriter | JsonLinesWriter) -> None:
-        self._file = file
+    Args:
+        name: name of the video.
+        count: number of its frames, if known.
+
+    Yields:
+        A function to call with each frame.
+    """
+    with tqdm(total=count, desc=name, unit=" frames", leave=False, disable=None, dynamic_ncols=True) as bar:
+
+        def count_frame(frame: Frame, poses: Poses) -> None:
+            bar.update()
+
+        yield count_frame
+
+
+class _CloseOrDiscard:
+    """Exit of a block that closes a file, or discards it after an error or without a frame: earlier results stay."""
+
+    def __init__(self, file: VideoWriter | JsonLinesWriter, result: VideoResult) -> None:
+        self._file, self._result = file, result
 
     def __call__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        if kind is None:
+        if kind is None and self._result.frames:
             self._file.close()
         else:
             self._file.discard()
@@ -180,7 +241,7 @@ class _Output:
         drawing = poses.draw(frame.image, self.threshold)
         for pose in poses:
             if pose.track_id is not None:
-                draw_label(drawing, (float(pose.box[0]), float(pose.box[1])), str(pose.track_id))
+                draw_person_label(drawing, str(pose.track_id), pose.keypoints, pose.scores, pose.box, self.threshold)
         return drawing
 
     def _with_rate(self, drawing: NDArray[np.uint8]) -> NDArray[np.uint8]:

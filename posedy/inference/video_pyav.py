@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from numpy.typing import NDArray
 
 from posedy.inference.video_frame import DEFAULT_RATE, Clock, ReadFrame, check_frame_size
@@ -22,8 +22,10 @@ _MAX_ERRORS_IN_A_ROW = 50  # of the container; errors of the decoder have no lim
 _MAX_RATE = 480.0  # frames per second; Matroska files without a rate have 1000
 _NUM_PROBED = 30  # packets from which the rate is estimated
 _MIN_MISSING = 1.0  # seconds at the end of a file without a count of frames
+_DAMAGE_SPAN = 32  # frames after an error in which the decoder may drop others without one
 # formats that name other files and URLs, which the web page must not read
 _PLAYLISTS = {"hls", "dash", "concat", "sdp", "imf"}
+_LIVE_FORMATS = {"rtsp", "hls", "dash"}  # if without a duration; servers wait for those who read others
 _IMAGE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1", "msf1"}  # of files in the container of mp4
 _TEXTS = {"tty", "bin", "xbin", "adf", "idf"}  # FFmpeg draws text files as videos
 _PROTOCOLS = {"file": "file", "http": "http,https,tcp,tls,crypto", "rtsp": "rtsp,rtsps,rtp,udp,tcp,tls,http,https"}
@@ -42,9 +44,10 @@ class PyAVReader:
     """
 
     def __init__(self, source: Path | str, timeout: float) -> None:
-        self._name = str(source)
+        self._name, self._is_url, self._timeout = str(source), isinstance(source, str), timeout
         self._container = self._open(source, timeout)
-        self._errors = 0
+        self._lost = _LostFrames()
+        self._end_reason = ""
         try:
             if isinstance(source, Path):
                 self._check_format()
@@ -56,11 +59,12 @@ class PyAVReader:
                 raise ValueError(f"{source}: FFmpeg has no decoder for this video: convert it to H.264")
             self._stream.thread_type = "AUTO"
             check_frame_size(self._name, self._stream.codec_context.width, self._stream.codec_context.height)
-            self.is_live = isinstance(source, str) and self._container.duration is None
+            is_endless = self._container.duration is None and self._container.format.name in _LIVE_FORMATS
+            self.is_live = self._is_url and is_endless
             self._demuxed = self._demux()
             self._probed = deque() if self.is_live else self._probe()
             if not self.is_live and not self._probed[0].size:  # only the packet that ends the stream
-                raise ValueError(f"{source} has no frame: it was cut, or nothing was recorded")
+                raise ValueError(self._describe_no_frame())
         except (OSError, ValueError):
             self._container.close()
             raise
@@ -70,12 +74,17 @@ class PyAVReader:
         self.count: int | None = self._stream.frames or None
 
     def frames(self) -> Iterator[ReadFrame]:
-        """Yields the frames until the source ends, which may be early with a log message if it breaks."""
+        """Yields the frames until the source ends, which may be early with a log message if it breaks.
+
+        Numbers include frames that were damaged, also those that the decoder drops without an error.
+        """
         clock = Clock(self.rate)
         origin: int | None = None
         yielded, end = 0, 0.0
         for frame in self._decode():
-            self.damaged, self._errors = self.damaged + self._errors, 0
+            if self._lost.was_counted(frame):  # the decoder returns it late, out of order
+                continue
+            self.damaged += self._lost.before(frame)
             check_frame_size(self._name, frame.width, frame.height)
             base = frame.time_base or self._stream.time_base
             if origin is None and frame.pts is not None:
@@ -93,6 +102,17 @@ class PyAVReader:
     def close(self) -> None:
         """Closes the source."""
         self._container.close()
+
+    def _describe_no_frame(self) -> str:
+        if not self._end_reason:
+            return f"{self._name} has no frame: it was cut, or nothing was recorded"
+        message = f"{self._name} has no readable frame ({self._end_reason})"
+        if self._is_url and "mp4" in self._container.format.name:
+            return (
+                f"{message}: the server may not support byte ranges, which an mp4 file with its index at the end "
+                "needs: download it first"
+            )
+        return f"{message}: check whether the file is whole"
 
     def _check_format(self) -> None:
         """Raises ValueError if a file is an image, a text or a list of other files, which FFmpeg reads, too."""
@@ -114,7 +134,7 @@ class PyAVReader:
         try:
             return av.open(url, container_options=options, metadata_encoding="latin-1", timeout=waits)
         except FFmpegError as error:
-            reason = f"{source} cannot be read as a video ({error.strerror})"
+            reason = f"{source} cannot be read as a video ({self._reason_of(error)})"
             if isinstance(source, Path) and not isinstance(error, PermissionError):
                 raise ValueError(f"{reason}: check whether the file is whole, and is a video") from error
             remedy = "permissions" if isinstance(source, Path) else "address, and whether it can be reached"
@@ -122,19 +142,27 @@ class PyAVReader:
 
     def _demux(self) -> Iterator["av.Packet"]:
         """Yields the packets of the video, and one of size 0 at the end; damaged parts of the file are skipped."""
-        errors_in_a_row = 0
+        errors_in_a_row, is_empty = 0, True
         while True:
             try:
                 for packet in self._container.demux(self._stream):
-                    errors_in_a_row = 0
+                    errors_in_a_row, is_empty = 0, False
                     yield packet
                 return
             except FFmpegError as error:
                 errors_in_a_row += 1
                 if not isinstance(error, ValueError) or errors_in_a_row > _MAX_ERRORS_IN_A_ROW:
-                    _logger.warning("%s ends early: %s", self._name, error.strerror)
+                    self._end_reason = self._reason_of(error)
+                    if not is_empty:  # otherwise it is the reason of an error
+                        _logger.warning("%s ends early: %s", self._name, self._end_reason)
                     yield av.Packet(0)
                     return
+
+    def _reason_of(self, error: FFmpegError) -> str:
+        """Returns FFmpeg's message, or a clearer one for a timeout, at which PyAV interrupts FFmpeg."""
+        if isinstance(error, ExitError):
+            return f"no data for {self._timeout:g} seconds"
+        return error.strerror or str(error)
 
     def _probe(self) -> "deque[av.Packet]":
         """Returns the first packets, at least that which ends the stream."""
@@ -146,14 +174,15 @@ class PyAVReader:
         return packets
 
     def _decode(self) -> Iterator["av.VideoFrame"]:
-        """Yields the decoded frames, and counts errors."""
+        """Yields the decoded frames, and records packets and errors."""
         context = self._stream.codec_context
         while (packet := self._probed.popleft() if self._probed else next(self._demuxed, None)) is not None:
             if packet.size:
+                self._lost.add(packet)
                 try:
                     frames: Iterable[av.VideoFrame] = context.decode(packet)
                 except FFmpegError:
-                    self._errors += 1
+                    self._lost.add_error()
                     continue
                 yield from frames
                 continue
@@ -164,7 +193,7 @@ class PyAVReader:
                 except EOFError:
                     break
                 except FFmpegError:
-                    self._errors += 1
+                    self._lost.add_error()
 
     def _find_rate(self) -> float:
         """Returns the rate of the header if it is plausible, otherwise that of the first packets' timestamps."""
@@ -189,26 +218,87 @@ class PyAVReader:
         duration, reached = self._duration(), yielded + self.damaged
         left = 0.0 if duration is None else duration - end
         if self.count is None:
-            return self._errors if left < _MIN_MISSING else round(left * self.rate)
+            return self._lost.at_end() if left < _MIN_MISSING else round(left * self.rate)
         if self._stream.time_base == 1 / (self._stream.average_rate or 1):
             reached = max(reached, round(end * self.rate))  # AVI counts repeated frames, which it does not store
         elif left < 0.5 / self.rate:
-            return self._errors  # mp4 counts the frames that were trimmed off
+            return self._lost.at_end()  # mp4 counts the frames that were trimmed off
         return max(self.count - reached, 0)
 
     def _duration(self) -> float | None:
         """Returns the duration of the video in seconds according to the header; None if unknown."""
         if self._stream.duration is not None:
             return float(self._stream.duration * self._stream.time_base)
+        # those of Matroska end at the last timestamp and begin at 0, even if the first one is later
+        is_matroska = "matroska" in self._container.format.name
+        begin = float((self._stream.start_time or 0) * self._stream.time_base) if is_matroska else 0.0
         tag = self._stream.metadata.get("DURATION", "").split(":")
         try:
             hours, minutes, seconds = map(float, tag)
-            return 3600 * hours + 60 * minutes + seconds
+            return 3600 * hours + 60 * minutes + seconds - begin
         except ValueError:
             pass
         if self.is_live or self._container.duration is None or len(self._container.streams) > 1:
             return None  # other streams may be longer
-        return self._container.duration / av.time_base
+        return self._container.duration / av.time_base - begin
+
+
+class _LostFrames:
+    """Counts the frames that a decoder does not return, by the timestamps of the packets that it was given.
+
+    A decoder drops frames that refer to damaged ones, with or without an error. Packets without a frame are no sign of
+    damage by themselves: of some streams each field is a packet, or some packets only help to decode others. They count
+    after an error or a damaged frame, and only for streams whose packets all gave a frame before. For other streams,
+    among them those without timestamps or with packets that are out of order, only errors count.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[int] = set()  # timestamps of packets whose frame is still to come
+        self._counted: set[int] = set()  # those of lost frames
+        self._is_regular = True
+        self._errors = 0  # since the last frame
+        self._watched = 0  # frames for which the last damage matters
+
+    def add(self, packet: "av.Packet") -> None:
+        """Records a packet before it is decoded."""
+        if packet.pts is None:
+            self._is_regular = False
+        elif self._is_regular and not packet.is_discard:  # frames that an edit list trims off
+            self._waiting.add(packet.pts)
+        if packet.is_corrupt:
+            self._watched = _DAMAGE_SPAN
+
+    def add_error(self) -> None:
+        """Records an error of the decoder."""
+        self._errors += 1
+        self._watched = _DAMAGE_SPAN
+
+    def before(self, frame: "av.VideoFrame") -> int:
+        """Returns how many frames were lost since the last one."""
+        errors, self._errors = self._errors, 0
+        if frame.is_corrupt:
+            self._watched = _DAMAGE_SPAN
+        if frame.pts is None or not self._is_regular:
+            return errors
+        lost = {pts for pts in self._waiting if pts < frame.pts}
+        self._waiting -= lost | {frame.pts}
+        if lost and not self._watched:
+            self._is_regular = False
+            self._waiting.clear()
+            return errors
+        self._counted |= lost
+        self._watched = max(self._watched - 1, 0)
+        if not self._watched:
+            self._counted.clear()  # a later part of the stream may have the same timestamps
+        return len(lost)
+
+    def was_counted(self, frame: "av.VideoFrame") -> bool:
+        """Returns whether a frame was taken for lost before."""
+        return frame.pts in self._counted
+
+    def at_end(self) -> int:
+        """Returns how many frames were lost after the last one."""
+        return len(self._waiting) if self._is_regular and self._watched else self._errors
 
 
 def _is_cover(stream: "av.video.stream.VideoStream") -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from posedy.files import atomic_write
+from posedy.files import atomic_write, named_write_errors
 from posedy.inference.video_frame import has_pyav
 from posedy.inference.video_opencv import OpenCVWriter
 
@@ -35,7 +35,7 @@ class VideoWriter:
         suffix = path.suffix.lower()
         if suffix not in OpenCVWriter.suffixes:
             raise ValueError(f"expected a video name with suffix {' or '.join(OpenCVWriter.suffixes)}, got {path}")
-        self._file = _WholeFile(path)
+        self._file = WholeFile(path)
         self._writer = _create_writer(self._file.temporary, rate, audio_from)
 
     @property
@@ -92,7 +92,7 @@ class JsonLinesWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = _WholeFile(path)
+        self._file = WholeFile(path)
         with self._file.named_errors():
             self._text: TextIO = self._file.temporary.open("w", encoding="utf-8")
 
@@ -128,7 +128,7 @@ class _DiscardedError(Exception):
     """Ends `atomic_write` without replacing the file."""
 
 
-class _WholeFile:
+class WholeFile:
     """A file that replaces the one at its path only at `commit`, as `atomic_write` does at the end of its block.
 
     Args:
@@ -166,11 +166,8 @@ class _WholeFile:
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
         """Replaces errors of writing by one that names the final path."""
-        try:
-            yield
-        except (OSError, ValueError) as error:  # FFmpeg reports some errors of encoders as invalid arguments
-            reason = getattr(error, "strerror", None) or error
-            raise OSError(
-                f"{self._path} cannot be written ({reason}): check the free disk space and the permissions of the "
-                "folder"
-            ) from error
+        with named_write_errors(self._path):
+            try:
+                yield
+            except ValueError as error:  # FFmpeg reports some errors of encoders as invalid arguments
+                raise OSError(getattr(error, "strerror", None) or str(error)) from error

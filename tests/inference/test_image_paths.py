@@ -19,6 +19,16 @@ def test_folder_gives_its_images_sorted_by_name(folder: Path) -> None:
     assert image_paths([str(folder)]) == [folder / "[1].jpg", folder / "a.png", folder / "b.JPG"]
 
 
+def test_hidden_files_of_folders_are_left_out(tmp_path: Path) -> None:
+    """Such as those that macOS adds, and posedy's own temporary files."""
+    for name in ("a.jpg", "b.mp4", "._a.jpg", ".big-0123abcd.mp4"):
+        (tmp_path / name).touch()
+    assert image_paths([str(tmp_path)]) == [tmp_path / "a.jpg"]
+    assert split_inputs([str(tmp_path)], lambda path: False) == ([str(tmp_path)], [tmp_path / "b.mp4"])
+    hidden = tmp_path / ".big-0123abcd.mp4"
+    assert split_inputs([str(hidden)], lambda path: False)[1] == [hidden]  # given by its name
+
+
 def test_patterns_and_files(folder: Path) -> None:
     assert image_paths([f"{folder}/*.png"]) == [folder / "a.png"]
     assert image_paths([f"{folder}/**/*"]) == sorted(

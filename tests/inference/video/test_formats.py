@@ -4,6 +4,7 @@ import os
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from posedy.inference.video_io import FrameSource, is_video_file
 from posedy.inference.video_opencv import OpenCVReader
+from posedy.inference.video_pyav import _LostFrames
 from tests.inference.video.clips import (
     RATE,
     SIZE,
@@ -121,6 +123,48 @@ def test_damaged_middles_are_skipped_and_counted(tmp_path: Path) -> None:
     assert source.damaged == 40 - len(frames)
     assert source.missing == 0
     assert (frames[-1].number, frames[-1].time) == (39, pytest.approx(39 / RATE))
+
+
+def test_frames_that_the_decoder_drops_count_in_the_numbers(tmp_path: Path) -> None:
+    """Frames that refer to damaged ones are dropped without an error, or come late and out of order."""
+    path = write_clip(tmp_path / "clip.mp4", num_frames=60)
+    path.write_bytes(zero_middle(path.read_bytes(), 0.3, 0.4))
+    source, frames = read(path)
+    assert 30 < len(frames) < 50
+    assert source.damaged == 60 - len(frames)
+    assert [frame.number for frame in frames] == [round(frame.time * RATE) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("packets", "numbers"),
+    [
+        ([(0, 0), (1, 1), (2, None), (3, None), (4, 4)], [0, 1, 4]),  # one error, two lost frames
+        ([(0, 0), (1, 1), (2, None), (None, None), (4, 4)], [0, 1, 3]),  # without a timestamp only the error counts
+        ([(0, 0), (1, -1), (2, 2), (3, None), (4, -1), (5, 5)], [0, 1, 3]),  # 1 and 4 are no frames, as altrefs of VP8
+        ([(0, 0), (2, 2), (1, 1), (3, 3)], [0, 1, 2, 3]),  # out of order, as B-frames in AVI
+    ],
+)
+def test_lost_frames_are_counted_by_timestamps_where_these_are_regular(packets, numbers) -> None:
+    """Packets with the timestamp of each one's frame, or None for the first error and frames lost after it."""
+    lost, counted, has_error, found = _LostFrames(), 0, False, []
+    for pts, frame in packets:
+        lost.add(SimpleNamespace(pts=pts, is_discard=False, is_corrupt=False))
+        if frame is None and not has_error:
+            lost.add_error()
+            has_error = True
+        if frame is not None and frame >= 0:
+            counted += lost.before(SimpleNamespace(pts=frame, is_corrupt=False))
+            found.append(len(found) + counted)
+    assert found == numbers
+
+
+def test_videos_that_begin_late_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The duration of Matroska begins at 0, also if the first frame is at 5 s."""
+    path = write_clip(tmp_path / "late.mkv", num_frames=12, times=[5 + number / RATE for number in range(12)])
+    for has_pyav in (True, False):
+        monkeypatch.setattr("posedy.inference.video_io.has_pyav", lambda value=has_pyav: value)
+        source, frames = read(path)
+        assert (len(frames), source.missing, source.damaged) == (12, 0, 0)
 
 
 @pytest.mark.parametrize(

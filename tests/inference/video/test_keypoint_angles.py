@@ -1,5 +1,7 @@
 import csv
 import io
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,13 @@ def test_files_have_the_angles_of_all_tracks(tmp_path: Path, monkeypatch: pytest
     rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
     assert [row["left_knee"] for row in rows[:3]] == ["90.0", "", "30.0"]
     assert [row["track_id"] for row in rows] == ["1", "1", "2"]
+    assert Image.open(paths[1]).width > 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("name", [b"$^$", b"$\\frac{$", b"caf\xe9"])
+def test_names_of_videos_may_have_any_character(name: bytes, tmp_path: Path) -> None:
+    paths = write_angles(make_table([90]), tmp_path / f"{os.fsdecode(name)}.jsonl")
     assert Image.open(paths[1]).width > 1000
 
 

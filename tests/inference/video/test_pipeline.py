@@ -13,6 +13,7 @@ from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
 from posedy.poses import Poses
+from posedy.skeleton import numbered_skeleton
 
 
 @pytest.fixture
@@ -70,6 +71,31 @@ def test_files_are_complete_after_ctrl_c_and_unchanged_after_errors(tracker, vid
     assert sorted(tmp_path.iterdir()) == sorted([video, *files])
 
 
+def test_ctrl_c_before_the_first_frame_writes_nothing(video, tmp_path) -> None:
+    def stop(image, time):
+        raise KeyboardInterrupt
+
+    files = tmp_path / "drawn.mp4", tmp_path / "lines.jsonl"
+    for file in files:
+        file.write_text("earlier")
+    result = run_video(FrameSource(video), stop, *files)
+    assert (result.frames, result.interrupted) == (0, True)
+    assert [file.read_text() for file in files] == ["earlier"] * 2
+    assert sorted(tmp_path.iterdir()) == sorted([video, *files])
+
+
+def test_late_frames_of_live_sources_are_counted(tracker, video) -> None:
+    def track(image, time):
+        sleep(0.02)
+        return tracker(image, time)
+
+    source = FrameSource(video)
+    source.is_live = True
+    result = run_video(source, track)
+    assert result.frames + result.dropped == 25
+    assert result.dropped > 5
+
+
 def test_the_slowest_stage_is_named(tracker, video) -> None:
     def track(image, time):
         sleep(0.02)
@@ -101,6 +127,19 @@ def test_the_frame_rate_is_shown_but_not_written(tracker, video, tmp_path) -> No
     corner = np.s_[:12, :60]  # black in the video
     assert shown[-1][corner].max() > 200
     assert max(frame[corner].max() for frame in read_frames(tmp_path / "drawn.mp4")) < 50
+
+
+def test_ids_are_drawn_at_the_persons_and_not_at_their_boxes(video) -> None:
+    keypoints = np.array([[[240, 120], [250, 130], [240, 150]]], np.float32)
+    boxes = np.array([[20, 40, 310, 190]], np.float32)
+    one = np.ones(1, np.float32)
+    poses = Poses(
+        keypoints, np.full((1, 3), 0.9, np.float32), boxes, one, numbered_skeleton(3), track_ids=np.array([5])
+    )
+    shown: list[np.ndarray] = []
+    run_video(FrameSource(video), lambda image, time: poses, show=lambda image: shown.append(image) is None)
+    assert shown[0][95:120, 230:250].min(axis=-1).max() > 150  # white text
+    assert shown[0][40:54, 20:29].max() < 50  # black in the video
 
 
 def test_video_without_frames_is_an_error(tracker, video, tmp_path, monkeypatch) -> None:

@@ -1,4 +1,8 @@
+import io
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import cv2
@@ -8,7 +12,9 @@ import pytest
 from posedy.cli.main import main
 from posedy.inference.detectors import base as detectors
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.predict_videos import predict_videos
+from posedy.inference.predict_videos import _format_video_result, check_video_outputs, predict_videos
+from posedy.inference.track_outputs import TrackOutputs
+from posedy.inference.video_pipeline import VideoResult
 from posedy.models.network_file import save_weights
 
 
@@ -89,6 +95,102 @@ def test_videos_with_equal_names_get_different_outputs(dot_net, detector, make_v
     assert predict_videos(videos, estimator, detector, tmp_path / "out", report=lambda line: None) == []
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["x-2.jsonl", "x-2.mp4", "x.jsonl", "x.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "drawings", "collision"),
+    [
+        (["v.mp4", "v-wide.mov"], {"formats": ["csv", "wide-csv"]}, [], "v-wide.csv"),
+        (["v-ANGLES.mp4", "v.mp4"], {"formats": ["csv"], "plots": True}, [], "v-angles.csv"),
+        (["v.mp4"], {"plots": True}, ["v-frames.jpg"], "v-frames.jpg"),
+        (["v.mp4", "v-wide.mov", "v.avi"], {"formats": ["csv"]}, ["v.jpg"], None),
+    ],
+)
+def test_files_of_two_inputs_with_the_same_name_are_found_before_the_run(
+    names: list[str], options: dict, drawings: list[str], collision: str | None, tmp_path: Path
+) -> None:
+    sources, others = [Path(name) for name in names], [tmp_path / name for name in drawings]
+    if collision is None:
+        check_video_outputs(sources, tmp_path, TrackOutputs(**options), others)
+        return
+    with pytest.raises(ValueError, match=f"{collision} would be written for v.* and for"):
+        check_video_outputs(sources, tmp_path, TrackOutputs(**options), others)
+
+
+def test_predict_command_finds_collisions_of_images_and_videos(make_video, draw_frame, tmp_path, capsys) -> None:
+    video, image = make_video([[(20.0, 30.0)]]), tmp_path / "made-frames.png"
+    cv2.imwrite(str(image), draw_frame([(20.0, 30.0)]))
+    argv = ["predict", str(video), str(image), "--full-image", "--plots", "--out", str(tmp_path / "out")]
+    assert main(argv) == 1
+    assert "made-frames.jpg would be written for" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_dropped_frames_are_named() -> None:
+    result = VideoResult(frames=30, dropped=12, seconds=1.0)
+    assert "30 frames, 12 late frames dropped in 1.0 s" in _format_video_result("rtsp://camera", result, [])
+
+
+def test_unexpected_errors_of_one_video_do_not_end_the_others(
+    dot_net, detector, make_video, tmp_path, monkeypatch
+) -> None:
+    sources = [make_video([[(20.0, 30.0)]] * 2, name) for name in ("a.avi", "b.avi")]
+    errors = iter([RuntimeError("no such glyph"), KeyError("b")])
+    monkeypatch.setattr(TrackOutputs, "write", lambda *_, **__: (_ for _ in ()).throw(next(errors)))
+    lines: list[str] = []
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    options = {"tracks": TrackOutputs(), "report": lines.append}
+    assert predict_videos(sources, estimator, detector, tmp_path / "out", **options) == sources
+    assert "a.avi: FAILED: RuntimeError: no such glyph" in lines[2]
+    assert "b.avi: FAILED: KeyError: 'b'" in lines[4]
+
+
+def test_ctrl_c_before_the_first_frame_leaves_everything(dot_net, make_video, tmp_path) -> None:
+    class StoppingDetector:
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            raise KeyboardInterrupt
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/made.jsonl").write_text("earlier")
+    source, lines = make_video([[(20.0, 30.0)]] * 3), []
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    options = {"tracks": TrackOutputs(True, ["csv"], True), "report": lines.append}
+    assert predict_videos([source], estimator, StoppingDetector(), tmp_path / "out", **options) == []
+    assert lines[1:] == [f"{source}: interrupted before the first frame, so that nothing was written"]
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["earlier"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_one_line_on_terminals(dot_net, detector, make_video, tmp_path, monkeypatch, is_terminal) -> None:
+    error = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", error)
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False)
+    source = make_video([[(20.0, 30.0)]] * 5)
+    predict_videos([source], estimator, detector, tmp_path / "out", report=lambda line: None)
+    assert ("made.avi:" in error.getvalue() and "/5 " in error.getvalue()) is is_terminal
+    assert "\n" not in error.getvalue()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+def test_sigterm_deletes_temporary_files(model, make_video, tmp_path, monkeypatch) -> None:
+    class StoppedDetector:
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return [], []
+
+    monkeypatch.setitem(detectors._DETECTORS, "stopped", StoppedDetector)
+    before = signal.getsignal(signal.SIGTERM)
+    argv = ["predict", str(make_video([[(20.0, 30.0)]] * 3)), "--detector", "stopped", "--checkpoint", model]
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, "--no-flip", "--device", "cpu", "--out", str(tmp_path / "out")])
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert list((tmp_path / "out").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_videos_are_predicted_without_a_display(dot_net, detector, make_video, tmp_path, monkeypatch) -> None:

@@ -4,7 +4,7 @@ import functools
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,22 +50,70 @@ def test_a_video_is_read_from_its_url(tmp_path: Path, server: str) -> None:
     source.close()
 
 
-def test_a_stream_without_an_end_is_live(tmp_path: Path, server: str) -> None:
-    """An MPEG transport stream over HTTP whose length the server does not know."""
+@pytest.fixture
+def plain_server() -> Iterator[Callable[[bytes, bytes], str]]:
+    """`plain_server(content, headers)` returns the address of a server that sends it once more for each request."""
+    listeners = []
+
+    def serve(content: bytes, headers: bytes = b"", stall: float = 0) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def send() -> None:
+            with suppress(OSError):
+                while True:
+                    client = listener.accept()[0]
+                    client.recv(4096)
+                    client.sendall(b"HTTP/1.0 200 OK\r\n" + headers + b"\r\n" + content)
+                    time.sleep(stall)
+                    client.close()
+
+        threading.Thread(target=send, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in listeners:
+        listener.close()
+
+
+def test_videos_of_unknown_duration_over_http_keep_all_frames(plain_server, tmp_path: Path) -> None:
+    """An MPEG transport stream whose length the server does not know: the server waits, so no frame has to be late."""
     content = write_clip(tmp_path / "clip.ts").read_bytes()
+    source = FrameSource(f"{plain_server(content)}/clip.ts")
+    assert not source.is_live
+    assert source.count is None
+    assert len(list(source)) == 8
+    source.close()
 
-    def send(client: socket.socket) -> None:
-        client.recv(4096)
-        client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n" + content)
-        client.close()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=lambda: send(listener.accept()[0]), daemon=True).start()
-        source = FrameSource(f"http://127.0.0.1:{listener.getsockname()[1]}/live")
-        assert source.is_live
-        assert source.count is None
-        assert len(list(source)) == 8
+def test_playlists_are_live_if_they_have_no_end(server: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.ts", num_frames=60)
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.7,\nclip.ts\n"
+    (tmp_path / "live.m3u8").write_text(playlist)
+    (tmp_path / "whole.m3u8").write_text(playlist + "#EXT-X-ENDLIST\n")
+    for name, is_live in (("live.m3u8", True), ("whole.m3u8", False)):
+        source = FrameSource(f"{server}/{name}", timeout=1)
+        assert source.is_live is is_live
         source.close()
+
+
+def test_a_server_that_stalls_is_named(plain_server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = write_clip(tmp_path / "clip.ts", num_frames=60).read_bytes()
+    url = plain_server(content[: len(content) // 2], b"Content-Length: %d\r\n" % len(content), stall=3)
+    source = FrameSource(f"{url}/clip.ts", timeout=0.3)
+    assert len(list(source)) > 8
+    source.close()
+    assert "no data for 0.3 seconds" in caplog.text
+
+
+def test_an_mp4_whose_server_has_no_byte_ranges_should_be_downloaded(plain_server, tmp_path: Path) -> None:
+    content = write_clip(tmp_path / "clip.mp4").read_bytes()
+    index = content.index(b"moov") - 4
+    free = 2**20  # bytes between frames and index, more than FFmpeg keeps
+    content = content[:index] + free.to_bytes(4, "big") + b"free" + bytes(free - 8) + content[index:]
+    url = plain_server(content, b"Content-Length: %d\r\n" % len(content))
+    with pytest.raises(ValueError, match=r"clip\.mp4 .*byte ranges.*download"):
+        FrameSource(f"{url}/clip.mp4")
 
 
 def make_rtp_packets(num_frames: int) -> list[bytes]:

@@ -26,6 +26,7 @@ def test_prefetcher_of_a_live_source_drops_the_oldest_items() -> None:
     prefetcher = Prefetcher(iter(range(100)), 3, drops=True)
     time.sleep(0.2)
     assert list(prefetcher) == [98, 99]  # and the mark of the end
+    assert prefetcher.dropped == 98
     prefetcher.close()
 
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,11 @@ def test_trc_files_have_the_frames_of_a_track(table: TrackTable, tmp_path: Path)
     header, names, numbers = read_trc(tmp_path / "a.trc")
     assert header["NumFrames"] == header["OrigNumFrames"] == "4"
     assert (header["NumMarkers"], header["Units"], header["DataRate"]) == ("17", "px", "25")
-    assert names == list(COCO17.keypoints)
+    assert header["CameraRate"] == header["OrigDataRate"] == "25"
+    # the markers of Pose2Sim's setups for OpenSim
+    assert " ".join(names) == (
+        "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee LAnkle RAnkle"
+    )
     np.testing.assert_allclose(numbers[:, :2], [[0, 0], [1, 0.04], [2, 0.08], [3, 0.12]])
     xyz = numbers[:, 2:].reshape(4, 17, 3)
     rows = np.flatnonzero(table.track_ids == 1)
@@ -130,6 +135,56 @@ def test_trc_files_have_the_frames_of_a_track(table: TrackTable, tmp_path: Path)
     np.testing.assert_allclose(xyz[[0, 2, 3], :, :2], expected, atol=0.0005001)
     assert np.isnan(xyz[1]).all()  # absent
     assert np.nanmax(np.abs(xyz[..., 2])) == 0
+
+
+def test_trc_files_may_have_the_names_of_coco_and_rates_tell_the_stride(tmp_path: Path) -> None:
+    table = make_table([[1]] * 5)
+    table = replace(table, frames=3 * table.frames)
+    write_trc(table, 1, tmp_path / "a.trc", marker_names="coco")
+    header, names, _ = read_trc(tmp_path / "a.trc")
+    assert names == list(COCO17.keypoints)
+    assert (header["DataRate"], header["CameraRate"], header["OrigDataRate"]) == ("25", "75", "75")
+    assert (header["NumFrames"], header["OrigNumFrames"]) == ("5", "13")
+    other = make_table([[1]], Skeleton(("tail", "nose"), (), (), (0.05, 0.05)))
+    write_trc(other, 1, tmp_path / "a.trc")
+    assert read_trc(tmp_path / "a.trc")[1] == ["tail", "Nose"]
+    with pytest.raises(ValueError, match=r"pose2sim or coco.*'opensim'"):
+        write_trc(table, 1, tmp_path / "a.trc", marker_names="opensim")
+
+
+def test_only_files_of_the_format_are_deleted(tmp_path: Path) -> None:
+    """Files of users with similar names stay; names of videos may have characters of patterns."""
+    lines = tmp_path / "a[1]*?.jsonl"
+    write_track_files(make_table([[1, 2], [1]]), lines, ["trc", "openpose"])
+    trc, openpose = tmp_path / "a[1]*?-trc", tmp_path / "a[1]*?-openpose"
+    (trc / "track_1_filtered.trc").touch()
+    (openpose / "a1_000000000001_keypoints.json").touch()
+    write_track_files(make_table([[1]]), lines, ["trc", "openpose"])
+    assert {path.name for path in trc.iterdir()} == {"track_1.trc", "track_1_filtered.trc"}
+    names = {path.name for path in openpose.iterdir()}
+    assert names == {"a[1]*?_000000000000_keypoints.json", "a1_000000000001_keypoints.json"}
+
+
+@pytest.mark.parametrize("name", ["csv", "wide-csv", "openpose", "trc"])
+def test_a_full_disk_names_the_file_and_leaves_earlier_ones(name: str, tmp_path: Path) -> None:
+    """A limit of the size of files, which the system reports as it does a full disk."""
+    resource = pytest.importorskip("resource")
+    lines = tmp_path / "a.jsonl"
+    (path,) = write_track_files(make_table([[1]]), lines, [name])
+    earlier = contents_of(tmp_path)
+    table = make_table([[1, 2]] * 3 + [[1, *range(2, 60)]] * 5)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match=f"{path.name} cannot be written"):
+            write_track_files(table, lines, [name])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert contents_of(tmp_path) == earlier
+
+
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_trc_files_may_be_in_meters(table: TrackTable, tmp_path: Path) -> None:
@@ -162,14 +217,26 @@ def test_every_format_takes_short_videos(frames: list[list[int]], tmp_path: Path
     table = make_table(frames or [[]])
     check_track_files(tmp_path / "x.y.jsonl", formats)
     paths = write_track_files(table, tmp_path / "x.y.jsonl", formats)
-    assert [path.name for path in paths] == ["x.y.csv", "x.y-wide.csv", "x.y-openpose", "x.y-trc"]
+    names = ["x.y.csv", "x.y-wide.csv", "x.y-openpose", "x.y-trc"]
+    assert [path.name for path in paths] == (names if frames == [[3]] else names[:3])  # nobody has no TRC file
+    assert all(path.exists() for path in paths)
+    assert (tmp_path / "x.y-trc").exists() == (frames == [[3]])
     assert [file.name for file in tmp_path.glob("x.y-trc/*")] == (["track_3.trc"] if frames == [[3]] else [])
     check_track_files(tmp_path / "x.y.jsonl", formats)  # the folders exist now
 
 
 def test_formats_are_checked_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"'cvs'.*csv"):
-        parse_track_formats("trc,cvs")
+    assert parse_track_formats("csv,") == ["csv"]
+    for text, message in (("trc,cvs", "'cvs'.*csv"), (",", "','.*wide-csv")):
+        with pytest.raises(ValueError, match=message):
+            parse_track_formats(text)
+    for function in (
+        lambda: check_track_files(tmp_path / "a.jsonl", ["foo", "csv"]),
+        lambda: write_track_files(make_table([[]]), tmp_path / "a.jsonl", ["csv", "paquet"]),
+    ):
+        with pytest.raises(ValueError, match=r"unknown format '(foo|paquet)': did you mean (openpose|parquet|csv|trc)"):
+            function()
+    assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match="pyarrow"):
         parse_track_formats("parquet")

@@ -1,4 +1,6 @@
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -6,15 +8,18 @@ import numpy as np
 import pytest
 
 from posedy.cli.main import main
+from posedy.inference import track_outputs
 from posedy.inference.contact_sheet import write_contact_sheet
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.predict_videos import predict_videos
 from posedy.inference.track_outputs import TrackOutputs
 from posedy.inference.track_table import TrackTable
-from posedy.inference.video_io import FrameSource
+from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import VideoResult
 from posedy.models.network_file import save_weights
+from posedy.poses import Poses
 from posedy.skeleton import COCO17
+from tests.inference.video.clips import write_clip
 
 
 def test_offline_smoothing_replaces_the_keypoints_and_the_drawing(dot_net, detector, make_video, tmp_path) -> None:
@@ -41,7 +46,7 @@ def test_offline_smoothing_replaces_the_keypoints_and_the_drawing(dot_net, detec
     # keypoints lie on drawn limbs
     for image, (x, y) in zip(drawn, smoothed.keypoints[:, 1], strict=True):
         assert image[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].max() > 120
-    assert f"drawn -> {video}" in lines[0]
+    assert re.search(rf"drawn in \d+\.\d s -> {re.escape(str(video))}$", lines[0])
     assert (tmp_path / "out/made.csv").read_text().count("\n") == 1 + 10 * 3
 
 
@@ -65,6 +70,113 @@ def test_contact_sheets_have_up_to_twelve_frames(
     # the red dot of the last frame
     x, y = 20 + 4 * last + 14 + 320 * ((min(count, 12) - 1) % 4), shape[0] - 200 + 30 + 16
     assert sheet[y, x, 2] > 150 > sheet[y, x, 0]
+
+
+def test_contact_sheets_of_narrow_frames_are_small(tmp_path: Path) -> None:
+    """Three rows of frames that are 320 pixels wide would be higher than JPEG allows."""
+    write_contact_sheet(write_clip(tmp_path / "tall.mkv", size=(8, 1200), num_frames=12), tmp_path / "sheet.jpg")
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (3 * 640, 4 * 4, 3)
+
+
+@pytest.fixture
+def smooth_offline(dot_net, detector, make_video, tmp_path) -> Callable[..., list[str]]:
+    """`smooth_offline()` predicts two videos of 20 frames with offline smoothing and csv; returns what is reported."""
+    sources = [make_video([[(20.0 + step, 30.0)] for step in range(20)], name) for name in ("first.avi", "second.avi")]
+
+    def predict() -> list[str]:
+        lines: list[str] = []
+        estimator, outputs = PoseEstimator(dot_net, device="cpu", flip=False), TrackOutputs(True, ["csv"])
+        predict_videos(
+            sources, estimator, detector, tmp_path / "out", smooth=False, tracks=outputs, report=lines.append
+        )
+        return lines[1:]
+
+    return predict
+
+
+@pytest.fixture
+def end_drawing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], None]:
+    """`end_drawing(number, error)` raises an error before this frame of the second pass."""
+
+    def set_up(number: int, error: BaseException) -> None:
+        poses_of, calls = TrackTable.poses_of, iter(range(1000))
+
+        def fail(table: TrackTable, rows: np.ndarray) -> Poses:
+            if next(calls) == number:
+                raise error
+            return poses_of(table, rows)
+
+        run_frames = track_outputs.run_frames
+
+        def run(*arguments: object, **options: object) -> VideoResult:
+            with monkeypatch.context() as patch:
+                patch.setattr(TrackTable, "poses_of", fail)
+                return run_frames(*arguments, **options)
+
+        monkeypatch.setattr(track_outputs, "run_frames", run)
+
+    return set_up
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_ctrl_c_while_drawing_stops_and_says_how_much_was_drawn(smooth_offline, end_drawing, tmp_path) -> None:
+    end_drawing(8, KeyboardInterrupt())
+    _, smoothed, tracks = smooth_offline()  # and nothing of the second video
+    assert "interrupted, 8 of 20 frames drawn in" in smoothed
+    assert "first.csv" in tracks
+    assert sorted(contents_of(tmp_path / "out")) == ["first.csv", "first.jsonl", "first.mp4"]
+    assert len(list(FrameSource(tmp_path / "out/first.mp4"))) == 8
+    assert len(TrackTable.read(tmp_path / "out/first.jsonl").frames) == 20
+
+
+def test_ctrl_c_before_the_first_drawn_frame_leaves_an_earlier_drawing(smooth_offline, end_drawing, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/first.mp4").write_text("earlier")
+    end_drawing(0, KeyboardInterrupt())
+    assert f"{tmp_path}/out/first.mp4 was not written" in smooth_offline()[1]
+    assert (tmp_path / "out/first.mp4").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("has_earlier", [True, False])
+def test_a_full_disk_while_drawing_mixes_no_files_of_two_runs(
+    smooth_offline, end_drawing, tmp_path, has_earlier: bool
+) -> None:
+    out = tmp_path / "out"
+    if has_earlier:
+        smooth_offline()
+    earlier = contents_of(out) if has_earlier else {}
+    end_drawing(8, OSError(f"{out}/first.mp4 cannot be written (No space left on device)"))
+    lines = smooth_offline()
+    assert any("first.avi: FAILED" in line and "first.mp4 cannot be written" in line for line in lines)
+    first = {name: content for name, content in contents_of(out).items() if name.startswith("first")}
+    if has_earlier:
+        assert first == {name: content for name, content in earlier.items() if name.startswith("first")}
+    else:  # the keypoints took long
+        assert list(first) == ["first.jsonl"]
+        assert any("keypoints before smoothing" in line for line in lines)
+    assert (out / "second.mp4").exists()
+
+
+def test_frames_are_drawn_with_the_poses_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times in files are rounded, so that those of two frames may be equal."""
+    found: list[int] = []
+
+    def run(source: object, find_poses: Callable[[Frame], Poses], *_: object, **__: object) -> VideoResult:
+        for number in (4, 7, 8):
+            found.append(len(find_poses(Frame(number, 0.00003, np.zeros((9, 9, 3), np.uint8)))))
+        return VideoResult(frames=3)
+
+    monkeypatch.setattr(track_outputs, "run_frames", run)
+    monkeypatch.setattr(track_outputs, "FrameSource", lambda *_, **__: None)
+    points = {name: {"x": 1, "y": 1, "score": 1} for name in COCO17.keypoints}
+    nobody, body = [], [{"id": 1, "score": 1, "box_score": 1, "box_xyxy": [0, 0, 9, 9], "keypoints": points}]
+    records = [{"frame": number, "time": 0.0, "persons": body if number == 7 else nobody} for number in (4, 7, 8)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    TrackOutputs(smooth=True).write(Path("a.avi"), tmp_path / "a.mp4", COCO17, report=lambda line: None)
+    assert found == [0, 1, 0]
 
 
 def test_predict_command_writes_tracks(net, make_video, tmp_path, capsys) -> None:

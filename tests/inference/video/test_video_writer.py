@@ -46,6 +46,17 @@ def brightness_of(path: Path) -> list[int]:
     return values
 
 
+@pytest.mark.parametrize(("name", "size"), [("a.mp4", (1, 1)), ("a.mp4", (65, 63)), ("a.webm", (65, 63))])
+def test_odd_sides_get_a_copy_without_pyav(
+    tmp_path: Path, without_pyav: None, name: str, size: tuple[int, int]
+) -> None:
+    writer = VideoWriter(tmp_path / name, 10)
+    write_frames(writer, [np.full((size[1], size[0], 3), 160, np.uint8)] * 3)
+    image = cv2.VideoCapture(str(tmp_path / name)).read()[1]
+    assert image.shape == (size[1] + 1, size[0] + 1, 3)
+    np.testing.assert_allclose(image.astype(int), 160, atol=8)
+
+
 @pytest.mark.parametrize("name", ["drawn.mp4", "drawn.webm"])
 @pytest.mark.parametrize(
     ("times", "expected"),
