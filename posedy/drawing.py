@@ -28,6 +28,7 @@ _FAINT_OPACITY = 0.35
 _BOX_OPACITY = 0.7
 _PERSON_PIXELS_PER_LINE_PIXEL = 90
 _MAX_LINE_WIDTH = 40
+_LABEL_FACE = cv2.FONT_HERSHEY_SIMPLEX
 # Fractional bits of OpenCV's fixed-point coordinates.
 _SHIFT = 4
 _MAX_COORDINATE = 1e6
@@ -113,14 +114,50 @@ def draw_caption(width: int, *texts: tuple[str, Color]) -> NDArray[np.uint8]:
 
 
 def draw_label(canvas: NDArray[np.uint8], corner: tuple[float, float], text: str) -> None:
-    """Draws white text on a dark box into an image (H, W, 3) in place, with its top left corner at (x, y) pixels."""
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(canvas.shape[:2]) / 1000)
-    thickness = max(1, round(2 * size))
-    (width, height), baseline = cv2.getTextSize(text, font, size, thickness)
+    """Draws white text on a dark box into an image (H, W, 3) in place, with its top left corner at (x, y) pixels.
+
+    The box is moved into the image.
+    """
+    size, thickness = _label_font(canvas)
+    (width, height), baseline = cv2.getTextSize(text, _LABEL_FACE, size, thickness)
     x = int(np.clip(corner[0], 0, max(canvas.shape[1] - width - 6, 0)))
     y = int(np.clip(corner[1], 0, max(canvas.shape[0] - height - baseline - 4, 0)))
     cv2.rectangle(canvas, (x, y), (x + width + 6, y + height + baseline + 4), _OUTLINE, cv2.FILLED)
-    cv2.putText(canvas, text, (x + 3, y + height + 3), font, size, WHITE, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x + 3, y + height + 3), _LABEL_FACE, size, WHITE, thickness, cv2.LINE_AA)
+
+
+def draw_person_label(
+    canvas: NDArray[np.uint8],
+    text: str,
+    keypoints: ArrayLike,
+    scores: ArrayLike,
+    box: ArrayLike,
+    threshold: float = DRAW_THRESHOLD,
+) -> None:
+    """Draws a label into an image (H, W, 3) in place, centered just above the highest confident keypoint of a person.
+
+    Boxes have a margin, and those of a group overlap: a label at the corner of a box may be nearer to another person.
+
+    Args:
+        canvas: (H, W, 3) uint8.
+        text: the text.
+        keypoints: (K, 2) in image pixels.
+        scores: (K,).
+        box: (4,) xyxy in image pixels; without a confident keypoint the label is centered at its top.
+        threshold: keypoints with scores up to this value are not confident.
+    """
+    keypoints, box = np.asarray(keypoints, dtype=np.float64), np.asarray(box, dtype=np.float64)
+    is_confident = (np.asarray(scores) > threshold) & np.isfinite(keypoints).all(axis=-1)
+    size, thickness = _label_font(canvas)
+    (width, height), baseline = cv2.getTextSize(text, _LABEL_FACE, size, thickness)
+    if is_confident.any():
+        confident = keypoints[is_confident]
+        x, y = confident[confident[:, 1].argmin()]
+        # above the disc of the keypoint and its outline
+        y -= height + baseline + 6 + 2 * _Person(keypoints, is_confident, ~is_confident).line_width
+    else:
+        x, y = (box[0] + box[2]) / 2, box[1]
+    draw_label(canvas, (x - (width + 6) / 2, y), text)
 
 
 @dataclass(frozen=True)
@@ -183,6 +220,12 @@ def _draw_person(
         cv2.line(canvas, start, end, color, width, cv2.LINE_AA, _SHIFT)
     for center, color in discs:
         cv2.circle(canvas, center, radius, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _label_font(canvas: NDArray[np.uint8]) -> tuple[float, int]:
+    """Returns the size and the thickness of the text of labels in an image."""
+    size = max(0.4, min(canvas.shape[:2]) / 1000)
+    return size, max(1, round(2 * size))
 
 
 def _blend(layer: NDArray[np.uint8], canvas: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:

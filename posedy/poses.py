@@ -77,6 +77,9 @@ class Poses:
         skeleton: the skeleton of the K keypoints.
         channels: the channel order of the arrays that the estimator was called with; `draw` uses it as default.
         track_ids: (P,) int64, the ids of the persons over time; None for images.
+        time: the time of the frame in seconds from the beginning of the video; None for images.
+        frame: the number of the frame in the video from 0, with damaged frames counted; None for images, and where
+            only times are known, as in `PoseTracker`.
     """
 
     keypoints: NDArray[np.float32]
@@ -86,13 +89,16 @@ class Poses:
     skeleton: Skeleton
     channels: ChannelOrder = "bgr"
     track_ids: NDArray[np.int64] | None = None
+    time: float | None = None
+    frame: int | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
     def __repr__(self) -> str:
         ids = "" if self.track_ids is None else f", track_ids={self.track_ids.tolist()}"
-        return f"Poses({count_persons(len(self))}, {self.skeleton.num_keypoints} keypoints{ids})"
+        time = "" if self.time is None else f", time={self.time:g}"
+        return f"Poses({count_persons(len(self))}, {self.skeleton.num_keypoints} keypoints{ids}{time})"
 
     @overload
     def __getitem__(self, index: int) -> Pose: ...

@@ -8,6 +8,7 @@ from posedy.drawing import (
     MIDDLE,
     RIGHT,
     draw_caption,
+    draw_person_label,
     draw_poses,
     keypoint_colors,
 )
@@ -154,3 +155,43 @@ def test_caption_has_texts_side_by_side_and_cuts_long_ones() -> None:
     assert reddish.max() < bluish.min()
     np.testing.assert_array_equal(draw_caption(50, ("left", LEFT), ("right", RIGHT)), bar[:, :50])
     assert not draw_caption(10).any()
+
+
+def label_box(canvas: np.ndarray, level: int = 128) -> list[int]:
+    """Left, top, right and bottom of what was drawn."""
+    y, x = np.nonzero((canvas != level).any(axis=-1))
+    return [x.min(), y.min(), x.max(), y.max()]
+
+
+def test_labels_are_just_above_the_highest_confident_keypoint() -> None:
+    box, keypoints = [0, 0, 199, 199], np.array([[100.0, 60.0], [60.0, 90.0], [30.0, 20.0], [np.nan, 5.0]])
+    scores = np.array([0.9, 0.9, DRAW_THRESHOLD, 0.9])
+    canvas = background()
+    draw_person_label(canvas, "7", keypoints, scores, box)
+    left, top, right, bottom = label_box(canvas)
+    assert abs((left + right) / 2 - 100) <= 1
+    assert 50 <= bottom < 60
+    assert top > 30
+    longer = background()
+    draw_person_label(longer, "1234", keypoints, scores, box)
+    assert sum(label_box(longer)[::2]) / 2 == pytest.approx(100, abs=1)
+    lower = background()
+    draw_person_label(lower, "7", keypoints, scores, box, threshold=0.1)
+    assert sum(label_box(lower)[::2]) / 2 == pytest.approx(30, abs=1)
+
+
+def test_labels_without_confident_keypoints_are_at_the_top_of_the_box() -> None:
+    canvas = background()
+    draw_person_label(canvas, "7", np.zeros((4, 2)), np.zeros(4), [60, 80, 140, 190])
+    left, top, right, _ = label_box(canvas)
+    assert (left + right) / 2 == pytest.approx(100, abs=1)
+    assert top == 80
+
+
+@pytest.mark.parametrize("point", [(100.0, 1.0), (-50.0, 100.0), (199.0, 199.0), (300.0, 400.0)])
+def test_labels_are_inside_the_image(point: tuple[float, float]) -> None:
+    canvas, inside = background(), background()
+    draw_person_label(canvas, "7", [point], [0.9], [0, 0, 199, 199])
+    draw_person_label(inside, "7", [[100.0, 100.0]], [0.9], [0, 0, 199, 199])
+    sizes = [np.subtract(label_box(each)[2:], label_box(each)[:2]) for each in (canvas, inside)]
+    assert np.abs(np.subtract(*sizes)).max() <= 1

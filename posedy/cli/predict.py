@@ -2,7 +2,10 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +49,7 @@ def register_parser(commands: Any) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="image files, http(s) URLs of images, folders of images, glob patterns such as 'a/*.jpg', or video files",
+        help="images, videos, folders and glob patterns of them, http(s) URLs of both, rtsp streams",
     )
     parser.add_argument(
         "--examples", action="store_true", help="predict the six example images in the package, instead of inputs"
@@ -140,10 +143,19 @@ def register_parser(commands: Any) -> None:
         "--no-smooth", dest="smooth", action="store_const", const="none", help="short for --smooth none"
     )
     videos.add_argument(
-        "--from", dest="start", type=float, default=0.0, metavar="SECONDS", help="time of the first frame (default: 0)"
+        "--from",
+        dest="start",
+        type=_parse_time,
+        default=0.0,
+        metavar="TIME",
+        help="time of the first frame, in seconds or as mm:ss or h:mm:ss (default: 0)",
     )
     videos.add_argument(
-        "--to", dest="end", type=float, metavar="SECONDS", help="time at which to stop (default: the end)"
+        "--to",
+        dest="end",
+        type=_parse_time,
+        metavar="TIME",
+        help="time before which the last frame is (default: the end)",
     )
     videos.add_argument("--stride", type=int, default=1, metavar="N", help="use every N-th frame only (default: 1)")
     videos.add_argument(
@@ -217,7 +229,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_detector_weights(arguments)
     check_no_urls([name for name in images if name not in urls])
     # outputs are checked before anything is downloaded or loaded
-    tracks.check(check_video_outputs(videos, arguments.out))
+    check_video_outputs(videos, arguments.out, tracks)
     if images:
         check_writable(arguments.out / KEYPOINTS_FILE)
     if arguments.webcam is not None:
@@ -227,14 +239,33 @@ def run(arguments: argparse.Namespace) -> int:
     images = [str(download(name, arguments.out / "downloads")) if name in urls else name for name in images]
     paths = image_paths(images, name_videos=is_for_images) if images else []
     if paths:
-        check_image_outputs(paths, arguments.out)
+        check_video_outputs(videos, arguments.out, tracks, check_image_outputs(paths, arguments.out))
     detector = None
     if arguments.detector is not None:
         lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
-    images_failed = bool(images) and _predict_images(arguments, paths, detector)
-    videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
+    with _ended_by_sigterm():
+        images_failed = bool(images) and _predict_images(arguments, paths, detector)
+        videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
     return int(images_failed or videos_failed)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ends the block by SystemExit at SIGTERM, so that temporary files are deleted, as after Ctrl-C."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # outside of the main thread, where signals cannot be handled
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _check_examples(arguments: argparse.Namespace) -> None:
@@ -334,3 +365,16 @@ def _parse_box(text: str) -> list[float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected four numbers x1,y1,x2,y2, got {text!r}") from None
     return [x1, y1, x2, y2]
+
+
+def _parse_time(text: str) -> float:
+    """Parses a time in seconds from the text 75.5, 1:15.5 or 0:01:15.5."""
+    *larger, seconds = text.split(":")
+    try:
+        units = [*map(int, larger), float(seconds)]
+    except ValueError:
+        units = [math.nan]
+    is_valid = len(units) <= 3 and all(unit >= 0 for unit in units) and all(unit < 60 for unit in units[1:])
+    if not (is_valid and math.isfinite(units[-1])):
+        raise argparse.ArgumentTypeError(f"expected seconds from 0, mm:ss or h:mm:ss, got {text!r}")
+    return sum(unit * 60**power for power, unit in enumerate(reversed(units)))

@@ -20,6 +20,10 @@ class _Motion:
     velocity: NDArray[np.float64]
     settings: TrackingSettings
 
+    def resize(self, scale: float) -> "_Motion":
+        """Returns the motion in an image whose sides are those of the present one times a scale."""
+        return replace(self, keypoints=self.keypoints * scale, velocity=self.velocity * scale)
+
     def predict_displacement(self, time: float) -> NDArray[np.float64]:
         """Predicts the displacement (2,) up to a time, at constant velocity for at most `max_extrapolation`."""
         return self.velocity * min(time - self.time, self.settings.max_extrapolation)
@@ -95,7 +99,8 @@ class TrackAssociator:
 
     with the OKS of the poses, normalized by the mean box area, and the IoU of the boxes, which is more reliable where
     the pose of one person jumps to another. An unmatched pose may match a lost track that can have reached it at a
-    speed of one person height per second; otherwise it starts a new track. Ids count from 1 and are never reused.
+    speed of one person height per second, if their boxes differ by at most a factor of two in height; otherwise it
+    starts a new track. Ids count from 1 and are never reused.
 
     Where two persons overlap, often only one of their poses is detected. Appearance and motion from before the
     occlusion decide which one. This pose takes the id of the occluded track if its colors fit that track better by 15
@@ -125,6 +130,15 @@ class TrackAssociator:
         """Deletes all tracks; ids start at 1 again."""
         self._tracks: list[Track] = []
         self._next_id = 1
+
+    def resize(self, scale: float | None) -> None:
+        """Moves the tracks to frames whose sides are those of the last one times a scale; None ends all tracks."""
+        if scale is None:
+            self._tracks = []
+            return
+        for track in self._tracks:
+            track.box = track.box * scale
+            track.motion, track.last_unoccluded = track.motion.resize(scale), track.last_unoccluded.resize(scale)
 
     def update(self, keypoints: NDArray, boxes: NDArray, colors: NDArray, time: float) -> NDArray[np.int64]:
         """Updates the tracks with the poses of the next frame.
@@ -211,7 +225,7 @@ class TrackAssociator:
             track.box, track.is_lost, track.occluded_by = frame.boxes[pose], False, None
 
     def _similarity(self, frame: _FramePoses) -> NDArray[np.float64]:
-        """Computes the similarities (tracks, poses); a lost track matches every pose within its reach."""
+        """Computes the similarities (tracks, poses); a lost track matches every pose of its size within its reach."""
         boxes, time = frame.boxes, frame.time
         if not self._tracks or not len(frame):
             return np.zeros((len(self._tracks), len(frame)))
@@ -229,7 +243,9 @@ class TrackAssociator:
         age = np.array([time - track.motion.time for track in self._tracks])
         reach = (predicted_boxes[:, 2:] - predicted_boxes[:, :2]).max(axis=1) * (0.5 + age)
         distance = np.linalg.norm(_centers(predicted_boxes)[:, None] - _centers(boxes), axis=-1) / reach[:, None]
-        is_reachable = is_lost[:, None] & (distance < 1)
+        heights = predicted_boxes[:, None, 3] - predicted_boxes[:, None, 1], boxes[:, 3] - boxes[:, 1]
+        is_as_large = np.maximum(*heights) <= self._settings.max_size_ratio * np.minimum(*heights)
+        is_reachable = is_lost[:, None] & is_as_large & (distance < 1)
         minimum = self._settings.match_threshold + 0.01 * (1 - distance)
         return np.where(is_reachable, np.maximum(similarity, minimum), similarity)
 

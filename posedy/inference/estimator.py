@@ -5,6 +5,7 @@ import numbers
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -208,32 +209,33 @@ class PoseEstimator:
         smooth: bool = True,
         detect_every: int = 10,
         rate: float = _DEFAULT_RATE,
-    ) -> Iterator[Poses]:
-        """Estimates the poses of successive frames, with track ids in `Poses.track_ids`.
+    ) -> "TrackedPoses":
+        """Estimates the poses of successive frames, with track ids in `Poses.track_ids` and times in `Poses.time`.
 
             for poses in estimator.track("clip.mp4"):
                 print(poses.track_ids, poses.keypoints)
 
-        The call checks the arguments and opens the source; errors of its frames are raised during the iteration.
+        The call checks the arguments and opens the source; errors of its frames are raised during the iteration. The
+        source is closed at its end, after an error, and by `close()` of the returned iterator.
 
         Args:
             source: a video file, the URL of a video (http, https) or of a live stream (rtsp, rtsps), the number of a
                 camera, or frames (H, W, 3) uint8 BGR.
-            smooth: whether to smooth keypoints over time.
+            smooth: whether to smooth keypoints over time, frame by frame; `posedy.smooth_tracks` smooths offline.
             detect_every: the detector runs at every N-th frame, and when a person is lost.
-            rate: frames per second of an iterable of frames.
+            rate: frames per second of an iterable of frames; other sources have their own.
 
-        Yields:
-            The poses of each frame.
+        Returns:
+            An iterator over the poses of each frame.
 
         Raises:
             OSError: if the source cannot be read.
-            TypeError: if the source or a frame has the wrong type.
+            TypeError: if the source or a frame has the wrong type, or smooth is not a bool.
             ValueError: if the source is no video, an argument is out of range, or there is no detector.
         """
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"expected a rate of more than 0 frames per second, got {rate}")
-        if not isinstance(source, str | os.PathLike | int | Iterable):
+        if isinstance(source, bool) or not isinstance(source, str | os.PathLike | int | Iterable):
             raise TypeError(
                 f"expected a video file, a URL, the number of a camera or frames, got {type(source).__name__}"
             )
@@ -242,15 +244,7 @@ class PoseEstimator:
             frames: Iterable[Frame] = FrameSource(os.fspath(source) if isinstance(source, os.PathLike) else source)
         else:
             frames = (Frame(number, number / rate, image) for number, image in enumerate(source))
-        return self._track(tracker, frames)
-
-    def _track(self, tracker: PoseTracker, frames: Iterable[Frame]) -> Iterator[Poses]:
-        try:
-            for frame in frames:
-                yield tracker(frame.image, frame.time)
-        finally:
-            if isinstance(frames, FrameSource):
-                frames.close()
+        return TrackedPoses(tracker, frames)
 
     @property
     def thresholds(self) -> BoxThresholds:
@@ -334,6 +328,43 @@ class PoseEstimator:
                 self._model, np.stack(batch.crops), np.stack(batch.matrices), self._flip_permutation
             )
             batch.store(keypoints, scores)
+
+
+class TrackedPoses(Iterator[Poses]):
+    """Iterator over the poses of successive frames, for `PoseEstimator.track`.
+
+    Args:
+        tracker: returns the poses of each frame.
+        frames: the frames; a `FrameSource` is closed at its end, after an error and by `close`.
+    """
+
+    # no generator: one that is closed before its first frame runs none of its code, and so would not close the source
+    def __init__(self, tracker: PoseTracker, frames: Iterable[Frame]) -> None:
+        self._tracker, self._source = tracker, frames
+        self._frames = iter(frames)
+
+    def __next__(self) -> Poses:
+        """Returns the poses of the next frame.
+
+        Raises:
+            OSError, TypeError, ValueError: as for `PoseEstimator.track`.
+        """
+        try:
+            frame = next(self._frames)
+            poses = self._tracker(frame.image, frame.time)
+        except BaseException:  # StopIteration and KeyboardInterrupt, too
+            self.close()
+            raise
+        return replace(poses, frame=frame.number)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the iteration and closes the video, stream or camera."""
+        self._frames = iter(())
+        if isinstance(self._source, FrameSource):
+            self._source.close()
 
 
 def _person_boxes(

@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,21 @@ from posedy.poses import Poses
 from posedy.skeleton import COCO17, Skeleton, numbered_skeleton, pair_names
 
 _DEFAULT_RATE = 30.0
+_RATE_TOLERANCE = 0.01  # relative difference of a given rate and the one of the frames
+_TIME_STEP = 1e-6  # seconds between frames whose times are equal in a file, where they are rounded to 0.0001
+_KINDS = {"float64": "iuf", "int64": "iu", "bool": "b"}  # kinds of numbers that each type takes without a loss
 
 
 @dataclass(frozen=True, eq=False)
 class TrackTable:
     """The poses of the persons of a video: F frames, and R rows, one for each person of each frame.
 
+    Numbers of other types, such as keypoints in whole pixels, are converted.
+
     Attributes:
         skeleton: the skeleton of the K keypoints.
         frames: (F,) int64 increasing frame numbers.
-        times: (F,) float64 times in seconds.
+        times: (F,) float64 increasing times in seconds.
         row_frames: (R,) int64 increasing indices into `frames`.
         track_ids: (R,) int64; no id occurs twice in a frame.
         keypoints: (R, K, 2) float64 in image pixels.
@@ -36,7 +41,9 @@ class TrackTable:
         pose_scores: (R,) float64.
 
     Raises:
-        ValueError: if shapes do not match, a number is not finite, frames do not increase, or an id occurs twice.
+        TypeError: if an array has the wrong type, such as ids that are no integers.
+        ValueError: if shapes do not match, a number is not finite, frames or times do not increase, or an id occurs
+            twice.
     """
 
     skeleton: Skeleton
@@ -52,6 +59,11 @@ class TrackTable:
     pose_scores: NDArray[np.float64]
 
     def __post_init__(self) -> None:
+        for name in ("frames", "row_frames", "track_ids"):
+            self._convert(name, "int64")
+        for name in ("times", "keypoints", "scores", "boxes", "box_scores", "pose_scores"):
+            self._convert(name, "float64")
+        self._convert("filled", "bool")
         F, R, K = len(self.frames), len(self.track_ids), self.skeleton.num_keypoints
         shapes = {
             **{"frames": (F,), "times": (F,), "row_frames": (R,), "track_ids": (R,), "keypoints": (R, K, 2)},
@@ -63,16 +75,23 @@ class TrackTable:
                 raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite numbers, got one that is not finite")
-        for later in np.flatnonzero(np.diff(self.frames) <= 0)[:1]:
-            raise ValueError(
-                f"frames: expected increasing numbers, got {self.frames[later + 1]} after {self.frames[later]}"
-            )
+        for name in ("frames", "times"):
+            array = getattr(self, name)
+            for later in np.flatnonzero(np.diff(array) <= 0)[:1]:
+                raise ValueError(f"{name}: expected increasing numbers, got {array[later + 1]} after {array[later]}")
         if R and (self.row_frames.min() < 0 or self.row_frames.max() >= F or (np.diff(self.row_frames) < 0).any()):
             raise ValueError(f"row_frames: expected increasing indices from 0 to {F - 1}")
         order = np.lexsort((self.track_ids, self.row_frames))
         for repeated in order[1:][(np.diff(self.row_frames[order]) == 0) & (np.diff(self.track_ids[order]) == 0)][:1]:
             frame = self.frames[self.row_frames[repeated]]
             raise ValueError(f"track {self.track_ids[repeated]} occurs twice in frame {frame}")
+
+    def _convert(self, name: str, dtype: str) -> None:
+        """Converts an array to its type."""
+        array = np.asarray(getattr(self, name))
+        if array.size and array.dtype.kind not in _KINDS[dtype]:  # an empty list has the type float64
+            raise TypeError(f"{name}: expected an array of {dtype}, got {array.dtype}")
+        object.__setattr__(self, name, array.astype(dtype, copy=False))  # a frozen dataclass
 
     def __len__(self) -> int:
         return len(self.track_ids)
@@ -84,9 +103,9 @@ class TrackTable:
     def rate(self) -> float:
         """The frames per second, without gaps between frames; 30 with fewer than two frames."""
         steps = np.diff(self.times)
-        if not (steps > 0).any():
+        if not len(steps):
             return _DEFAULT_RATE
-        typical = np.median(steps[steps > 0])
+        typical = np.median(steps)
         # times in files are rounded: the mean of many steps is more exact than the median
         return float(1 / steps[np.abs(steps - typical) <= 0.2 * typical].mean())
 
@@ -105,7 +124,7 @@ class TrackTable:
 
     def poses(self) -> Iterator[Poses]:
         """Yields the poses of each frame, of frames without persons, too."""
-        return (self.poses_of(rows) for _, _, rows in self.rows_by_frame())
+        return (replace(self.poses_of(rows), time=time, frame=number) for number, time, rows in self.rows_by_frame())
 
     def poses_of(self, rows: NDArray[np.int64]) -> Poses:
         """Returns the poses of some rows, given by their indices."""
@@ -120,31 +139,43 @@ class TrackTable:
 
     @classmethod
     def from_poses(
-        cls, poses: Iterable[Poses], times: Iterable[float] | None = None, rate: float = _DEFAULT_RATE
+        cls, poses: Iterable[Poses], times: Iterable[float] | None = None, rate: float | None = None
     ) -> "TrackTable":
         """Creates a table of the poses of successive frames, such as those of `PoseEstimator.track`.
 
+        Frames have the times and numbers of the poses. Poses without numbers, as of a `PoseTracker`, are numbered from
+        0, and poses without times have a constant rate.
+
         Args:
             poses: the poses of each frame, with track ids.
-            times: the time of each frame in seconds; None for frames at a constant rate.
-            rate: frames per second without `times`.
+            times: the time of each frame in seconds, in place of those of the poses; None for those of the poses.
+            rate: frames per second of poses without times; None for 30.
 
         Raises:
-            ValueError: if there are no frames, poses have no track ids, or the number of times is not that of frames.
+            ValueError: if there are no frames, poses have no track ids, only some have a time or a number, the number
+                of times is not that of frames, times do not increase, or the rate is not positive, contradicts the
+                times of the poses by more than 1 %, or is given together with `times`.
         """
         frames = list(poses)
         if not frames:
             raise ValueError("expected the poses of at least one frame, got none")
         if any(each.track_ids is None for each in frames):
             raise ValueError("expected poses with track ids, as those of PoseEstimator.track or PoseTracker")
-        seconds = [number / rate for number in range(len(frames))] if times is None else list(times)
+        numbers = _given_in_all("frame", [each.frame for each in frames]) or list(range(len(frames)))
+        if times is not None and rate is not None:
+            raise ValueError(f"expected times or a rate, got both, with a rate of {rate}: leave one of them out")
+        seconds = _given_in_all("time", [each.time for each in frames]) if times is None else list(times)
+        if rate is not None:
+            _check_rate(rate, numbers, seconds)
+        if seconds is None:
+            seconds = [number / (rate or _DEFAULT_RATE) for number in numbers]
         if len(seconds) != len(frames):
             raise ValueError(f"expected the times of {len(frames)} frames, got {len(seconds)}")
         skeleton = frames[0].skeleton
         scores = np.concatenate([each.scores for each in frames]).astype(np.float64)
         return cls(
             skeleton,
-            np.arange(len(frames)),
+            np.array(numbers, dtype=np.int64),
             np.array(seconds, dtype=np.float64),
             np.repeat(np.arange(len(frames)), [len(each) for each in frames]),
             np.concatenate([np.asarray(each.track_ids, dtype=np.int64) for each in frames]),
@@ -186,6 +217,8 @@ class TrackTable:
             frames.append((record["frame"], record["time"]))
         skeleton = skeleton or (COCO17 if names is None else _skeleton_of(names))
         timed = np.array(frames, np.float64).reshape(-1, 2)
+        for later in np.flatnonzero(np.diff(timed[:, 1]) == 0) + 1:
+            timed[later, 1] = timed[later - 1, 1] + _TIME_STEP
         rows = np.array(persons, np.float64).reshape(-1, 8)
         xysf = np.array(points, np.float64).reshape(-1, skeleton.num_keypoints, 4)
         integers = rows[:, :2].astype(np.int64)
@@ -218,6 +251,30 @@ class TrackTable:
                 for keypoint in np.flatnonzero(self.filled[row]):
                     person["keypoints"][self.skeleton.keypoints[keypoint]]["filled"] = True
             yield {"frame": number, "time": round(time, 4), "persons": persons}
+
+
+def _given_in_all(name: str, values: list[Any]) -> list[Any] | None:
+    """Returns the values of an attribute of all poses, None if all are None; ValueError if only some are."""
+    count = sum(value is not None for value in values)
+    if 0 < count < len(values):
+        raise ValueError(
+            f"expected poses with a {name} in all {len(values)} frames or in none, got {count}: set it with "
+            f"dataclasses.replace(poses, {name}=...)"
+        )
+    return values if count else None
+
+
+def _check_rate(rate: float, numbers: list[int], seconds: list[float] | None) -> None:
+    """Raises ValueError unless a rate is positive and that of frames at some times."""
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"expected a rate of more than 0 frames per second, got {rate}")
+    if seconds is not None and seconds[-1] > seconds[0] and numbers[-1] > numbers[0]:
+        mean = (numbers[-1] - numbers[0]) / (seconds[-1] - seconds[0])
+        if abs(rate / mean - 1) > _RATE_TOLERANCE:
+            raise ValueError(
+                f"the rate of {rate:g} frames per second contradicts the times of the poses, which have {mean:.4g}: "
+                "leave it out, or give other times as times=[...]"
+            )
 
 
 def _skeleton_of(names: tuple[str, ...]) -> Skeleton:

@@ -27,6 +27,8 @@ from posedy.poses import Poses
 if TYPE_CHECKING:
     from posedy.inference.estimator import PoseEstimator
 
+_ASPECT_TOLERANCE = 0.02  # largest relative difference of the aspect ratios of two sizes of a video
+
 
 @dataclass(frozen=True, eq=False)
 class TrackedBoxes:
@@ -89,14 +91,14 @@ class PoseTracker:
         estimator: estimates poses in boxes.
         detector: detects persons; its boxes are cleaned as in `PoseEstimator`. None for the estimator's own detector.
         detect_every: detection interval N; 1 runs the detector at every frame.
-        smooth: whether to smooth keypoints over time.
+        smooth: whether to smooth keypoints over time, frame by frame; `posedy.smooth_tracks` smooths offline.
         threshold: minimum score of confident keypoints, exclusive.
         box_threshold: minimum score of boxes of new persons, inclusive; None is the detector's own for tracks. Boxes
             of tracked persons may have lower scores, if the detector has a lower threshold for them.
         settings: constants of tracking; the numbers above are the defaults.
 
     Raises:
-        TypeError: if detect_every is not an integer, or `detector` has no method `detect`.
+        TypeError: if detect_every is not an integer, smooth is not a bool, or `detector` has no method `detect`.
         ValueError: if detect_every is less than 1, or box_threshold is not in [0, 1].
     """
 
@@ -114,6 +116,10 @@ class PoseTracker:
             raise TypeError(f"expected detect_every to be an integer, got {detect_every!r}")
         if detect_every < 1:
             raise ValueError(f"expected detect_every of at least 1, got {detect_every}")
+        if not isinstance(smooth, bool):
+            raise TypeError(
+                f"smooth must be True or False, got {smooth!r}; for offline smoothing see posedy.smooth_tracks"
+            )
         if detector is not None and not isinstance(detector, Detector):
             raise TypeError(
                 f"expected a detector with detect(image_bgr) -> (boxes, scores), got {detector!r:.100}; "
@@ -138,18 +144,22 @@ class PoseTracker:
         self._filters: dict[int, OneEuroFilter] = {}
         self._tracked = TrackedBoxes.empty(self._estimator.skeleton.num_keypoints)
         self._frame, self._time = 0, -math.inf
+        self._size: tuple[int, int] | None = None  # width and height of the last frame
         self._person_is_lost = False
         self._next_extra = 0  # first frame at which a lost person may cause an extra detection
 
     def __call__(self, image_bgr: NDArray[np.uint8], time: float) -> Poses:
         """Estimates the poses of the next frame.
 
+        The detector also runs at a frame of another size than the last one, as of a stream that changes its resolution.
+        Ids are kept if the aspect ratio is; otherwise all tracks end.
+
         Args:
             image_bgr: (H, W, 3) uint8.
             time: time in seconds, later than that of the last frame.
 
         Returns:
-            Poses with `track_ids`.
+            Poses with `track_ids` and `time`.
 
         Raises:
             TypeError: if the frame is not an array.
@@ -160,8 +170,11 @@ class PoseTracker:
         check_frame(image_bgr)
         if not (math.isfinite(time) and time > self._time):
             raise ValueError(f"time must advance, got {time} s after {self._time} s: call reset() before another video")
-        tracked = self._tracked
-        detects = self._needs_detection()
+        size = (image_bgr.shape[1], image_bgr.shape[0])
+        is_resized = self._size not in (None, size)
+        scale = self._find_scale(size)
+        tracked = self._resize_boxes(scale, size) if is_resized else self._tracked
+        detects = is_resized or self._needs_detection()
         if detects:
             tracked = self._add_detections(image_bgr, tracked)
         poses = self._estimator(image_bgr, tracked.boxes, tracked.scores)
@@ -174,12 +187,34 @@ class PoseTracker:
         poses, tracked = poses[kept], tracked.select(kept)
         self._tracked = self._next_boxes(poses, tracked, image_bgr.shape)
         self._person_is_lost |= len(self._tracked.boxes) < len(poses)
+        if is_resized:
+            # the tracks are changed here only, so that a frame after a failure may be given again
+            self._associator.resize(scale)
+            self._filters = {}
         colors = limb_colors(image_bgr, poses.keypoints, poses.scores > self._threshold, self._limbs)
         ids = self._associator.update(poses.keypoints, poses.boxes, colors, time)
-        self._time = time
+        self._time, self._size = time, size
         if self._smooth:
             poses = self._smooth_keypoints(poses, ids, time)
-        return replace(poses, track_ids=ids)
+        return replace(poses, track_ids=ids, time=float(time))
+
+    def _find_scale(self, size: tuple[int, int]) -> float | None:
+        """Returns the scale from the last frame to one of another size; None if the aspect ratio differs."""
+        if self._size is None:
+            return 1.0
+        x, y = (side / last for side, last in zip(size, self._size, strict=True))
+        # sides are rounded to whole pixels, or to even ones
+        return (x + y) / 2 if abs(x / y - 1) < _ASPECT_TOLERANCE else None
+
+    def _resize_boxes(self, scale: float | None, size: tuple[int, int]) -> TrackedBoxes:
+        """Returns the boxes for a frame of another size (width, height), without any if there is no common scale."""
+        if scale is None:
+            return TrackedBoxes.empty(self._estimator.skeleton.num_keypoints)
+        # the scales of both sides may differ by a pixel, which may move a box out of the frame
+        boxes = np.clip(self._tracked.boxes * scale, 0, [*size, *size]).astype(np.float32)
+        kept = (boxes[:, 2:] - boxes[:, :2] >= self._settings.min_box_side).all(axis=1)
+        tight_boxes = (self._tracked.tight_boxes * scale).astype(np.float32)
+        return replace(self._tracked, boxes=boxes, tight_boxes=tight_boxes).select(np.flatnonzero(kept))
 
     def _needs_detection(self) -> bool:
         """Returns whether the detector runs at this frame."""

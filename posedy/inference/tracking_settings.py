@@ -28,6 +28,8 @@ class TrackingSettings:
         match_threshold: minimum similarity of a pose and a track.
         oks_weight: weight of OKS in the similarity; the weight of the IoU of the boxes is the rest.
         max_age: seconds for which a lost track is kept, at least until the next frame.
+        max_size_ratio: maximum ratio of the heights of a pose's box and that of a lost track that it does not overlap;
+            with a panning camera the track of a near person could otherwise pass to a distant one.
         velocity_time: seconds over which velocity is averaged; many frames, since overlapping poses are noisy.
         max_extrapolation: seconds for which a lost track is extrapolated at its last velocity, and for which motion
             alone may swap ids after an occlusion.
@@ -51,6 +53,7 @@ class TrackingSettings:
     match_threshold: float = 0.15
     oks_weight: float = 0.7
     max_age: float = 3.0
+    max_size_ratio: float = 2.0
     velocity_time: float = 0.5
     max_extrapolation: float = 1.0
     occlusion_iou: float = 0.3

@@ -419,9 +419,12 @@ def test_track_checks_its_arguments(dot_net: PoseNet, tmp_path: Path) -> None:
     for rate in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="rate"):
             estimator.track(frames, rate=rate)
-    for source in (None, 3.5):
-        with pytest.raises(TypeError, match="frames"):
+    for source in (None, 3.5, True):
+        with pytest.raises(TypeError, match=f"number of a camera.* {type(source).__name__}"):
             estimator.track(source)  # type: ignore[arg-type]
+    for smooth in ("none", 1, None):
+        with pytest.raises(TypeError, match=f"{smooth!r}.*smooth_tracks"):
+            estimator.track(frames, smooth=smooth)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="udp://camera"):
         estimator.track("udp://camera")
     for interval in (1.5, "3", None, float("nan")):

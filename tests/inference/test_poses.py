@@ -97,6 +97,16 @@ def test_slices_indices_and_masks_return_poses(
         assert_equal(pose, poses, source)
 
 
+def test_time_and_frame_are_kept_but_in_no_record(tracked: Poses) -> None:
+    assert (tracked.time, tracked.frame) == (None, None)
+    timed = replace(tracked, time=0.24, frame=6)
+    for selected in (timed[1:], timed[[0]], timed[:0], replace(timed, channels="rgb")):
+        assert (selected.time, selected.frame) == (0.24, 6)
+    assert timed.to_records() == tracked.to_records()
+    assert timed.to_csv() == tracked.to_csv()
+    assert "0.24" in repr(timed)
+
+
 def test_a_mask_of_another_length_is_rejected(poses: Poses) -> None:
     with pytest.raises(IndexError):
         poses[np.array([True, False])]

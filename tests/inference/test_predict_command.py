@@ -44,6 +44,29 @@ def test_run_returns_the_exit_code(
     assert printed.endswith("FAILED: 1 of 2 images\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("62.5", 62.5), ("90", 90), ("1:02.5", 62.5), ("1:2", 62), ("75:00", 4500), ("1:01:02.5", 3662.5)],
+)
+def test_times_are_seconds_minutes_or_hours(text: str, seconds: float, parser: argparse.ArgumentParser) -> None:
+    parsed = parser.parse_args(["a.mp4", "--from", text, "--to", text])
+    assert (parsed.start, parsed.end) == (seconds, seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "-1", "nan", "inf", "1:60", "1:60:00", "1:", ":5", "1:2:3:4", "1.5:00", "-1:00"]
+)
+def test_invalid_times_are_errors_of_usage(
+    text: str, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--from", "--to"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["a.mp4", f"{option}={text}"])
+        error = capsys.readouterr().err
+        assert option in error
+        assert repr(text) in error
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_file_names_that_cannot_be_printed_are_escaped(
     net: PoseNet, image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str

@@ -59,6 +59,17 @@ def test_lost_track_is_recovered_until_max_age() -> None:
     assert associator.update(*frame(person(0, 12)), 2.5).tolist() == [2]
 
 
+@pytest.mark.parametrize(("height", "ids"), [(120, [1]), (70, [1]), (50, [2]), (250, [2])])
+def test_a_lost_track_does_not_pass_to_a_person_of_another_size(height: float, ids: list[int]) -> None:
+    """A person of 120 pixels is lost; a second later a person stands next to the place."""
+    associator = TrackAssociator(SIGMAS)
+    associator.update(*frame(person(0, 100)), 0.0)
+    associator.update(*NO_POSES, 0.5)
+    scale = height / 120
+    keypoints, box = SHAPES[1] * scale + [170, 60], np.array([170, 60, 170 + 40 * scale, 60 + height])
+    assert associator.update(*frame((keypoints, box)), 1.0).tolist() == ids
+
+
 def test_ids_survive_frame_intervals_longer_than_max_age() -> None:
     associator = TrackAssociator(SIGMAS, TrackingSettings(max_age=1.0))
     assert [associator.update(*frame(person(0, 10 + step)), 5.0 * step).tolist() for step in range(4)] == [[1]] * 4

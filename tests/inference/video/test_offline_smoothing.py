@@ -60,9 +60,17 @@ def test_reversed_tracks_are_smoothed_the_same() -> None:
 
 def test_uniform_motion_is_unchanged_at_a_variable_rate() -> None:
     times = np.cumsum(np.random.default_rng(0).choice([0.02, 0.033, 0.1], 40))
-    times[7] = times[6]  # two frames at one time
+    times[7] = times[6] + 1e-6  # two frames at nearly one time
     table = make_table(120 * times, times)
     np.testing.assert_allclose(smooth_tracks(table).keypoints, table.keypoints, atol=0.05)
+
+
+def test_keypoints_in_whole_pixels_are_smoothed() -> None:
+    times = np.arange(60) / 30
+    table = make_table(100 * times, times)
+    whole = replace(table, keypoints=np.rint(table.keypoints).astype(np.int64))
+    smoothed = smooth_tracks(whole).keypoints[:, 0, 0]
+    assert np.abs(smoothed - 100 * times).mean() < 0.8 * np.abs(whole.keypoints[:, 0, 0] - 100 * times).mean()
 
 
 def test_jitter_is_reduced_without_lag() -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,66 @@ def test_rate_is_that_of_the_frames(times, rate: float) -> None:
         TrackTable.from_poses([Poses(none.keypoints, none.scores, none.boxes, none.box_scores, COCO17)])
 
 
+def test_times_and_numbers_are_those_of_the_poses() -> None:
+    """Frame 2 is damaged, and the frame rate is 25."""
+    numbers = [0, 1, 3, 4]
+    poses = [replace(make_poses([1], number), time=number / 25, frame=number) for number in numbers]
+    for rate in (None, 25, 25.1):
+        table = TrackTable.from_poses(poses, rate=rate)
+        assert table.frames.tolist() == numbers
+        assert table.times.tolist() == [number / 25 for number in numbers]
+    assert TrackTable.from_poses(poses, times=[0, 1, 2, 3]).times.tolist() == [0, 1, 2, 3]
+    again = TrackTable.from_poses(table.poses())
+    assert (again.times.tolist(), again.frames.tolist()) == (table.times.tolist(), numbers)
+    without_numbers = [replace(each, frame=None) for each in poses[:2]]
+    assert TrackTable.from_poses(without_numbers).frames.tolist() == [0, 1]
+    without_times = [replace(each, time=None) for each in poses]
+    assert TrackTable.from_poses(without_times, rate=10).times.tolist() == [0, 0.1, 0.3, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"rate": 30}, "30.*25"),
+        ({"rate": 0}, "rate.*0"),
+        ({"rate": -25.0}, "rate.*-25"),
+        ({"rate": float("nan")}, "rate.*nan"),
+        ({"rate": float("inf")}, "rate.*inf"),
+        ({"rate": 25, "times": [0, 1, 2]}, "both"),
+        ({"times": [0, 0, 1]}, "times.*0.0 after 0.0"),
+        ({"times": [0, 2, 1]}, "times.*1.0 after 2.0"),
+        ({"times": [0, 1]}, "3 frames, got 2"),
+    ],
+)
+def test_contradicting_times_are_rejected(options: dict, expected: str) -> None:
+    poses = [replace(make_poses([1], number), time=number / 25) for number in range(3)]
+    with pytest.raises(ValueError, match=expected):
+        TrackTable.from_poses(poses, **options)
+
+
+@pytest.mark.parametrize("name", ["time", "frame"])
+def test_times_of_some_poses_are_rejected(name: str) -> None:
+    poses = [make_poses([1]), replace(make_poses([1]), **{name: 1})]
+    with pytest.raises(ValueError, match=f"{name} in all 2 frames or in none, got 1"):
+        TrackTable.from_poses(poses)
+
+
+def test_numbers_of_other_types_are_converted(table: TrackTable) -> None:
+    whole = replace(table, keypoints=table.keypoints.astype(np.int64), frames=[3, 4, 5])
+    assert (whole.keypoints.dtype, whole.frames.dtype) == (np.float64, np.int64)
+    for name, array in (("track_ids", table.track_ids + 0.5), ("filled", table.scores), ("keypoints", ["a"])):
+        with pytest.raises(TypeError, match=name):
+            replace(table, **{name: array})
+
+
+def test_times_that_are_equal_after_rounding_are_read(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 0.04001, 0.04002, 0.08]
+    path = tmp_path / "video.jsonl"
+    TrackTable.from_poses([make_poses([1])] * 5, times).write(path)
+    assert path.read_text().count('"time": 0.04,') == 3
+    assert TrackTable.read(path).times == pytest.approx(times, abs=1e-4)
+
+
 def person(**changes: object) -> dict:
     points = {name: {"x": 1.0, "y": 2.0, "score": 0.5} for name in ("a", "b")}
     return {"id": 1, "score": 0.5, "box_xyxy": [0, 0, 9, 9], "box_score": 1.0, "keypoints": points} | changes
@@ -75,6 +136,7 @@ def person(**changes: object) -> dict:
         ("[]", ["line 2", "persons"]),
         (json.dumps({"frame": 1, "time": 1.0, "persons": {}}), ["line 2", "list of persons"]),
         (json.dumps({"frame": 0, "time": 1.0, "persons": []}), ["frames", "0 after 0"]),
+        (json.dumps({"frame": 1, "time": -1.0, "persons": []}), ["times", "-1.0 after 0.0"]),
         (json.dumps({"frame": 1.5, "time": 1.0, "persons": []}), ["line 2", "integer", "frame"]),
         ('{"frame": 1, "time": NaN, "persons": []}', ["line 2", "time"]),
         (json.dumps({"frame": 1, "time": 1.0, "persons": [person(id=None)]}), ["line 2", "id"]),

@@ -1,11 +1,15 @@
+import itertools
 import json
 
+import cv2
 import numpy as np
 import pytest
 
 from posedy.inference.detectors import FullImageDetector
 from posedy.inference.estimator import PoseEstimator
+from posedy.inference.track_table import TrackTable
 from posedy.inference.tracking import PoseTracker
+from posedy.inference.video_io import FrameSource
 from posedy.poses import Poses
 from posedy.skeleton import COCO17
 
@@ -261,6 +265,105 @@ def test_a_frame_after_a_failure_may_be_given_again(estimator, draw_frame) -> No
     detector.fails = False
     tracker(frame, 2)
     assert detector.frames == before + 1
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_ids_survive_another_resolution(scale: float, smooth: bool, estimator, detector, draw_frame, dots_at) -> None:
+    """The detector runs at once, and smoothing starts anew: keypoints do not lag behind the new coordinates."""
+
+    class ScaledDetector:
+        def detect(self, image):
+            boxes, scores = detector.detect(cv2.resize(image, (320, 200), interpolation=cv2.INTER_NEAREST))
+            return boxes * image.shape[1] / 320, scores
+
+    tracker = PoseTracker(estimator, ScaledDetector(), detect_every=100, smooth=smooth)
+    for step in range(10):
+        assert tracker(draw_frame(crossing(step)), step / 30).track_ids.tolist() == [1, 2]
+    for step in range(10, 20):
+        frame = cv2.resize(draw_frame(crossing(step)), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        poses = tracker(frame, step / 30)
+        assert sorted(poses.track_ids.tolist()) == [1, 2]
+        expected = scale * dots_at(*crossing(step)[0])
+        keypoints = poses.keypoints[poses.track_ids.tolist().index(1)]
+        assert np.abs(keypoints - expected).max() < (8 if smooth and step > 10 else 3) * max(scale, 1)
+    assert detector.calls == 2
+
+
+def test_tracks_end_at_another_aspect_ratio(estimator, detector, draw_frame) -> None:
+    tracker = PoseTracker(estimator, detector, detect_every=100)
+    for step in range(3):
+        tracker(draw_frame([(20, 30), (230, 110)]), step / 30)
+    poses = tracker(draw_frame([(20, 30), (230, 110)])[:, :160].copy(), 1.0)  # the second box would be outside
+    assert poses.track_ids.tolist() == [3]
+    assert detector.calls == 2
+    assert tracker(draw_frame([(20, 30)])[:, :160].copy(), 1.1).track_ids.tolist() == [3]
+    assert detector.calls == 2
+
+
+def test_a_mean_scale_of_1_is_another_size(estimator, detector) -> None:
+    """One side grows and the other shrinks by 0.8 %."""
+    tracker = PoseTracker(estimator, detector, detect_every=100)
+    for number, shape in enumerate([(250, 250), (248, 252), (248, 252)]):
+        tracker(np.zeros((*shape, 3), np.uint8), number / 30)
+    assert detector.calls == 2
+
+
+def test_a_frame_of_another_size_may_be_given_again(estimator, detector, draw_frame) -> None:
+    tracker = PoseTracker(estimator, detector, detect_every=100)
+    tracker(draw_frame([(20, 30)]), 0.0)
+    frame = cv2.resize(draw_frame([(20, 30)]), (160, 100), interpolation=cv2.INTER_AREA)
+    detector.detect = lambda image: 1 / 0
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        tracker(frame, 0.1)
+    detector.detect = lambda image: ([[10, 15, 34, 47]], [1.0])
+    assert tracker(frame, 0.1).track_ids.tolist() == [1]
+
+
+def test_poses_have_the_time(estimator, detector, draw_frame) -> None:
+    poses = PoseTracker(estimator, detector)(draw_frame([(20, 30)]), 1.25)
+    assert (poses.time, poses.frame) == (1.25, None)
+
+
+def test_smoothing_is_on_or_off(estimator, detector) -> None:
+    with pytest.raises(TypeError, match=r"'none'.*smooth_tracks"):
+        PoseTracker(estimator, detector, smooth="none")
+
+
+def test_track_yields_the_times_and_numbers_of_a_file(dot_net, detector, make_video) -> None:
+    path = make_video([[(20 + step, 30)] for step in range(5)])
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False, detector=detector)
+    poses = list(estimator.track(path))
+    assert [each.frame for each in poses] == list(range(5))
+    assert [each.time for each in poses] == pytest.approx(np.arange(5) / 30, abs=1e-3)
+    assert TrackTable.from_poses(poses).rate == pytest.approx(30, rel=1e-3)
+    poses = list(estimator.track([np.zeros((50, 60, 3), np.uint8)] * 3, rate=10))
+    assert [(each.frame, each.time) for each in poses] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+
+
+@pytest.mark.parametrize("read", [0, 1, 5, 9])
+def test_closing_the_iterator_closes_the_file(read: int, dot_net, detector, make_video, monkeypatch) -> None:
+    """Also before the first frame, and at the end of the file."""
+    closed = []
+    close = FrameSource.close
+    monkeypatch.setattr(FrameSource, "close", lambda source: (closed.append(source), close(source)))
+    path = make_video([[(20 + step, 30)] for step in range(5)])
+    tracked = PoseEstimator(dot_net, device="cpu", flip=False, detector=detector).track(path)
+    assert len(list(itertools.islice(tracked, read))) == min(read, 5)
+    assert bool(closed) == (read > 5)
+    tracked.close()
+    assert closed
+    assert list(tracked) == []
+
+
+def test_an_error_of_a_frame_closes_the_file(dot_net, make_video, monkeypatch) -> None:
+    closed = []
+    monkeypatch.setattr(FrameSource, "close", lambda source: closed.append(source))
+    estimator = PoseEstimator(dot_net, device="cpu", flip=False, detector=None)
+    tracked = estimator.track(make_video([[(20, 30)]]))
+    with pytest.raises(ValueError, match="detector"):
+        next(tracked)
+    assert closed
 
 
 def test_a_detector_is_no_name(estimator) -> None:

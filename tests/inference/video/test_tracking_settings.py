@@ -30,6 +30,7 @@ OTHER_VALUES = {
     "match_threshold": 0.6,
     "oks_weight": 0.0,
     "max_age": 0.05,
+    "max_size_ratio": 1.0,
     "velocity_time": 0.01,
     "max_extrapolation": 0.05,
     "occlusion_iou": 0.9,
