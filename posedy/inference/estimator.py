@@ -4,8 +4,7 @@ import math
 import numbers
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -27,6 +26,7 @@ from posedy.inference.detectors import (
     detector_thresholds,
 )
 from posedy.inference.image_groups import detect_group, read_groups
+from posedy.inference.tracked_poses import TrackedPoses
 from posedy.inference.tracking import PoseTracker, check_frame
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.models.pose_net import PoseNet
@@ -209,7 +209,7 @@ class PoseEstimator:
         smooth: bool = True,
         detect_every: int = 10,
         rate: float = _DEFAULT_RATE,
-    ) -> "TrackedPoses":
+    ) -> TrackedPoses:
         """Estimates the poses of successive frames, with track ids in `Poses.track_ids` and times in `Poses.time`.
 
             for poses in estimator.track("clip.mp4"):
@@ -328,43 +328,6 @@ class PoseEstimator:
                 self._model, np.stack(batch.crops), np.stack(batch.matrices), self._flip_permutation
             )
             batch.store(keypoints, scores)
-
-
-class TrackedPoses(Iterator[Poses]):
-    """Iterator over the poses of successive frames, for `PoseEstimator.track`.
-
-    Args:
-        tracker: returns the poses of each frame.
-        frames: the frames; a `FrameSource` is closed at its end, after an error and by `close`.
-    """
-
-    # no generator: one that is closed before its first frame runs none of its code, and so would not close the source
-    def __init__(self, tracker: PoseTracker, frames: Iterable[Frame]) -> None:
-        self._tracker, self._source = tracker, frames
-        self._frames = iter(frames)
-
-    def __next__(self) -> Poses:
-        """Returns the poses of the next frame.
-
-        Raises:
-            OSError, TypeError, ValueError: as for `PoseEstimator.track`.
-        """
-        try:
-            frame = next(self._frames)
-            poses = self._tracker(frame.image, frame.time)
-        except BaseException:  # StopIteration and KeyboardInterrupt, too
-            self.close()
-            raise
-        return replace(poses, frame=frame.number)
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the iteration and closes the video, stream or camera."""
-        self._frames = iter(())
-        if isinstance(self._source, FrameSource):
-            self._source.close()
 
 
 def _person_boxes(

@@ -1,0 +1,45 @@
+"""Poses of the successive frames of a video."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from posedy.inference.tracking import PoseTracker
+from posedy.inference.video_io import Frame, FrameSource
+from posedy.poses import Poses
+
+
+class TrackedPoses(Iterator[Poses]):
+    """Iterator over the poses of successive frames, for `PoseEstimator.track`.
+
+    Args:
+        tracker: returns the poses of each frame.
+        frames: the frames; a `FrameSource` is closed at its end, after an error and by `close`.
+    """
+
+    # no generator: one that is closed before its first frame runs none of its code, and so would not close the source
+    def __init__(self, tracker: PoseTracker, frames: Iterable[Frame]) -> None:
+        self._tracker, self._source = tracker, frames
+        self._frames = iter(frames)
+
+    def __next__(self) -> Poses:
+        """Returns the poses of the next frame.
+
+        Raises:
+            OSError, TypeError, ValueError: as for `PoseEstimator.track`.
+        """
+        try:
+            frame = next(self._frames)
+            poses = self._tracker(frame.image, frame.time)
+        except BaseException:  # StopIteration and KeyboardInterrupt, too
+            self.close()
+            raise
+        return replace(poses, frame=frame.number)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the iteration and closes the video, stream or camera."""
+        self._frames = iter(())
+        if isinstance(self._source, FrameSource):
+            self._source.close()
