@@ -6,8 +6,9 @@ import pytest
 
 from posedy.config import ConfigError
 from posedy.models.complexity import meta_device
-from posedy.models.factory import create_model
+from posedy.models.factory import create_backbone, create_model
 from posedy.training.interrupt import TrainingInterruptedError
+from posedy.training.pose_task import PoseTask
 from posedy.training.trainer import Trainer
 from tools.lab.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarize
 
@@ -141,8 +142,9 @@ def test_every_sweep_file_has_valid_models(path: Path) -> None:
     sweep = read_sweep(path)
     experiments = set()
     for config in sweep.rows.values():
+        create = create_model if sweep.task is PoseTask else create_backbone
         with meta_device():
-            create_model(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
+            create(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
         experiments.add(config.to_yaml())
     assert len(experiments) == len(sweep.rows) > 1
 

@@ -231,11 +231,11 @@ def _mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": spread, "values": list(values)}
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def _interval(values: Sequence[float]) -> list[float]:
     """Returns the confidence interval of the mean of at least two values."""
     mean, count = statistics.fmean(values), len(values)
     reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
-    return mean - reach, mean + reach
+    return [mean - reach, mean + reach]
 
 
 def _format(value: Mapping[str, Any], sign: str = "") -> str:
