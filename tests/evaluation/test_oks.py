@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -33,6 +33,7 @@ def reference_oks(keypoints: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) 
     return matrix
 
 
+@settings(max_examples=40)  # the loop is slow
 @given(poses(4))
 def test_oks_agrees_with_a_loop(case):
     keypoints, areas = case

@@ -14,11 +14,11 @@ from tools.lab.compare_classifiers import compare_classifiers, main
 
 def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
     rng = np.random.default_rng(0)
-    first, second = rng.random((2, 3000)) < 0.5, rng.random((3, 3000)) < 0.6
+    first, second = rng.random((2, 500)) < 0.5, rng.random((3, 500)) < 0.6
     result = compare_classifiers(first, second)
     difference = second.mean(axis=0) - first.mean(axis=0)
     assert result["difference"] == pytest.approx(difference.mean())
-    reach = 1.96 * difference.std() / np.sqrt(3000)
+    reach = 1.96 * difference.std() / np.sqrt(500)
     assert result["high"] - result["difference"] == pytest.approx(reach, rel=0.05)
     assert result["difference"] - result["low"] == pytest.approx(reach, rel=0.05)
     assert result["second"] == second.mean(axis=1).tolist()

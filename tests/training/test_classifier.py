@@ -93,7 +93,7 @@ def test_an_epoch_of_each_configuration_runs(path: Path, folder: Path, tmp_path:
 
 def test_a_network_learns_two_colors(classifier: Callable[..., ClassifierConfig], tmp_path: Path) -> None:
     config = classifier("train.epochs=6", "train.optimizer=adam", "train.lr=0.003", "train.schedule=cosine")
-    assert fit(config, tmp_path)["top1"] == 1
+    assert fit(config, tmp_path)["top1"] > 0.9  # of 16 images
     header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert {"images_per_second", "top1", "top5", "attention_entropy"} <= set(header.split(","))
     assert len(rows) == 6
@@ -108,7 +108,7 @@ RANDOM = ("model.dropout=0.2", "augment.mixup=0.2", "train.label_smoothing=0.1")
 def test_an_interrupted_run_resumes_bit_exactly(
     classifier: Callable[..., ClassifierConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = classifier(*RANDOM, "train.ema_decay=0.9")
+    config = classifier(*RANDOM, "train.ema_decay=0.9", "train.batch_size=12")
     fit(config, tmp_path / "whole")
     trainer = Trainer(config, tmp_path / "parts", progress=False, make_task=ClassifierTask)
     step = Trainer._should_stop

@@ -170,6 +170,7 @@ def test_configuration_is_found_in_the_folder_of_the_checkpoint(checkpoint: Path
         find_config(checkpoint.with_name("none.pt"))
 
 
+@pytest.mark.slow
 def test_classifiers_are_inspected_with_top_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for name in ("a", "b"):

@@ -17,6 +17,8 @@ import torch
 
 from . import batch_norm_errors, depthwise_errors
 
+pytestmark = pytest.mark.slow  # the interpreter takes 15 seconds
+
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, list[Any]]:
