@@ -286,7 +286,7 @@ def test_epoch_is_saved_before_its_evaluation(
     expected = Trainer(experiment(), whole, progress=False).fit()
     trainer = Trainer(experiment(), killed, progress=False)
 
-    def raise_memory_error() -> None:
+    def raise_memory_error(logger: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(trainer, "_evaluate", raise_memory_error)
