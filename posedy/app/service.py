@@ -163,7 +163,13 @@ class PoseService:
 
         try:
             with self._video_lock:
-                result = run_video(source, tracker, video, keypoints, threshold=threshold, on_frame=report)
+                result = run_video(
+                    source,
+                    lambda frame: tracker(frame.image, frame.time),
+                    *(video, keypoints),
+                    threshold=threshold,
+                    on_frame=report,
+                )
         except BaseException:
             shutil.rmtree(video.parent, ignore_errors=True)
             raise

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from posedy.config import ClassifierEvalConfig
     from posedy.data.image_folder import LabeledImages
-    from posedy.evaluation.classifier_eval import evaluate_classifier
+    from posedy.evaluation.classifier_eval import ClassifierTest, format_top
     from posedy.files import write_json_atomically
     from posedy.models.pretrained import load_classifier
     from posedy.system import choose_device, default_num_workers
@@ -50,17 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     size = arguments.size or net.input_size[0]
     config = ClassifierEvalConfig(batch_size=arguments.batch_size)
-    metrics, protocol = evaluate_classifier(
-        net.to(device),
-        images,
-        size,
-        config,
-        Accelerator(cpu=device.type == "cpu"),
-        workers=default_num_workers(),
-        progress=True,
-    )
-    print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) + f"; {protocol}")
-    record = {**metrics, "protocol": protocol, "checkpoint": str(arguments.checkpoint), "images": len(images)}
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    test = ClassifierTest(images, size, config, accelerator, default_num_workers(), progress=True)
+    metrics = test.evaluate(net.to(device))
+    print(format_top(metrics, test.protocol))
+    record = {**metrics, "protocol": test.protocol, "checkpoint": str(arguments.checkpoint), "images": len(images)}
     write_json(arguments.json, record)
     if arguments.out is not None:
         write_json_atomically(arguments.out / "metrics.json", record, indent=2)

@@ -1,5 +1,7 @@
 """Evaluation of classifiers: top-1 and top-5 on the central crops of images."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,88 +18,79 @@ from posedy.models.pose_net import normalize_crops
 CLASSIFIER_METRICS = ("top1", "top5")
 
 
-def evaluate_classifier(
-    net: nn.Module,
-    images: LabeledImages,
-    size: int,
-    config: ClassifierEvalConfig,
-    accelerator: Accelerator,
-    *,
-    workers: int = 0,
-    progress: bool = False,
-) -> tuple[dict[str, float], str]:
-    """Computes the share of images whose class is the first, and among the first five, of a network's logits.
+@dataclass(frozen=True, eq=False)
+class ClassifierTest:
+    """The test of classifiers on the central crops of images.
 
-    Args:
-        net: (N, 3, S, S) normalized RGB -> logits (N, C), on the device.
+    Attributes:
         images: the images.
         size: side S of the crops in pixels.
         config: the protocol.
         accelerator: the processes, of which each predicts a share of the images.
         workers: number of data loader workers.
         progress: whether to show a progress bar.
-
-    Returns:
-        The metrics from 0 to 1, and the protocol as a line of text.
     """
-    places = predict_ranks(net, images, size, config, accelerator, workers=workers, progress=progress)
-    counts = torch.stack([(places < 1).sum(), (places < 5).sum()]).to(accelerator.device)
-    top1, top5 = (int(count) / len(images) for count in accelerator.reduce(counts, "sum"))
-    protocol = (
-        f"{len(images)} images of {len(images.classes)} classes, central crop of {size}x{size} of images resized to "
-        f"{round(config.resize * size)} on the shorter side"
-    )
-    return {"top1": top1, "top5": top5}, protocol
+
+    images: LabeledImages
+    size: int
+    config: ClassifierEvalConfig
+    accelerator: Accelerator
+    workers: int = 0
+    progress: bool = False
+
+    @property
+    def protocol(self) -> str:
+        """The protocol as a line of text."""
+        return (
+            f"{len(self.images)} images of {len(self.images.classes)} classes, central crop of {self.size}x{self.size} "
+            f"of images resized to {round(self.config.resize * self.size)} on the shorter side"
+        )
+
+    def evaluate(self, net: nn.Module) -> dict[str, float]:
+        """Computes the share of images, from 0 to 1, whose class is the first, and among the first five, of a network.
+
+        Args:
+            net: (N, 3, S, S) normalized RGB -> logits (N, C), on the device.
+        """
+        places = self.predict_ranks(net)
+        counts = torch.stack([(places < 1).sum(), (places < 5).sum()]).to(self.accelerator.device)
+        shares = [int(count) / len(self.images) for count in self.accelerator.reduce(counts, "sum")]
+        return dict(zip(CLASSIFIER_METRICS, shares, strict=True))
+
+    def predict_ranks(self, net: nn.Module) -> Tensor:
+        """Returns how many classes a network ranks above each image's own (N,), of this process's images."""
+        ranks = [torch.zeros(0, dtype=torch.long)]
+        with tqdm(total=len(self.images), desc="test", unit="image", disable=None if self.progress else True) as bar:
+            for batch in self._loader(self.workers):
+                ranks.append(_ranks(self._predict(net, batch), batch["label"]))
+                bar.update(len(ranks[-1]) * self.accelerator.num_processes)
+        return torch.cat(ranks)
+
+    def predict_first_batch(self, net: nn.Module) -> int:
+        """Predicts the first batch, to measure the time; returns the number of its images."""
+        return len(self._predict(net.eval(), next(iter(self._loader(workers=0)))))
+
+    def _loader(self, workers: int) -> DataLoader[Any]:
+        dataset = ClassifierEvalDataset(self.images, self.size, self.config.resize)
+        share = range(self.accelerator.process_index, len(dataset), self.accelerator.num_processes)
+        return DataLoader(
+            Subset(dataset, share),
+            self.config.batch_size,
+            num_workers=workers,
+            worker_init_fn=set_up_worker,
+            generator=torch.Generator(),  # training draws from torch's own
+        )
+
+    @torch.no_grad()
+    def _predict(self, net: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the logits (N, C) of a batch, on the CPU."""
+        crops = batch["image"].permute(0, 2, 3, 1).to(self.accelerator.device)
+        return net(normalize_crops(crops)).float().cpu()
 
 
-def predict_ranks(
-    net: nn.Module,
-    images: LabeledImages,
-    size: int,
-    config: ClassifierEvalConfig,
-    accelerator: Accelerator,
-    *,
-    workers: int = 0,
-    progress: bool = False,
-) -> Tensor:
-    """Returns the number of classes that a network ranks above each image's own (N,), of this process's images.
-
-    For the arguments see `evaluate_classifier`.
-    """
-    ranks = [torch.zeros(0, dtype=torch.long)]
-    with tqdm(total=len(images), desc="test", unit="image", disable=None if progress else True) as bar:
-        for batch in _make_loader(images, size, config, accelerator, workers):
-            ranks.append(_ranks(_predict(net, batch, accelerator.device), batch["label"]))
-            bar.update(len(ranks[-1]) * accelerator.num_processes)
-    return torch.cat(ranks)
-
-
-def predict_first_batch(
-    net: nn.Module, images: LabeledImages, size: int, config: ClassifierEvalConfig, accelerator: Accelerator
-) -> int:
-    """Predicts the first batch, to measure the time; returns the number of its images."""
-    batch = next(iter(_make_loader(images, size, config, accelerator, 0)))
-    return len(_predict(net.eval(), batch, accelerator.device))
-
-
-def _make_loader(
-    images: LabeledImages, size: int, config: ClassifierEvalConfig, accelerator: Accelerator, workers: int
-) -> DataLoader[Any]:
-    dataset = ClassifierEvalDataset(images, size, config.resize)
-    share = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-    return DataLoader(
-        Subset(dataset, share),
-        config.batch_size,
-        num_workers=workers,
-        worker_init_fn=set_up_worker,
-        generator=torch.Generator(),  # training draws from torch's own
-    )
-
-
-@torch.no_grad()
-def _predict(net: nn.Module, batch: dict[str, Tensor], device: torch.device) -> Tensor:
-    """Returns the logits (N, C) of a batch, on the CPU."""
-    return net(normalize_crops(batch["image"].permute(0, 2, 3, 1).to(device))).float().cpu()
+def format_top(metrics: Mapping[str, float], protocol: str) -> str:
+    """Formats top-1 and top-5 with their protocol as a line of text."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) + f"; {protocol}"
 
 
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:

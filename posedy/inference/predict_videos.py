@@ -103,7 +103,7 @@ def predict_videos(
                     drawing, keypoints = None, Path(folder) / "raw.jsonl"
                 with frame_progress(_input_name(source).name, frames.count) as count_frame:
                     result = run_video(
-                        *(frames, tracker, drawing, keypoints),
+                        *(frames, lambda frame, track=tracker: track(frame.image, frame.time), drawing, keypoints),
                         threshold=keypoint_threshold,
                         show=window,
                         on_frame=count_frame,

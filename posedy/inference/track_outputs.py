@@ -14,7 +14,7 @@ from posedy.inference.keypoint_angles import angle_files, write_angles
 from posedy.inference.track_files import check_track_files, track_files, write_track_files
 from posedy.inference.track_table import TrackTable
 from posedy.inference.video_io import Frame, FrameSource
-from posedy.inference.video_pipeline import VideoResult, frame_progress, run_frames
+from posedy.inference.video_pipeline import VideoResult, frame_progress, run_video
 from posedy.inference.video_writer import WholeFile
 from posedy.poses import Poses, format_count
 from posedy.skeleton import Skeleton
@@ -152,7 +152,7 @@ def _draw(
     end = float(table.times[-1]) + 0.5 / table.rate
     frames = FrameSource(source, start=start, end=end, stride=stride)
     with frame_progress(f"{video.name}: drawing", len(table.frames)) as count_frame:
-        return run_frames(frames, find_poses, video, threshold=threshold, on_frame=count_frame)
+        return run_video(frames, find_poses, video, threshold=threshold, on_frame=count_frame)
 
 
 def _describe_drawing(result: VideoResult, table: TrackTable, video: Path) -> str:

@@ -20,9 +20,6 @@ from posedy.poses import Poses
 _QUEUE_SIZE = 4  # frames between two threads
 _RATE_FRAMES = 30  # frames over which the displayed frame rate is averaged
 
-FrameTracker = Callable[[NDArray[np.uint8], float], Poses]
-"""Function that returns the poses of the next frame (H, W, 3) BGR at a time in seconds, such as a `PoseTracker`."""
-
 ShowFrame = Callable[[NDArray[np.uint8]], bool]
 """Function that displays a drawn frame; it returns False to stop the video."""
 
@@ -69,44 +66,6 @@ class VideoResult:
 
 def run_video(
     source: FrameSource,
-    tracker: FrameTracker,
-    video_path: Path | None = None,
-    keypoints_path: Path | None = None,
-    *,
-    threshold: float = DRAW_THRESHOLD,
-    show: ShowFrame | None = None,
-    on_frame: Callable[[Frame, Poses], None] | None = None,
-) -> VideoResult:
-    """Tracks and draws the poses of all frames, for `posedy predict`; from Python use `PoseEstimator.track`.
-
-    See `run_frames` for files and errors.
-
-    Args:
-        source: frames; closed at the end.
-        tracker: returns the poses of each frame.
-        video_path: see `run_frames`.
-        keypoints_path: see `run_frames`.
-        threshold: see `run_frames`.
-        show: see `run_frames`.
-        on_frame: see `run_frames`.
-
-    Raises:
-        OSError: if a file cannot be written.
-        ValueError: if no frame can be read.
-    """
-    return run_frames(
-        source,
-        lambda frame: tracker(frame.image, frame.time),
-        video_path,
-        keypoints_path,
-        threshold=threshold,
-        show=show,
-        on_frame=on_frame,
-    )
-
-
-def run_frames(
-    source: FrameSource,
     find_poses: Callable[[Frame], Poses],
     video_path: Path | None = None,
     keypoints_path: Path | None = None,
@@ -115,14 +74,14 @@ def run_frames(
     show: ShowFrame | None = None,
     on_frame: Callable[[Frame, Poses], None] | None = None,
 ) -> VideoResult:
-    """Draws and writes the poses that a function finds for each frame.
+    """Draws and writes the poses that a function finds for each frame, for `posedy predict`.
 
     After Ctrl-C the files hold all frames up to then; without a frame, and after an error, no file is written, and
     earlier ones stay.
 
     Args:
         source: frames; closed at the end.
-        find_poses: returns the poses of a frame; called with the frames in their order.
+        find_poses: returns the poses of a frame, such as of a `PoseTracker`; called with the frames in their order.
         video_path: NAME.mp4 or NAME.webm for the drawn frames, with the sound of the source, see `VideoWriter`.
         keypoints_path: JSON Lines file for the keypoints, one object per frame.
         threshold: keypoints with scores up to this value are drawn faint.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posedy.config import ClassifierConfig, ClassifierTrainConfig
 from posedy.data.image_folder import ClassifierTrainDataset, LabeledImages
 from posedy.data.loaders import Batch, EpochBatchSampler
-from posedy.evaluation.classifier_eval import CLASSIFIER_METRICS, evaluate_classifier, predict_first_batch
+from posedy.evaluation.classifier_eval import CLASSIFIER_METRICS, ClassifierTest, format_top
 from posedy.models.classifier import Classifier
 from posedy.models.factory import create_classifier
 from posedy.models.pose_net import normalize_crops
@@ -22,7 +22,7 @@ from posedy.training.step import TrainingStep
 from posedy.training.task import Evaluation, Task
 
 
-class ClassifierTask(Task):
+class ClassifierTask(Task[Classifier]):
     """Training of a classifier on images in folders.
 
     Args:
@@ -73,28 +73,26 @@ class ClassifierTask(Task):
             self.context.log(f"loaded pretrained weights {load_pretrained_classifier(net, weights)}")
         return net
 
-    def make_step(self, net: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> "ClassifierStep":
+    def make_step(self, net: Classifier, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> "ClassifierStep":
         """Creates the training step."""
         return ClassifierStep(net, optimizer, ema, self.config, self.context, len(self._train.classes))
 
-    def evaluate(self, net: nn.Module, workers: int, progress: bool) -> Evaluation:
+    def evaluate(self, net: Classifier, workers: int, progress: bool) -> Evaluation:
         """Evaluates a network on the validation set."""
-        size = self.config.model.input_size
-        metrics, protocol = evaluate_classifier(
-            net, self._val, size, self.config.eval, self.context.accelerator, workers=workers, progress=progress
-        )
-        return Evaluation(metrics, protocol)
+        test = self._make_test(workers, progress)
+        return Evaluation(test.evaluate(net), test.protocol)
 
-    def evaluate_batch(self, net: nn.Module) -> int:
+    def evaluate_batch(self, net: Classifier) -> int:
         """Predicts the first validation batch; returns the number of images."""
-        return predict_first_batch(
-            net, self._val, self.config.model.input_size, self.config.eval, self.context.accelerator
-        )
+        return self._make_test().predict_first_batch(net)
+
+    def _make_test(self, workers: int = 0, progress: bool = False) -> ClassifierTest:
+        size = self.config.model.input_size
+        return ClassifierTest(self._val, size, self.config.eval, self.context.accelerator, workers, progress)
 
     def describe(self, evaluation: Evaluation) -> str:
         """Formats top-1 and top-5."""
-        values = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
-        return f"{values}; {evaluation.protocol}"
+        return format_top(*evaluation)
 
     def describe_ids(self, ids: Tensor) -> str:
         """Names the images of a batch."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from posedy.config import Config
@@ -20,7 +20,7 @@ from posedy.training.cuda_graph import GraphedStep
 from posedy.training.distillation import load_teacher
 from posedy.training.distributed import DistributedContext
 from posedy.training.optim import ModelEMA
-from posedy.training.setup import build_network, make_batch_sampler, read_training_data
+from posedy.training.pose_setup import build_network, make_batch_sampler, read_training_data
 from posedy.training.step import PoseStep, TrainingStep
 from posedy.training.task import Evaluation, Task
 from posedy.training.visualize import draw_batch
@@ -28,7 +28,7 @@ from posedy.training.visualize import draw_batch
 _VISUALIZED_SAMPLES = 8
 
 
-class PoseTask(Task):
+class PoseTask(Task[PoseNet]):
     """Training of a pose network on keypoints in COCO's format.
 
     Args:
@@ -68,9 +68,8 @@ class PoseTask(Task):
         self._teacher = load_teacher(self.config, net, self.context)
         return net
 
-    def make_step(self, net: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> PoseStep:
+    def make_step(self, net: PoseNet, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> PoseStep:
         """Creates the training step, with the teacher and the consistency loss of the configuration."""
-        assert isinstance(net, PoseNet)
         train = self.config.train
         if train.cuda_graph:
             return GraphedStep(net, optimizer, ema, net.codec, train, self.context, self._teacher)
@@ -79,9 +78,8 @@ class PoseTask(Task):
         consistency = make_consistency(self.config, evaluated, self.data.train.skeleton, self.context)
         return PoseStep(net, optimizer, ema, net.codec, train, self.context, self._teacher, consistency)
 
-    def evaluate(self, net: nn.Module, workers: int, progress: bool) -> Evaluation:
+    def evaluate(self, net: PoseNet, workers: int, progress: bool) -> Evaluation:
         """Evaluates a network on the validation set with ground-truth boxes."""
-        assert isinstance(net, PoseNet)
         result = evaluate_model(
             TorchModel(net, self.context.device),
             self.data.val,
@@ -95,9 +93,8 @@ class PoseTask(Task):
         )
         return Evaluation(result.metrics, str(result.protocol))
 
-    def evaluate_batch(self, net: nn.Module) -> int:
+    def evaluate_batch(self, net: PoseNet) -> int:
         """Predicts the first validation batch; returns the number of persons."""
-        assert isinstance(net, PoseNet)
         val, first = self.data.val, slice(0, self.config.eval.batch_size)
         crops = TopDownEvalDataset(
             val, val.image_index[first], val.boxes[first], net.codec.input_size, self.config.data.padding
@@ -114,9 +111,8 @@ class PoseTask(Task):
         return f"annotations {ids.tolist()}: check these annotations"
 
     @torch.no_grad()
-    def draw(self, net: nn.Module, step: TrainingStep) -> NDArray[np.uint8] | None:
+    def draw(self, net: PoseNet, step: TrainingStep) -> NDArray[np.uint8] | None:
         """Draws training crops with their targets and the network's predictions, if it has heatmaps."""
-        assert isinstance(net, PoseNet)
         codec, dataset = net.codec, self.data.train
         if codec.output_names != ("heatmaps",):
             return None

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from posedy.training.distributed import DistributedContext
 from posedy.training.optim import ModelEMA
 from posedy.training.step import TrainingStep
 
+N = TypeVar("N", bound=Network)
+
 
 class Evaluation(NamedTuple):
     """The metrics of an evaluation, and its protocol as a line of text."""
@@ -24,7 +26,7 @@ class Evaluation(NamedTuple):
     protocol: str
 
 
-class Task(ABC):
+class Task(ABC, Generic[N]):
     """The part of a training run that differs between pose networks and classifiers.
 
     Attributes:
@@ -56,7 +58,7 @@ class Task(ABC):
         """Creates the batch sampler of this process."""
 
     @abstractmethod
-    def build_network(self, weights: Path | None) -> Network:
+    def build_network(self, weights: Path | None) -> N:
         """Builds the network and loads pretrained weights, if given.
 
         Raises:
@@ -64,7 +66,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def make_step(self, net: Network, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> TrainingStep:
+    def make_step(self, net: N, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> TrainingStep:
         """Creates the training step.
 
         Raises:
@@ -72,11 +74,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, net: Network, workers: int, progress: bool) -> Evaluation:
+    def evaluate(self, net: N, workers: int, progress: bool) -> Evaluation:
         """Evaluates a network on the validation set, of which each process takes a share."""
 
     @abstractmethod
-    def evaluate_batch(self, net: Network) -> int:
+    def evaluate_batch(self, net: N) -> int:
         """Predicts the first validation batch, to measure the time; returns the number of its samples."""
 
     @abstractmethod
@@ -87,6 +89,6 @@ class Task(ABC):
     def describe_ids(self, ids: Tensor) -> str:
         """Names the samples of a batch and what to check, for an error."""
 
-    def draw(self, net: Network, step: TrainingStep) -> NDArray | None:
+    def draw(self, net: N, step: TrainingStep) -> NDArray | None:
         """Draws fixed training samples with predictions: (H, W, 3) uint8 RGB; None if there is nothing to draw."""
         return None

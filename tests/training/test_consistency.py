@@ -33,7 +33,7 @@ from posedy.training.consistency import (
 )
 from posedy.training.distributed import DistributedContext
 from posedy.training.optim import make_optimizer
-from posedy.training.setup import make_batch_sampler, read_training_data
+from posedy.training.pose_setup import make_batch_sampler, read_training_data
 from posedy.training.step import PoseStep
 from posedy.training.trainer import Trainer, TrainingInterruptedError
 from tools.lab.synthetic import generate_dataset

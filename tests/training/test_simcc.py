@@ -20,8 +20,8 @@ from posedy.skeleton import COCO17, Skeleton
 from posedy.training.distillation import Teacher, load_teacher
 from posedy.training.distributed import DistributedContext
 from posedy.training.losses import codec_loss, loss_normalizer
+from posedy.training.pose_setup import build_network
 from posedy.training.run import train
-from posedy.training.setup import build_network
 
 SIZE = (32, 64)
 SETTINGS = ("model.name=mobilenetv2_035-simcc", "eval.flip=true")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from posedy.cli.options import add_json, write_json
 from posedy.config import ClassifierEvalConfig
 from posedy.data.image_folder import LabeledImages
-from posedy.evaluation.classifier_eval import predict_ranks
+from posedy.evaluation.classifier_eval import ClassifierTest
 from posedy.models.pretrained import load_classifier
 from tools.lab.entry import run_and_exit
 
@@ -56,8 +56,8 @@ def _predict(paths: Sequence[Path], images: LabeledImages) -> NDArray[np.bool_]:
     for path in paths:
         net = load_classifier(path)
         images.check_classes(net.classes, str(path))
-        ranks = predict_ranks(net, images, net.input_size[0], ClassifierEvalConfig(), accelerator, progress=True)
-        right.append(ranks.numpy() == 0)
+        test = ClassifierTest(images, net.input_size[0], ClassifierEvalConfig(), accelerator, progress=True)
+        right.append(test.predict_ranks(net).numpy() == 0)
     return np.stack(right)
 
 

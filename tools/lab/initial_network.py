@@ -15,7 +15,7 @@ from posedy.config import Config, load_config
 from posedy.data.coco import read_coco
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import save_checkpoint
-from posedy.training.setup import build_network
+from posedy.training.pose_setup import build_network
 from tools.lab.entry import run_and_exit
 
 

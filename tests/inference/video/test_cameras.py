@@ -91,7 +91,11 @@ def test_frames_of_a_fast_camera_are_not_late(monkeypatch: pytest.MonkeyPatch) -
         return no_poses()
 
     numbers: list[int] = []
-    result = run_video(FrameSource(0), estimate, on_frame=lambda frame, poses: numbers.append(frame.number))
+    result = run_video(
+        FrameSource(0),
+        lambda frame: estimate(frame.image, frame.time),
+        on_frame=lambda frame, poses: numbers.append(frame.number),
+    )
     assert 5 <= result.frames <= 14
     assert (result.damaged, result.missing) == (0, 0)
     assert numbers == sorted(set(numbers))
@@ -102,7 +106,7 @@ def test_frames_of_a_fast_camera_are_not_late(monkeypatch: pytest.MonkeyPatch) -
 def test_a_camera_without_a_single_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     connect(Camera(0.01, num_frames=0, num_empty=3), monkeypatch)
     with pytest.raises(ValueError, match="no readable frame"):
-        run_video(FrameSource(0), lambda image, moment: no_poses())
+        run_video(FrameSource(0), lambda frame: no_poses())
 
 
 def test_the_frame_type_is_that_of_videos(monkeypatch: pytest.MonkeyPatch) -> None:

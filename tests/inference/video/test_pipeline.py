@@ -1,12 +1,14 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from time import sleep
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.tracking import PoseTracker
@@ -14,6 +16,11 @@ from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
 from posedy.poses import Poses
 from posedy.skeleton import numbered_skeleton
+
+
+def by_image(track: Callable[[NDArray[np.uint8], float], Poses]) -> Callable[[Frame], Poses]:
+    """Returns a function of frames that calls one of images and times."""
+    return lambda frame: track(frame.image, frame.time)
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def read_frames(path: Path) -> list[np.ndarray]:
 
 
 def test_run_video_writes_video_and_keypoints(tracker, video, tmp_path, dots_at) -> None:
-    result = run_video(FrameSource(video), tracker, tmp_path / "o/drawn.mp4", tmp_path / "o/lines.jsonl")
+    result = run_video(FrameSource(video), by_image(tracker), tmp_path / "o/drawn.mp4", tmp_path / "o/lines.jsonl")
     assert (result.frames, result.damaged, result.interrupted) == (25, 0, False)
     assert all(seconds > 0 for seconds in result.stages.values())
     lines = [json.loads(line) for line in (tmp_path / "o/lines.jsonl").read_text().splitlines()]
@@ -62,11 +69,11 @@ def test_files_are_complete_after_ctrl_c_and_unchanged_after_errors(tracker, vid
     for file in files:
         file.write_text("earlier")
     if error is KeyboardInterrupt:
-        assert run_video(FrameSource(video), tracker, *files, on_frame=stop).interrupted
+        assert run_video(FrameSource(video), by_image(tracker), *files, on_frame=stop).interrupted
         assert len(read_frames(files[0])) == len(files[1].read_text().splitlines()) == 8
     else:
         with pytest.raises(OSError, match="stopped"):
-            run_video(FrameSource(video), tracker, *files, on_frame=stop)
+            run_video(FrameSource(video), by_image(tracker), *files, on_frame=stop)
         assert [file.read_text() for file in files] == ["earlier"] * 2
     assert sorted(tmp_path.iterdir()) == sorted([video, *files])
 
@@ -78,7 +85,7 @@ def test_ctrl_c_before_the_first_frame_writes_nothing(video, tmp_path) -> None:
     files = tmp_path / "drawn.mp4", tmp_path / "lines.jsonl"
     for file in files:
         file.write_text("earlier")
-    result = run_video(FrameSource(video), stop, *files)
+    result = run_video(FrameSource(video), by_image(stop), *files)
     assert (result.frames, result.interrupted) == (0, True)
     assert [file.read_text() for file in files] == ["earlier"] * 2
     assert sorted(tmp_path.iterdir()) == sorted([video, *files])
@@ -91,7 +98,7 @@ def test_late_frames_of_live_sources_are_counted(tracker, video) -> None:
 
     source = FrameSource(video)
     source.is_live = True
-    result = run_video(source, track)
+    result = run_video(source, by_image(track))
     assert result.frames + result.dropped == 25
     assert result.dropped > 5
 
@@ -101,7 +108,7 @@ def test_the_slowest_stage_is_named(tracker, video) -> None:
         sleep(0.02)
         return tracker(image, time)
 
-    result = run_video(FrameSource(video, stride=5), track)
+    result = run_video(FrameSource(video, stride=5), by_image(track))
     assert result.bottleneck == "poses"
     assert result.stage_rates["poses"] < 50
     assert result.stage_rates["read"] > result.stage_rates["poses"]
@@ -115,7 +122,7 @@ def test_show_can_stop_video(tracker, video) -> None:
         shown.append(image)
         return len(shown) < 5
 
-    result = run_video(FrameSource(video), tracker, show=show)
+    result = run_video(FrameSource(video), by_image(tracker), show=show)
     assert result.interrupted
     assert len(shown) == 5
     assert shown[0].shape == (200, 320, 3)
@@ -123,7 +130,9 @@ def test_show_can_stop_video(tracker, video) -> None:
 
 def test_the_frame_rate_is_shown_but_not_written(tracker, video, tmp_path) -> None:
     shown: list[np.ndarray] = []
-    run_video(FrameSource(video), tracker, tmp_path / "drawn.mp4", show=lambda image: shown.append(image) is None)
+    run_video(
+        FrameSource(video), by_image(tracker), tmp_path / "drawn.mp4", show=lambda image: shown.append(image) is None
+    )
     corner = np.s_[:12, :60]  # black in the video
     assert shown[-1][corner].max() > 200
     assert max(frame[corner].max() for frame in read_frames(tmp_path / "drawn.mp4")) < 50
@@ -137,7 +146,7 @@ def test_ids_are_drawn_at_the_persons_and_not_at_their_boxes(video) -> None:
         keypoints, np.full((1, 3), 0.9, np.float32), boxes, one, numbered_skeleton(3), track_ids=np.array([5])
     )
     shown: list[np.ndarray] = []
-    run_video(FrameSource(video), lambda image, time: poses, show=lambda image: shown.append(image) is None)
+    run_video(FrameSource(video), lambda frame: poses, show=lambda image: shown.append(image) is None)
     assert shown[0][95:120, 230:250].min(axis=-1).max() > 150  # white text
     assert shown[0][40:54, 20:29].max() < 50  # black in the video
 
@@ -147,7 +156,7 @@ def test_video_without_frames_is_an_error(tracker, video, tmp_path, monkeypatch)
     source = FrameSource(video)
     source._reader._capture.release()
     with pytest.raises(ValueError, match=r"made\.avi"):
-        run_video(source, tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl")
+        run_video(source, by_image(tracker), tmp_path / "drawn.mp4", tmp_path / "lines.jsonl")
     assert list(tmp_path.iterdir()) == [video]
 
 
@@ -155,9 +164,9 @@ def test_run_video_raises_write_errors(tracker, video, tmp_path, monkeypatch) ->
     monkeypatch.setattr("posedy.inference.video_writer.has_pyav", lambda: False)
     monkeypatch.setattr("posedy.inference.video_opencv.cv2.VideoWriter", FailingWriter)
     with pytest.raises(OSError, match=r"drawn\.mp4"):
-        run_video(FrameSource(video), tracker, tmp_path / "drawn.mp4")
+        run_video(FrameSource(video), by_image(tracker), tmp_path / "drawn.mp4")
     with pytest.raises(ValueError, match=r"drawn\.avi"):
-        run_video(FrameSource(video), tracker, tmp_path / "drawn.avi")
+        run_video(FrameSource(video), by_image(tracker), tmp_path / "drawn.avi")
 
 
 class FailingWriter:
@@ -183,6 +192,6 @@ def test_memory_is_constant_over_5000_frames(tracker, make_video, tmp_path) -> N
             memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
 
     source = FrameSource(make_video(corners))
-    run_video(source, tracker, tmp_path / "drawn.mp4", tmp_path / "lines.jsonl", on_frame=measure)
+    run_video(source, by_image(tracker), tmp_path / "drawn.mp4", tmp_path / "lines.jsonl", on_frame=measure)
     assert len(memory) == 5
     assert max(memory[1:]) - memory[0] < 20 * 2**20

@@ -106,14 +106,14 @@ def end_drawing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException
                 raise error
             return poses_of(table, rows)
 
-        run_frames = track_outputs.run_frames
+        run_video = track_outputs.run_video
 
         def run(*arguments: object, **options: object) -> VideoResult:
             with monkeypatch.context() as patch:
                 patch.setattr(TrackTable, "poses_of", fail)
-                return run_frames(*arguments, **options)
+                return run_video(*arguments, **options)
 
-        monkeypatch.setattr(track_outputs, "run_frames", run)
+        monkeypatch.setattr(track_outputs, "run_video", run)
 
     return set_up
 
@@ -169,7 +169,7 @@ def test_frames_are_drawn_with_the_poses_of_their_numbers(tmp_path: Path, monkey
             found.append(len(find_poses(Frame(number, 0.00003, np.zeros((9, 9, 3), np.uint8)))))
         return VideoResult(frames=3)
 
-    monkeypatch.setattr(track_outputs, "run_frames", run)
+    monkeypatch.setattr(track_outputs, "run_video", run)
     monkeypatch.setattr(track_outputs, "FrameSource", lambda *_, **__: None)
     points = {name: {"x": 1, "y": 1, "score": 1} for name in COCO17.keypoints}
     nobody, body = [], [{"id": 1, "score": 1, "box_score": 1, "box_xyxy": [0, 0, 9, 9], "keypoints": points}]

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from posedy.config import ClassifierConfig, Config
 from posedy.data.image_folder import LabeledImages
-from posedy.evaluation.classifier_eval import evaluate_classifier
+from posedy.evaluation.classifier_eval import ClassifierTest
 from posedy.evaluation.coco_eval import metrics_to_json
 from posedy.evaluation.evaluator import load_configured_network
 from posedy.evaluation.testing import read_val_set, run_evaluation
@@ -138,8 +138,8 @@ def _classifier_evaluation(
     images = LabeledImages.read(config.data.root, config.data.val_folder)
     images.check_classes(net.classes, str(checkpoint))
     accelerator = Accelerator(cpu=device.type == "cpu")
-    size, workers = config.model.input_size, default_num_workers()
-    return lambda: Evaluation(*evaluate_classifier(net, images, size, config.eval, accelerator, workers=workers))
+    test = ClassifierTest(images, config.model.input_size, config.eval, accelerator, default_num_workers())
+    return lambda: Evaluation(test.evaluate(net), test.protocol)
 
 
 def find_config(checkpoint: Path) -> Path:

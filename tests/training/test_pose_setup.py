@@ -14,8 +14,8 @@ from posedy.data.tables import load_json
 from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 from posedy.training.distributed import DistributedContext
+from posedy.training.pose_setup import build_network, read_training_data
 from posedy.training.pose_task import PoseTask
-from posedy.training.setup import build_network, read_training_data
 
 NAME = "dy_mobilenetv2_035-fpn"
 
