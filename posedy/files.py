@@ -6,6 +6,7 @@ devices are rejected, since a rename would replace them.
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -100,6 +101,16 @@ def read_bytes(path: str | Path) -> bytes:
         raise PermissionError(f"no permission to read {path}: change its permissions") from error
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror}): check its path and disk") from error
+
+
+def file_digest(path: str | Path) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def user_cache_folder(name: str) -> Path:

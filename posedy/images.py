@@ -40,18 +40,33 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
         OSError: if the file is missing, empty, not readable by OpenCV, larger than `MAX_PIXELS`, or has other values
             than integers of 8 or 16 bits.
     """
-    path = Path(path)
     # OpenCV cannot open every path, so Python reads the bytes.
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), path, apply_exif)
+
+
+def decode_image(data: bytes, name: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
+    """Decodes the content of an image file as RGB, as `read_image`.
+
+    Args:
+        data: the content of the file.
+        name: the image in messages, such as its path.
+        apply_exif: see `read_image`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError: if the content is not a supported image; see `read_image`.
+    """
     if not data:
-        raise OSError(f"image {path} is empty (0 bytes): download it again")
-    _check_size(data, path)
-    _check_values(data, path)
+        raise OSError(f"image {name} is empty (0 bytes): download it again")
+    _check_size(data, name)
+    _check_values(data, name)
     flags = cv2.IMREAD_COLOR_RGB if apply_exif else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = _decode(data, flags, path)
+    image = _decode(data, flags, name)
     if image is None:
         raise OSError(
-            f"image {path} ({len(data)} bytes) cannot be decoded: expected JPEG, PNG, BMP, TIFF, WebP or AVIF; "
+            f"image {name} ({len(data)} bytes) cannot be decoded: expected JPEG, PNG, BMP, TIFF, WebP or AVIF; "
             "download or convert it again"
         )
     rgb = image.astype(np.uint8, copy=False)
@@ -88,33 +103,33 @@ def read_header_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _check_size(data: bytes, path: Path) -> None:
+def _check_size(data: bytes, name: str | Path) -> None:
     """Raises OSError if the header declares more than `MAX_PIXELS`, before memory is allocated for them."""
     size = read_header_size(data)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise OSError(
-            f"image {path} is too large, or damaged: its header declares {size[0]} x {size[1]} pixels (width x "
+            f"image {name} is too large, or damaged: its header declares {size[0]} x {size[1]} pixels (width x "
             f"height), the limit is {MAX_PIXELS / 1e6:.0f} million pixels; shrink or crop it"
         )
 
 
-def _check_values(data: bytes, path: Path) -> None:
+def _check_values(data: bytes, name: str | Path) -> None:
     """Raises OSError for values without a standard range, of which OpenCV would make a black or a random image."""
     if not data.startswith(_FORMATS_OF_ANY_VALUES):
         return
-    image = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    image = _decode(data, cv2.IMREAD_UNCHANGED, name)
     if image is not None and image.dtype not in (np.uint8, np.uint16):
         raise OSError(
-            f"image {path} has {image.dtype} values, which have no standard range: scale them to 0...255 and save them "
+            f"image {name} has {image.dtype} values, which have no standard range: scale them to 0...255 and save them "
             "as 8-bit integers"
         )
 
 
-def _decode(data: bytes, flags: int, path: Path) -> NDArray[Any] | None:
+def _decode(data: bytes, flags: int, name: str | Path) -> NDArray[Any] | None:
     try:
         image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
-        raise OSError(f"image {path} cannot be decoded: {error.err}") from error
+        raise OSError(f"image {name} cannot be decoded: {error.err}") from error
     return image
 
 

@@ -39,6 +39,14 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def local_device(name: str) -> str:
+    """Returns the name of a process's own device: with torchrun and "auto", the GPU with the number of the process."""
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if name == "auto" and local_rank.isdecimal() and torch.cuda.is_available():
+        return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
+    return name
+
+
 def check_process(pid: int, runtime: str) -> None:
     """Checks that this process is the one in which a runtime has started its threads.
 

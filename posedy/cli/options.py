@@ -1,7 +1,10 @@
 """Options and helpers shared by the commands."""
 
 import argparse
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -277,3 +280,21 @@ def parse_score(text: str) -> float:
     if not 0 <= score <= 1:
         raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text!r}")
     return score
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Ends the block by SystemExit at SIGTERM, so that temporary files are deleted, as after Ctrl-C."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # outside of the main thread, where signals cannot be handled
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

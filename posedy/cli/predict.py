@@ -2,10 +2,7 @@
 
 import argparse
 import math
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +15,10 @@ from posedy.cli.options import (
     add_import,
     add_runtime,
     check_detector_weights,
+    ended_by_sigterm,
     parse_score,
 )
+from posedy.cli.predict_bulk import add_bulk, run_bulk
 
 if TYPE_CHECKING:
     from posedy.inference.detectors import Detector
@@ -32,6 +31,7 @@ posedy predict image.jpg --full-image --checkpoint runs/dy050/best.pt
 posedy predict video.mp4 --smooth offline --tracks csv,trc --plots
 posedy predict --webcam 0
 posedy predict --examples
+posedy predict images/ shards/ --format parquet --out predictions
 """
 
 
@@ -124,6 +124,7 @@ def register_parser(commands: Any) -> None:
         help="draw keypoints with scores at or below SCORE faintly; files keep all keypoints (default: 0.2)",
     )
     add_import(parser)
+    add_bulk(parser)
     videos = parser.add_argument_group("videos and cameras")
     videos.add_argument(
         "--detect-every",
@@ -182,6 +183,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.out.exists() and not arguments.out.is_dir():
         raise NotADirectoryError(f"--out {arguments.out} is a file: expected a folder, which may be new")
+    if arguments.format is not None:
+        return run_bulk(arguments)
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.examples import CREDITS_FILE, LICENSE, example_images
     from posedy.files import check_writable
@@ -244,28 +247,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.detector is not None:
         lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         images_failed = bool(images) and _predict_images(arguments, paths, detector)
         videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
     return int(images_failed or videos_failed)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Ends the block by SystemExit at SIGTERM, so that temporary files are deleted, as after Ctrl-C."""
-
-    def end(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    try:
-        previous = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # outside of the main thread, where signals cannot be handled
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _check_examples(arguments: argparse.Namespace) -> None:

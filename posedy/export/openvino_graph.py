@@ -29,7 +29,7 @@ from posedy.export.graph_file import GraphInfo
 from posedy.export.onnx_layers import prepare_for_export
 from posedy.export.runtimes import GraphRunner, OpenVinoRunner, Runtime, import_openvino, openvino_core, require
 from posedy.export.tracing import random_inputs, relative_difference, silence_exporter, smooth_inputs
-from posedy.files import user_cache_folder
+from posedy.files import file_digest, user_cache_folder
 from posedy.models.network_file import network_record
 from posedy.models.pose_net import PoseNet
 
@@ -208,7 +208,7 @@ def _read(key: str) -> Any:
     try:
         folder = _cache_folder() / key
         digests = json.loads((folder / _DIGESTS).read_bytes())
-        if digests != [_digest(folder / name) for name in _FILES]:
+        if digests != [file_digest(folder / name) for name in _FILES]:
             return None
         (folder / _DIGESTS).touch()
         return openvino_core().read_model(folder / _FILES[0])
@@ -225,7 +225,7 @@ def _write(graph: Any, key: str, name: str) -> None:
         temporary = cache / f".{key}-{secrets.token_hex(4)}"
         temporary.mkdir(parents=True)
         import_openvino().save_model(graph, temporary / _FILES[0], compress_to_fp16=False)
-        (temporary / _DIGESTS).write_text(json.dumps([_digest(temporary / name) for name in _FILES]))
+        (temporary / _DIGESTS).write_text(json.dumps([file_digest(temporary / name) for name in _FILES]))
         shutil.rmtree(cache / key, ignore_errors=True)
         temporary.rename(cache / key)
         kept = sorted(cache.glob(f"*/{_DIGESTS}"), key=lambda file: file.stat().st_mtime, reverse=True)
@@ -237,8 +237,3 @@ def _write(graph: Any, key: str, name: str) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(temporary)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import ChannelOrder, ImageLike, read_image_url, rgb_to_bgr, to_rgb
 from posedy.inference.boxes import check_boxes_meet_image, checked_box_scores, checked_boxes
-from posedy.inference.crop_batch import CropBatch
+from posedy.inference.crop_batch import CropBatch, check_sides
 from posedy.inference.detectors import (
     DEFAULT_DETECTOR,
     BoxThresholds,
@@ -32,12 +31,10 @@ from posedy.inference.video_io import Frame, FrameSource
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import DEFAULT
 from posedy.poses import Poses
-from posedy.prediction import RuntimeChoice, load_model, predict_keypoints
+from posedy.prediction import RuntimeChoice, load_model
 from posedy.skeleton import numbered_skeleton
 from posedy.urls import is_url
 
-# OpenCV's warps count pixels in 16 bits
-_LARGEST_SIDE = 32766
 _DEFAULT_RATE = 30.0
 _NO_BOXES = (
     "no boxes: give boxes=[[x1, y1, x2, y2], ...] with the image, or create the estimator with a detector: "
@@ -203,6 +200,25 @@ class PoseEstimator:
         check_frame(image_bgr)
         return detector.detect(image_bgr, threshold)
 
+    def detect_many(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Detections | Exception]:
+        """Detects the persons of several images together.
+
+        Args:
+            images_bgr: images (H, W, 3) uint8 BGR of any sizes.
+
+        Returns:
+            For each image its boxes (P, 4) xyxy and scores (P,), or the error of the detector.
+
+        Raises:
+            OSError: if the weights of the detector cannot be read or downloaded.
+            ValueError: if the estimator has no detector, or the detector fails for the images together only.
+        """
+        return detect_group(self._get_detector(), images_bgr)
+
+    def new_batch(self) -> CropBatch:
+        """Creates an empty batch, to predict the persons of images that come one by one."""
+        return CropBatch(self._model, self.skeleton, self._flip_permutation, self._batch_size)
+
     def track(
         self,
         source: str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]],
@@ -252,6 +268,11 @@ class PoseEstimator:
         return self._thresholds
 
     @property
+    def name(self) -> str:
+        """The network's name in `list_models`."""
+        return self._model.name
+
+    @property
     def description(self) -> str:
         """The network, its runtime and device, and whether the flip test is on, as one line of text."""
         return (
@@ -283,7 +304,7 @@ class PoseEstimator:
     ) -> list[Poses]:
         """Estimates the poses of images; batches may contain persons of several images."""
         poses: list[Poses] = []
-        batch = CropBatch(self._batch_size)
+        batch = self.new_batch()
         for group in read_groups(range(len(images)), lambda index: _read(images[index], channels)):
             detected = self._detect_missing(group, boxes)
             for index, rgb in group:
@@ -297,17 +318,8 @@ class PoseEstimator:
                     # subclasses such as JSONDecodeError are not created from a message alone
                     kind = next(kind for kind in (OSError, TypeError, ValueError) if isinstance(error, kind))
                     raise kind(f"image {index} of {len(images)}: {error}") from error
-                keypoints = np.zeros((len(image_boxes), self._model.num_keypoints, 2), dtype=np.float32)
-                keypoint_scores = np.zeros(keypoints.shape[:2], dtype=np.float32)
-                poses.append(Poses(keypoints, keypoint_scores, image_boxes, scores, self.skeleton, channels))
-                width, height = self._model.input_size
-                matrices = image_to_crop_matrix(*padded_region(image_boxes, width / height), self._model.input_size)
-                for person, matrix in enumerate(matrices):
-                    crop = warp_crop(rgb, matrix, self._model.input_size)
-                    batch.add(crop, matrix, keypoints, keypoint_scores, person)
-                    if batch.is_full:
-                        self._predict(batch)
-        self._predict(batch)
+                poses.append(batch.add(rgb, image_boxes, scores, channels))
+        batch.flush()
         return poses
 
     def _detect_missing(
@@ -319,15 +331,7 @@ class PoseEstimator:
         }
         if not images or self._detector_choice is None:
             return {}
-        return dict(zip(images, detect_group(self._get_detector(), list(images.values())), strict=True))
-
-    def _predict(self, batch: CropBatch) -> None:
-        """Predicts the keypoints of a batch, writes them to their poses and empties the batch."""
-        if batch.crops:
-            keypoints, scores = predict_keypoints(
-                self._model, np.stack(batch.crops), np.stack(batch.matrices), self._flip_permutation
-            )
-            batch.store(keypoints, scores)
+        return dict(zip(images, self.detect_many(list(images.values())), strict=True))
 
 
 def _person_boxes(
@@ -364,14 +368,5 @@ def _per_image(name: str, values: Any, count: int) -> Sequence[Any]:
 def _read(image: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
     """Reads or converts an image of any supported type to (H, W, 3) uint8 RGB."""
     rgb = read_image_url(image) if is_url(image) else to_rgb(image, channels)
-    _check_sides(image, rgb)
+    check_sides(rgb, f"image {image}" if isinstance(image, str | os.PathLike) else "the image")
     return rgb
-
-
-def _check_sides(image: Any, rgb: NDArray[np.uint8]) -> None:
-    if max(rgb.shape[:2]) > _LARGEST_SIDE:
-        name = f"image {image}" if isinstance(image, str | os.PathLike) else "the image"
-        raise ValueError(
-            f"{name} is {rgb.shape[1]} x {rgb.shape[0]} pixels (width x height): OpenCV warps up to {_LARGEST_SIDE} a "
-            "side; crop or shrink it"
-        )
