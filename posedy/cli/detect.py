@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ posedy detect val2017/ --annotations person_keypoints_val2017.json --out person_
 def register_parser(commands: Any) -> None:
     """Adds the command to the main parser."""
     parser = add_command(commands, "detect", "detect persons in images and write their boxes to a file", _EXAMPLE)
+    parser.description = f"{parser.description}\n\nUnder torchrun, each process detects a share of the images."
     parser.set_defaults(run=run)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or glob patterns")
     parser.add_argument(
@@ -75,10 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from posedy.data.detections import boxes_to_annotations, boxes_to_results
+    from posedy.evaluation.processes import is_main, join_processes
     from posedy.files import check_writable, write_json_atomically
     from posedy.image_paths import image_paths
     from posedy.inference.detect import detect_images, entries_from_annotations, entries_from_paths
     from posedy.inference.detectors import check_detector, create_detector, detector_thresholds
+    from posedy.system import local_device
 
     check_detector(arguments.detector)
 
@@ -94,9 +98,15 @@ def run(arguments: argparse.Namespace) -> int:
     threshold = arguments.box_threshold
     if threshold is None:
         threshold = detector_thresholds(arguments.detector).files
-    detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, threshold)
+    detector = create_detector(
+        arguments.detector, local_device(arguments.device), arguments.detector_weights, threshold
+    )
+    accelerator = join_processes()
     # tqdm.write keeps the progress bar intact
-    detected = detect_images(entries, detector, lambda line: tqdm.write(line, file=sys.stderr), threshold)
+    warn = partial(tqdm.write, file=sys.stderr)
+    detected = detect_images(entries, detector, warn, threshold, accelerator)
+    if not is_main(accelerator):
+        return 0  # the main process has all boxes
     failed = len(entries) - len(detected)
     if not detected:
         raise ValueError(f"all {failed} images FAILED, nothing was written: see the messages above")

@@ -41,6 +41,7 @@ def register_parser(commands: Any) -> None:
     add_device(parser)
     add_import(parser)
     add_json(parser)
+    parser.description = f"{parser.description}\n\nUnder torchrun, each process predicts a share of the persons."
     parser.set_defaults(run=run)
 
 
@@ -51,8 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.
     """
     from posedy.config import load_config
+    from posedy.evaluation.processes import is_main, join_processes, printing_once
     from posedy.evaluation.testing import evaluate_checkpoint
-    from posedy.system import keep_freed_memory
+    from posedy.system import keep_freed_memory, local_device
 
     keep_freed_memory()
     config = load_config(arguments.config, arguments.overrides)
@@ -61,11 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     if len(set(names)) < len(names):
         arguments.parser.error(f"--boxes: expected distinct file names, as they name the folders, got {choices}")
     metrics = {}
-    for boxes, name in zip(choices, names, strict=True):
-        config.data.boxes = None if boxes == "gt" else Path(boxes)
-        out = arguments.out if len(choices) == 1 else arguments.out / name
-        metrics[name] = evaluate_checkpoint(config, arguments.checkpoint, out, arguments.device)
-    if len(choices) > 1:
-        print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in metrics.items()))
-    write_json(arguments.json, metrics if len(choices) > 1 else metrics[names[0]])
+    accelerator, device = join_processes(), local_device(arguments.device)
+    with printing_once(accelerator):
+        for boxes, name in zip(choices, names, strict=True):
+            config.data.boxes = None if boxes == "gt" else Path(boxes)
+            out = arguments.out if len(choices) == 1 else arguments.out / name
+            metrics[name] = evaluate_checkpoint(config, arguments.checkpoint, out, device, accelerator)
+        if len(choices) > 1:
+            print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in metrics.items()))
+    if is_main(accelerator):
+        write_json(arguments.json, metrics if len(choices) > 1 else metrics[names[0]])
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from accelerate import Accelerator
 
 from posedy.config import Config
 from posedy.data.coco import CocoPersons, GroundTruth, read_coco
@@ -17,21 +18,26 @@ from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_eval_mo
 from posedy.evaluation.gallery import draw_gallery
 from posedy.evaluation.matching import match_persons
 from posedy.evaluation.plausibility import warn_of_doubts
+from posedy.evaluation.processes import is_main
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.prediction import Model
 from posedy.system import default_num_workers
 
 
-def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str = "auto") -> dict[str, Any]:
+def evaluate_checkpoint(
+    config: Config, checkpoint: Path, out: Path, device: str = "auto", accelerator: Accelerator | None = None
+) -> dict[str, Any]:
     """Evaluates a checkpoint on the configured validation set and writes the result.
 
-    Writes metrics.json, results.json and persons.jpg (the best, median and worst persons) to `out`.
+    Writes metrics.json, results.json and persons.jpg (the best, median and worst persons) to `out`. Of several
+    processes, each predicts a share of the persons, and the main one writes.
 
     Args:
         config: validation set, boxes (`data.boxes`, None for the ground truth's) and evaluation protocol.
         checkpoint: a .pt, .safetensors or exported .onnx file of the configured network.
         out: output folder.
         device: name of a device, or "auto".
+        accelerator: the processes, see `join_processes`; None is this one alone.
 
     Returns:
         The content of metrics.json: the ten metrics, the protocol, the model and its file.
@@ -42,7 +48,7 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str
     check_writable(out / "metrics.json")
     model = load_eval_model(config, checkpoint, device)
     persons, boxes, gt = read_val_set(config, model, checkpoint)
-    result = run_evaluation(model, persons, boxes, config, gt)
+    result = run_evaluation(model, persons, boxes, config, gt, accelerator)
     print(format_metrics(result.metrics, str(result.protocol)))
     if boxes is not None:
         warn_of_doubts(gt, result.results, result.metrics, str(boxes.path))
@@ -56,6 +62,8 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, out: Path, device: str
             "category": dict(gt.category),
         },
     }
+    if not is_main(accelerator):
+        return record
     matched = match_persons(gt, result.results, persons.skeleton.sigmas)
     index_of = {image_id: index for index, image_id in enumerate(persons.image_ids.tolist())}
     gallery = draw_gallery(matched, lambda image_id: persons.image_path(index_of[image_id]))
@@ -113,6 +121,7 @@ def run_evaluation(
     boxes: Detections | None,
     config: Config,
     gt: GroundTruth | None = None,
+    accelerator: Accelerator | None = None,
 ) -> EvalResult:
     """Evaluates a model according to a configuration, with a progress bar.
 
@@ -122,6 +131,7 @@ def run_evaluation(
         boxes: detected boxes; None uses those of the ground truth.
         config: input size and evaluation protocol.
         gt: the ground truth for COCOeval; by default it is read from the annotation file.
+        accelerator: distributes the persons over its processes.
 
     Raises:
         ValueError: if the model does not support the configured input size.
@@ -134,5 +144,6 @@ def run_evaluation(
         padding=config.data.padding,
         workers=config.train.workers if config.train.workers is not None else default_num_workers(),
         gt=gt,
-        progress=True,
+        accelerator=accelerator,
+        progress=is_main(accelerator),
     )

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from posedy.data.detections import ImageBoxes, read_image_table
 from posedy.data.orientation import ImageHeader, read_header
+from posedy.evaluation.processes import gather_items, is_main, own_share
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.box_files import match_file_name
 from posedy.inference.detectors import CleanedDetector, Detector, create_detector, detector_thresholds
 from posedy.inference.image_groups import detect_group, read_groups
+
+_SHARE = 64  # consecutive images of one process, of which some are detected together
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def detect_images(
     detector: str | Detector,
     warn: Callable[[str], None],
     box_threshold: float | None = None,
+    accelerator: Accelerator | None = None,
 ) -> list[ImageBoxes]:
     """Detects persons in images, skipping unreadable images and those that differ from the recorded size.
 
@@ -91,6 +96,7 @@ def detect_images(
         detector: a name of `list_detectors()`, or an object with `detect`. Its boxes are cleaned as in `PoseEstimator`.
         warn: called with a line of text, with the reason, for each image that fails.
         box_threshold: boxes with lower scores, from 0 to 1, are dropped; None is the detector's threshold for files.
+        accelerator: distributes the images over its processes, see `join_processes`; each process returns all results.
 
     Raises:
         OSError, TypeError, ValueError: if the detector or the threshold is invalid.
@@ -100,21 +106,23 @@ def detect_images(
     if box_threshold is None:
         box_threshold = detector_thresholds(detector).files
     cleaned = CleanedDetector(create_detector(detector, threshold=box_threshold), box_threshold)
-    detected = []
-    for group in read_groups(tqdm(entries, desc="detect", unit="image", disable=None), _read_upright):
+    detected: list[tuple[int, ImageBoxes]] = []
+    share = own_share(entries, accelerator, _SHARE)
+    bar = tqdm(share, desc="detect", unit="image", disable=None if is_main(accelerator) else True)
+    for group in read_groups(bar, lambda item: _read_upright(item[1])):
         images = [image for _, image in group if not isinstance(image, Exception)]
         found = iter(detect_group(cleaned, images))
-        for entry, image in group:
+        for (index, entry), image in group:
             try:
                 if isinstance(image, Exception):
                     raise image
                 detections = next(found)
                 if isinstance(detections, Exception):
                     raise detections
-                detected.append(_to_image_boxes(entry, image, *detections))
+                detected.append((index, _to_image_boxes(entry, image, *detections)))
             except (OSError, ValueError) as error:
                 warn(f"{entry.path}: FAILED: {error}")
-    return detected
+    return gather_items(detected, accelerator)
 
 
 def _read_upright(entry: ImageEntry) -> NDArray[np.uint8]:
