@@ -83,9 +83,9 @@ def run_bulk(arguments: argparse.Namespace) -> int:
     estimator = PoseEstimator(
         model, device, detector, flip, runtime=arguments.runtime, box_threshold=arguments.box_threshold
     )
+    digest = file_digest(find_weights(model))
     settings: dict[str, Any] = {
-        "model": estimator.name,
-        "weights": file_digest(find_weights(model)),
+        "weights": digest,
         "runtime": estimator.runtime,
         "device": estimator.device.type,
         "flip": flip,
@@ -99,6 +99,7 @@ def run_bulk(arguments: argparse.Namespace) -> int:
             arguments.inputs,
             arguments.out,
             estimator,
+            model=f"{estimator.name}@{digest[:8]}",
             settings=settings,
             format=arguments.format,
             image_column=arguments.image_column,

@@ -51,6 +51,9 @@ class DataConfig(Section):
     """The folder of the validation images; None is ROOT/val2017."""
     extra: list[KeypointSet] = Field([])
     """Further training sets with the same keypoints."""
+    shards: Path | None = None
+    """A folder of `python -m tools.lab.person_shards`, or the index in it: the training set in place of
+    `train_annotations`, `train_images` and `extra`."""
     unlabeled: list[KeypointSet] = Field([])
     """Training sets of persons without keypoints (COCO files; only the boxes are read) for a consistency loss, see
     `train.consistency`."""
@@ -62,6 +65,14 @@ class DataConfig(Section):
     """Whether to check all image files before training or testing. A dataset that passed is not checked again until
     its annotation file or image folder changes; `posedy check` always checks all images."""
     skeleton: SkeletonConfig = SkeletonConfig()
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> "DataConfig":
+        given = [name for name in ("train_annotations", "train_images", "extra") if getattr(self, name)]
+        if self.shards is not None and given:
+            reset = " ".join(f"data.{name}={'[]' if name == 'extra' else 'null'}" for name in given)
+            raise ValueError(f"shards: {self.shards} takes the place of {', '.join(given)}, got both: set {reset}")
+        return self
 
     @property
     def train_set(self) -> KeypointSet:

@@ -1,10 +1,12 @@
 """Datasets of person crops for training and evaluation, from COCO files (`coco.py`)."""
 
 import os
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from posedy.data.augment import RandomCropAffine, training_transform
 from posedy.data.coco import CocoPersons
 from posedy.geometry import FloatArray, image_to_crop_matrix, padded_region, warp_crop
 from posedy.images import read_image
+from posedy.skeleton import Skeleton
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,121 @@ class _ImageCache:
         return self._image
 
 
-class TopDownTrainDataset(Dataset[dict[str, Any]]):
-    """Randomly augmented crops of the persons of one or more COCO files.
+class TrainPerson(NamedTuple):
+    """A person of a training set.
+
+    Attributes:
+        annotation_id: the id of the annotation.
+        center: (2,) center of the padded box in image pixels.
+        size: (2,) width and height of the padded box.
+        pose: (K, 3) float32 of x and y in image pixels and visibility.
+        read_image: reads the image (H, W, 3) uint8 RGB.
+    """
+
+    annotation_id: int
+    center: FloatArray
+    size: FloatArray
+    pose: NDArray[np.float32]
+    read_image: Callable[[], NDArray[np.uint8]]
+
+
+class AugmentedCropDataset(Dataset[dict[str, Any]], ABC):
+    """Randomly augmented crops of persons: the base class of training sets, which read the persons.
 
     `dataset[SampleIndex(epoch, index)]` is a sample of an epoch, `dataset[index]` that of epoch 0. A sample is a dict
     of `crop` (H, W, 3) uint8 RGB, `keypoints` (K, 2) float32 in crop pixels, `labeled` (K,) bool (all False for
-    padding) and `annotation_id`. It depends on (seed, epoch, index) alone and costs one image decoding and one warp;
-    consecutive samples of one image share the decoding.
+    padding) and `annotation_id`. It depends on (seed, epoch, index) alone and costs one image decoding and one warp.
+
+    Args:
+        source: the file of the dataset.
+        skeleton: the skeleton of K keypoints.
+        input_size: (W, H) of the crops.
+        augment: the parameters of the augmentation.
+        padding: factor on the size of the boxes.
+        seed: seed of the augmentation.
+
+    Attributes:
+        shard_sizes: (S,) number of samples of each shard, in the order of the samples; None for no shards.
+    """
+
+    shard_sizes: NDArray[np.int64] | None = None
+
+    def __init__(
+        self,
+        source: Path,
+        skeleton: Skeleton,
+        input_size: tuple[int, int],
+        augment: AugmentConfig,
+        padding: float,
+        seed: int,
+    ) -> None:
+        self.source = source
+        self.skeleton = skeleton
+        self.input_size = input_size
+        self.padding = padding
+        self.seed = seed
+        self.random_affine = RandomCropAffine(input_size, skeleton, augment)
+        self.transform = training_transform(input_size, skeleton.flip_permutation, augment.photometric)
+        self._has_photometric = len(augment.photometric) > 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of persons."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of all persons, boxes and keypoints that does not depend on the paths of the files."""
+
+    @abstractmethod
+    def _persons(self, indices: Sequence[int]) -> list[TrainPerson]:
+        """Returns persons; their images are read later."""
+
+    def _padded_regions(self, boxes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Returns centers (N, 2) and sizes (N, 2) of the padded boxes (N, 4) xyxy."""
+        return padded_region(boxes, self.input_size[0] / self.input_size[1], self.padding)
+
+    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[SampleIndex | int]) -> list[dict[str, Any]]:
+        """Returns the samples of a batch; torch's loader calls it once per batch."""
+        batch = [self._sample_index(index) for index in indices]
+        persons = self._persons([item.index for item in batch])
+        # Compute all matrices first: decoding an image evicts Python's own data from the processor's cache.
+        seeds = [np.random.SeedSequence((self.seed, item.epoch, item.index)).generate_state(1)[0] for item in batch]
+        affines = [
+            self.random_affine.sample(np.random.default_rng(seed), person.center, person.size, person.pose)
+            for seed, person in zip(seeds, persons, strict=True)
+        ]
+        samples = []
+        for item, person, seed, (image_to_crop, flip) in zip(batch, persons, seeds, affines, strict=True):
+            if self._has_photometric:
+                self.transform.set_random_seed(int(seed))
+            sample = self.transform(
+                image=person.read_image(), image_to_crop=image_to_crop, flip=flip, keypoints=person.pose
+            )
+            samples.append(
+                {
+                    "crop": sample["image"],
+                    "keypoints": sample["keypoints"][:, :2].astype(np.float32),
+                    "labeled": (sample["keypoints"][:, 2] > 0) & (not item.is_padding),
+                    "annotation_id": person.annotation_id,
+                }
+            )
+        return samples
+
+    def _sample_index(self, index: SampleIndex | int) -> SampleIndex:
+        sample = index if isinstance(index, SampleIndex) else SampleIndex(0, int(index))
+        if not 0 <= sample.index < len(self):
+            raise IndexError(f"expected a sample index from 0 to {len(self) - 1}, got {sample.index}")
+        return sample
+
+
+class TopDownTrainDataset(AugmentedCropDataset):
+    """Randomly augmented crops of the persons of one or more COCO files.
+
+    Consecutive samples of one image share the decoding.
 
     Args:
         sets: COCO files of the same keypoints.
@@ -82,17 +193,11 @@ class TopDownTrainDataset(Dataset[dict[str, Any]]):
                     f"{sets[0].annotations} and {other.annotations} differ in their keypoints: "
                     f"{list(sets[0].skeleton.keypoints)} and {list(other.skeleton.keypoints)}"
                 )
+        super().__init__(sets[0].annotations, sets[0].skeleton, input_size, augment, padding, seed)
         self.sets = list(sets)
         self._ends = np.cumsum([len(persons) for persons in sets])
-        self.seed = seed
-        self.input_size = input_size
-        self.skeleton = sets[0].skeleton
-        self.random_affine = RandomCropAffine(input_size, self.skeleton, augment)
-        self.transform = training_transform(input_size, self.skeleton.flip_permutation, augment.photometric)
-        self._has_photometric = len(augment.photometric) > 0
         # computed once for all persons, since it does not depend on the epoch
-        boxes = np.concatenate([persons.boxes for persons in sets])
-        self.centers, self.sizes = padded_region(boxes, input_size[0] / input_size[1], padding)
+        self.centers, self.sizes = self._padded_regions(np.concatenate([persons.boxes for persons in sets]))
         self.poses = np.concatenate(
             [np.dstack([persons.keypoints, persons.visibility]).astype(np.float32) for persons in sets]
         )
@@ -107,45 +212,17 @@ class TopDownTrainDataset(Dataset[dict[str, Any]]):
         """A hash of all persons, boxes and keypoints that does not depend on the paths of the files."""
         return "+".join(persons.fingerprint for persons in self.sets)
 
-    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[SampleIndex | int]) -> list[dict[str, Any]]:
-        """Returns the samples of a batch; torch's loader calls it once per batch."""
-        batch = [self._sample_index(index) for index in indices]
-        # Compute all matrices first: decoding an image evicts Python's own data from the processor's cache.
-        seeds = [np.random.SeedSequence((self.seed, item.epoch, item.index)).generate_state(1)[0] for item in batch]
-        affines = [
-            self.random_affine.sample(
-                np.random.default_rng(seed), self.centers[item.index], self.sizes[item.index], self.poses[item.index]
+    def _persons(self, indices: Sequence[int]) -> list[TrainPerson]:
+        return [
+            TrainPerson(
+                self.annotation_ids[index],
+                self.centers[index],
+                self.sizes[index],
+                self.poses[index],
+                partial(self._images.read, self._image_path(index)),
             )
-            for seed, item in zip(seeds, batch, strict=True)
+            for index in indices
         ]
-        samples = []
-        for item, seed, (image_to_crop, flip) in zip(batch, seeds, affines, strict=True):
-            if self._has_photometric:
-                self.transform.set_random_seed(int(seed))
-            sample = self.transform(
-                image=self._images.read(self._image_path(item.index)),
-                image_to_crop=image_to_crop,
-                flip=flip,
-                keypoints=self.poses[item.index],
-            )
-            samples.append(
-                {
-                    "crop": sample["image"],
-                    "keypoints": sample["keypoints"][:, :2].astype(np.float32),
-                    "labeled": (sample["keypoints"][:, 2] > 0) & (not item.is_padding),
-                    "annotation_id": self.annotation_ids[item.index],
-                }
-            )
-        return samples
-
-    def _sample_index(self, index: SampleIndex | int) -> SampleIndex:
-        sample = index if isinstance(index, SampleIndex) else SampleIndex(0, int(index))
-        if not 0 <= sample.index < len(self):
-            raise IndexError(f"expected a sample index from 0 to {len(self) - 1}, got {sample.index}")
-        return sample
 
     def _image_path(self, index: int) -> Path:
         which = int(np.searchsorted(self._ends, index, side="right"))

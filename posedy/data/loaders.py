@@ -14,6 +14,33 @@ from posedy.data.datasets import SampleIndex, set_up_worker
 
 Batch = dict[str, Tensor]
 
+SHUFFLED_SHARDS = 16
+"""Size of the shuffle buffer in shards of mean size."""
+
+
+def shuffle_shards(sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Permutes the samples of shards such that neighbors lie in few shards, as a stream with a shuffle buffer does.
+
+    The shards are permuted, and each sample moves by at most the size of the buffer, `SHUFFLED_SHARDS` shards. Samples
+    of at most that many shards are permuted without a limit.
+
+    Args:
+        sizes: (S,) number of samples of each shard.
+        rng: the random generator.
+
+    Returns:
+        (N,) indices of all samples.
+    """
+    total = int(sizes.sum())
+    if len(sizes) <= SHUFFLED_SHARDS:
+        return rng.permutation(total)
+    ends = np.cumsum(sizes)
+    stream = np.concatenate(
+        [np.arange(ends[shard] - sizes[shard], ends[shard]) for shard in rng.permutation(len(ends))]
+    )
+    buffer = SHUFFLED_SHARDS * total / len(sizes)
+    return stream[np.argsort(np.arange(total) + rng.uniform(0, buffer, total))]
+
 
 class EpochBatchSampler:
     """Batches of a random permutation that depends on (seed, epoch) alone.
@@ -27,14 +54,24 @@ class EpochBatchSampler:
         seed: seed of the permutations.
         rank: rank of this process.
         world_size: number of processes.
+        shard_sizes: (S,) number of samples of each shard, to permute as `shuffle_shards`; None permutes all samples.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shard_sizes: NDArray[np.int64] | None = None,
+    ) -> None:
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.shard_sizes = shard_sizes
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
@@ -46,7 +83,8 @@ class EpochBatchSampler:
 
     def batches(self, epoch: int, start: int = 0) -> list[list[SampleIndex]]:
         """Returns this rank's share of the batches of an epoch, from batch `start` on."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.size) if self.shard_sizes is None else shuffle_shards(self.shard_sizes, rng)
         batches = []
         for step in range(start, len(self)):
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -68,6 +106,7 @@ class MixedBatchSampler(EpochBatchSampler):
         seed: seed of the permutations.
         rank: rank of this process.
         world_size: number of processes.
+        shard_sizes: (S,) number of labeled samples of each shard, or None.
         unlabeled_size: number of unlabeled samples.
         unlabeled_batch_size: number of unlabeled samples of a batch over all ranks, a multiple of `world_size`.
     """
@@ -79,11 +118,12 @@ class MixedBatchSampler(EpochBatchSampler):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        shard_sizes: NDArray[np.int64] | None = None,
         *,
         unlabeled_size: int,
         unlabeled_batch_size: int,
     ) -> None:
-        super().__init__(size, batch_size, seed, rank, world_size)
+        super().__init__(size, batch_size, seed, rank, world_size, shard_sizes)
         self.unlabeled_size = unlabeled_size
         self.unlabeled_batch_size = unlabeled_batch_size
 

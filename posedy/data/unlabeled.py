@@ -14,7 +14,7 @@ from posedy.data.check import check_boxes
 from posedy.data.coco import CocoPersons
 from posedy.data.coco_annotations import log_invalid_values, read_annotations
 from posedy.data.coco_file import CocoFile, log_duplicate_image_ids, read_images
-from posedy.data.datasets import SampleIndex, TopDownTrainDataset
+from posedy.data.datasets import AugmentedCropDataset, SampleIndex, TopDownTrainDataset
 from posedy.data.image_check import ImageCheck, check_images
 from posedy.data.issues import IssueLog, count_reasons, format_reasons
 from posedy.data.tables import PackedNames
@@ -154,7 +154,7 @@ class MixedDataset(Dataset[dict[str, Any]]):
         unlabeled: the unlabeled training set.
     """
 
-    def __init__(self, labeled: TopDownTrainDataset, unlabeled: UnlabeledDataset) -> None:
+    def __init__(self, labeled: AugmentedCropDataset, unlabeled: UnlabeledDataset) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
 

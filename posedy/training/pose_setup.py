@@ -7,10 +7,11 @@ from pathlib import Path
 from posedy.config import Config, KeypointSet
 from posedy.data.coco import CocoPersons, GroundTruth, read_coco
 from posedy.data.coco_file import CocoFile
-from posedy.data.datasets import TopDownTrainDataset
+from posedy.data.datasets import AugmentedCropDataset, TopDownTrainDataset
 from posedy.data.image_check import ImageCheck
 from posedy.data.issues import format_reasons
 from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler
+from posedy.data.shards import ShardTrainDataset
 from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
@@ -32,7 +33,7 @@ class TrainingData:
         unlabeled: the persons without keypoints of `data.unlabeled`, if any.
     """
 
-    train: TopDownTrainDataset
+    train: AugmentedCropDataset
     val: CocoPersons
     val_gt: GroundTruth
     unlabeled: UnlabeledDataset | None = None
@@ -44,7 +45,7 @@ class TrainingData:
         return f"{self.train.fingerprint}/{self.val.fingerprint}{unlabeled}"
 
     @property
-    def samples(self) -> TopDownTrainDataset | MixedDataset:
+    def samples(self) -> AugmentedCropDataset | MixedDataset:
         """The dataset of all training samples, with those of `unlabeled`."""
         return self.train if self.unlabeled is None else MixedDataset(self.train, self.unlabeled)
 
@@ -69,13 +70,18 @@ def read_training_data(config: Config, log: Log, is_main: bool = True) -> Traini
             log(f"  {warning}")
         return persons
 
-    sets = [read(entry) for entry in (config.data.train_set, *config.data.extra)]
-    train = TopDownTrainDataset(sets, config.model.input_size, config.augment, config.data.padding, config.train.seed)
+    options = config.model.input_size, config.augment, config.data.padding, config.train.seed
+    train: AugmentedCropDataset
+    if config.data.shards is None:
+        train = TopDownTrainDataset([read(entry) for entry in (config.data.train_set, *config.data.extra)], *options)
+    else:
+        train = ShardTrainDataset(config.data.shards, *options, overrides=config.data.skeleton)
+        log("\n  ".join([train.summary(), *train.warnings]))
     val_file = CocoFile.read(config.data.val_set.annotations)
     val = read(config.data.val_set, val_file)
     if val.skeleton.keypoints != train.skeleton.keypoints:
         raise ValueError(
-            f"{val.annotations} and {sets[0].annotations} differ in their keypoints: "
+            f"{val.annotations} and {train.source} differ in their keypoints: "
             f"{list(val.skeleton.keypoints)} and {list(train.skeleton.keypoints)}"
         )
     val_gt = GroundTruth.from_coco(val_file, config.data.skeleton)
@@ -113,7 +119,7 @@ def make_batch_sampler(config: Config, data: TrainingData, rank: int, world_size
     """
     train, size = config.train, len(data.train)
     if data.unlabeled is None:
-        return EpochBatchSampler(size, train.batch_size, train.seed, rank, world_size)
+        return EpochBatchSampler(size, train.batch_size, train.seed, rank, world_size, data.train.shard_sizes)
     unlabeled_batch_size = train.consistency.batch_size or train.batch_size
     if unlabeled_batch_size % world_size:
         raise ValueError(
@@ -126,6 +132,7 @@ def make_batch_sampler(config: Config, data: TrainingData, rank: int, world_size
         train.seed,
         rank,
         world_size,
+        data.train.shard_sizes,
         unlabeled_size=len(data.unlabeled),
         unlabeled_batch_size=unlabeled_batch_size,
     )

@@ -25,7 +25,7 @@ QUICK = [
 ]
 COMMANDS = (
     *("synthetic", "benchmarks", "attention", "paper", "sweep", "movenet", "keypoint_subset", "spin"),
-    *("quickstart", "initial_network", "example_grid"),
+    *("quickstart", "initial_network", "example_grid", "person_shards"),
 )
 
 

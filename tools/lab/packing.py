@@ -5,8 +5,9 @@ of the person can cover, at no more than their resolution. A packed set is an or
 neighbors are on separate images, so it must not be used for evaluation.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,76 @@ from posedy.data.coco import CocoPersons
 from posedy.files import write_json_atomically
 from posedy.geometry import FloatArray, padded_region, xyxy_to_xywh
 from posedy.images import read_image
+
+
+class PackedPerson(NamedTuple):
+    """A person on an image of its own.
+
+    Attributes:
+        jpeg: the JPEG file.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
+        annotation: the COCO record; its ids of the image and of the annotation are the annotation's.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    annotation: dict[str, Any]
+
+
+def crop_persons(
+    persons: CocoPersons,
+    *,
+    input_size: tuple[int, int] = (192, 256),
+    padding: float = 1.25,
+    margin: float = 1.5,
+    quality: int = 85,
+    progress: bool = False,
+) -> Iterator[PackedPerson]:
+    """Yields each person as a small image, image by image.
+
+    An image shows a square around the padded box, `margin` times its longer side, clipped to the original image: crops
+    that are rotated or zoomed out further are black there. It is downscaled if the padded box is larger than the crop.
+
+    Args:
+        persons: the dataset, read with its image folder.
+        input_size: (W, H) of the training crops.
+        padding: factor on the size of the boxes.
+        margin: side of the square in units of the longer side of the padded box.
+        quality: JPEG quality of the images.
+        progress: whether to show a progress bar.
+
+    Raises:
+        OSError: if an image cannot be read.
+        ValueError: if margin or quality is out of range, before the first person.
+    """
+    if margin < 1:
+        raise ValueError(f"margin must be at least 1 (the padded box), got {margin}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be from 1 to 100, got {quality}")
+    return _crop_persons(persons, input_size, padding, margin, quality, progress)
+
+
+def _crop_persons(
+    persons: CocoPersons, input_size: tuple[int, int], padding: float, margin: float, quality: int, progress: bool
+) -> Iterator[PackedPerson]:
+    width, height = input_size
+    centers, sizes = padded_region(persons.boxes, width / height, padding)
+    longer = sizes.max(axis=-1)
+    scales = np.minimum(1.0, max(input_size) / longer)
+    image, image_index = None, -1
+    for index in tqdm(
+        np.argsort(persons.image_index, kind="stable"), desc="packing", disable=None if progress else True
+    ):
+        if image is None or persons.image_index[index] != image_index:
+            image_index = int(persons.image_index[index])
+            image = read_image(persons.image_path(image_index))
+        half = margin * longer[index] / 2
+        packed, offset, scale = _crop(image, centers[index] - half, centers[index] + half, float(scales[index]))
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(packed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        annotation = _annotation(persons, int(index), offset, scale)
+        yield PackedPerson(jpeg.tobytes(), packed.shape[1], packed.shape[0], annotation)
 
 
 def pack_persons(
@@ -31,16 +102,14 @@ def pack_persons(
 ) -> Path:
     """Writes each person as a JPEG file, and a COCO file of all of them.
 
-    An image shows a square around the padded box, `margin` times its longer side, clipped to the original image: crops
-    that are rotated or zoomed out further are black there. It is downscaled if the padded box is larger than the crop.
     Files of an earlier packing in the folder are replaced.
 
     Args:
         persons: the dataset, read with its image folder.
         out: output folder for images/ and annotations.json. Image ids are the annotation ids.
-        input_size: (W, H) of the training crops.
+        input_size: see `crop_persons`, also for the other arguments.
         padding: factor on the size of the boxes.
-        margin: side of the square in units of the longer side of the padded box.
+        margin: side of an image in units of the longer side of the padded box.
         quality: JPEG quality of the images.
         progress: whether to show a progress bar.
 
@@ -51,35 +120,22 @@ def pack_persons(
         OSError: if an image cannot be read or a file cannot be written.
         ValueError: if margin or quality is out of range.
     """
-    if margin < 1:
-        raise ValueError(f"margin must be at least 1 (the padded box), got {margin}")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be from 1 to 100, got {quality}")
+    packed = crop_persons(
+        persons, input_size=input_size, padding=padding, margin=margin, quality=quality, progress=progress
+    )
     out = Path(out)
-    width, height = input_size
-    centers, sizes = padded_region(persons.boxes, width / height, padding)
-    longer = sizes.max(axis=-1)
-    scales = np.minimum(1.0, max(input_size) / longer)
     # annotations.json is written last, so that an interrupted packing leaves no readable set
     annotations_file, folder = out / "annotations.json", out / "images"
     annotations_file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
-    image, image_index = None, -1
-    for index in tqdm(
-        np.argsort(persons.image_index, kind="stable"), desc="packing", disable=None if progress else True
-    ):
-        if image is None or persons.image_index[index] != image_index:
-            image_index = int(persons.image_index[index])
-            image = read_image(persons.image_path(image_index))
-        half = margin * longer[index] / 2
-        packed, offset, scale = _crop(image, centers[index] - half, centers[index] + half, float(scales[index]))
-        person_id = int(persons.annotation_ids[index])
+    for person in packed:
+        person_id = person.annotation["id"]
         name = f"{person_id:012d}.jpg"
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(packed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-        (folder / name).write_bytes(jpeg.tobytes())
-        images.append({"id": person_id, "file_name": name, "width": packed.shape[1], "height": packed.shape[0]})
-        annotations.append(_annotation(persons, int(index), offset, scale))
+        (folder / name).write_bytes(person.jpeg)
+        images.append({"id": person_id, "file_name": name, "width": person.width, "height": person.height})
+        annotations.append(person.annotation)
+    width, height = input_size
     write_json_atomically(
         annotations_file,
         {

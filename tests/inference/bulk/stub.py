@@ -73,6 +73,7 @@ if __name__ == "__main__":
         [sys.argv[1]],
         sys.argv[2],
         StubEstimator(float(sys.argv[4]) if len(sys.argv) > 4 else 0.0),  # type: ignore[arg-type]
+        model="stub",
         settings={},
         format=sys.argv[3],
         workers=2,

@@ -37,7 +37,7 @@ def folder(write_images: Write, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def predict(folder: Path, out: Path, **options: Any) -> list[str]:
     lines: list[str] = []
-    options = {"settings": {"model": "stub"}, "format": "jsonl", "report": lines.append} | options
+    options = {"settings": {"weights": "stub"}, "model": "stub", "format": "jsonl", "report": lines.append} | options
     estimator = options.pop("estimator", None) or StubEstimator()
     predict_bulk([str(folder)], out, estimator, **options)
     return lines
@@ -133,8 +133,8 @@ def test_other_inputs_or_settings_are_an_error_and_change_nothing(
         predict(folder, tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     predict(folder, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other settings: model was 'stub', now 'net'; resume with .* another --out"):
-        predict(folder, tmp_path / "other", settings={"model": "net"})
+    with pytest.raises(ValueError, match="other settings: weights was 'stub', now 'net'; resume with"):
+        predict(folder, tmp_path / "other", settings={"weights": "net"})
     with pytest.raises(ValueError, match="format was 'jsonl', now 'coco'"):
         predict(folder, tmp_path / "other", format="coco")
     (tmp_path / "other/manifest.json").write_text("{}")

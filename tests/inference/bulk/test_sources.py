@@ -113,7 +113,7 @@ def test_parquet_rows_are_read(write_images: Write, tmp_path: Path, as_struct: b
     values: list = [image.read_bytes() for image in images]
     if as_struct:
         values = [{"bytes": value, "path": "x.png"} for value in values]
-    path = write_parquet(tmp_path / "a.parquet", {"label": list(range(8)), "picture": [*values, None]})
+    path = write_parquet(tmp_path / "a.parquet", {"label": list(range(8)), "content": [*values, None]})
     found = list_all(path)
     assert [source.name for source in found] == [f"{path}/{row}" for row in range(8)]
     reader = SourceReader()

@@ -25,6 +25,12 @@ def main(argv: list[str] | None = None) -> None:
     data.add_argument("--rounds", type=int, default=10, help="number of measurements of each (default: %(default)s)")
     add_json(data)
     data.set_defaults(run=_data)
+    shards = parts.add_parser("shards", help="data loading from shards, compared with a packed COCO dataset")
+    shards.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=/data/coco")
+    shards.add_argument("--persons", type=int, default=1000, help="number of persons (default: %(default)s)")
+    shards.add_argument("--rounds", type=int, default=10, help="number of measurements of each (default: %(default)s)")
+    add_json(shards)
+    shards.set_defaults(run=_shards)
     evaluation = parts.add_parser("eval", help="COCO metrics of a large generated test by each backend; OKS-NMS")
     for name, number in (("images", 5000), ("persons", 6352), ("results", 100_000), ("rounds", 3)):
         evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
@@ -153,6 +159,17 @@ def _data(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides)
     report = benchmark_data(config, arguments.persons, arguments.rounds)
     print(format_data_benchmark(report))
+    write_json(arguments.json, report)
+
+
+def _shards(arguments: argparse.Namespace) -> None:
+    from posedy.config import load_config
+    from tools.lab.benchmarks.shards import benchmark_shards, format_shards_benchmark
+
+    if min(arguments.persons, arguments.rounds) < 1:
+        raise ValueError("--persons and --rounds must be at least 1")
+    report = benchmark_shards(load_config(None, arguments.overrides), arguments.persons, arguments.rounds)
+    print(format_shards_benchmark(report))
     write_json(arguments.json, report)
 
 
