@@ -26,7 +26,7 @@ $(VENV)/.export: pyproject.toml | $(BIN)/python
 
 $(VENV)/.all: pyproject.toml | $(BIN)/python
 	@echo "installing posedy and its packages into $(VENV), which takes minutes with a slow network"
-	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,video,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,video,ray,dev]'
 	@touch $@ $(VENV)/.export
 
 quickstart: $(VENV)/.export

@@ -6,7 +6,6 @@ posedy.ray.predict("s3://bucket/images/", "s3://bucket/poses/", num_cpus=4)
 """
 
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from posedy.files import file_digest
 from posedy.images import decode_image
 from posedy.inference.bulk.formats import columns_of
-from posedy.inference.bulk.pipeline import Job, predict_units
+from posedy.inference.bulk.pipeline import Job, UnitResult, predict_units
+from posedy.inference.bulk.sources import image_bytes
 from posedy.inference.detectors import DEFAULT_DETECTOR
 from posedy.inference.estimator import PoseEstimator
 from posedy.models.pretrained import DEFAULT, find_weights
@@ -71,6 +71,8 @@ def predict(
         ValueError: if the model has no weights, or a column is absent.
     """
     weights = find_weights(model)
+    if not ray.is_initialized():
+        ray.init()
     if actors is None:
         total = ray.cluster_resources()
         actors = max(1, int(total.get("GPU", 0) / num_gpus if num_gpus else total.get("CPU", 1) / num_cpus))
@@ -131,26 +133,16 @@ class _Predictor:
             Job(0, number, name, self._readers.submit(_decode, image, name))
             for number, (name, image) in enumerate(zip(names, batch[image_column], strict=True))
         ]
-        results, errors = [], dict[str, str]()
-        for unit in predict_units(jobs, self._estimator):
-            results, errors = unit.results, unit.errors
-        columns = columns_of(results, self._estimator.skeleton, self._name)
-        table = pa.table(columns | {"error": pa.nulls(len(results), pa.string())})
-        failed = _failed_rows(errors, table.schema)
-        return pa.concat_tables([table, failed])
+        unit = next(iter([*predict_units(jobs, self._estimator)]), UnitResult(0))  # no unit of an empty batch
+        columns = columns_of(unit.results, self._estimator.skeleton, self._name)
+        failed, errors = ([error[part] for error in unit.errors] for part in (0, 1))
+        tables = [
+            pa.table(columns | {"error": pa.nulls(len(unit.results), pa.string())}),
+            pa.table({"image": pa.array(failed, pa.string()), "error": pa.array(errors, pa.string())}),
+        ]
+        return pa.concat_tables(tables, promote_options="default")  # other columns of failed images are null
 
 
 def _decode(image: Any, name: str) -> Any:
-    """Decodes the content of an image file, or of a struct with it, as RGB."""
-    value = image.as_py()
-    data = value.get("bytes") if isinstance(value, Mapping) else value
-    if data is None:
-        raise OSError(f"{name} is null: expected the bytes of an image file")
-    return decode_image(data, name, apply_exif=True)
-
-
-def _failed_rows(errors: Mapping[str, str], schema: "pa.Schema") -> "pa.Table":
-    """Returns rows of images that failed: all columns but the name and the error are null."""
-    columns = {name: pa.nulls(len(errors), kind) for name, kind in zip(schema.names, schema.types, strict=True)}
-    columns |= {"image": pa.array(errors.keys(), pa.string()), "error": pa.array(errors.values(), pa.string())}
-    return pa.table(columns, schema=schema)
+    """Decodes an image of the dataset as RGB."""
+    return decode_image(image_bytes(image.as_py(), name), name, apply_exif=True)

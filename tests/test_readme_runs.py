@@ -20,14 +20,18 @@ from accelerate.state import AcceleratorState
 
 from posedy.cli.main import main
 from posedy.data.coco_results import write_results
+from posedy.inference.bulk import predict_bulk
 from posedy.inference.video_writer import VideoWriter
 from tools.lab.baselines import ground_truth_results
 from tools.lab.synthetic.video import generate_video
 
+from .inference.bulk.stub import StubEstimator
 from .test_readme import DOCUMENTS, REPOSITORY, TEXT, TOOLS, blocks_of, lines
 
 # parts of the Python blocks that take more than three seconds
 SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.")
+# parts of the Python blocks that cannot run here
+SKIPPED_BLOCKS = {"s3://": "needs cloud storage; tests/inference/bulk/test_ray.py runs Ray on local files"}
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
@@ -68,6 +72,7 @@ REPLACEMENTS = {
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",
     "--train 2000 --val 128": "--train 8 --val 8",
+    "torchrun --standalone --nproc-per-node 2 -m posedy predict": "posedy predict",  # needs processes of its own
 }
 
 
@@ -88,6 +93,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_registrie
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def marks_of(block: str) -> list[pytest.MarkDecorator]:
+    """The marks of a Python block: slow, or skipped with the reason."""
+    skipped = [pytest.mark.skip(reason=reason) for text, reason in SKIPPED_BLOCKS.items() if text in block]
+    return [*skipped, *([pytest.mark.slow] if any(text in block for text in SLOW_BLOCKS) else [])]
+
+
+def write_parts(folder: Path) -> None:
+    """Writes the files that blocks on bulk prediction read: poses/ in Parquet, results/ in COCO's format."""
+    images = str(REPOSITORY / "posedy/examples/*.jpg")
+    for name, format in {"poses": "parquet", "results": "coco"}.items():
+        predict_bulk([images], folder / name, StubEstimator(), model="stub", settings={}, format=format)
+
+
 def python_blocks() -> dict[str, str]:
     """The Python blocks of all documents, each once, with their names."""
     names: dict[str, str] = {}
@@ -99,12 +117,12 @@ def python_blocks() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "block",
-    [
-        pytest.param(block, id=name, marks=[pytest.mark.slow] if any(text in block for text in SLOW_BLOCKS) else [])
-        for block, name in python_blocks().items()
-    ],
+    [pytest.param(block, id=name, marks=marks_of(block)) for block, name in python_blocks().items()],
 )
 def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "/part-*" in block or "part-*." in block:
+        write_parts(checkout)
+        capsys.readouterr()
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
     shown = re.findall(rf"^```python\n{re.escape(block)}```\n\n```text\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     printed = capsys.readouterr().out

@@ -18,7 +18,7 @@ from posedy.cli.options import (
     ended_by_sigterm,
     parse_score,
 )
-from posedy.cli.predict_bulk import add_bulk, run_bulk
+from posedy.cli.predict_bulk import add_bulk, check_no_bulk, run_bulk
 
 if TYPE_CHECKING:
     from posedy.inference.detectors import Detector
@@ -185,6 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotADirectoryError(f"--out {arguments.out} is a file: expected a folder, which may be new")
     if arguments.format is not None:
         return run_bulk(arguments)
+    check_no_bulk(arguments)
     from posedy.drawing import DRAW_THRESHOLD
     from posedy.examples import CREDITS_FILE, LICENSE, example_images
     from posedy.files import check_writable

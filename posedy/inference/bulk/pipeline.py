@@ -54,7 +54,7 @@ class UnitResult:
 
     number: int
     results: list[ImageResult] = field(default_factory=list)
-    errors: dict[str, str] = field(default_factory=dict)
+    errors: list[tuple[str, str]] = field(default_factory=list)
     drawn: list[tuple[int, Image, ImageResult]] = field(default_factory=list)
 
     @property
@@ -89,7 +89,7 @@ def predict_units(
                     unit.results.append(result)
                     if job.number in drawn:
                         unit.drawn.append((job.number, _shrink(rgb), result))
-                unit.errors |= group.errors
+                unit.errors += group.errors
             batch.flush()
             yield unit
 
@@ -100,19 +100,19 @@ class _Group:
 
     unit: int
     images: list[tuple[Job, Image, Detections]]
-    errors: dict[str, str]
+    errors: list[tuple[str, str]]
 
 
 def _detect(jobs: Iterable[Job], estimator: PoseEstimator) -> Iterator[_Group]:
     for number, in_unit in groupby(jobs, key=attrgetter("unit")):
         for group in read_groups(in_unit, _get_image):
             loaded = [(job, rgb) for job, rgb in group if not isinstance(rgb, Exception)]
-            errors = {job.name: str(error) for job, error in group if isinstance(error, Exception)}
+            errors = [(job.name, str(error)) for job, error in group if isinstance(error, Exception)]
             found = estimator.detect_many([rgb_to_bgr(rgb) for _, rgb in loaded]) if loaded else []
             images = []
             for (job, rgb), boxes in zip(loaded, found, strict=True):
                 if isinstance(boxes, Exception):
-                    errors[job.name] = str(boxes)
+                    errors.append((job.name, str(boxes)))
                 else:
                     images.append((job, rgb, boxes))
             yield _Group(number, images, errors)

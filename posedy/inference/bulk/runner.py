@@ -155,7 +155,7 @@ def _write(unit: UnitResult, out: Path, format: str, content: bytes) -> None:
             write_bytes_atomically(path, encode_jpeg(rgb_to_bgr(_draw(rgb, result))))
     errors = _part(out / _ERRORS_FOLDER, unit.number, "jsonl")
     if unit.errors:
-        lines = [json.dumps({"image": name, "error": error}) + "\n" for name, error in unit.errors.items()]
+        lines = [json.dumps({"image": name, "error": error}) + "\n" for name, error in unit.errors]
         with named_write_errors(errors):
             write_bytes_atomically(errors, "".join(lines).encode())
     else:

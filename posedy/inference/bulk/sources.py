@@ -210,6 +210,18 @@ def _find_column(schema: "pa.Schema", image_column: str | None, path: str) -> st
     return found[0]
 
 
+def image_bytes(value: bytes | dict[str, Any] | None, name: str) -> bytes:
+    """Returns the content of an image file in a table: bytes, or a dict with `bytes`.
+
+    Raises:
+        OSError: if there are none.
+    """
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        raise OSError(f"{name} is null: expected the bytes of an image file")
+    return data
+
+
 class SourceReader:
     """Reads images of all kinds of sources; several threads may share it.
 
@@ -257,11 +269,7 @@ class SourceReader:
                 self._rows = None  # not two at a time
                 self._rows = (path, group), self._read_group(path, group)
             images = self._rows[1]
-        value = images[row].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None:
-            raise OSError(f"{name} is null: expected the bytes of an image file")
-        return data
+        return image_bytes(images[row].as_py(), name)
 
     def _read_group(self, path: str, group: int) -> Any:
         parquet = _import_parquet(path)

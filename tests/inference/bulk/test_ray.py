@@ -61,9 +61,9 @@ def check_equal(found: dict[str, list], expected: dict[str, list]) -> None:
 def worker_processes() -> list[psutil.Process]:
     """The processes of the actors that predict."""
     children = psutil.Process().children(recursive=True)
-    everyone = {process.pid: process for process in [*children, *psutil.process_iter()]}.values()
+    processes = {process.pid: process for process in [*children, *psutil.process_iter()]}.values()
     found = []
-    for process in everyone:
+    for process in processes:
         try:
             if "_Predictor" in " ".join(process.cmdline()):
                 found.append(process)

@@ -31,6 +31,15 @@ def main(argv: list[str] | None = None) -> None:
     shards.add_argument("--rounds", type=int, default=10, help="number of measurements of each (default: %(default)s)")
     add_json(shards)
     shards.set_defaults(run=_shards)
+    bulk = parts.add_parser("bulk", help="posedy predict --format: one process, two and two Ray actors; kills; memory")
+    bulk.add_argument("measurement", choices=("throughput", "kills", "memory"), help="what to measure")
+    bulk.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders and patterns")
+    bulk.add_argument("--count", type=int, nargs="+", default=[200], help="numbers of images (default: 200)")
+    bulk.add_argument("--kills", type=int, default=10, help="number of kills (default: %(default)s)")
+    bulk.add_argument("--rounds", type=int, default=3, help="number of measurements of each (default: %(default)s)")
+    bulk.add_argument("--checkpoint", default=DEFAULT, metavar="MODEL", help="default: %(default)s")
+    add_json(bulk)
+    bulk.set_defaults(run=_bulk)
     evaluation = parts.add_parser("eval", help="COCO metrics of a large generated test by each backend; OKS-NMS")
     for name, number in (("images", 5000), ("persons", 6352), ("results", 100_000), ("rounds", 3)):
         evaluation.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
@@ -171,6 +180,24 @@ def _shards(arguments: argparse.Namespace) -> None:
     report = benchmark_shards(load_config(None, arguments.overrides), arguments.persons, arguments.rounds)
     print(format_shards_benchmark(report))
     write_json(arguments.json, report)
+
+
+def _bulk(arguments: argparse.Namespace) -> None:
+    from tools.lab.benchmarks import bulk
+
+    if min(*arguments.count, arguments.kills, arguments.rounds) < 1:
+        raise ValueError("--count, --kills and --rounds must be at least 1")
+    images, count, checkpoint = arguments.images, arguments.count, arguments.checkpoint
+    if arguments.measurement == "throughput":
+        result = bulk.benchmark_throughput(images, count[0], arguments.rounds, checkpoint)
+        print(bulk.format_throughput(result))
+    elif arguments.measurement == "kills":
+        result = bulk.benchmark_kills(images, count[0], arguments.kills, checkpoint)
+        print(bulk.format_kills(result))
+    else:
+        result = bulk.benchmark_memory(images, count, checkpoint)
+        print(bulk.format_memory(result))
+    write_json(arguments.json, result)
 
 
 def _evaluation(arguments: argparse.Namespace) -> None:
