@@ -67,7 +67,7 @@ def fold_norms(net: Net) -> Net:
             _fold_sequence(module)
     for module in folded.modules():
         if isinstance(module, DynamicConv2d):
-            fold_temperature(module.attention)
+            fold_attention(module.attention)
     return folded
 
 
@@ -112,7 +112,7 @@ def _fold_dynamic(conv: DynamicConv2d, norm: nn.BatchNorm2d) -> None:
     conv.bias = nn.Parameter(bias * scale + shift, requires_grad=False)
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Returns the scale s and the shift t of a norm."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
@@ -124,12 +124,18 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, shift + norm.bias if norm.bias is not None else shift
 
 
-def fold_temperature(attention: KernelAttention) -> None:
-    """Folds the temperature of a softmax attention into its last layer, in place, and sets it to 1."""
+def fold_attention(attention: KernelAttention) -> None:
+    """Folds the norm and the temperature of a softmax attention into its last layer, in place; tau becomes 1."""
     if attention.temperature is None:
         return
-    for parameter in (attention.fc2.weight, attention.fc2.bias):
-        parameter.data.div_(attention.temperature)
+    weight, bias = attention.fc2.weight.data, attention.fc2.bias.data
+    if attention.norm is not None:
+        scale, shift = _scale_and_shift(attention.norm)
+        weight.mul_(scale.detach()[:, None])
+        bias.mul_(scale.detach()).add_(shift.detach())
+        attention.norm = None
+    for parameter in (weight, bias):
+        parameter.div_(attention.temperature)
     attention.temperature.fill_(1)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posedy.export.fuse import Net, fold_norms, fold_temperature
+from posedy.export.fuse import Net, fold_attention, fold_norms
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 from posedy.models.ops import conv2d
 
@@ -62,12 +62,12 @@ def make_export_layer(conv: DynamicConv2d, batch: Batch) -> nn.Module:
 
 
 class ExportedAttention(nn.Module):
-    """`KernelAttention` in float32 with its temperature folded into the last layer: (N, C, H, W) -> (N, K)."""
+    """`KernelAttention` in float32 with its norm and temperature folded into the last layer: (N, C, H, W) -> (N, K)."""
 
     def __init__(self, attention: KernelAttention) -> None:
         super().__init__()
         folded = copy.deepcopy(attention).requires_grad_(False)
-        fold_temperature(folded)
+        fold_attention(folded)
         self.fc1, self.fc2 = folded.fc1, folded.fc2
         self.is_softmax = folded.temperature is not None
 

@@ -80,7 +80,7 @@ class DynamicConvFactory:
     Attributes:
         num_kernels: K, the number of kernels.
         temperature: tau of the attention's softmax.
-        attention: "softmax" or "sigmoid", see `KernelAttention`.
+        attention: "softmax", "sigmoid" or "normalized", see `KernelAttention`.
     """
 
     num_kernels: int = 4

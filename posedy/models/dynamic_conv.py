@@ -16,7 +16,7 @@ from torch.nn.modules.utils import _pair
 from posedy.models.autocast import autocast_dtype, disabled_autocast
 from posedy.models.ops import FORMULATIONS, ConvParams, choose_formulation, global_avg_pool
 
-AttentionKind = Literal["softmax", "sigmoid"]
+AttentionKind = Literal["softmax", "sigmoid", "normalized"]
 
 
 class KernelAttention(nn.Module):
@@ -25,7 +25,9 @@ class KernelAttention(nn.Module):
         z = FC2(ReLU(FC1(GAP(x)))),    pi_k = exp(z_k / tau) / sum_j exp(z_j / tau)
 
     The sigmoid of CondConv (section 4.3), pi_k = 1 / (1 + exp(-z_k)), has no temperature and its weights do not sum to
-    one. The weights are computed in float32 even under autocast, because half precision cannot resolve the differences
+    one. "normalized" is the softmax of BN(z), a batch norm of the K logits: their mean and variance over images do not
+    depend on the other layers, so that attention can neither stay the same for all images nor settle on one kernel.
+    The weights are computed in float32 even under autocast, because half precision cannot resolve the differences
     of near-uniform weights.
 
     Args:
@@ -33,7 +35,7 @@ class KernelAttention(nn.Module):
         num_kernels: K, the number of kernels.
         reduction: FC1 has in_channels // reduction outputs, at least one.
         temperature: tau, a persistent buffer that is saved with the weights.
-        kind: "softmax" (the paper's) or "sigmoid".
+        kind: "softmax" (the paper's), "sigmoid" or "normalized".
         device: device of the parameters.
         dtype: data type of the parameters.
     """
@@ -54,7 +56,9 @@ class KernelAttention(nn.Module):
         hidden = max(in_channels // reduction, 1)
         self.fc1 = nn.Linear(in_channels, hidden, device=device, dtype=dtype)
         self.fc2 = nn.Linear(hidden, num_kernels, device=device, dtype=dtype)
-        tau = torch.tensor(float(temperature), device=device, dtype=dtype) if kind == "softmax" else None
+        norm = nn.BatchNorm1d(num_kernels, device=device, dtype=dtype) if kind == "normalized" else None
+        self.norm: nn.BatchNorm1d | None = norm
+        tau = torch.tensor(float(temperature), device=device, dtype=dtype) if kind != "sigmoid" else None
         self.register_buffer("temperature", tau)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,6 +68,8 @@ class KernelAttention(nn.Module):
             pooled = global_avg_pool(x, dtype)
             hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
             z = F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype))
+            if self.norm is not None:
+                z = self.norm(z.to(self.norm.weight.dtype)).to(dtype)
             return F.sigmoid(z) if self.temperature is None else F.softmax(z / self.temperature.to(dtype), dim=-1)
 
 
@@ -88,7 +94,7 @@ class DynamicConv2d(nn.Module):
         temperature: tau of the attention's softmax.
         device: device of the parameters.
         dtype: data type of the parameters.
-        attention: "softmax" or "sigmoid", see `KernelAttention`.
+        attention: "softmax", "sigmoid" or "normalized", see `KernelAttention`.
         pad_end: additional rows and columns of zeros at the bottom and the right, see `ConvParams`.
 
     Raises:

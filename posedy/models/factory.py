@@ -154,7 +154,8 @@ def create_model(
         model_class: the class of the network: `PoseNet`, or a subclass that overrides `forward`.
         options: options of the architecture; `list_options(name)` lists those of a network:
             in_channels: 3; 1 makes a grayscale network, which converts RGB crops.
-            attention: "softmax", the paper's, or "sigmoid", CondConv's (section 4.3), which has no temperature.
+            attention: "softmax", the paper's; "sigmoid", CondConv's (section 4.3), which has no temperature; or
+                "normalized", a softmax of logits after a batch norm (`KernelAttention`).
             dynamic_layers: which of "expand", "depthwise" and "project", C1 to C3 of Table 5, are dynamic in a bneck.
             depth: multiplier of the number of blocks (MobileNetV2, Figure 6).
             se: False leaves out squeeze-and-excitation (MobileNetV3, Table 7).

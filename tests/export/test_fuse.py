@@ -41,6 +41,7 @@ def check_fused_network(name: str, perturb, **options: Any) -> None:
     ("name", "options"),
     [
         ("mobilenetv2_035-dy_bneck", SHALLOW),
+        ("mobilenetv2_035-dy_bneck", {"attention": "normalized", **SHALLOW}),
         ("dy_mobilenetv3_small-deconv", {}),
         ("dy_resnet10-dy_fpn", {}),
         ("dy_mobilenetv2_035-fpn", {"padding": "tensorflow", **SHALLOW}),

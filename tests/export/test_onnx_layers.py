@@ -23,7 +23,7 @@ DILATED_DEPTHWISE = {**DEPTHWISE, "stride": 1, "dilation": 2}
     ids=["1x1", "depthwise", "3x3", "dilated 3x3", "dilated depthwise"],
 )
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("attention", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("attention", ["softmax", "sigmoid", "normalized"])
 @pytest.mark.parametrize("batch", ["free", 1])
 @torch.no_grad()
 def test_export_layer_equals_dynamic_conv(case: dict, bias: bool, attention: str, batch: str | int) -> None:

@@ -384,13 +384,14 @@ def test_positional_arguments_are_ordered_as_in_conv2d():
     assert layer(torch.zeros(2, 4, 9, 9, dtype=torch.float64)).shape == (2, 6, 4, 4)
 
 
-@pytest.mark.parametrize("attention", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("attention", ["softmax", "sigmoid", "normalized"])
 def test_device_and_dtype_apply_to_all_tensors(attention):
     layer = DynamicConv2d(4, 6, 3, device="meta", dtype=torch.bfloat16, attention=attention)
     expected = DynamicConv2d(4, 6, 3, attention=attention).state_dict()
     state = layer.state_dict()
     assert {name: tensor.shape for name, tensor in state.items()} == {name: t.shape for name, t in expected.items()}
-    assert {(tensor.device.type, tensor.dtype) for tensor in state.values()} == {("meta", torch.bfloat16)}
+    counters = {"attention.norm.num_batches_tracked"}
+    assert {(t.device.type, t.dtype) for name, t in state.items() if name not in counters} == {("meta", torch.bfloat16)}
 
 
 def test_dtype_equals_a_later_conversion():
@@ -400,3 +401,30 @@ def test_dtype_equals_a_later_conversion():
     converted = DynamicConv2d(8, 8, 3, padding=2, dilation=2).double()
     converted.load_state_dict(layer.state_dict())
     torch.testing.assert_close(converted(x), layer(x), rtol=0, atol=0)
+
+
+def test_normalized_attention_is_the_softmax_of_logits_after_a_batch_norm():
+    torch.manual_seed(0)
+    layer = KernelAttention(6, 4, temperature=0.7, kind="normalized").double()
+    layer.norm.weight.data.uniform_(0.5, 2)
+    layer.norm.bias.data.normal_()
+    x = torch.randn(9, 6, 5, 4, dtype=torch.float64) + torch.randn(9, 6, 1, 1, dtype=torch.float64)
+    z = layer.fc2(layer.fc1(x.mean(dim=(2, 3))).relu())
+
+    def expected(mean: Tensor, variance: Tensor) -> Tensor:
+        scaled = (z - mean) / (variance + layer.norm.eps).sqrt() * layer.norm.weight + layer.norm.bias
+        return (scaled / 0.7).softmax(dim=1)
+
+    torch.testing.assert_close(layer(x), expected(z.mean(dim=0), z.var(dim=0, unbiased=False)))
+    layer.eval()
+    torch.testing.assert_close(layer(x), expected(layer.norm.running_mean, layer.norm.running_var))
+
+
+def test_normalized_attention_differs_between_images_however_small_the_logits():
+    torch.manual_seed(0)
+    layer = KernelAttention(16, 4, temperature=1, kind="normalized")
+    layer.fc2.weight.data.mul_(1e-2)
+    layer.fc2.bias.data.copy_(torch.tensor([9.0, 0, 0, 0]))  # would select the first kernel for all images
+    pi = layer(torch.randn(64, 16, 3, 3) + torch.randn(64, 16, 1, 1))
+    assert pi.std(dim=0).min() > 0.1
+    assert (pi.mean(dim=0) - 0.25).abs().max() < 0.05

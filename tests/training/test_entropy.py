@@ -17,7 +17,7 @@ from posedy.training.loggers import ATTENTION_FILE, METRICS_FILE
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("attention", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("attention", ["softmax", "sigmoid", "normalized"])
 def test_entropy_equals_a_loop(attention: str) -> None:
     torch.manual_seed(0)
     net = posedy.create_model("dy_mobilenetv2_035-fpn", num_kernels=3, temperature=0.01, attention=attention).eval()
