@@ -94,12 +94,12 @@ def read_header_size(data: bytes) -> tuple[int, int] | None:
     for load_formats in (Image.preinit, Image.init):  # the common ones first, as in Image.open
         load_formats()
         for create, accepts in list(Image.OPEN.values()):
-            if accepts is None or accepts(data[:16]) is True:
-                try:
+            try:
+                if accepts is None or accepts(data[:16]) is True:
                     size: tuple[int, int] = create(io.BytesIO(data), "").size
-                except Exception:  # damaged headers raise errors of all kinds
-                    continue
-                return size
+                    return size
+            except Exception:  # damaged headers and files of a few bytes raise errors of all kinds
+                continue
     return None
 
 

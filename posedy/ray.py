@@ -13,8 +13,9 @@ from typing import Any
 from posedy.files import file_digest
 from posedy.images import decode_image
 from posedy.inference.bulk.formats import columns_of
+from posedy.inference.bulk.inputs import check_new_folder
 from posedy.inference.bulk.pipeline import Job, UnitResult, predict_units
-from posedy.inference.bulk.sources import image_bytes
+from posedy.inference.bulk.reading import image_bytes
 from posedy.inference.detectors import DEFAULT_DETECTOR
 from posedy.inference.estimator import PoseEstimator
 from posedy.models.pretrained import DEFAULT, find_weights
@@ -51,7 +52,7 @@ def predict(
     Args:
         data: a dataset with the content of image files, such as `ray.data.read_parquet(...)`; or a path or paths that
             Ray reads: folders and files, local or in S3, Google Cloud Storage and so on.
-        out: the folder or cloud path of Parquet files; None writes none.
+        out: the folder or cloud path of Parquet files, without files; None writes none.
         model: a preset, the name of a pretrained network or a file that all machines have, see `PoseEstimator`.
         detector: a name of `list_detectors()`.
         flip: run the flip test.
@@ -68,9 +69,10 @@ def predict(
         why an image has no poses, or null. It is computed when it is read; with `out`, it reads the written files.
 
     Raises:
-        ValueError: if the model has no weights, or a column is absent.
+        ValueError: if the model has no weights, a column is absent, or `out` has files.
     """
     weights = find_weights(model)
+    check_new_folder(out)
     if not ray.is_initialized():
         ray.init()
     if actors is None:

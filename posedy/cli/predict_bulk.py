@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from functools import partial
 from typing import Any
 
 from posedy.cli.options import DETECTOR, check_detector_weights, ended_by_sigterm
@@ -73,6 +74,7 @@ def run_bulk(arguments: argparse.Namespace) -> int:
     if arguments.draw is not None and arguments.draw < 0:
         arguments.parser.error(f"--draw: expected at least 0, got {arguments.draw}")
     rank, world_size = _process(arguments)
+    arguments.detector = arguments.detector or DETECTOR
     check_detector_weights(arguments)
     from posedy.files import check_writable, file_digest
     from posedy.inference.bulk import predict_bulk
@@ -83,7 +85,7 @@ def run_bulk(arguments: argparse.Namespace) -> int:
 
     check_writable(arguments.out / "manifest.json")
     keep_freed_memory()
-    model, choice = arguments.checkpoint or DEFAULT, arguments.detector or DETECTOR
+    model, choice = arguments.checkpoint or DEFAULT, arguments.detector
     device, flip = local_device(arguments.device), arguments.flip is not False
     threshold = detector_thresholds(choice).with_box_threshold(arguments.box_threshold).display
     detector = create_detector(choice, device, arguments.detector_weights, threshold)
@@ -99,6 +101,7 @@ def run_bulk(arguments: argparse.Namespace) -> int:
         "detector": choice,
         "detector weights": file_digest(arguments.detector_weights) if arguments.detector_weights else None,
         "box threshold": threshold,
+        "threads": _result_threads(estimator.runtime, choice),
     }
     print(estimator.description)
     with ended_by_sigterm():
@@ -114,8 +117,20 @@ def run_bulk(arguments: argparse.Namespace) -> int:
             workers=default_num_workers(),
             rank=rank,
             world_size=world_size,
+            report=partial(print, flush=True),  # a log file would otherwise show them late
         )
     return 0
+
+
+def _result_threads(runtime: str, detector: str) -> int | None:
+    """Returns the number of threads if the last bits of results depend on it, as in PyTorch but not in OpenVINO."""
+    import torch
+
+    from posedy.export.runtimes import prefers_openvino
+
+    if runtime == "openvino" and (detector == "full-image" or (detector == DETECTOR and prefers_openvino())):
+        return None
+    return torch.get_num_threads()
 
 
 def _process(arguments: argparse.Namespace) -> tuple[int, int]:

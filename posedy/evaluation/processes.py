@@ -3,20 +3,34 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 T = TypeVar("T")
+_WAIT = timedelta(days=7)  # for the results of slower processes: those of the others would be lost
 
 
 def join_processes() -> Accelerator | None:
-    """Joins the processes that torchrun has started, by WORLD_SIZE and RANK; None if this process is alone."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    """Joins the processes that torchrun has started, by WORLD_SIZE and RANK; None if this process is alone.
+
+    Raises:
+        ValueError: if torchrun has not started them.
+    """
+    if (world_size := os.environ.get("WORLD_SIZE", "1")) == "1":
         return None
-    return Accelerator(cpu=not torch.accelerator.is_available())  # without cpu, CPU processes would not be joined
+    if "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"the environment variable WORLD_SIZE is {world_size}, but MASTER_ADDR, which torchrun sets, is absent: "
+            "start the command by torchrun, or unset WORLD_SIZE for one process"
+        )
+    # without cpu, CPU processes would not be joined
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)]
+    )
 
 
 def is_main(accelerator: Accelerator | None) -> bool:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posedy.images import rgb_to_bgr, to_rgb
+from posedy.images import read_image, rgb_to_bgr, to_rgb
 
 ORIENTATION = 0x0112
 
@@ -123,3 +123,12 @@ def test_failed_imread_has_a_hint() -> None:
 def test_missing_file_raises_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"missing\.jpg"):
         to_rgb(tmp_path / "missing.jpg")
+
+
+@pytest.mark.parametrize("size", range(1, 20))
+def test_files_of_a_few_bytes_are_errors(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.jpg"
+    for content in (bytes(size), b"\xff\xd8\xff\xe0JFIF"[:size], b"II*\0"[:size], b"P6"[:size]):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match="cannot be decoded"):
+            read_image(path)

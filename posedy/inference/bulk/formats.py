@@ -33,7 +33,12 @@ class ImageResult:
     @property
     def text_name(self) -> str:
         """The name as valid text: bytes of a file name that are not UTF-8 are escaped."""
-        return self.image.encode("utf-8", "backslashreplace").decode()
+        return as_text(self.image)
+
+
+def as_text(name: str) -> str:
+    """Returns a name as valid text: bytes of a file name that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

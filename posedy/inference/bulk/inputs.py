@@ -2,17 +2,22 @@
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from posedy.files import named_write_errors, read_bytes, write_json_atomically
+from posedy.files import file_digest, named_write_errors, read_bytes, write_json_atomically
 from posedy.inference.bulk.sources import ImageSource
+from posedy.urls import has_scheme
 
 INPUTS_FILE, MANIFEST_FILE = "inputs.jsonl", "manifest.json"
+ERRORS_FILE, ERRORS_FOLDER = "errors.jsonl", "errors"
 _SMALLEST_UNIT = 64
 _MAX_UNITS = 10_000  # files in one folder
+_LINES_AT_A_TIME = 1000
 
 
 def unit_size(num_images: int) -> int:
@@ -76,31 +81,91 @@ def prepare_inputs(out: Path, sources: Iterable[ImageSource], settings: Mapping[
         OSError: if the folder cannot be written.
         ValueError: if there are no inputs, or a begun run has other inputs or settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with named_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     listed = out / f".inputs-{secrets.token_hex(4)}.jsonl"
     try:
-        digest, count = hashlib.sha256(), 0
-        with named_write_errors(out), listed.open("wb") as file:
-            for source in sources:
-                line = source.to_line()
-                digest.update(line)
-                file.write(line)
-                count += 1
-        if not count:
-            raise ValueError("no image in the inputs: check their names")
+        digest, count = _write_list(listed, sources)
         manifest = {
-            "inputs": {"images": count, "sha256": digest.hexdigest(), "unit": unit_size(count)},
+            "inputs": {"images": count, "sha256": digest, "unit": unit_size(count)},
             "settings": dict(settings),
         }
         path = out / MANIFEST_FILE
         if not path.exists():
-            listed.replace(out / INPUTS_FILE)
-            with named_write_errors(path):
-                write_json_atomically(path, manifest, indent=2)
+            _begin(path, manifest)
         _check_manifest(path, manifest)
+        if not ((out / INPUTS_FILE).is_file() and file_digest(out / INPUTS_FILE) == digest):
+            with named_write_errors(out / INPUTS_FILE):
+                listed.replace(out / INPUTS_FILE)
     finally:
         listed.unlink(missing_ok=True)
     return InputList(out / INPUTS_FILE, count)
+
+
+def _write_list(path: Path, sources: Iterable[ImageSource]) -> tuple[str, int]:
+    """Writes the list of inputs; returns its SHA-256 and the number of images.
+
+    Raises:
+        OSError: if the inputs cannot be listed, or the list cannot be written.
+        ValueError: if there are none.
+    """
+    digest, count, remaining = hashlib.sha256(), 0, iter(sources)
+    while lines := [source.to_line() for source in islice(remaining, _LINES_AT_A_TIME)]:
+        chunk = b"".join(lines)
+        digest.update(chunk)
+        count += len(lines)
+        with named_write_errors(path.parent), path.open("ab") as file:  # errors of listing are no errors of writing
+            file.write(chunk)
+    if not count:
+        raise ValueError("no image in the inputs: check their names")
+    return digest.hexdigest(), count
+
+
+def _begin(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest, unless another process has done so.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: if the folder has results without a manifest.
+    """
+    found = sorted(path.parent.glob("part-*")) + [
+        file for name in (ERRORS_FILE, ERRORS_FOLDER, INPUTS_FILE) if (file := path.parent / name).exists()
+    ]
+    if path.exists():
+        return
+    if found:
+        raise ValueError(f"{found[0]} exists, but {path} of the run that it belongs to does not: choose another --out")
+    with named_write_errors(path):
+        temporary = path.with_name(f".manifest-{secrets.token_hex(4)}.json")
+        try:
+            write_json_atomically(temporary, manifest, indent=2)
+            os.link(temporary, path)  # unlike a rename, it never replaces the manifest of another run
+        except FileExistsError:
+            pass
+        except OSError:
+            temporary.replace(path)  # a disk without hard links
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_new_folder(folder: str | None) -> None:
+    """Checks that a folder or a cloud path, if it is given, has no files, which would be read as results, too.
+
+    Raises:
+        ValueError: if it has files.
+    """
+    if folder is None:
+        return
+    from pyarrow import ArrowInvalid, fs
+
+    try:
+        filesystem, path = fs.FileSystem.from_uri(folder if has_scheme(folder) else os.path.abspath(folder))  # noqa: PTH100
+    except ArrowInvalid:  # of a kind that pyarrow does not know
+        return
+    if filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+        raise ValueError(
+            f"{folder} is not empty, and its files would be read as results: give a new folder, or empty it"
+        )
 
 
 def _check_manifest(path: Path, expected: Mapping[str, Any]) -> None:

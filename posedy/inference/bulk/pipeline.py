@@ -91,7 +91,20 @@ def predict_units(
                         unit.drawn.append((job.number, _shrink(rgb), result))
                 unit.errors += group.errors
             batch.flush()
+            _move_failed(unit)
             yield unit
+
+
+def _move_failed(unit: UnitResult) -> None:
+    """Moves images whose poses are not finite, which the formats cannot have, to the errors of the unit."""
+    results, unit.results = unit.results, []
+    for result in results:
+        if np.isfinite(result.poses.keypoints).all() and np.isfinite(result.poses.scores).all():
+            unit.results.append(result)
+        else:
+            reason = f"the network predicts numbers that are not finite for image {result.image}: check its weights"
+            unit.errors.append((result.image, reason))
+    unit.drawn = [drawn for drawn in unit.drawn if drawn[2] in unit.results]
 
 
 @dataclass

@@ -21,7 +21,7 @@ class BulkProgress:
     def __init__(self, total: int, report: Callable[[str], None], is_shown: bool = True) -> None:
         self._total = total
         self._report = report
-        self._shows_lines = is_shown and not sys.stderr.isatty()
+        self._shows_lines = is_shown and (sys.stderr is None or not sys.stderr.isatty())  # None: it is closed
         self._bar = tqdm(total=total, unit="image", disable=not is_shown or self._shows_lines)
         self._began = self._last_line = time.monotonic()
         self._images = self._persons = self._failed = 0

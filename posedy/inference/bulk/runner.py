@@ -4,25 +4,26 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from posedy.drawing import draw_poses
-from posedy.files import named_write_errors, read_bytes, write_bytes_atomically
+from posedy.files import atomic_write, named_write_errors, write_bytes_atomically
 from posedy.images import rgb_to_bgr
-from posedy.inference.bulk.formats import FORMATS, ImageResult
-from posedy.inference.bulk.inputs import InputList, prepare_inputs
+from posedy.inference.bulk.formats import FORMATS, ImageResult, as_text
+from posedy.inference.bulk.inputs import ERRORS_FILE, ERRORS_FOLDER, InputList, prepare_inputs
 from posedy.inference.bulk.pipeline import Image, Job, UnitResult, predict_units
 from posedy.inference.bulk.progress import BulkProgress
-from posedy.inference.bulk.sources import SourceReader, list_sources
+from posedy.inference.bulk.reading import SourceReader
+from posedy.inference.bulk.sources import list_sources
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.predict import encode_jpeg
 from posedy.poses import count_persons, format_count
 
-ERRORS_FILE = "errors.jsonl"
-_ERRORS_FOLDER, _DRAWINGS_FOLDER = "errors", "drawings"
+_DRAWINGS_FOLDER = "drawings"
+_MAX_DRAWING_NAME = 50  # characters, of up to 4 bytes: names of files have at most 255 bytes
 
 
 @dataclass
@@ -82,8 +83,9 @@ def predict_bulk(
     """
     out, part_format = Path(out), FORMATS[format]
     part_format.check_installed()
+    run_settings = {"format": format, "model": model, "image column": image_column}
     sources = list_sources(arguments, image_column, out)
-    inputs = prepare_inputs(out, sources, {"format": format, "model": model} | dict(settings))
+    inputs = prepare_inputs(out, sources, run_settings | dict(settings))
     pending = [unit for unit in range(rank, inputs.num_units, world_size) if not _part(out, unit, format).exists()]
     report(
         f"{format_count(inputs.num_images, 'image')} in {format_count(inputs.num_units, 'unit')} of up to "
@@ -150,12 +152,13 @@ def _read_ahead(jobs: Iterable[Job], count: int) -> Iterator[Job]:
 def _write(unit: UnitResult, out: Path, format: str, content: bytes) -> None:
     """Writes the drawings and errors of a unit, and then its file, which marks it as done."""
     for number, rgb, result in unit.drawn:
-        path = out / _DRAWINGS_FOLDER / f"{number:08d}-{Path(result.text_name).stem}.jpg"
+        path = out / _DRAWINGS_FOLDER / f"{number:08d}-{Path(result.text_name).stem[:_MAX_DRAWING_NAME]}.jpg"
         with named_write_errors(path):
             write_bytes_atomically(path, encode_jpeg(rgb_to_bgr(_draw(rgb, result))))
-    errors = _part(out / _ERRORS_FOLDER, unit.number, "jsonl")
+    errors = _part(out / ERRORS_FOLDER, unit.number, "jsonl")
     if unit.errors:
-        lines = [json.dumps({"image": name, "error": error}) + "\n" for name, error in unit.errors]
+        texts = [(as_text(name), as_text(error)) for name, error in unit.errors]
+        lines = [json.dumps({"image": name, "error": error}) + "\n" for name, error in texts]
         with named_write_errors(errors):
             write_bytes_atomically(errors, "".join(lines).encode())
     else:
@@ -177,12 +180,20 @@ def _merge_errors(out: Path) -> int:
 
     If a list appears meanwhile, of a process that ends at the same time, they are joined again.
     """
-    folder = out / _ERRORS_FOLDER
+    folder = out / ERRORS_FOLDER
     while files := sorted(folder.glob("part-*.jsonl")):
-        lines = b"".join(map(read_bytes, files))
-        with named_write_errors(out / ERRORS_FILE):
-            write_bytes_atomically(out / ERRORS_FILE, lines)
+        count = 0
+        with (
+            named_write_errors(out / ERRORS_FILE),
+            atomic_write(out / ERRORS_FILE) as temporary,
+            temporary.open("wb") as merged,
+        ):
+            for file in files:
+                with suppress(FileNotFoundError):  # another process has predicted its images meanwhile
+                    lines = file.read_bytes()
+                    count += lines.count(b"\n")
+                    merged.write(lines)
         if sorted(folder.glob("part-*.jsonl")) == files:
-            return lines.count(b"\n")
+            return count
     (out / ERRORS_FILE).unlink(missing_ok=True)
     return 0

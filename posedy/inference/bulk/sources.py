@@ -1,31 +1,28 @@
-"""Images in folders, list files, tar shards and Parquet files: listing them in a fixed order, and reading one."""
+"""Images in folders, list files, tar shards and Parquet files: listing them in a fixed order."""
 
 import glob
+import itertools
 import json
 import os
 import tarfile
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from posedy.files import read_bytes
 from posedy.image_paths import IMAGE_SUFFIXES
-from posedy.images import decode_image, read_image, read_image_url
 from posedy.registration import nearest_name
 from posedy.urls import has_scheme, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TAR, _PARQUET, _LIST = ".tar", ".parquet", ".txt"
-_CONTAINERS = (_TAR, _PARQUET)
+TAR, _PARQUET, _LIST = ".tar", ".parquet", ".txt"
+_CONTAINERS = (TAR, _PARQUET)
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _IMAGE_COLUMN = "image"
+_END_OF_TAR = 10_240 + 512  # bytes of zeros after the last member, with the padding, and of a header that is none
 
 
 @dataclass(frozen=True)
@@ -70,42 +67,98 @@ def list_sources(arguments: Iterable[str], image_column: str | None, skipped: Pa
 
     Raises:
         OSError: if a folder or a list file cannot be read.
-        ValueError: if an argument matches no file, is in another one, or a Parquet file has no column with images.
+        ValueError: if an argument matches no file, is in another one or the folder of the results, or a Parquet file
+            has no column with images.
     """
-    arguments = sorted(set(arguments))
-    _check_overlap(arguments)
     skipped = skipped.resolve()
+    arguments = _check_arguments(sorted(set(arguments)), skipped)
+    folders = {str(Path(argument).resolve()) for argument in arguments if Path(argument).is_dir()}
+    seen: set[str] = set()  # the files of other arguments
     for argument in arguments:
         path = Path(argument)
-        if not argument:
-            raise ValueError("empty argument: expected an image, folder or pattern; '.' is the current folder")
         if path.is_dir():
             yield from _list_folder(argument, image_column, skipped)
         elif is_url(argument) or path.is_file():
-            yield from _list_file(argument, image_column, is_argument=True)
+            names = _read_list(argument) if _is_list(argument) else [argument]
+            for name in _keep_new(names, seen, folders):
+                yield from _list_file(name, image_column)
         elif has_scheme(argument):
             raise ValueError(f"expected files, or http(s) URLs, got {argument}: posedy.ray.predict reads cloud storage")
         else:
-            names = sorted(set(glob.iglob(argument, recursive=True)))  # noqa: PTH207
-            found = [name for name in names if _has_known_suffix(name) and Path(name).is_file()]
-            if not found:
-                kind = "file matches" if glob.has_magic(argument) else "image or folder at"
-                raise ValueError(f"no {kind} {argument}: check its name")
-            for name in found:
+            for name in _keep_new(_match(argument, skipped), seen, folders):
                 yield from _list_file(name, image_column)
 
 
-def _check_overlap(arguments: list[str]) -> None:
-    """Raises ValueError if an argument is a folder that contains another one: images would be predicted twice."""
-    resolved = {Path(argument).resolve(): argument for argument in arguments if not has_scheme(argument)}
-    for path, argument in resolved.items():
-        outer = next((resolved[parent] for parent in path.parents if parent in resolved), None)
+def _check_arguments(arguments: list[str], skipped: Path) -> list[str]:
+    """Returns the arguments without those of the same path.
+
+    Raises:
+        ValueError: if one is empty, is in another one, or is the folder of the results, which would be images, too.
+    """
+    if "" in arguments:
+        raise ValueError("empty argument: expected an image, folder or pattern; '.' is the current folder")
+    unique = {argument if has_scheme(argument) else Path(argument).resolve(): argument for argument in arguments[::-1]}
+    for path, argument in unique.items():
+        if isinstance(path, str):
+            continue
+        outer = next((unique[parent] for parent in path.parents if parent in unique), None)
         if outer is not None:
             raise ValueError(f"{argument} is in {outer}, which is also given: leave it out")
+        if skipped in (path, _root_of_pattern(argument)):
+            raise ValueError(
+                f"the folder of the inputs {argument} is also --out: choose another --out, such as one in it"
+            )
+    return list(unique.values())[::-1]
+
+
+def _root_of_pattern(argument: str) -> Path | None:
+    """Returns the folder from which a glob pattern is searched; None for a file or a folder."""
+    if not glob.has_magic(argument) or Path(argument).exists():
+        return None
+    parts = Path(argument).parts
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts)).resolve()
+
+
+def _match(pattern: str, skipped: Path) -> list[str]:
+    """Returns the files that match a glob pattern, without those of the results, sorted.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    names = sorted(set(glob.iglob(pattern, recursive=True)))  # noqa: PTH207
+    root = _root_of_pattern(pattern)
+    if root is not None and skipped not in root.parents:
+        folders = {str(Path(name).parent) for name in names}
+        results = {folder for folder in folders if skipped in (path := Path(folder).resolve(), *path.parents)}
+        names = [name for name in names if str(Path(name).parent) not in results]
+    found = [name for name in names if _has_known_suffix(name) and Path(name).is_file()]
+    if not found:
+        kind = "file matches" if glob.has_magic(pattern) else "image or folder at"
+        raise ValueError(f"no {kind} {pattern}: check its name")
+    return found
+
+
+def _keep_new(names: Iterable[str], seen: set[str], folders: set[str]) -> Iterator[str]:
+    """Yields the names of files that are not yet in `seen`, and adds them.
+
+    Raises:
+        ValueError: if a file is in one of the folders, which are also given: it would be predicted twice.
+    """
+    for name in names:
+        path = name if is_url(name) else os.path.abspath(name)  # noqa: PTH100 # Path is slow, and these may be many
+        if path in seen:
+            continue
+        seen.add(path)
+        if folders and not is_url(name):
+            folder = Path(name).parent.resolve()
+            outer = next((each for each in map(str, (folder, *folder.parents)) if each in folders), None)
+            if outer is not None:
+                raise ValueError(f"{name} is in the folder {outer}, which is also given: leave one of them out")
+        yield name
 
 
 def _has_known_suffix(name: str) -> bool:
-    return name.lower().endswith((*IMAGE_SUFFIXES, *_CONTAINERS))
+    return name.lower().endswith((*IMAGE_SUFFIXES, *_CONTAINERS, *_COMPRESSED))
 
 
 def _list_folder(folder: str, image_column: str | None, skipped: Path) -> Iterator[ImageSource]:
@@ -121,21 +174,47 @@ def _list_folder(folder: str, image_column: str | None, skipped: Path) -> Iterat
         if entry.is_dir(follow_symlinks=False):
             if Path(entry.path).resolve() != skipped:
                 yield from _list_folder(entry.path, image_column, skipped)
-        elif _has_known_suffix(entry.name) and not entry.is_dir():
+        elif _has_known_suffix(entry.name) and not os.path.isdir(entry.path):  # noqa: PTH112 # also of circular links
             yield from _list_file(entry.path, image_column)
 
 
-def _list_file(name: str, image_column: str | None, is_argument: bool = False) -> Iterator[ImageSource]:
-    """Lists the images of one file; a list file is one only as an argument of its own."""
+def _is_list(name: str) -> bool:
+    return name.lower().endswith(_LIST) and not is_url(name)
+
+
+def _read_list(path: str) -> list[str]:
+    """Reads the lines of a list file, sorted and without duplicates.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it has NUL characters, as UTF-16 has.
+    """
+    text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
+    if "\0" in text:
+        raise ValueError(
+            f"{path} is no text file in UTF-8, such as one in UTF-16: save it in UTF-8, a path in each line"
+        )
+    # str.splitlines would also split at characters that names may have
+    return sorted({line.strip() for line in text.replace("\r", "\n").split("\n")} - {""})
+
+
+def is_special(name: str) -> bool:
+    """Returns whether a path is a pipe or a device, whose reading might never end."""
+    path = Path(name)
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _list_file(name: str, image_column: str | None) -> Iterator[ImageSource]:
+    """Lists the images of one file."""
     suffix = Path(name).suffix.lower()
-    if suffix == _TAR:
+    if suffix in _CONTAINERS and is_url(name):
+        yield ImageSource(name, error=f"{name} is a URL, of which only image files are read: download it")
+    elif suffix in _CONTAINERS and is_special(name):
+        yield ImageSource(name, error=f"{name} is a pipe or a device: write its content to a file")
+    elif suffix == TAR:
         yield from _list_tar(name)
     elif suffix == _PARQUET:
         yield from _list_parquet(name, image_column)
-    elif is_argument and suffix == _LIST:
-        lines = read_bytes(name).decode(errors="surrogateescape").splitlines()
-        for line in sorted({line.strip() for line in lines} - {""}):
-            yield from _list_file(line, image_column)
     elif name.lower().endswith(_COMPRESSED):
         yield ImageSource(name, error=f"{name} is compressed, and its images cannot be read one by one: unpack it")
     else:
@@ -144,13 +223,33 @@ def _list_file(name: str, image_column: str | None, is_argument: bool = False) -
 
 def _list_tar(path: str) -> Iterator[ImageSource]:
     """Lists the images of a tar file by its headers; a damaged file gives those before the damage."""
+    seen: set[str] = set()
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined] # it would otherwise keep all of them in memory
-                if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
-                    yield ImageSource(f"{path}/{member.name}", path, (member.offset_data, member.size))
-    except (OSError, tarfile.TarError) as error:
+                name = f"{path}/{member.name}"
+                if member.isdir() or not member.name.lower().endswith(IMAGE_SUFFIXES):
+                    continue
+                if name in seen:
+                    yield ImageSource(
+                        name, error=f"{name} is twice in the tar file, here for the second time: rename it"
+                    )
+                elif member.isreg() and not member.issparse():
+                    yield ImageSource(name, path, (member.offset_data, member.size))
+                else:
+                    yield ImageSource(
+                        name,
+                        error=f"{name} is a link, a sparse file or no file: pack it again by tar --dereference "
+                        "--hard-dereference, without --sparse",
+                    )
+                seen.add(name)
+            tar.fileobj.seek(tar.offset)
+            end = tar.fileobj.read(_END_OF_TAR)
+        # the tarfile module takes a damaged header, and a cut between members, for the end
+        if len(end) < tarfile.BLOCKSIZE or any(end):
+            raise tarfile.ReadError("no end mark, or data after it, as of joined files")
+    except (OSError, ValueError, tarfile.TarError) as error:
         yield ImageSource(
             path, error=f"{path} is no tar file, or is damaged ({error}): images after the damage are lost"
         )
@@ -158,14 +257,14 @@ def _list_tar(path: str) -> Iterator[ImageSource]:
 
 def _list_parquet(path: str, image_column: str | None) -> Iterator[ImageSource]:
     """Lists the rows of a Parquet file by its metadata."""
-    parquet = _import_parquet(path)
+    parquet = import_parquet(path)
     try:
         file = parquet.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these types
         yield ImageSource(path, error=f"{path} is no Parquet file, or is damaged ({error}): write it again")
         return
     with file:
-        _find_column(file.schema_arrow, image_column, path)
+        find_column(file.schema_arrow, image_column, path)
         row = 0
         for group in range(file.num_row_groups):
             for index in range(file.metadata.row_group(group).num_rows):
@@ -173,7 +272,12 @@ def _list_parquet(path: str, image_column: str | None) -> Iterator[ImageSource]:
                 row += 1
 
 
-def _import_parquet(path: str) -> Any:
+def import_parquet(path: str) -> Any:
+    """Returns pyarrow's module for Parquet.
+
+    Raises:
+        ValueError: if it is not installed; the message names the file.
+    """
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -181,8 +285,12 @@ def _import_parquet(path: str) -> Any:
     return parquet
 
 
-def _find_column(schema: "pa.Schema", image_column: str | None, path: str) -> str:
-    """Finds the column with the content of image files: binary, or a struct with a binary field `bytes`."""
+def find_column(schema: "pa.Schema", image_column: str | None, path: str) -> str:
+    """Finds the column with the content of image files: binary, or a struct with a binary field `bytes`.
+
+    Raises:
+        ValueError: if there is none, or not the named one; the message names the file.
+    """
     from pyarrow import types
 
     def has_images(field: Any) -> bool:
@@ -208,74 +316,3 @@ def _find_column(schema: "pa.Schema", image_column: str | None, path: str) -> st
             f"columns {schema.names}: name it with --image-column"
         )
     return found[0]
-
-
-def image_bytes(value: bytes | dict[str, Any] | None, name: str) -> bytes:
-    """Returns the content of an image file in a table: bytes, or a dict with `bytes`.
-
-    Raises:
-        OSError: if there are none.
-    """
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if data is None:
-        raise OSError(f"{name} is null: expected the bytes of an image file")
-    return data
-
-
-class SourceReader:
-    """Reads images of all kinds of sources; several threads may share it.
-
-    Of a Parquet file, one row group at a time is in memory.
-
-    Args:
-        image_column: see `list_sources`.
-    """
-
-    def __init__(self, image_column: str | None = None) -> None:
-        self._image_column = image_column
-        self._lock = threading.Lock()
-        self._rows: tuple[tuple[str, int], Any] | None = None  # file and number of a row group, and its images
-
-    def read(self, source: ImageSource) -> NDArray[np.uint8]:
-        """Reads an image (H, W, 3) RGB, upright.
-
-        Raises:
-            OSError: if the image cannot be read.
-        """
-        if source.error is not None:
-            raise OSError(source.error)
-        if source.container is None:
-            return read_image_url(source.name) if is_url(source.name) else read_image(source.name, apply_exif=True)
-        is_tar = source.container.lower().endswith(_TAR)
-        assert source.place is not None
-        read = self._read_member if is_tar else self._read_row
-        data = read(source.name, source.container, *source.place)
-        return decode_image(data, source.name, apply_exif=True)
-
-    def _read_member(self, name: str, path: str, offset: int, size: int) -> bytes:
-        try:
-            with Path(path).open("rb") as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError as error:
-            raise OSError(f"{path} cannot be read ({error.strerror}): check its path and disk") from error
-        if len(data) < size:
-            raise OSError(f"{path} is truncated: expected {size} bytes of {name}, got {len(data)}; copy it again")
-        return data
-
-    def _read_row(self, name: str, path: str, group: int, row: int) -> bytes:
-        with self._lock:
-            if self._rows is None or self._rows[0] != (path, group):
-                self._rows = None  # not two at a time
-                self._rows = (path, group), self._read_group(path, group)
-            images = self._rows[1]
-        return image_bytes(images[row].as_py(), name)
-
-    def _read_group(self, path: str, group: int) -> Any:
-        parquet = _import_parquet(path)
-        try:
-            with parquet.ParquetFile(path) as file:
-                column = _find_column(file.schema_arrow, self._image_column, path)
-                return file.read_row_group(group, columns=[column]).column(0)
-        except (OSError, ValueError) as error:
-            raise OSError(f"{path} cannot be read ({error}): write it again") from error

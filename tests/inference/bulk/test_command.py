@@ -61,6 +61,16 @@ def test_resumed_command_must_be_the_same(images: Path, tmp_path: Path, capsys: 
     assert "flip was False, now True" in capsys.readouterr().err
 
 
+def test_threads_of_pytorch_must_stay_as_they_change_the_last_digits(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(images), "--out", str(tmp_path / "out"), "--format", "jsonl", *FAST]
+    assert main(command) == 0
+    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
+    assert main(command) == 1
+    assert "threads was 1, now 7" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -99,6 +109,22 @@ def test_no_input_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match="2"):
         main(["predict", "--format", "parquet"])
     assert "no input: give images, folders" in capsys.readouterr().err
+
+
+def test_weights_of_the_default_detector_need_no_name(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--format", "jsonl", "--detector-weights", str(tmp_path / "missing.onnx"), *FAST]
+    assert main(["predict", str(images), "--out", str(tmp_path / "out"), *options]) == 1
+    assert "missing.onnx" in capsys.readouterr().err
+
+
+def test_lines_are_printed_at_once(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log file shows them while the run goes on."""
+    flushed: list[bool] = []
+    monkeypatch.setattr("builtins.print", lambda *texts, flush=False, **options: flushed.append(flush))
+    main(["predict", str(images / "3.jpg"), "--out", str(tmp_path / "out"), "--format", "jsonl", *FAST])
+    assert flushed.count(True) >= 3
 
 
 @pytest.mark.slow

@@ -126,4 +126,6 @@ def test_datasets_with_other_columns_are_predicted_and_missing_ones_are_an_error
     assert [row["image"] for row in rows if row["error"]] == ["none"]
     with pytest.raises(ValueError, match=r"no column 'bytes': its columns are \['content', 'id'\]"):
         posedy.ray.predict(dataset, model=model)
+    with pytest.raises(ValueError, match="is not empty, and its files would be read as results"):
+        posedy.ray.predict(str(tmp_path / "in"), str(tmp_path / "in"), model=model)
     json.dumps(rows[0])  # plain values

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
-from posedy.inference.bulk import FORMATS, predict_bulk
-from posedy.inference.bulk.inputs import unit_size
+from posedy.inference.bulk import FORMATS, inputs, predict_bulk
+from posedy.inference.bulk.inputs import check_new_folder, prepare_inputs, unit_size
+from posedy.inference.bulk.sources import ImageSource
 from tests.inference.bulk.stub import StubEstimator
 
 Write = Callable[[Path, int], list[Path]]
@@ -235,6 +236,130 @@ def test_full_disk_leaves_finished_units_intact(folder: Path, tmp_path: Path, mo
     assert list(read_parts(tmp_path / "out")) == ["part-00000.jsonl"]
     predict(folder, tmp_path / "out")
     assert read_parts(tmp_path / "out") == read_parts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_numbers_that_are_not_finite_are_errors_of_their_images(folder: Path, tmp_path: Path, format: str) -> None:
+    estimator = StubEstimator()
+    decode = estimator.model.decode
+
+    def decode_badly(outputs: Any) -> Any:
+        keypoints, scores = decode(outputs)
+        keypoints[0] = np.nan
+        return keypoints, scores
+
+    estimator.model.decode = decode_badly  # type: ignore[method-assign]
+    lines = predict(folder, tmp_path, estimator=estimator, format=format, num_drawings=150)
+    assert lines[-2].startswith("all 3 units predicted")
+    failed = [error for error in read_errors(tmp_path) if "numbers that are not finite" in error["error"]]
+    assert 20 < len(failed) < 140
+    assert len(list((tmp_path / "drawings").iterdir())) == 148 - len(failed)
+
+
+def test_tiny_files_do_not_stop_the_run(write_images: Write, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", 3)
+    images[1].write_bytes(b"x")
+    predict(tmp_path / "in", tmp_path / "out")
+    assert [error["image"] for error in read_errors(tmp_path / "out")] == [str(images[1])]
+    assert len(read_lines(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("name", ["part-00000.jsonl", "part-7.parquet", "errors.jsonl", "errors", "inputs.jsonl"])
+def test_files_of_other_programs_are_neither_results_nor_overwritten(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("other")
+    with pytest.raises(ValueError, match=rf"{name} exists, but .*manifest\.json .* does not: choose another --out"):
+        predict(folder, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "other"}
+
+
+def test_lost_list_of_inputs_is_written_again(folder: Path, tmp_path: Path) -> None:
+    predict(folder, tmp_path)
+    parts = read_parts(tmp_path)
+    (tmp_path / "inputs.jsonl").write_text("damaged")
+    (tmp_path / "part-00001.jsonl").unlink()
+    predict(folder, tmp_path)
+    assert read_parts(tmp_path) == parts
+    inode = (tmp_path / "inputs.jsonl").stat().st_ino
+    predict(folder, tmp_path)
+    assert (tmp_path / "inputs.jsonl").stat().st_ino == inode  # other machines may be reading it
+
+
+def test_of_two_runs_that_begin_at_the_same_time_in_one_folder_one_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = inputs.write_json_atomically
+
+    def begin_another(*arguments: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        prepare_inputs(tmp_path, [ImageSource("other.jpg")], {})
+        write(*arguments, **options)
+
+    monkeypatch.setattr(inputs, "write_json_atomically", begin_another)
+    with pytest.raises(ValueError, match="has results of other inputs"):
+        prepare_inputs(tmp_path, [ImageSource("a.jpg"), ImageSource("b.jpg")], {})
+    assert prepare_inputs(tmp_path, [ImageSource("other.jpg")], {}).read_unit(0) == [ImageSource("other.jpg")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inputs.jsonl", "manifest.json"]
+
+
+def test_errors_of_listing_are_no_errors_of_writing(tmp_path: Path) -> None:
+    def list_badly() -> Iterator[ImageSource]:
+        yield ImageSource("a.jpg")
+        raise PermissionError("in/secret cannot be read")
+
+    with pytest.raises(PermissionError, match=r"^in/secret cannot be read$"):
+        prepare_inputs(tmp_path, list_badly(), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_resumed_run_must_have_the_same_image_column(write_images: Write, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    values = [image.read_bytes() for image in write_images(tmp_path / "in", 2)]
+    parquet.write_table(pa.table({"a": values, "b": values}), tmp_path / "in.parquet")
+    predict(tmp_path / "in.parquet", tmp_path / "out", image_column="a")
+    with pytest.raises(ValueError, match="image column was 'a', now 'b'"):
+        predict(tmp_path / "in.parquet", tmp_path / "out", image_column="b")
+
+
+def test_drawings_of_long_names(write_images: Write, tmp_path: Path) -> None:
+    (image,) = write_images(tmp_path / "in", 1)
+    image.rename(image.with_name("\u00e4" * 125 + ".png"))
+    predict(tmp_path / "in", tmp_path / "out", num_drawings=1)
+    (drawing,) = (tmp_path / "out/drawings").iterdir()
+    assert drawing.name == "00000000-" + "\u00e4" * 50 + ".jpg"
+
+
+def test_names_that_are_no_text_are_escaped_in_the_errors(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xff.png")
+    predict(tmp_path / "list.txt", tmp_path / "out")
+    (error,) = read_errors(tmp_path / "out")
+    assert error["image"] == r"\udcff.png"
+    assert error["error"].encode().decode() == error["error"]  # lone surrogates could not be encoded
+
+
+def test_errors_that_another_process_removes_meanwhile_are_no_failure(folder: Path, tmp_path: Path) -> None:
+    predict(folder, tmp_path)
+    (tmp_path / "errors/part-00002.jsonl").symlink_to(tmp_path / "removed")
+    predict(folder, tmp_path)
+    assert len(read_errors(tmp_path)) == 2
+
+
+def test_closed_standard_error_does_not_stop_the_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert predict(folder, tmp_path)[-2].startswith("all 3 units predicted")
+
+
+def test_folders_with_files_are_no_folders_for_new_results(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "empty").mkdir()
+    for folder in (None, str(tmp_path / "missing"), str(tmp_path / "empty"), "unknown://folder"):
+        check_new_folder(folder)
+    for folder in (str(tmp_path), tmp_path.as_uri()):
+        with pytest.raises(ValueError, match="is not empty, and its files would be read as results"):
+            check_new_folder(folder)
 
 
 def start(folder: Path, out: Path, seconds: float = 0.0, **environment: str) -> subprocess.Popen:
