@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from posedy.image_paths import image_paths
+from posedy.images import read_image
 from tools.lab.benchmarks.ratios import format_ratio, ratio
 
 _RAY = """
@@ -35,10 +38,10 @@ def link_images(images: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-def predict_command(folder: Path, out: Path, checkpoint: str, processes: int = 1) -> list[str]:
+def predict_command(folder: Path, out: Path, checkpoint: str, processes: int = 1, format: str = "jsonl") -> list[str]:
     """Returns the command that predicts a folder of images without the flip test."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    options = ["--checkpoint", checkpoint, "--no-flip", "--format", "jsonl", "--out", str(out)]
+    options = ["--checkpoint", checkpoint, "--no-flip", "--format", format, "--out", str(out)]
     return [sys.executable, *torchrun, "-m", "posedy", "predict", str(folder), *options]
 
 
@@ -73,6 +76,7 @@ def benchmark_throughput(inputs: Sequence[str], count: int, rounds: int, checkpo
     """
     images = image_paths(inputs)
     runs: dict[str, list[float]] = {}
+    stored: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         folders = {"start": link_images(images, root / "one", 1), "all": link_images(images, root / "all", count)}
@@ -82,6 +86,7 @@ def benchmark_throughput(inputs: Sequence[str], count: int, rounds: int, checkpo
                     began = time.perf_counter()
                     _run(command, threads)
                     runs.setdefault(f"{label}, {kind}", []).append(time.perf_counter() - began)
+                    stored = _measure_parts(root / "out")
                     shutil.rmtree(root / "out")
                     print(
                         f"round {round_number + 1}: {label}, {kind}: {runs[f'{label}, {kind}'][-1]:.1f} s", flush=True
@@ -95,6 +100,8 @@ def benchmark_throughput(inputs: Sequence[str], count: int, rounds: int, checkpo
         "images": count,
         "rounds": rounds,
         "checkpoint": checkpoint,
+        "decoded_per_second": _decode_speed(images),
+        **stored,
         "runs": [
             {
                 "run": label,
@@ -110,11 +117,32 @@ def benchmark_throughput(inputs: Sequence[str], count: int, rounds: int, checkpo
 def _commands(folder: Path, out: Path, checkpoint: str) -> list[tuple[str, list[str], int]]:
     """Returns the name, the command and the number of threads of each kind of run."""
     return [
-        ("1 process, 1 thread", predict_command(folder, out, checkpoint), 1),
-        ("1 process, 2 threads", predict_command(folder, out, checkpoint), 2),
-        ("2 processes, 1 thread each", predict_command(folder, out, checkpoint, 2), 1),
+        ("1 process, 1 thread", predict_command(folder, out, checkpoint, format="parquet"), 1),
+        ("1 process, 2 threads", predict_command(folder, out, checkpoint, format="parquet"), 2),
+        ("2 processes, 1 thread each", predict_command(folder, out, checkpoint, 2, "parquet"), 1),
         ("2 Ray actors, 1 thread each", [sys.executable, "-c", _RAY, str(folder), str(out), checkpoint, "2"], 1),
     ]
+
+
+def _measure_parts(out: Path) -> dict[str, float]:
+    """Returns the persons and the bytes of Parquet files per image."""
+    from pyarrow import parquet
+
+    parts = sorted(out.glob("*.parquet"))
+    boxes = [row for part in parts for row in parquet.read_table(part, columns=["boxes"])["boxes"].to_pylist()]
+    size = sum(part.stat().st_size for part in parts)
+    return {"persons_per_image": sum(map(len, boxes)) / len(boxes), "bytes_per_image": size / len(boxes)}
+
+
+def _decode_speed(images: Sequence[Path]) -> float:
+    """Returns the images per second that one thread reads."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    began = time.perf_counter()
+    for image in images:
+        read_image(image, apply_exif=True)
+    cv2.setNumThreads(threads)
+    return len(images) / (time.perf_counter() - began)
 
 
 def _run(command: list[str], threads: int) -> None:
@@ -126,7 +154,11 @@ def _run(command: list[str], threads: int) -> None:
 
 def format_throughput(result: dict[str, Any]) -> str:
     """Formats the result of `benchmark_throughput` as text."""
-    return "\n".join(
+    inputs = (
+        f"{result['images']} images with {result['persons_per_image']:.1f} persons, {result['bytes_per_image']:.0f} "
+        f"bytes of Parquet per image; one thread decodes {result['decoded_per_second']:.0f} images/s\n"
+    )
+    return inputs + "\n".join(
         f"{run['run']}: {run['images_per_second']:.1f} images/s after {run['seconds_to_start']:.1f} s, "
         f"{format_ratio(run['speed'])} times the speed of one thread"
         for run in result["runs"]
