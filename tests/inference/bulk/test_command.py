@@ -120,7 +120,7 @@ def test_weights_of_the_default_detector_need_no_name(
 
 
 def test_lines_are_printed_at_once(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log file shows them while the run goes on."""
+    """A log file shows them during the run."""
     flushed: list[bool] = []
     monkeypatch.setattr("builtins.print", lambda *texts, flush=False, **options: flushed.append(flush))
     main(["predict", str(images / "3.jpg"), "--out", str(tmp_path / "out"), "--format", "jsonl", *FAST])
