@@ -202,15 +202,20 @@ class SampleLoader:
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """Yields the batches of an epoch from batch `start` on: stacked samples of the dataset."""
         if self._next != (epoch, start):
-            self._batches.batches = self._batches_from(epoch, start)
+            self._batches.batches = _batches_from(self.sampler, epoch, start)
             self._stream = iter(self._loader)
         for step in range(start, len(self)):
             batch = next(self._stream)
             self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
             yield batch
 
-    def _batches_from(self, epoch: int, start: int) -> Iterator[list[SampleIndex]]:
-        """Yields batches from a given one on, epoch after epoch without end."""
-        yield from self.sampler.batches(epoch, start)
-        for later in count(epoch + 1):
-            yield from self.sampler.batches(later)
+
+def _batches_from(sampler: EpochBatchSampler, epoch: int, start: int) -> Iterator[list[SampleIndex]]:
+    """Yields batches from a given one on, epoch after epoch without end.
+
+    It is no method of the loader: a loader that its own iterator refers to is freed by garbage collection only, after
+    the queues of its workers, for which torch then waits five seconds each.
+    """
+    yield from sampler.batches(epoch, start)
+    for later in count(epoch + 1):
+        yield from sampler.batches(later)

@@ -1,5 +1,7 @@
 """Batch sampling and data loading: every sample once per epoch, equal on any number of ranks and workers."""
 
+import gc
+import weakref
 from collections import Counter
 
 import pytest
@@ -82,3 +84,17 @@ def test_incomplete_epoch_does_not_affect_the_next(dataset: TopDownTrainDataset,
             [int(dataset.annotation_ids[item.index]) for item in batch] for batch in sampler.batches(epoch, start)
         ]
         assert [batch["annotation_id"].tolist() for batch in loader.epoch(epoch, start)] == expected
+
+
+def test_deleted_loader_is_freed_at_once(dataset: TopDownTrainDataset) -> None:
+    """Freed later by garbage collection, it would wait five seconds for each worker."""
+    loader = SampleLoader(dataset, EpochBatchSampler(len(dataset), 2, seed=0), workers=1)
+    batches = loader.epoch(0)
+    next(batches)
+    freed = weakref.ref(loader)
+    gc.disable()
+    try:
+        del batches, loader
+        assert freed() is None
+    finally:
+        gc.enable()
