@@ -120,7 +120,7 @@ def predict_bulk(
                 + ("" if world_size == 1 else ", unless another process predicts them")
             )
         else:
-            report(f"all {format_count(inputs.num_units, 'unit')} predicted: {out}/part-*{part_format.suffix}")
+            report(f"done: {format_count(inputs.num_units, 'unit')} in {out}/part-*{part_format.suffix}")
         if num_errors:
             report(f"FAILED: {format_count(num_errors, 'image')}, listed in {out / ERRORS_FILE}")
     return result

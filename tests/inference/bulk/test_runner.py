@@ -65,7 +65,7 @@ def test_each_image_is_in_the_results_or_the_errors(folder: Path, tmp_path: Path
     assert any("cannot be decoded" in reason for reason in reasons.values())
     assert any("darkness" in reason for reason in reasons.values())
     assert any(f"FAILED: 2 images, listed in {tmp_path / 'errors.jsonl'}" in line for line in lines)
-    assert any(line.startswith("all 3 units predicted") for line in lines)
+    assert any(line.startswith("done: 3 units in") for line in lines)
 
 
 def test_results_are_those_of_single_images(folder: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_run_resumes_with_another_number_of_processes_and_repeats_nothing(folder
     assert read_parts(tmp_path / "out") == read_parts(tmp_path / "whole")
     lines = predict(folder, tmp_path / "out")
     assert any("0 left" in line for line in lines)
-    assert any(line.startswith("all 3 units predicted") for line in lines)
+    assert any(line.startswith("done: 3 units in") for line in lines)
 
 
 def test_other_inputs_or_settings_are_an_error_and_change_nothing(
@@ -250,7 +250,7 @@ def test_numbers_that_are_not_finite_are_errors_of_their_images(folder: Path, tm
 
     estimator.model.decode = decode_badly  # type: ignore[method-assign]
     lines = predict(folder, tmp_path, estimator=estimator, format=format, num_drawings=150)
-    assert lines[-2].startswith("all 3 units predicted")
+    assert lines[-2].startswith("done: 3 units in")
     failed = [error for error in read_errors(tmp_path) if "numbers that are not finite" in error["error"]]
     assert 20 < len(failed) < 140
     assert len(list((tmp_path / "drawings").iterdir())) == 148 - len(failed)
@@ -349,7 +349,7 @@ def test_closed_standard_error_does_not_stop_the_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    assert predict(folder, tmp_path)[-2].startswith("all 3 units predicted")
+    assert predict(folder, tmp_path)[-2].startswith("done: 3 units in")
 
 
 def test_folders_with_files_are_no_folders_for_new_results(tmp_path: Path) -> None:
