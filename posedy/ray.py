@@ -137,12 +137,10 @@ class _Predictor:
         ]
         unit = next(iter([*predict_units(jobs, self._estimator)]), UnitResult(0))  # no unit of an empty batch
         columns = columns_of(unit.results, self._estimator.skeleton, self._name)
-        failed, errors = ([error[part] for error in unit.errors] for part in (0, 1))
-        tables = [
-            pa.table(columns | {"error": pa.nulls(len(unit.results), pa.string())}),
-            pa.table({"image": pa.array(failed, pa.string()), "error": pa.array(errors, pa.string())}),
-        ]
-        return pa.concat_tables(tables, promote_options="default")  # other columns of failed images are null
+        failed, errors = (pa.array([error[part] for error in unit.errors], pa.string()) for part in (0, 1))
+        predicted = pa.table(columns | {"error": pa.nulls(len(unit.results), pa.string())})
+        # other columns of failed images are null
+        return pa.concat_tables([predicted, pa.table({"image": failed, "error": errors})], promote_options="default")
 
 
 def _decode(image: Any, name: str) -> Any:
