@@ -1,6 +1,7 @@
 """Batch sampling and data loading for training, resumable at any batch and equal on any number of ranks."""
 
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from itertools import count
 from typing import Any
 
@@ -42,13 +43,14 @@ def shuffle_shards(sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArra
     return stream[np.argsort(np.arange(total) + rng.uniform(0, buffer, total))]
 
 
+@dataclass(eq=False)
 class EpochBatchSampler:
     """Batches of a random permutation that depends on (seed, epoch) alone.
 
     A batch has `batch_size` samples over all ranks, the last batch of an epoch the remainder. All ranks get equally
     many samples of each batch; padding samples fill up a batch that the ranks cannot share equally.
 
-    Args:
+    Attributes:
         size: number of samples of an epoch.
         batch_size: number of samples of a batch over all ranks, a multiple of `world_size`.
         seed: seed of the permutations.
@@ -57,21 +59,12 @@ class EpochBatchSampler:
         shard_sizes: (S,) number of samples of each shard, to permute as `shuffle_shards`; None permutes all samples.
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        shard_sizes: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.shard_sizes = shard_sizes
+    size: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    shard_sizes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch."""
@@ -94,38 +87,23 @@ class EpochBatchSampler:
         return batches
 
 
+@dataclass(eq=False)
 class MixedBatchSampler(EpochBatchSampler):
     """Batches of labeled samples, each with a batch of unlabeled ones, for `MixedDataset`.
 
     Unlabeled batches are consecutive parts of an endless sequence of permutations, which does not end with an epoch of
     the labeled samples. The batch of a step depends on (seed, epoch, step) alone.
 
-    Args:
-        size: number of labeled samples of an epoch.
-        batch_size: number of labeled samples of a batch over all ranks.
-        seed: seed of the permutations.
-        rank: rank of this process.
-        world_size: number of processes.
-        shard_sizes: (S,) number of labeled samples of each shard, or None.
+    Attributes:
+        size: number of labeled samples of an epoch; see `EpochBatchSampler`, also for the other positional arguments,
+            which are those of labeled samples.
         unlabeled_size: number of unlabeled samples.
         unlabeled_batch_size: number of unlabeled samples of a batch over all ranks, a multiple of `world_size`.
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        shard_sizes: NDArray[np.int64] | None = None,
-        *,
-        unlabeled_size: int,
-        unlabeled_batch_size: int,
-    ) -> None:
-        super().__init__(size, batch_size, seed, rank, world_size, shard_sizes)
-        self.unlabeled_size = unlabeled_size
-        self.unlabeled_batch_size = unlabeled_batch_size
+    _: KW_ONLY
+    unlabeled_size: int
+    unlabeled_batch_size: int
 
     def batches(self, epoch: int, start: int = 0) -> list[list[SampleIndex]]:
         """Returns this rank's share of the batches of an epoch, from batch `start` on."""

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
 from posedy.config import Config, load_config
+from posedy.models.network_file import read_checkpoint
+from posedy.training.checkpoint import LAST
+from posedy.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,27 @@ def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def disable_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("posedy.training.loggers.plot_curves", lambda *_: None)
     monkeypatch.setattr("posedy.training.pose_task.draw_batch", lambda *_: np.zeros((1, 1, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def kill_in_epoch_2(monkeypatch: pytest.MonkeyPatch) -> Callable[[Trainer], None]:
+    """Runs a training that saves after every step, and ends it after the first step of the second epoch."""
+
+    def kill(trainer: Trainer) -> None:
+        step = trainer._train_step
+
+        def failing_step(*arguments: Any) -> None:
+            if trainer.state.epoch == 1 and trainer.state.step == 1:
+                raise MemoryError
+            step(*arguments)
+
+        monkeypatch.setattr(trainer, "_train_step", failing_step)
+        with pytest.raises(MemoryError):
+            trainer.fit()
+        saved = read_checkpoint(trainer.run / LAST)
+        assert (saved["epoch"], saved["step"]) == (1, 1)
+
+    return kill
 
 
 @pytest.fixture(scope="session")

@@ -34,25 +34,14 @@ def shards(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_run_resumed_within_an_epoch_equals_an_uninterrupted_run(
-    experiment: Experiment, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    experiment: Experiment, shards: Path, tmp_path: Path, kill_in_epoch_2: Callable[[Trainer], None], workers: int
 ) -> None:
     """The number of workers may change."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     config = experiment(f"data.shards={shards}")
     Trainer(config, whole, progress=False).fit()
     trainer = Trainer(experiment(f"data.shards={shards}", "train.save_minutes=0"), killed, progress=False)
-    step = trainer._train_step
-
-    def step_that_fails_in_epoch_2(batch: dict[str, torch.Tensor], num_samples: int, lr: float) -> None:
-        if trainer.state.epoch == 1 and trainer.state.step == 1:
-            raise MemoryError
-        step(batch, num_samples, lr)
-
-    monkeypatch.setattr(trainer, "_train_step", step_that_fails_in_epoch_2)
-    with pytest.raises(MemoryError):
-        trainer.fit()
-    saved = read_checkpoint(killed / LAST)
-    assert (saved["epoch"], saved["step"]) == (1, 1)
+    kill_in_epoch_2(trainer)
     Trainer(experiment(f"data.shards={shards}", f"train.workers={workers}"), killed, progress=False).fit()
     expected, resumed = read_checkpoint(whole / LAST), read_checkpoint(killed / LAST)
     for name, tensor in expected["network"]["tensors"].items():

@@ -300,22 +300,11 @@ def test_epoch_is_saved_before_its_evaluation(
 
 
 def test_save_minutes_saves_within_an_epoch(
-    experiment: Experiment, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, whole: Path, tmp_path: Path, kill_in_epoch_2: Callable[[Trainer], None]
 ) -> None:
     killed = tmp_path / "killed"
     trainer = Trainer(experiment("train.save_minutes=0"), killed, progress=False)
-    step = trainer._train_step
-
-    def step_that_fails_in_epoch_2(batch: dict[str, torch.Tensor], num_samples: int, lr: float) -> None:
-        if trainer.state.epoch == 1 and trainer.state.step == 1:
-            raise MemoryError
-        step(batch, num_samples, lr)
-
-    monkeypatch.setattr(trainer, "_train_step", step_that_fails_in_epoch_2)
-    with pytest.raises(MemoryError):
-        trainer.fit()
-    saved = read_checkpoint(killed / LAST)
-    assert (saved["epoch"], saved["step"]) == (1, 1)
+    kill_in_epoch_2(trainer)
     Trainer(experiment(), killed, progress=False).fit()
     assert_equal(tensors(whole), tensors(killed))
 

@@ -7,6 +7,6 @@ after a kill; batches never contain persons of two units, so that its file does 
 """
 
 from posedy.inference.bulk.formats import FORMATS, PartFormat
-from posedy.inference.bulk.runner import BulkReport, predict_bulk
+from posedy.inference.bulk.runner import predict_bulk
 
-__all__ = ["FORMATS", "BulkReport", "PartFormat", "predict_bulk"]
+__all__ = ["FORMATS", "PartFormat", "predict_bulk"]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from posedy.poses import count_persons, format_count
+
 _INTERVAL = 60.0  # seconds between lines
 
 
@@ -26,31 +28,31 @@ class BulkProgress:
         self._began = self._last_line = time.monotonic()
         self._images = self._persons = self._failed = 0
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self._began
-
     def advance(self, images: int, persons: int, failed: int) -> None:
         """Counts images that are done, the failed ones among them, and the persons on the others."""
         self._images += images
         self._persons += persons
         self._failed += failed
         self._bar.update(images)
-        self._bar.set_postfix_str(
-            f"{self._persons / self.seconds:.1f} persons/s" + (f", {self._failed} failed" if self._failed else "")
-        )
+        failed_text = f", {self._failed} failed" if self._failed else ""
+        self._bar.set_postfix_str(f"{self._persons / self._seconds:.1f} persons/s{failed_text}")
         if self._shows_lines and time.monotonic() - self._last_line >= _INTERVAL:
             self._last_line = time.monotonic()
-            left = (self._total - self._images) * self.seconds / self._images
-            self._report(
-                f"{self._images} of {self._total} images, {self.describe_rate()}, "
-                f"{tqdm.format_interval(left)} left" + (f", {self._failed} failed" if self._failed else "")
-            )
+            left = tqdm.format_interval((self._total - self._images) * self._seconds / self._images)
+            self._report(f"{self._images} of {self._total} images, {self._rate}, {left} left{failed_text}")
 
-    def describe_rate(self) -> str:
-        """Returns the images and persons per second as text."""
-        seconds = max(self.seconds, 1e-9)
+    def describe(self) -> str:
+        """Returns the persons and images that are done, without the failed ones, and their time."""
+        images = format_count(self._images - self._failed, "image")
+        return f"{count_persons(self._persons)} on {images} in {self._seconds:.1f} s: {self._rate}"
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def _rate(self) -> str:
+        seconds = max(self._seconds, 1e-9)
         return f"{self._images / seconds:.1f} images/s, {self._persons / seconds:.1f} persons/s"
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,10 @@ from posedy.inference.bulk.reading import SourceReader
 from posedy.inference.bulk.sources import list_sources
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.predict import encode_jpeg
-from posedy.poses import count_persons, format_count
+from posedy.poses import format_count
 
 _DRAWINGS_FOLDER = "drawings"
 _MAX_DRAWING_NAME = 50  # characters, of up to 4 bytes: names of files have at most 255 bytes
-
-
-@dataclass
-class BulkReport:
-    """What a process has done.
-
-    Attributes:
-        num_images: number of images that it predicted.
-        num_persons: number of persons on them.
-        num_failed: number of images that it could not predict.
-        missing_units: number of units without a file, which other processes predict.
-    """
-
-    num_images: int = 0
-    num_persons: int = 0
-    num_failed: int = 0
-    missing_units: int = 0
 
 
 def predict_bulk(
@@ -57,7 +39,7 @@ def predict_bulk(
     rank: int = 0,
     world_size: int = 1,
     report: Callable[[str], None] = print,
-) -> BulkReport:
+) -> None:
     """Predicts the units of this process, and writes `out`/part-00000.parquet and so on.
 
     A unit whose file exists is left out: the same call resumes, also with another number of processes. Images that
@@ -93,7 +75,6 @@ def predict_bulk(
         + ("this process" if world_size == 1 else f"process {rank} of {world_size}")
     )
     drawn = {number * inputs.num_images // num_drawings for number in range(num_drawings)}
-    result = BulkReport()
     progress = BulkProgress(sum(map(inputs.images_in, pending)), report, is_shown=rank == 0)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as executor:
@@ -101,29 +82,22 @@ def predict_bulk(
             with closing(predict_units(jobs, estimator, drawn)) as units:
                 for unit in units:
                     _write(unit, out, format, part_format.encode(unit.results, estimator.skeleton, model))
-                    result.num_images += len(unit.results)
-                    result.num_persons += unit.num_persons
-                    result.num_failed += len(unit.errors)
                     progress.advance(len(unit.results) + len(unit.errors), unit.num_persons, len(unit.errors))
     finally:
         progress.close()
-        result.missing_units = sum(not _part(out, unit, format).exists() for unit in range(inputs.num_units))
+        missing_units = sum(not _part(out, unit, format).exists() for unit in range(inputs.num_units))
         num_errors = _merge_errors(out)
         if pending:
+            report(progress.describe())
+        if missing_units:
             report(
-                f"{count_persons(result.num_persons)} on {format_count(result.num_images, 'image')} in "
-                f"{progress.seconds:.1f} s: {progress.describe_rate()}"
-            )
-        if result.missing_units:
-            report(
-                f"{result.missing_units} of {format_count(inputs.num_units, 'unit')} left: the same command resumes"
+                f"{missing_units} of {format_count(inputs.num_units, 'unit')} left: the same command resumes"
                 + ("" if world_size == 1 else ", unless another process predicts them")
             )
         else:
             report(f"done: {format_count(inputs.num_units, 'unit')} in {out}/part-*{part_format.suffix}")
         if num_errors:
             report(f"FAILED: {format_count(num_errors, 'image')}, listed in {out / ERRORS_FILE}")
-    return result
 
 
 def _part(out: Path, unit: int, format: str) -> Path:
