@@ -49,6 +49,7 @@ def test_export_layer_type_follows_the_table(case: dict, batch: str | int, layer
     assert type(make_export_layer(DynamicConv2d(**case), batch)) is layer_type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["free", 1])
 @pytest.mark.parametrize("case", [DILATED, DILATED_DEPTHWISE], ids=["dilated 3x3", "dilated depthwise"])
 @torch.no_grad()

@@ -91,6 +91,7 @@ def test_an_epoch_of_each_configuration_runs(path: Path, folder: Path, tmp_path:
     assert load_classifier(tmp_path / BEST).name == path.stem
 
 
+@pytest.mark.slow
 def test_a_network_learns_two_colors(classifier: Callable[..., ClassifierConfig], tmp_path: Path) -> None:
     config = classifier("train.epochs=6", "train.optimizer=adam", "train.lr=0.003", "train.schedule=cosine")
     assert fit(config, tmp_path)["top1"] > 0.9  # of 16 images

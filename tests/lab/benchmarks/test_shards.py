@@ -10,6 +10,7 @@ from tools.lab.benchmarks.__main__ import main
 pytest.importorskip("webdataset", reason="writing shards needs webdataset (extra wds)")
 
 
+@pytest.mark.slow
 def test_result_is_consistent(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "report.json"
     command = ["shards", f"data.root={synthetic}", "model.input_size=[32, 64]", "--persons", "12", "--rounds", "2"]
