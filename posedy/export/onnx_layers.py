@@ -6,6 +6,7 @@ runtime; `make_export_layer` chooses one.
 
 import copy
 import functools
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -18,46 +19,45 @@ from posedy.models.ops import conv2d
 
 Batch = Literal["free", 1]
 
+MIN_SUMMED_VALUES = 16_384
+"""Values of a kernel from which `SummedKernel` is faster than `ComputedKernel` in OpenVINO."""
 
-def prepare_for_export(net: Net, batch: Batch) -> Net:
-    """Returns a copy of a module for export, with norms folded and dynamic convolutions replaced."""
+
+def prepare_for_export(net: Net, batch: Batch, runtime: str) -> Net:
+    """Returns a copy of a module for export to a runtime, with norms folded and dynamic convolutions replaced."""
     net = fold_norms(net)
     for name, layer in list(net.named_modules()):
         if isinstance(layer, DynamicConv2d):
             parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, make_export_layer(layer, batch))
+            setattr(net.get_submodule(parent), child, make_export_layer(layer, batch, runtime))
     return net
 
 
-def make_export_layer(conv: DynamicConv2d, batch: Batch) -> nn.Module:
+def make_export_layer(conv: DynamicConv2d, batch: Batch, runtime: str) -> nn.Module:
     """Creates the replacement of a dynamic convolution for export.
 
-    | batch | kernel         | replacement       |
-    |-------|----------------|-------------------|
-    | 1     | all            | `ComputedKernel`  |
-    | free  | 1x1            | `MatrixProduct`   |
-    | free  | depthwise, kxk | `WeightedOutputs` |
+    | batch | kernel                               | replacement       |
+    |-------|--------------------------------------|-------------------|
+    | 1     | large, in OpenVINO                   | `SummedKernel`    |
+    | 1     | others                               | `ComputedKernel`  |
+    | free  | 1x1                                  | `MatrixProduct`   |
+    | free  | depthwise, kxk                       | `WeightedOutputs` |
 
-    Time of the dynamic MobileNetV2 x0.5 backbone relative to its static counterpart, by the replacements of 1x1 and of
-    depthwise convolutions (batch size 1, 256x192, norms folded, one thread, medians of interleaved calls, onnxruntime
-    1.32 and openvino 2026.4 on a shared CPU with AVX2, so approximate; each line is from one of two runs):
+    `python -m tools.lab.benchmarks aggregation` measures the replacements, and `python -m tools.lab.benchmarks latency`
+    whole networks; docs/results.md has the numbers. What was tried at batch size 1 and is slower:
 
-    | 1x1                       | depthwise                           | onnxruntime | openvino |
-    |---------------------------|-------------------------------------|-------------|----------|
-    | computed kernel           | computed kernel                     | 3.8, 3.9    | 1.9, 2.0 |
-    | matrix product            | computed kernel                     | 5.0         | 3.2      |
-    | computed kernel           | weighted outputs                    | 4.4         | 2.7      |
-    | computed kernel           | weighted outputs of one merged conv | 4.5         | 9.9      |
-    | computed kernel           | nine shifted multiply-adds          | 7.4         |          |
-    | computed kernel as W^T pi | the same                            | 26          | 2.7      |
+    - OpenVINO multiplies K kernels by a vector at half of the speed at which it sums them elementwise, since the inner
+      dimension K of the product is too small; the sum also takes kernels in float16 or int8, see
+      `posedy.export.compressed_constants`. In ONNX Runtime the sum is slower than the product.
+    - A 1x1 convolution as a matrix product: in both runtimes feature maps change their layout before and after it.
+    - A depthwise convolution as weighted outputs of K convolutions or as shifted multiply-adds.
 
-    Therefore both runtimes use the same graph at batch size 1; `python -m tools.lab.benchmarks latency` measures it (on
-    an idle machine 2.4 in ONNX Runtime and 1.7 in OpenVINO). In ONNX Runtime half of the time is depthwise convolution,
-    because computed kernels prevent its blocked layout. A layer written in that layout took half of its time, but the
-    layout depends on the CPU, and so would the file.
+    In ONNX Runtime half of the time is depthwise convolution, because computed kernels prevent its blocked layout. A
+    layer written in that layout took half of its time, but the layout depends on the CPU, and so would the file.
     """
     if batch == 1:
-        return ComputedKernel(conv)
+        is_large = conv.weight[0].numel() >= MIN_SUMMED_VALUES
+        return SummedKernel(conv) if is_large and runtime == "openvino" else ComputedKernel(conv)
     return MatrixProduct(conv) if conv.conv_params.is_pointwise(conv.weight) else WeightedOutputs(conv)
 
 
@@ -87,40 +87,79 @@ class _ExportLayer(nn.Module):
 
 
 class _AggregatingLayer(_ExportLayer):
-    """Base class of the replacements that aggregate kernels and biases."""
+    """Base class of the replacements that aggregate kernels and biases.
+
+    After `fold_norms` the K biases of a layer without own biases are equal. As softmax attention sums to one, their
+    aggregation is then a constant, which runtimes add within the convolution.
+    """
 
     def __init__(self, conv: DynamicConv2d) -> None:
         super().__init__(conv)
         self.kernel_shape = tuple(conv.weight.shape[1:])
-        self.kernels = _constant(conv.weight.flatten(1))
-        self.biases = _constant(conv.bias) if conv.bias is not None else None
+        bias = conv.bias
+        is_constant = bias is not None and self.attention.is_softmax and bool((bias == bias[0]).all())
+        self.constant_bias = _constant(bias[:1]) if bias is not None and is_constant else None
+        self.biases = _constant(bias) if bias is not None and not is_constant else None
 
-    def aggregate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Aggregates the kernels (N, out * in / groups * kh * kw) and biases (N, out) of images."""
-        pi = self.attention(x)
-        return pi @ self.kernels, pi @ self.biases if self.biases is not None else None
+    def aggregate_bias(self, pi: Tensor) -> Tensor | None:
+        """Aggregates the biases (N, out) of images with attention (N, K); a constant bias is (1, out)."""
+        return self.constant_bias if self.biases is None else pi @ self.biases
 
 
-class ComputedKernel(_AggregatingLayer):
-    """A convolution node whose kernel is computed in the graph, for one image: (1, C, H, W) -> (1, O, H', W')."""
+class _SingleImageLayer(_AggregatingLayer, ABC):
+    """Base class of a convolution node whose kernel is computed in the graph: (1, C, H, W) -> (1, O, H', W')."""
+
+    @abstractmethod
+    def aggregate(self, pi: Tensor) -> Tensor:
+        """Aggregates the kernel with attention (1, K); the result has its values in the order of its shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves the image with its kernel."""
-        kernel, bias = self.aggregate(x)
-        return conv2d(
-            x, kernel.reshape(self.kernel_shape), bias.reshape(-1) if bias is not None else None, self.conv_params
-        )
+        pi = self.attention(x)
+        bias = self.aggregate_bias(pi)
+        kernel = self.aggregate(pi).reshape(self.kernel_shape)
+        return conv2d(x, kernel, None if bias is None else bias.reshape(-1), self.conv_params)
+
+
+class ComputedKernel(_SingleImageLayer):
+    """A convolution whose kernel is a product of attention and a matrix of K kernels."""
+
+    def __init__(self, conv: DynamicConv2d) -> None:
+        super().__init__(conv)
+        self.kernels = _constant(conv.weight.flatten(1))
+
+    def aggregate(self, pi: Tensor) -> Tensor:
+        """Aggregates the kernel (1, out * in / groups * kh * kw)."""
+        return pi @ self.kernels
+
+
+class SummedKernel(_SingleImageLayer):
+    """A convolution whose kernel is a sum of K kernels (out, in / groups * kh * kw), weighted elementwise."""
+
+    def __init__(self, conv: DynamicConv2d) -> None:
+        super().__init__(conv)
+        self.kernels = nn.ParameterList(_constant(kernel.flatten(1)) for kernel in conv.weight)
+
+    def aggregate(self, pi: Tensor) -> Tensor:
+        """Aggregates the kernel (out, in / groups * kh * kw)."""
+        weights = pi.split(1, dim=1)
+        return functools.reduce(torch.add, (w * kernel for w, kernel in zip(weights, self.kernels, strict=True)))
 
 
 class MatrixProduct(_AggregatingLayer):
     """A 1x1 convolution as a matrix product for each image: (N, C, H, W) -> (N, O, H, W)."""
 
+    def __init__(self, conv: DynamicConv2d) -> None:
+        super().__init__(conv)
+        self.kernels = _constant(conv.weight.flatten(1))
+
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies kernels (N, O, C) by pixels (N, C, H * W)."""
-        kernels, biases = self.aggregate(x)
-        y = kernels.reshape(-1, *self.kernel_shape[:2]) @ x.flatten(2)
-        if biases is not None:
-            y = y + biases[..., None]
+        pi = self.attention(x)
+        bias = self.aggregate_bias(pi)
+        y = (pi @ self.kernels).reshape(-1, *self.kernel_shape[:2]) @ x.flatten(2)
+        if bias is not None:
+            y = y + bias[..., None]
         return y.reshape(-1, self.kernel_shape[0], *x.shape[2:])
 
 

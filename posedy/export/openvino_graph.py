@@ -58,7 +58,7 @@ def load_network_graph(net: PoseNet, keep: bool = True) -> tuple[GraphRunner, Gr
     """
     key = network_key(net.state_dict(), network_record(net)) if keep and has_known_classes(net) else None
     inputs = [random_inputs(net, decodes=False, size=1), smooth_inputs(net, decodes=False, size=1)]
-    graph = convert(net.name, lambda: prepare_for_export(net, 1), net, inputs, key)
+    graph = convert(net.name, lambda: prepare_for_export(net, 1, "openvino"), net, inputs, key)
     device = torch.device("cpu")
     runner = OpenVinoRunner(graph, 1, device, torch.get_num_threads())
     return runner, GraphInfo.from_network(net, batch=1, runtime="openvino"), device, "openvino"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from posedy.export.compressed_constants import Constants, lift_compressed_kernels
 from posedy.export.onnx_layers import Batch
 from posedy.system import check_process
 
@@ -131,9 +132,10 @@ class OpenVinoRunner:
         if device.type != "cpu":
             raise ValueError(f"expected device cpu for OpenVINO, got {str(device)!r}")
         self._batch = batch
-        self._single_pool = _RequestPool(model, 1, threads)
+        graph, kernels = lift_compressed_kernels(_read_model(model) if isinstance(model, bytes) else model)
+        self._single_pool = _RequestPool(graph, kernels, 1, threads)
         self._make_pair_pool = (
-            functools.partial(_RequestPool, model, 2, threads) if batch == 1 and threads != 1 else None
+            functools.partial(_RequestPool, graph, kernels, 2, threads) if batch == 1 and threads != 1 else None
         )
         self._pair_pool: _RequestPool | None = None
         self._lock = threading.Lock()
@@ -216,10 +218,17 @@ def import_openvino() -> Any:
     return openvino
 
 
+def _read_model(content: bytes) -> Any:
+    try:
+        return openvino_core().read_model(content)
+    except RuntimeError as error:
+        raise ValueError(f"OpenVINO cannot load the graph: {error}") from error
+
+
 class _RequestPool:
     """A graph compiled for a number of concurrent images, with inference requests that calls acquire exclusively."""
 
-    def __init__(self, model: Any, streams: int, threads: int) -> None:
+    def __init__(self, graph: Any, kernels: Constants, streams: int, threads: int) -> None:
         properties: dict[str, Any] = {
             # the default on CPUs with bfloat16 is bfloat16
             "INFERENCE_PRECISION_HINT": "f32",
@@ -227,10 +236,8 @@ class _RequestPool:
         }
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
-        core = openvino_core()
         try:
-            graph = core.read_model(model) if isinstance(model, bytes) else model
-            compiled = core.compile_model(graph, "CPU", properties)
+            compiled = openvino_core().compile_model(graph, "CPU", properties)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot load the graph: {error}") from error
         devices = list(compiled.get_property("EXECUTION_DEVICES"))
@@ -238,7 +245,10 @@ class _RequestPool:
             raise ValueError(f"expected OpenVINO to use CPU, got {', '.join(devices)}: check its installation")
         self._idle: queue.Queue[Any] = queue.Queue()
         for _ in range(streams):
-            self._idle.put(compiled.create_infer_request())
+            request = compiled.create_infer_request()
+            for name, kernel in kernels.items():
+                request.set_tensor(name, kernel)
+            self._idle.put(request)
 
     @contextmanager
     def acquire(self, max_requests: int) -> Iterator[list[Any]]:

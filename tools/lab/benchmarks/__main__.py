@@ -87,6 +87,13 @@ def main(argv: list[str] | None = None) -> None:
     layers.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     add_json(layers)
     layers.set_defaults(run=_layers)
+    aggregation = parts.add_parser(
+        "aggregation", help="storage and aggregation of the kernels of dynamic convolutions in exported graphs"
+    )
+    aggregation.add_argument("--pairs", type=int, default=6, help="number of pairs of layers (default: %(default)s)")
+    _add_timing(aggregation, rounds=9)
+    add_json(aggregation)
+    aggregation.set_defaults(run=_aggregation)
     latency = parts.add_parser(
         "latency", help="networks in each runtime, compared with their static counterparts and a ResNet-50"
     )
@@ -269,6 +276,14 @@ def _layers(arguments: argparse.Namespace) -> None:
         raise ValueError("--batch, --threads and --rounds must be at least 1")
     report = benchmark_layers(arguments.batch, arguments.threads, arguments.rounds, arguments.device)
     print(format_layers(report))
+    write_json(arguments.json, report)
+
+
+def _aggregation(arguments: argparse.Namespace) -> None:
+    from tools.lab.benchmarks.aggregation import benchmark_aggregation, format_aggregation
+
+    report = benchmark_aggregation(arguments.pairs, arguments.threads, arguments.rounds)
+    print(format_aggregation(report))
     write_json(arguments.json, report)
 
 

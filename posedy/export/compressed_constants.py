@@ -1,0 +1,70 @@
+"""Kernels in float16 or int8 that OpenVINO reads compressed, as inputs of its graph.
+
+OpenVINO converts constants in float16 and int8 to float32 when it compiles a graph, unless they are weights of certain
+operators. The K kernels of a dynamic convolution are aggregated for each image,
+
+    W = sum over k of pi_k * float32(W_k),
+
+which takes as long as reading them takes from memory. As inputs they stay compressed, and OpenVINO computes the sum in
+one pass.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from posedy.export.onnx_layers import MIN_SUMMED_VALUES
+
+Constants = dict[str, Any]
+"""Values of graph inputs, `openvino.Tensor` by name."""
+
+_COMPRESSED_TYPES = ("f16", "i8")
+
+
+def lift_compressed_kernels(graph: Any) -> tuple[Any, Constants]:
+    """Turns constants in float16 or int8 that are weighted by attention into inputs.
+
+    Args:
+        graph: an `openvino.Model`; it is not changed.
+
+    Returns:
+        The graph, a copy with further inputs if there are such constants, and the values of these inputs.
+    """
+    if not any(map(_is_compressed_kernel, graph.get_ops())):
+        return graph, {}
+    import openvino
+
+    graph = graph.clone()
+    values: Constants = {}
+    parameters = []
+    for conversion in filter(_is_compressed_kernel, graph.get_ops()):
+        constant = conversion.input_value(0).get_node()
+        parameter = openvino.opset13.parameter(constant.output(0).shape, constant.get_element_type())
+        name = f"kernel_{len(values)}"
+        parameter.output(0).set_names({name})
+        conversion.input(0).replace_source_output(parameter.output(0))
+        values[name] = openvino.Tensor(np.array(constant.data))
+        parameters.append(parameter)
+    graph.add_parameters(parameters)
+    graph.validate_nodes_and_infer_types()
+    return graph, values
+
+
+def _is_compressed_kernel(node: Any) -> bool:
+    """Returns whether a node converts a large compressed constant that is later multiplied by a computed value."""
+    if node.get_type_name() != "Convert":
+        return False
+    constant = node.input_value(0).get_node()
+    if constant.get_type_name() != "Constant" or constant.get_element_type().get_type_name() not in _COMPRESSED_TYPES:
+        return False
+    return int(np.prod(constant.output(0).shape)) >= MIN_SUMMED_VALUES and _is_weighted(node)
+
+
+def _is_weighted(node: Any) -> bool:
+    """Returns whether a node, possibly multiplied by constant scales, is multiplied by a computed value."""
+    targets = list(node.output(0).get_target_inputs())
+    if len(targets) != 1 or targets[0].get_node().get_type_name() != "Multiply":
+        return False
+    product = targets[0].get_node()
+    other = product.input_value(1 - targets[0].get_index()).get_node()
+    return other.get_type_name() != "Constant" or _is_weighted(product)
