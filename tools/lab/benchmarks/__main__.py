@@ -57,6 +57,18 @@ def main(argv: list[str] | None = None) -> None:
     end_to_end.add_argument("--rounds", type=int, default=3, help="number of measurements of each (default: 3)")
     add_json(end_to_end)
     end_to_end.set_defaults(run=_end_to_end)
+    estimator = parts.add_parser(
+        "estimator", help="the default estimator per person, alone, beside busy processes and in another checkout"
+    )
+    _add_checkpoint(estimator)
+    estimator.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, such as a git worktree")
+    estimator.add_argument(
+        "--persons", type=int, nargs="+", default=[1, 8], metavar="N", help="persons in a call (default: 1 8)"
+    )
+    estimator.add_argument("--busy", type=int, default=2, metavar="N", help="busy processes (default: 2)")
+    estimator.add_argument("--rounds", type=int, default=5, help="number of measurements of each (default: 5)")
+    add_json(estimator)
+    estimator.set_defaults(run=_estimator)
     smoothing = parts.add_parser(
         "smoothing", help="synthetic video: jitter, error and lag of online and offline smoothing"
     )
@@ -102,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         "--runtimes",
         nargs="+",
         metavar="NAME",
-        help="fused grouped training training_bf16 onnxruntime openvino (default: all)",
+        help="fused grouped training training_bf16 onnxruntime openvino openvino_float16 (default: all)",
     )
     _add_timing(latency, rounds=5)
     _add_batch(latency)
@@ -232,6 +244,18 @@ def _end_to_end(arguments: argparse.Namespace) -> None:
         log=lambda message: print(message, file=sys.stderr),
     )
     print(format_end_to_end(report))
+    write_json(arguments.json, report)
+
+
+def _estimator(arguments: argparse.Namespace) -> None:
+    from tools.lab.benchmarks.estimator import benchmark_estimator, format_estimator
+
+    if min(*arguments.persons, arguments.busy, arguments.rounds) < 1:
+        raise ValueError("--persons, --busy and --rounds must be at least 1")
+    report = benchmark_estimator(
+        arguments.checkpoint, arguments.persons, arguments.busy, arguments.rounds, arguments.before
+    )
+    print(format_estimator(report))
     write_json(arguments.json, report)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from posedy.export.fuse import fuse
+from posedy.export.runtimes import Runtime
 from posedy.models.conversion import static_name
 from posedy.models.factory import create_backbone, create_model
 from posedy.system import supports_bf16
@@ -27,7 +28,7 @@ from tools.lab.benchmarks.ratios import (
 from tools.lab.benchmarks.reference_models import grouped_dynamic_model, simple_baseline
 from tools.lab.benchmarks.subprocesses import run_in_subprocess
 
-RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "openvino")
+RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "openvino", "openvino_float16")
 """Runtimes of the benchmark.
 
 - fused: `posedy.export.fuse`; static networks have folded norms and channels_last, too.
@@ -35,13 +36,14 @@ RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "ope
   the ratio is to the fused static counterpart.
 - training: forward and backward of a batch of 32 in training mode; training_bf16 in bfloat16, skipped on CPUs without
   native support.
-- onnxruntime, openvino: exported graphs of batch size 1, called once per crop.
+- onnxruntime, openvino: exported graphs of batch size 1, called once per crop; openvino_float16 stores weights in
+  float16 and computes in float32, which changes the time of dynamic networks only.
 """
 RESNET = "resnet50-deconv"
 MODELS = ("dy_mobilenetv2_050-dy_bneck", "dy_mobilenetv2_050", "dy_mobilenetv2_100")
 _HEIGHT, _WIDTH = 256, 192
 _TRAINING_BATCH = 32
-_GRAPHS = ("onnxruntime", "openvino")
+_GRAPHS = ("onnxruntime", "openvino", "openvino_float16")
 _TRAINING = ("training", "training_bf16")
 
 Call = Callable[[], object]
@@ -80,11 +82,11 @@ def benchmark_latency(
         _create(name)
     rows = []
     with TemporaryDirectory() as folder:
-        files = _export(models, Path(folder), log) if set(runtimes) & set(_GRAPHS) else {}
         for runtime in runtimes:
             if runtime == "training_bf16" and not supports_bf16(torch.device("cpu")):
                 log("skipping training_bf16: this CPU has no native bfloat16 support")
                 continue
+            files = _export(models, runtime, Path(folder), log) if runtime in _GRAPHS else {}
             for count in threads:
                 log(f"timing {runtime} on {count} thread(s)")
                 task = {
@@ -105,18 +107,32 @@ def _create(name: str) -> nn.Module:
     return (create_model if "-" in name else create_backbone)(name).eval()
 
 
-def _export(models: Sequence[str], folder: Path, log: Callable[[str], None]) -> dict[str, str]:
-    from posedy.export.onnx import trace
+def _export(models: Sequence[str], runtime: str, folder: Path, log: Callable[[str], None]) -> dict[str, str]:
+    """Exports networks, their static counterparts and the ResNet-50 for a runtime; returns the files by name."""
+    import onnx
+
+    from posedy.export.onnx import cast_weights_to_float16, trace
     from posedy.export.onnx_layers import prepare_for_export
     from posedy.export.runtimes import require
 
     require("onnx", "onnxscript")
     files = {}
     for name in (*(name for model in models for name in (model, static_name(model))), RESNET):
-        log(f"exporting {name}")
-        files[name] = str(folder / f"{name}.onnx")
-        trace(prepare_for_export(_create(name), batch=1), torch.randn(1, 3, _HEIGHT, _WIDTH), Path(files[name]))
+        log(f"exporting {name} for {runtime}")
+        path = folder / f"{name}-{runtime}.onnx"
+        module = prepare_for_export(_create(name), 1, _engine(runtime))
+        trace(module, torch.randn(1, 3, _HEIGHT, _WIDTH), path)
+        if runtime.endswith("float16"):
+            model = onnx.load(path)
+            cast_weights_to_float16(model)
+            onnx.save(model, path)
+        files[name] = str(path)
     return files
+
+
+def _engine(runtime: str) -> Runtime:
+    """Returns the runtime without the type of its weights."""
+    return "openvino" if runtime.startswith("openvino") else "onnxruntime"
 
 
 def time_runtime(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,7 +196,7 @@ def _training_call(net: nn.Module, batch: int, is_mixed: bool) -> Call:
 def _graph_call(file: str, runtime: str, x: np.ndarray, threads: int) -> Call:
     from posedy.export.runtimes import make_runner
 
-    runner = make_runner(Path(file).read_bytes(), 1, runtime, threads=threads)  # type: ignore[arg-type]
+    runner = make_runner(Path(file).read_bytes(), 1, _engine(runtime), threads=threads)
     return lambda: runner(x)
 
 
