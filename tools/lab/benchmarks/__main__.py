@@ -8,6 +8,7 @@ from pathlib import Path
 from posedy.cli.options import add_device, add_json, write_json
 from posedy.files import write_bytes_atomically
 from posedy.models.pretrained import DEFAULT
+from tools.lab.benchmarks.blazepose_script import MEDIAPIPE_HELP
 from tools.lab.entry import run_and_exit
 
 
@@ -131,6 +132,19 @@ def main(argv: list[str] | None = None) -> None:
     _add_batch(networks)
     add_json(networks)
     networks.set_defaults(run=_networks)
+    peers = parts.add_parser(
+        "peers",
+        help="the presets and networks of others, alone in OpenVINO and ONNX Runtime, and called with an image",
+        epilog=MEDIAPIPE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    peers.add_argument("--networks", nargs="+", metavar="NAME", help="default: all presets and peers")
+    peers.add_argument("--runtimes", nargs="+", metavar="NAME", help="openvino onnxruntime (default: both)")
+    peers.add_argument("--mediapipe-python", type=Path, metavar="PATH", help="times BlazePose, too; see below")
+    _add_timing(peers, rounds=7)
+    peers.add_argument("--plot", type=Path, metavar="FILE", help="plot AP against time, NAME.png")
+    add_json(peers)
+    peers.set_defaults(run=_peers)
     detector = parts.add_parser(
         "detector", help="the person detector, compared with one pose and with torchvision's Faster R-CNN"
     )
@@ -147,6 +161,9 @@ def main(argv: list[str] | None = None) -> None:
     accuracy.add_argument("metrics", nargs="+", metavar="NAME=FILE", help="a network, its file of eval --ci --json")
     accuracy.add_argument("--runtime", default="openvino", metavar="NAME", help="torch or openvino (the default)")
     accuracy.add_argument("--threads", type=int, default=2, metavar="N", help="number of threads (default: 2)")
+    accuracy.add_argument(
+        "--marks", nargs="+", default=[], metavar="NAME", help="networks without a comparable AP: their times as lines"
+    )
     accuracy.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.png")
     accuracy.set_defaults(run=_accuracy)
     arguments, rest = parser.parse_known_args(argv)
@@ -349,6 +366,25 @@ def _networks(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, report)
 
 
+def _peers(arguments: argparse.Namespace) -> None:
+    from tools.lab.benchmarks.peers import RUNTIMES, benchmark_peers, format_peers, plot_peers
+
+    if min(arguments.rounds, *arguments.threads) < 1:
+        raise ValueError("--threads and --rounds must be at least 1")
+    report = benchmark_peers(
+        arguments.runtimes or RUNTIMES,
+        arguments.threads,
+        arguments.rounds,
+        arguments.mediapipe_python,
+        arguments.networks,
+        log=lambda message: print(message, file=sys.stderr),
+    )
+    print(format_peers(report))
+    write_json(arguments.json, report)
+    if arguments.plot is not None:
+        write_bytes_atomically(arguments.plot, plot_peers(report, threads=max(arguments.threads)))
+
+
 def _detector(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.detector import IMAGE, RUNTIMES, benchmark_detector, format_detector
 
@@ -378,7 +414,7 @@ def _accuracy(arguments: argparse.Namespace) -> None:
         metrics[name] = json.loads(Path(file).read_bytes())
     labels = {name: preset for preset, name in list_presets().items()}
     times = json.loads(arguments.times.read_bytes())
-    plot = plot_accuracy(times, metrics, labels, arguments.runtime, arguments.threads)
+    plot = plot_accuracy(times, metrics, labels, arguments.runtime, arguments.threads, arguments.marks)
     write_bytes_atomically(arguments.out, plot)
 
 

@@ -56,9 +56,7 @@ class RTMPose(nn.Module):
         return self.head(self.backbone(images))
 
 
-def _conv(
-    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
+def _conv(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
