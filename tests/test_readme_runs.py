@@ -64,6 +64,8 @@ REPLACEMENTS = {
     "--timed-frames 100": "",
     "tools.lab.benchmarks tracking": "tools.lab.benchmarks tracking --frames 40 --seed 0",
     "tools.lab.benchmarks networks": "tools.lab.benchmarks networks --rounds 1 --models mobilenetv2_100-fpn",
+    "--mediapipe-python mp/bin/python --plot docs/peers.png": "--plot peers.png",
+    "benchmarks peers": "benchmarks peers --rounds 1 --threads 1 --runtimes openvino --networks balanced RTMPose-t",
     " --before CHECKOUT": "",
     "benchmarks end-to-end": "benchmarks end-to-end --frames 4 --rounds 1 --people 1",
     "--from 62.5 --to 70": "--from 0.02",
