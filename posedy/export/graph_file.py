@@ -12,6 +12,7 @@ import torch
 
 from posedy.codecs import Codec, create_codec
 from posedy.export.onnx_layers import Batch
+from posedy.export.onnx_weights import WEIGHTS, Weights
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, graph_device, make_runner, require
 from posedy.files import read_bytes
 from posedy.models.dynamic_conv import temperatures
@@ -35,8 +36,9 @@ class GraphInfo:
         runtime: runtime that the graph was created for.
         decodes: whether the graph maps uint8 crops to keypoints; otherwise normalized crops to heatmaps.
         flip: whether a graph that decodes averages with the flipped crop.
-        half: whether weights are stored in float16.
+        weights: the type in which large weights are stored.
         temperature: temperature of the softmax attention, already folded into the weights; None without one.
+        float_layers: if convolutions compute in int8, the names of those that stay in float32; None if all are float32.
     """
 
     record: dict[str, Any]
@@ -45,8 +47,9 @@ class GraphInfo:
     runtime: Runtime
     decodes: bool
     flip: bool
-    half: bool
+    weights: Weights
     temperature: float | None
+    float_layers: tuple[str, ...] | None = None
 
     @classmethod
     def from_network(
@@ -57,7 +60,7 @@ class GraphInfo:
         runtime: Runtime,
         decodes: bool = False,
         flip: bool = False,
-        half: bool = False,
+        weights: Weights = "float32",
     ) -> "GraphInfo":
         """Creates the metadata of a graph of a network."""
         return cls(
@@ -67,7 +70,7 @@ class GraphInfo:
             runtime=runtime,
             decodes=decodes,
             flip=decodes and flip,
-            half=half,
+            weights=weights,
             temperature=min(temperatures(net), default=None),
         )
 
@@ -104,13 +107,20 @@ class GraphInfo:
         Raises:
             KeyError, TypeError, ValueError: if the JSON is invalid.
         """
-        info = cls(**json.loads(text))
+        fields = json.loads(text)
+        if "half" in fields:  # files written before weights in int8
+            fields["weights"] = "float16" if fields.pop("half") else "float32"
+        if fields.get("float_layers") is not None:
+            fields["float_layers"] = tuple(fields["float_layers"])
+        info = cls(**fields)
         _ = info.codec  # raises if codec, input size or sigma are invalid
         skeleton = info.skeleton
         if skeleton is not None and skeleton.num_keypoints != info.num_keypoints:
             raise ValueError(f"expected a skeleton of {info.num_keypoints} keypoints, got {skeleton.num_keypoints}")
         if info.batch not in ("free", 1):
             raise ValueError(f"expected batch to be 'free' or 1, got {info.batch!r}")
+        if info.weights not in WEIGHTS:
+            raise ValueError(f"expected weights to be one of {list(WEIGHTS)}, got {info.weights!r}")
         if info.runtime not in RUNTIMES:
             raise ValueError(f"expected runtime to be one of {list(RUNTIMES)}, got {info.runtime!r}")
         return info

@@ -1,22 +1,27 @@
-"""Export of networks to ONNX files, which are verified against PyTorch before they are written.
-
-With `half`, weights are stored in float16, each followed by a Cast to float32. This halves the file size, computations
-stay in float32, and every runtime supports it.
-"""
+"""Export of networks to ONNX files, which are verified against PyTorch before they are written."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from posedy.codecs import Codec
 from posedy.export.graph_file import METADATA_KEY, GraphInfo
+from posedy.export.int8_search import (
+    Agreement,
+    Calibration,
+    check_agreement,
+    compare_keypoints,
+    predict,
+    quantize_statically,
+)
 from posedy.export.onnx_layers import Batch, prepare_for_export
+from posedy.export.onnx_weights import Weights, remove_traces, replace_weights, store_weights
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require
 from posedy.export.tracing import random_inputs, relative_difference, silence_exporter, smooth_inputs
 from posedy.files import atomic_write
@@ -26,6 +31,13 @@ TOLERANCE = 1e-4
 """Largest allowed difference from PyTorch, relative to the largest output."""
 HALF_TOLERANCE = 2e-2
 """Largest allowed difference of a graph with float16 weights, which have relative errors of up to 5e-4."""
+
+_MAX_ROUNDING = 0.5
+"""Largest allowed difference of a graph with int8 weights by their rounding.
+
+It depends on the network: on noise it is 0.2 for `balanced`, whose AP changes by less than 0.003. Therefore the limit
+only excludes broken weights; that the graph is right follows from `TOLERANCE` before and after the rounding.
+"""
 
 # rounding may resolve near ties of heatmap pixels differently, so a few keypoints may move
 _MAX_MOVED_FRACTION = 0.05
@@ -51,12 +63,19 @@ class ExportReport:
         difference: largest difference from PyTorch relative to the largest output (of scores, if the graph decodes).
         tolerance: largest allowed difference.
         moved_fraction: fraction of keypoints at other positions than in PyTorch; 0 if the graph outputs heatmaps.
+        rounding: with int8, `difference` is from PyTorch with equally rounded weights, or of the float graph if
+            convolutions compute in int8, too; this is the largest difference by the rounding of weights.
+        agreement: if convolutions compute in int8, the comparison with the float graph.
+        accuracy: a sentence about the accuracy of such a graph, of `Calibration.check`.
     """
 
     info: GraphInfo
     difference: float
     tolerance: float
     moved_fraction: float
+    rounding: float = 0.0
+    agreement: Agreement | None = None
+    accuracy: str | None = None
 
 
 def export_onnx(
@@ -68,6 +87,9 @@ def export_onnx(
     with_decoding: bool = False,
     flip: bool = True,
     half: bool = False,
+    int8: bool = False,
+    calibration: Calibration | None = None,
+    log: Callable[[str], None] = print,
 ) -> ExportReport:
     """Exports a network to an ONNX file, which is only written if its output equals the network's.
 
@@ -84,11 +106,19 @@ def export_onnx(
         with_decoding: whether the graph decodes keypoints, see above.
         flip: with decoding, whether heatmaps are averaged with those of the flipped crop.
         half: whether large weights are stored in float16, which halves the file size; they are computed in float32.
+        int8: whether they are stored in int8, which takes a quarter of the file size.
+        calibration: with int8, crops on which convolutions with constant kernels are quantized to compute in int8.
+        log: receives progress messages of the calibration.
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if an argument is invalid, a package is missing, or the graph's output differs from the network's.
+        ValueError: if an argument is invalid, a package is missing, the graph's output differs from the network's, or
+            an int8 graph is less accurate than the calibration allows.
     """
+    if half and int8:
+        raise ValueError("expected half or int8, got both: weights are stored in float16 or in int8")
+    if calibration is not None and not int8:
+        raise ValueError("calibration is for int8: use int8=True, or leave it out")
     if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"expected a file name NAME.onnx, got {path}")
     if runtime not in RUNTIMES:
@@ -106,11 +136,22 @@ def export_onnx(
         )
     require("onnx", "onnxscript", runtime)
     reference = _wrap_network(copy.deepcopy(net).cpu().float().eval(), with_decoding, flip)
-    info = GraphInfo.from_network(net, batch=batch, runtime=runtime, decodes=with_decoding, flip=flip, half=half)
+    weights: Weights = "int8" if int8 else "float16" if half else "float32"
+    info = GraphInfo.from_network(net, batch=batch, runtime=runtime, decodes=with_decoding, flip=flip, weights=weights)
     with atomic_write(path) as temporary:
-        _write_graph(_make_export_module(reference, batch, runtime), temporary, info)
-        runner = make_runner(temporary.read_bytes(), batch, runtime)
-        return _verify(runner, reference, info)
+        model = _trace_graph(_make_export_module(reference, batch, runtime), temporary, info)
+        if int8:
+            report = _verify(_make_runner(model, info), reference, reference.net, info)
+            model, report = (
+                _round_weights(model, reference, report)
+                if calibration is None
+                else _quantize(model, report, calibration, log)
+            )
+        else:
+            store_weights(model, weights)
+            report = _verify(_make_runner(model, info), reference, reference.net, info)
+        _save(model, temporary, report.info)
+        return report
 
 
 class _Outputs(nn.Module):
@@ -153,8 +194,8 @@ def _make_export_module(reference: _Outputs | _Keypoints, batch: Batch, runtime:
     return module.eval().requires_grad_(False)
 
 
-def _write_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> None:
-    """Traces a module and writes its graph and metadata."""
+def _trace_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> Any:
+    """Traces a module, by way of a file, and returns its graph with float32 weights."""
     import onnx
 
     # tracing with a batch of one would fix the batch size
@@ -162,52 +203,118 @@ def _write_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> 
     free_dims = {0: torch.export.Dim("batch")} if info.batch == "free" else None
     trace(module, example, path, module.inputs, module.outputs, free_dims)
     model = onnx.load(path)
-    if info.half:
-        cast_weights_to_float16(model)
+    remove_traces(model)
+    return model
+
+
+def _save(model: Any, path: Path, info: GraphInfo) -> None:
+    """Writes a graph with its metadata."""
+    import onnx
+
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     model.producer_name, model.producer_version = "posedy", info.version
     onnx.save(model, path)
 
 
-def _verify(runner: GraphRunner, reference: _Outputs | _Keypoints, info: GraphInfo) -> ExportReport:
-    """Compares the outputs of a graph and of PyTorch for noise and for smooth images.
+def _make_runner(model: Any, info: GraphInfo) -> GraphRunner:
+    return make_runner(model.SerializeToString(), info.batch, info.runtime)
+
+
+def _round_weights(model: Any, reference: _Outputs | _Keypoints, report: ExportReport) -> tuple[Any, ExportReport]:
+    """Stores weights in int8, and compares with float32 weights of the same values, and with PyTorch."""
+    info = report.info
+    rounded = copy.deepcopy(model)
+    replace_weights(rounded, store_weights(model, "int8"))
+    runner, same = _make_runner(model, info), _make_runner(rounded, info)
+
+    def run(inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(output) for output in same(inputs.numpy()))
+
+    verified = _verify(runner, run, reference.net, info)
+    rounding, moved_fraction = _compare(runner, reference, reference.net, info)
+    if rounding > _MAX_ROUNDING:
+        raise ValueError(
+            f"rounding weights to int8 changes the output by {rounding:.1e} of the largest (allowed: "
+            f"{_MAX_ROUNDING:g}), no file was written: export with int8=False"
+        )
+    return model, dataclasses.replace(verified, rounding=rounding, moved_fraction=moved_fraction)
+
+
+def _quantize(
+    model: Any, report: ExportReport, calibration: Calibration, log: Callable[[str], None]
+) -> tuple[Any, ExportReport]:
+    """Quantizes activations, and compares keypoints with those of the float graph on other crops.
+
+    Raises:
+        ValueError: if the int8 graph is too inaccurate, and the calibration does not allow it.
+    """
+    quantized, float_layers = quantize_statically(model, report.info, calibration.crops, log)
+    store_weights(quantized, "int8", kept=float_layers)
+    info = dataclasses.replace(report.info, float_layers=float_layers)
+    before, after = _make_runner(model, info), _make_runner(quantized, info)
+    crops = calibration.check_crops
+    agreement = compare_keypoints(predict(before, crops, info), predict(after, crops, info), info)
+    if calibration.check is not None:
+        accuracy = calibration.check(before, after, info)
+    else:
+        accuracy = None
+        if not calibration.allow_drop:
+            check_agreement(agreement)
+    return quantized, dataclasses.replace(report, info=info, agreement=agreement, accuracy=accuracy)
+
+
+def _verify(
+    runner: GraphRunner, expected: Callable[[Tensor], tuple[Tensor, ...]], net: PoseNet, info: GraphInfo
+) -> ExportReport:
+    """Compares the outputs of a graph and those expected for noise and for smooth images.
 
     Raises:
         ValueError: if they differ by more than the tolerance.
     """
-    tolerance = HALF_TOLERANCE if info.half else TOLERANCE
-    difference, moved, keypoints = 0.0, 0, 0
-    for size in (1, _LARGEST_VERIFIED_BATCH) if info.batch == "free" else (1, 1):
-        for inputs in (
-            random_inputs(reference.net, info.decodes, size),
-            smooth_inputs(reference.net, info.decodes, size),
-        ):
-            with torch.no_grad():
-                expected = reference(inputs)
-            outputs = [torch.from_numpy(output) for output in runner(inputs.numpy())]
-            if info.decodes:
-                distances = (outputs[0] - expected[0]).abs().amax(dim=-1)
-                moved += int((distances > _MOVED_PIXELS).sum())
-                keypoints += distances.numel()
-            for output, wanted in list(zip(outputs, expected, strict=True))[1 if info.decodes else 0 :]:
-                if output.shape != wanted.shape:
-                    raise ValueError(
-                        f"expected a graph output of shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
-                    )
-                difference = max(difference, relative_difference(output, wanted))
-    moved_fraction = moved / keypoints if keypoints else 0.0
+    tolerance = HALF_TOLERANCE if info.weights == "float16" else TOLERANCE
+    difference, moved_fraction = _compare(runner, expected, net, info)
     if difference > tolerance:
         raise ValueError(
             f"the graph's output differs from PyTorch's by {difference:.1e} of the largest output "
             f"(allowed: {tolerance:.0e}), no file was written{_float16_hint(info)}"
         )
-    if moved_fraction > _MAX_MOVED_FRACTION and not info.half:
+    if moved_fraction > _MAX_MOVED_FRACTION and info.weights != "float16":
         raise ValueError(f"{moved_fraction:.0%} of the graph's keypoints differ from PyTorch's, no file was written")
     return ExportReport(info, difference, tolerance, moved_fraction)
 
 
+def _compare(
+    runner: GraphRunner, expected: Callable[[Tensor], tuple[Tensor, ...]], net: PoseNet, info: GraphInfo
+) -> tuple[float, float]:
+    """Returns the largest relative difference of the outputs, and the fraction of keypoints that moved.
+
+    Raises:
+        ValueError: if an output has another shape.
+    """
+    difference, moved, keypoints = 0.0, 0, 0
+    # several images, also for batch size 1: OpenVINO then runs two at a time
+    for size in (1, _LARGEST_VERIFIED_BATCH if info.batch == "free" else 2):
+        for inputs in (random_inputs(net, info.decodes, size), smooth_inputs(net, info.decodes, size)):
+            with torch.no_grad():
+                wanted_outputs = expected(inputs)
+            outputs = [torch.from_numpy(output) for output in runner(inputs.numpy())]
+            if info.decodes:
+                distances = (outputs[0] - wanted_outputs[0]).abs().amax(dim=-1)
+                moved += int((distances > _MOVED_PIXELS).sum())
+                keypoints += distances.numel()
+            for output, wanted in list(zip(outputs, wanted_outputs, strict=True))[1 if info.decodes else 0 :]:
+                if output.shape != wanted.shape:
+                    raise ValueError(
+                        f"expected a graph output of shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
+                    )
+                difference = max(difference, relative_difference(output, wanted))
+    return difference, moved / keypoints if keypoints else 0.0
+
+
 def _float16_hint(info: GraphInfo) -> str:
-    return ": export with half=False, float16 is not precise enough for these weights" if info.half else ""
+    return (
+        ": export with half=False, float16 is not precise enough for these weights" if info.weights == "float16" else ""
+    )
 
 
 _OPSET = 18
@@ -250,36 +357,3 @@ def trace(
     # convolutions: static MobileNets took 1.5 times as long
     fold_constants(program.model)
     program.save(path)
-
-
-_MIN_FLOAT16_SIZE = 256
-"""Tensors with fewer values, such as biases and constants, stay in float32."""
-
-
-def cast_weights_to_float16(model: Any) -> None:
-    """Converts the large float32 tensors of an onnx.ModelProto to float16, in place.
-
-    Raises:
-        ValueError: if a weight exceeds the range of float16.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = model.graph
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _MIN_FLOAT16_SIZE:
-            continue
-        values = numpy_helper.to_array(tensor)
-        if np.abs(values).max() > np.finfo(np.float16).max:
-            raise ValueError(f"{tensor.name} exceeds the range of float16: export with half=False")
-        name, stored = tensor.name, f"{tensor.name}.half"
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
-        casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
-    converted = {cast.output[0] for cast in casts}
-    nodes = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*casts, *nodes])
-    # the exporter's type entries of these initializers now belong to the outputs of the casts
-    kept = [value for value in graph.value_info if value.name not in converted]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)

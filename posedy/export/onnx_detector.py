@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from posedy.export.graph_file import DETECTOR_KEY, read_metadata
-from posedy.export.onnx import HALF_TOLERANCE, TOLERANCE, cast_weights_to_float16, trace
+from posedy.export.onnx import HALF_TOLERANCE, TOLERANCE, trace
+from posedy.export.onnx_weights import remove_traces, store_weights
 from posedy.export.openvino_graph import FreeSizeRunner
 from posedy.export.runtimes import RUNTIMES, Array, Runtime, make_runner, openvino_core, require
 from posedy.export.tracing import relative_difference
@@ -127,8 +128,8 @@ def _write_graph(module: _Boxes, path: Path, half: bool) -> None:
 
     trace(module, _random_images(*_VERIFIED_SIZES[0]), path, ("images",), ("boxes", "scores"), _free_sides())
     model = onnx.load(path)
-    if half:
-        cast_weights_to_float16(model)
+    remove_traces(model)
+    store_weights(model, "float16" if half else "float32")
     version = importlib.metadata.version("posedy")
     onnx.helper.set_model_props(model, {DETECTOR_KEY: json.dumps({"name": PERSON_WEIGHTS.stem, "version": version})})
     model.producer_name, model.producer_version = "posedy", version

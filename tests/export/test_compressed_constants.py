@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from posedy.export.compressed_constants import lift_compressed_kernels
-from posedy.export.onnx import cast_weights_to_float16, trace
+from posedy.export.onnx import trace
 from posedy.export.onnx_layers import prepare_for_export
+from posedy.export.onnx_weights import store_weights
 from posedy.export.runtimes import make_runner, openvino_core
 from posedy.models.dynamic_conv import DynamicConv2d
 
@@ -29,7 +30,7 @@ def half_graph(chain: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("graph") / "chain.onnx"
     trace(prepare_for_export(chain, 1, "openvino"), torch.randn(1, 16, 4, 4), path)
     model = onnx.load(path)
-    cast_weights_to_float16(model)
+    store_weights(model, "float16")
     return model.SerializeToString()
 
 

@@ -120,11 +120,11 @@ def test_metadata_describes_the_network(net: PoseNet, free: Path) -> None:
     model, info = read_graph(free)
     assert info.record == json.loads(json.dumps(network_record(net)))
     assert (info.skeleton, info.input_size, info.codec) == (net.skeleton, net.input_size, net.codec)
-    assert (info.batch, info.decodes, info.flip, info.half, info.temperature) == (
+    assert (info.batch, info.decodes, info.flip, info.weights, info.temperature) == (
         "free",
         False,
         False,
-        False,
+        "float32",
         min(temperatures(net)),
     )
     assert [value.name for value in [*model.graph.input, *model.graph.output]] == ["images", "heatmaps"]
@@ -133,7 +133,7 @@ def test_metadata_describes_the_network(net: PoseNet, free: Path) -> None:
 @pytest.mark.slow
 def test_metadata_of_a_half_precision_graph(single: Path) -> None:
     _, info = read_graph(single)
-    assert (info.batch, info.half, info.runtime) == (1, True, "openvino")
+    assert (info.batch, info.weights, info.runtime) == (1, "float16", "openvino")
 
 
 def test_graph_that_differs_from_pytorch_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from posedy.export.compressed_constants import lift_compressed_kernels
-from posedy.export.onnx import cast_weights_to_float16, trace
+from posedy.export.onnx import trace
 from posedy.export.onnx_layers import MIN_SUMMED_VALUES, prepare_for_export
+from posedy.export.onnx_weights import store_weights
 from posedy.export.runtimes import OpenVinoRunner, import_openvino, make_runner, openvino_core
 from posedy.models.dynamic_conv import DynamicConv2d
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
@@ -116,7 +117,7 @@ def _graph(aggregation: str, pairs: int, is_half: bool) -> bytes:
         trace(module.requires_grad_(False), torch.randn(1, narrow, _HEIGHT, _WIDTH), path)
         model = onnx.load(path)
     if is_half:
-        cast_weights_to_float16(model)
+        store_weights(model, "float16")
     return model.SerializeToString()
 
 

@@ -111,8 +111,9 @@ def _export(models: Sequence[str], runtime: str, folder: Path, log: Callable[[st
     """Exports networks, their static counterparts and the ResNet-50 for a runtime; returns the files by name."""
     import onnx
 
-    from posedy.export.onnx import cast_weights_to_float16, trace
+    from posedy.export.onnx import trace
     from posedy.export.onnx_layers import prepare_for_export
+    from posedy.export.onnx_weights import store_weights
     from posedy.export.runtimes import require
 
     require("onnx", "onnxscript")
@@ -124,7 +125,7 @@ def _export(models: Sequence[str], runtime: str, folder: Path, log: Callable[[st
         trace(module, torch.randn(1, 3, _HEIGHT, _WIDTH), path)
         if runtime.endswith("float16"):
             model = onnx.load(path)
-            cast_weights_to_float16(model)
+            store_weights(model, "float16")
             onnx.save(model, path)
         files[name] = str(path)
     return files
