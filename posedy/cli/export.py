@@ -1,17 +1,21 @@
 """`posedy export`: write a trained network to a file for PyTorch or another runtime."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posedy.cli.options import add_command, add_import, add_json, write_json
 
 if TYPE_CHECKING:
+    from posedy.export.onnx import ExportReport
     from posedy.models.pose_net import PoseNet
 
 _EXAMPLE = """
 posedy export runs/dy050/best.pt --out dy050.safetensors --half
 posedy export balanced --out pose.onnx --runtime openvino
+posedy export balanced --out pose.onnx --int8
+posedy export balanced --out pose.onnx --int8 --calibrate val2017 --annotations person_keypoints_val2017.json
 posedy export nanodet_g_person --out detector.onnx
 """
 
@@ -37,6 +41,7 @@ def register_parser(commands: Any) -> None:
         help="NAME.onnx for other runtimes, NAME.safetensors for posedy",
     )
     parser.add_argument("--half", action="store_true", help="store weights in float16, at half the file size")
+    parser.add_argument("--int8", action="store_true", help="store weights in int8, at a quarter (ONNX only)")
     add_import(parser)
     add_json(parser, "the measurements")
     onnx = parser.add_argument_group("ONNX files")
@@ -58,6 +63,27 @@ def register_parser(commands: Any) -> None:
         dest="flip",
         action="store_false",
         help="with --decode: leave out the flip test (half the time)",
+    )
+    int8 = parser.add_argument_group("ONNX files that compute in int8")
+    int8.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FOLDER",
+        help="with --int8: compute convolutions in int8, too, with the ranges of activations on the persons of these "
+        "images (every other image; the others are for comparing keypoints with those of the float network)",
+    )
+    int8.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="with --calibrate: a COCO keypoint file whose images are in the folder, for its boxes and to compare AP "
+        "(default: boxes of posedy's detector)",
+    )
+    int8.add_argument(
+        "--allow-drop",
+        action="store_true",
+        help="with --calibrate: write the file also if AP drops by more than 0.01 or, without --annotations, more than "
+        "5 %% of the keypoints move",
     )
 
 
@@ -100,7 +126,16 @@ def _check_options(arguments: argparse.Namespace) -> None:
     """Exits with a usage error if options do not fit together, or the network or the file."""
     if not arguments.flip and not arguments.decode:
         arguments.parser.error("--no-flip needs --decode: without it the caller runs the flip test")
-    pose_options = {"--batch": arguments.batch, "--decode": arguments.decode}
+    if arguments.half and arguments.int8:
+        arguments.parser.error("--half and --int8 exclude each other: weights are stored in float16 or in int8")
+    for option, value, needed, other in (
+        ("--calibrate", arguments.calibrate, "--int8", arguments.int8),
+        ("--annotations", arguments.annotations, "--calibrate", arguments.calibrate),
+        ("--allow-drop", arguments.allow_drop, "--calibrate", arguments.calibrate),
+    ):
+        if value and not other:
+            arguments.parser.error(f"{option} needs {needed}")
+    pose_options = {"--batch": arguments.batch, "--decode": arguments.decode, "--int8": arguments.int8}
     onnx_options = pose_options | {"--runtime": arguments.runtime}
     if _is_detector(arguments):
         if arguments.out.suffix.lower() != ".onnx":
@@ -145,6 +180,11 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
     """Writes an ONNX file, prints its inputs and outputs, and returns its numerical difference from PyTorch."""
     from posedy.export.onnx import export_onnx
 
+    calibration = None
+    if arguments.calibrate is not None:
+        from posedy.inference.calibration import read_calibration
+
+        calibration = read_calibration(net, arguments.calibrate, arguments.annotations, arguments.allow_drop)
     report = export_onnx(
         net,
         arguments.out,
@@ -153,6 +193,8 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
         with_decoding=arguments.decode,
         flip=arguments.flip and (net.skeleton is not None or not arguments.decode),
         half=arguments.half,
+        int8=arguments.int8,
+        calibration=calibration,
     )
     info = report.info
     (width, height), N = info.input_size, "N" if info.batch == "free" else "1"
@@ -168,8 +210,31 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
         heatmaps = f"heatmaps ({N}, {info.num_keypoints}, {height // 4}, {width // 4})"
         outputs = heatmaps if names == ("heatmaps",) else ", ".join(names)
         print(f"images ({N}, {channels}, {height}, {width}) float32 -> {outputs}")
-    print(
-        f"largest difference from PyTorch: {report.difference:.1e} of the largest output (tolerance "
-        f"{report.tolerance:.0e}), on noise and smooth shapes"
-    )
-    return {"difference": report.difference, "tolerance": report.tolerance}
+    print("\n".join(_describe_accuracy(report)))
+    numbers: dict[str, Any] = {"difference": report.difference, "tolerance": report.tolerance}
+    if arguments.int8:
+        numbers["rounding"] = report.rounding
+    if report.agreement is not None:
+        numbers |= dataclasses.asdict(report.agreement)
+        numbers |= {"float_layers": list(info.float_layers or ()), "accuracy": report.accuracy}
+    return numbers
+
+
+def _describe_accuracy(report: "ExportReport") -> list[str]:
+    """Returns the lines about the differences from PyTorch."""
+    difference = f"{report.difference:.1e} of the largest output (tolerance {report.tolerance:.0e})"
+    inputs = "on noise and smooth shapes"
+    if report.agreement is not None:
+        layers = report.info.float_layers or ()
+        lines = [
+            f"largest difference of the float graph from PyTorch: {difference}, {inputs}",
+            f"layers in float32: {', '.join(layers) or 'none'}, and those that compute the outputs",
+            f"int8 and float graph, on other images than those of the calibration: {report.agreement}",
+        ]
+        return lines if report.accuracy is None else [*lines, report.accuracy]
+    if report.info.weights == "int8":
+        return [
+            f"largest difference from PyTorch with the same rounded weights: {difference}, {inputs}",
+            f"difference by rounding the weights: {report.rounding:.1e} of the largest output",
+        ]
+    return [f"largest difference from PyTorch: {difference}, {inputs}"]
