@@ -16,7 +16,7 @@ RIGHT: Color = (30, 160, 255)
 MIDDLE: Color = (190, 255, 90)
 BOX: Color = (245, 245, 245)
 WHITE: Color = (255, 255, 255)
-_OUTLINE: Color = (20, 20, 20)
+OUTLINE: Color = (20, 20, 20)
 
 CAPTION_HEIGHT = 18
 """Height of a caption in pixels."""
@@ -24,10 +24,14 @@ CAPTION_HEIGHT = 18
 DRAW_THRESHOLD = 0.2
 """Keypoints with scores up to this value are drawn faint; it equals the default threshold of `rescore`."""
 
-_FAINT_OPACITY = 0.35
+FAINT_OPACITY = 0.35
+"""Opacity of faint keypoints and limbs."""
+PERSON_PIXELS_PER_LINE_PIXEL = 90
+"""Extent of a person for each pixel of the width of its lines."""
+MAX_LINE_WIDTH = 40
+"""Largest width of a line in pixels."""
+
 _BOX_OPACITY = 0.7
-_PERSON_PIXELS_PER_LINE_PIXEL = 90
-_MAX_LINE_WIDTH = 40
 _LABEL_FACE = cv2.FONT_HERSHEY_SIMPLEX
 # Fractional bits of OpenCV's fixed-point coordinates.
 _SHIFT = 4
@@ -84,14 +88,13 @@ def draw_poses(
         visible = (point_scores > 0) & np.isfinite(points).all(axis=-1)
         confident = point_scores > threshold
         persons.append(_Person(points, visible & confident, visible & ~confident))
-    colors = _Colors.of(skeleton)
     if any(person.faint.any() for person in persons):
         layer = canvas.copy()
         for person in persons:
-            _draw_person(layer, person, skeleton, colors, faint=True)
-        canvas = _blend(layer, canvas, _FAINT_OPACITY)
+            _draw_person(layer, person, skeleton, faint=True)
+        canvas = _blend(layer, canvas, FAINT_OPACITY)
     for person in persons:
-        _draw_person(canvas, person, skeleton, colors, faint=False)
+        _draw_person(canvas, person, skeleton, faint=False)
     return canvas
 
 
@@ -101,6 +104,16 @@ def keypoint_colors(skeleton: Skeleton) -> tuple[Color, ...]:
     for left, right in skeleton.flip_pairs:
         side[left], side[right] = LEFT, RIGHT
     return tuple(side)
+
+
+def limb_colors(skeleton: Skeleton) -> tuple[Color, ...]:
+    """Returns the colors of a skeleton's limbs: that of a side if the keypoints are of it or in the middle."""
+    side = keypoint_colors(skeleton)
+    colors = []
+    for ends in skeleton.limbs:
+        sides = {side[end] for end in ends} - {MIDDLE}
+        colors.append(sides.pop() if len(sides) == 1 else MIDDLE)
+    return tuple(colors)
 
 
 def draw_caption(width: int, *texts: tuple[str, Color]) -> NDArray[np.uint8]:
@@ -122,7 +135,7 @@ def draw_label(canvas: NDArray[np.uint8], corner: tuple[float, float], text: str
     (width, height), baseline = cv2.getTextSize(text, _LABEL_FACE, size, thickness)
     x = int(np.clip(corner[0], 0, max(canvas.shape[1] - width - 6, 0)))
     y = int(np.clip(corner[1], 0, max(canvas.shape[0] - height - baseline - 4, 0)))
-    cv2.rectangle(canvas, (x, y), (x + width + 6, y + height + baseline + 4), _OUTLINE, cv2.FILLED)
+    cv2.rectangle(canvas, (x, y), (x + width + 6, y + height + baseline + 4), OUTLINE, cv2.FILLED)
     cv2.putText(canvas, text, (x + 3, y + height + 3), _LABEL_FACE, size, WHITE, thickness, cv2.LINE_AA)
 
 
@@ -173,29 +186,10 @@ class _Person:
         """The line width in pixels, by the extent of the confident keypoints, or else of the faint ones."""
         points = self.points[self.confident if self.confident.any() else self.faint]
         extent = np.ptp(points, axis=0).max() if len(points) else 0.0
-        return int(np.clip(round(extent / _PERSON_PIXELS_PER_LINE_PIXEL), 1, _MAX_LINE_WIDTH))
+        return int(np.clip(round(extent / PERSON_PIXELS_PER_LINE_PIXEL), 1, MAX_LINE_WIDTH))
 
 
-@dataclass(frozen=True)
-class _Colors:
-    """The colors of a skeleton's K keypoints and of its limbs."""
-
-    keypoints: tuple[Color, ...]
-    limbs: tuple[Color, ...]
-
-    @classmethod
-    def of(cls, skeleton: Skeleton) -> "_Colors":
-        side = keypoint_colors(skeleton)
-        limbs = []
-        for ends in skeleton.limbs:
-            sides = {side[end] for end in ends} - {MIDDLE}
-            limbs.append(sides.pop() if len(sides) == 1 else MIDDLE)
-        return cls(side, tuple(limbs))
-
-
-def _draw_person(
-    canvas: NDArray[np.uint8], person: _Person, skeleton: Skeleton, colors: _Colors, *, faint: bool
-) -> None:
+def _draw_person(canvas: NDArray[np.uint8], person: _Person, skeleton: Skeleton, *, faint: bool) -> None:
     """Draws either the faint or the confident keypoints and limbs of a person, in place.
 
     All outlines are drawn first, so that none crosses a colored line.
@@ -205,17 +199,18 @@ def _draw_person(
     visible = person.confident | person.faint
     limbs = [
         (points[a], points[b], color)
-        for (a, b), color in zip(skeleton.limbs, colors.limbs, strict=True)
+        for (a, b), color in zip(skeleton.limbs, limb_colors(skeleton), strict=True)
         if visible[a] and visible[b] and (person.faint[a] or person.faint[b]) == faint
     ]
     selected = person.faint if faint else person.confident
-    discs = [(points[index], colors.keypoints[index]) for index in np.flatnonzero(selected)]
+    colors = keypoint_colors(skeleton)
+    discs = [(points[index], colors[index]) for index in np.flatnonzero(selected)]
     radius = round((width + 1) * 2 ** (_SHIFT - 1) * 1.5)
     outline = 1 if width < 6 else width // 4
     for start, end, _ in limbs:
-        cv2.line(canvas, start, end, _OUTLINE, width + 2 * outline, cv2.LINE_AA, _SHIFT)
+        cv2.line(canvas, start, end, OUTLINE, width + 2 * outline, cv2.LINE_AA, _SHIFT)
     for center, _ in discs:
-        cv2.circle(canvas, center, radius + (outline << _SHIFT), _OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, center, radius + (outline << _SHIFT), OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     for start, end, color in limbs:
         cv2.line(canvas, start, end, color, width, cv2.LINE_AA, _SHIFT)
     for center, color in discs:
@@ -241,7 +236,7 @@ def _draw_box(canvas: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
     # On whole pixels and without anti-aliasing, so that a line of one pixel stays sharp.
     corners = np.round(np.clip(box, -_MAX_COORDINATE, _MAX_COORDINATE)).astype(int).tolist()
     top_left, bottom_right = corners[:2], corners[2:]
-    cv2.rectangle(canvas, top_left, bottom_right, _OUTLINE, width + 2)
+    cv2.rectangle(canvas, top_left, bottom_right, OUTLINE, width + 2)
     cv2.rectangle(canvas, top_left, bottom_right, BOX, width)
 
 

@@ -42,13 +42,20 @@ THRESHOLDS = BoxThresholds(display=0.4, files=0.05, track_start=0.4, track_keep=
 NMS_IOU = 0.5
 """Boxes that overlap a box of a higher score by more are duplicates."""
 
-_MAX_CANDIDATES = 1000  # boxes before NMS
-_MAX_BOXES = 100  # boxes of an image, as in COCO's evaluation
-_MAX_EXCESS = 1.25  # pixels of the network's input, relative to size x size
+MAX_CANDIDATES = 1000
+"""Largest number of boxes before NMS."""
+MAX_BOXES = 100
+"""Largest number of boxes of an image, as in COCO's evaluation."""
+MAX_EXCESS = 1.25
+"""Largest number of pixels of the network's input, relative to size x size."""
+LARGEST_BILINEAR_FACTOR = 2
+"""Images that are reduced by more are averaged over areas, since bilinear interpolation skips pixels.
+
+On the dev split AP is 0.322 at size 160 (a factor of about 4) and 0.336 with averaged areas; at 416 and 320 both are
+equal within 0.004.
+"""
+
 _BATCH = 8
-# Bilinear interpolation skips pixels beyond this factor: on the dev split AP is 0.322 at size 160 (a factor of about 4)
-# and 0.336 with averaged areas; at 416 and 320 both are equal within 0.004.
-_LARGEST_BILINEAR_FACTOR = 2
 
 
 @register_detector("posedy")
@@ -137,7 +144,7 @@ class PersonDetector:
                 batch = indices[start : start + _BATCH]
                 candidates = self.candidates(np.stack([resize(images_bgr[index], size) for index in batch]))
                 for index, (boxes, scores) in zip(batch, candidates, strict=True):
-                    kept = suppress_duplicates(boxes, scores, self._nms_iou)[:_MAX_BOXES]
+                    kept = suppress_duplicates(boxes, scores, self._nms_iou)[:MAX_BOXES]
                     detected[index] = scale_boxes(boxes[kept], size, images_bgr[index].shape), scores[kept]
         return [detected[index] for index in range(len(images_bgr))]
 
@@ -225,7 +232,7 @@ def network_size(width: int, height: int, size: int) -> Size:
     units, largest = [size / ratio / INPUT_MULTIPLE, size * ratio / INPUT_MULTIPLE], MAX_SIDE // INPUT_MULTIPLE
     sides = [min(max(round(unit), 1), largest) for unit in units]
     longer = sides.index(max(sides))
-    allowed = _MAX_EXCESS * (size / INPUT_MULTIPLE) ** 2
+    allowed = MAX_EXCESS * (size / INPUT_MULTIPLE) ** 2
     sides[longer] = max(min(sides[longer], int(allowed / sides[1 - longer])), 1)
     return INPUT_MULTIPLE * sides[0], INPUT_MULTIPLE * sides[1]
 
@@ -233,7 +240,7 @@ def network_size(width: int, height: int, size: int) -> Size:
 def resize(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resizes an image (H, W, 3) to (width, height): bilinearly, or to less than half by averaging areas."""
     height, width = image.shape[:2]
-    is_reduced = min(width / size[0], height / size[1]) > _LARGEST_BILINEAR_FACTOR
+    is_reduced = min(width / size[0], height / size[1]) > LARGEST_BILINEAR_FACTOR
     interpolation = cv2.INTER_AREA if is_reduced else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation).astype(np.uint8, copy=False)
 
@@ -261,7 +268,7 @@ def decode_boxes(logits: FloatArray, bins: FloatArray, size: Size, threshold: fl
 def _best_candidates(scores: FloatArray, threshold: float) -> NDArray[np.intp]:
     """Returns the indices of at most 1,000 scores (A,) from the threshold, in descending order."""
     kept = np.flatnonzero(scores >= threshold)
-    return kept[np.argsort(-scores[kept], kind="stable")[:_MAX_CANDIDATES]]
+    return kept[np.argsort(-scores[kept], kind="stable")[:MAX_CANDIDATES]]
 
 
 _locations = lru_cache(maxsize=64)(make_locations)
