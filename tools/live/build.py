@@ -10,6 +10,7 @@ networks on several threads only with the headers of `tools.live.serve`.
 import argparse
 import base64
 import dataclasses
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -49,8 +50,13 @@ MAX_MB = 30
 DEFAULT_NETWORK = "light"
 
 _PACKAGE, _VERSION = "onnxruntime-web", "1.30.0"
-# of the package's archive, as in the registry
+ARCHIVE = f"{_PACKAGE}-{_VERSION}.tgz"
+"""The file of the package, which npm downloads to the folder of `OUT`."""
+# of the archive, as in the registry
 _INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+# The WebAssembly has a quarter of its size with gzip. Some servers would unpack a file NAME.gz on the way.
+_WASM = RUNTIME_FILES[-1]
+_COMPRESSED_WASM = f"{_WASM}.bin"
 _EXAMPLE = "soccer"
 _DETECT_EVERY = 10  # the default of `PoseTracker`
 _DETECTOR_SIZE = 416  # the default of `PersonDetector`
@@ -66,9 +72,10 @@ def build(
 
     Args:
         out: the folder; files in it are replaced.
-        network: a preset, the name of a pretrained network or a checkpoint, which is exported with float16 weights, or
-            a file of `posedy export --decode --no-flip`.
-        detector: a file of `posedy export nanodet_g_person`; None exports it with float16 weights.
+        network: a preset, the name of a pretrained network or a checkpoint, which is exported in float32, since
+            float16 moves a few keypoints of low confidence; or a file of `posedy export --decode --no-flip`.
+        detector: a file of `posedy export nanodet_g_person`; None exports it with float16 weights, which it
+            has in the package, too.
         runtime: an unpacked package onnxruntime-web; None downloads the archive with npm and keeps it next to `out`.
 
     Returns:
@@ -108,7 +115,7 @@ def make_config(info: GraphInfo, runtime_version: str) -> dict[str, Any]:
     _, padded = padded_region([0, 0, 1, 1], 1.0)
     return {
         "version": importlib.metadata.version("posedy"),
-        "runtime": {"name": _PACKAGE, "version": runtime_version},
+        "runtime": {"name": _PACKAGE, "version": runtime_version, "wasm": _COMPRESSED_WASM},
         "pose": {
             "file": "pose.onnx",
             "name": info.record["name"],
@@ -174,7 +181,7 @@ def _write_network(network: str, path: Path) -> GraphInfo:
         _check_network(read_graph(network)[1], network)
         shutil.copyfile(network, path)
     else:
-        export_onnx(load_checkpoint(network), path, batch=1, with_decoding=True, flip=False, half=True)
+        export_onnx(load_checkpoint(network), path, batch=1, with_decoding=True, flip=False)
     _, info = read_graph(path)
     _check_network(info, network)
     return info
@@ -202,7 +209,7 @@ def _copy_runtime(folder: Path | None, out: Path) -> str:
     """Copies the files of ONNX Runtime Web from a folder, or from npm's archive, and returns their version."""
     if folder is not None:
         return _copy_package(folder, out)
-    archive = out.parent / f"{_PACKAGE}-{_VERSION}.tgz"
+    archive = out.parent / ARCHIVE
     if not (archive.is_file() and _is_intact(archive)):
         _download_archive(archive)
     with tempfile.TemporaryDirectory() as unpacked, tarfile.open(archive) as package:
@@ -224,7 +231,10 @@ def _copy_package(folder: Path, out: Path) -> str:
         path = folder / "dist" / name
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: expected the files of {_PACKAGE} {_VERSION}")
-        shutil.copyfile(path, out / name)
+        if name == _WASM:
+            (out / _COMPRESSED_WASM).write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+        else:
+            shutil.copyfile(path, out / name)
     return str(content["version"])
 
 

@@ -9,6 +9,17 @@ const MAX_THREADS = 4;
 /** Whether the browser lets WASM use several threads; it needs the headers of tools/live/serve.py. */
 export const hasThreads = globalThis.crossOriginIsolated === true;
 
+async function request(file) {
+  const response = await fetch(file);
+  if (!response.ok) throw new Error(`${file} is missing (HTTP status ${response.status})`);
+  return response;
+}
+
+/** Returns the content of a gzip file. */
+function unpack(response) {
+  return new Response(response.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
 /** Estimates the poses of images {data, width, height}, RGBA uint8. */
 export class PoseEstimator {
   #pose;
@@ -25,9 +36,8 @@ export class PoseEstimator {
     ort.env.wasm.numThreads = hasThreads ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
     // the networks run in a worker, so that the page stays responsive
     ort.env.wasm.proxy = true;
-    const response = await fetch("config.json");
-    if (!response.ok) throw new Error(`config.json is missing (HTTP status ${response.status})`);
-    const config = await response.json();
+    const config = await (await request("config.json")).json();
+    ort.env.wasm.wasmBinary = await unpack(await request(config.runtime.wasm));
     // 3 is errors only: warnings are of the optimization of graphs
     const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
     const pose = await ort.InferenceSession.create(config.pose.file, options);

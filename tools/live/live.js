@@ -59,15 +59,21 @@ function readPixels(image, width, height) {
   return sourceContext.getImageData(0, 0, source.width, source.height);
 }
 
-/** Shows the image of the second canvas with poses. */
-function show(poses, config) {
+/** Shows the image of the second canvas. */
+function showSource() {
   canvas.width = source.width;
   canvas.height = source.height;
   context.drawImage(source, 0, 0);
-  drawPoses(context, poses, config.skeleton, config.drawing);
-  canvas.setAttribute("aria-label", `${countPersons(poses)} with drawn keypoints`);
+  canvas.setAttribute("aria-label", "the image, without keypoints");
   canvas.hidden = false;
   hint.hidden = true;
+}
+
+/** Shows the image of the second canvas with poses. */
+function show(poses, config) {
+  showSource();
+  drawPoses(context, poses, config.skeleton, config.drawing);
+  canvas.setAttribute("aria-label", `the image with the keypoints of ${countPersons(poses)}`);
 }
 
 /** Starts a new input: stops the camera and clears messages; returns its number. */
@@ -91,8 +97,8 @@ async function showImage(blob, name) {
   if (number !== choice) return;
   const pixels = readPixels(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
-  show([], { skeleton: { limbs: [] }, drawing: {} });
-  showStatus(`Searching persons in ${name} …`);
+  showSource();
+  showStatus(`${name}: detecting persons …`);
   await run(number, async (estimator) => {
     const start = performance.now();
     const poses = await estimator.predict(pixels);
@@ -100,8 +106,8 @@ async function showImage(blob, name) {
     const milliseconds = performance.now() - start;
     show(poses, estimator.config);
     result = { poses, width: pixels.width, height: pixels.height, milliseconds };
-    element("numbers").textContent = `${countPersons(poses)} · ${Math.round(milliseconds)} ms`;
-    showStatus(`${name}: ${countPersons(poses)}.`);
+    element("numbers").textContent = `${countPersons(poses)}, ${Math.round(milliseconds)} ms`;
+    showStatus(`${name}: ${countPersons(poses)}`);
   });
 }
 
@@ -162,7 +168,7 @@ async function followCamera(number, estimator) {
     times = [...times.filter((time) => now - time <= RATE_MILLISECONDS), now];
     const framesPerSecond = times.length > 1 ? ((times.length - 1) * 1000) / (now - times[0]) : 0;
     result = { poses, width: pixels.width, height: pixels.height, milliseconds: now - start, framesPerSecond };
-    element("numbers").textContent = `${framesPerSecond.toFixed(1)} frames/s · ${countPersons(poses)}`;
+    element("numbers").textContent = `${framesPerSecond.toFixed(1)} frames/s, ${countPersons(poses)}`;
   }
 }
 
@@ -205,7 +211,7 @@ function endCamera(message) {
 async function showExample() {
   const { config } = await ready;
   const response = await fetch(config.example.file);
-  await showImage(await response.blob(), "the example");
+  await showImage(await response.blob(), "Example image");
 }
 
 /** Shows the legend, the networks and the credits, which come from config.json. */
