@@ -153,7 +153,7 @@ def wait(page: Any, condition: str, seconds: float = 120) -> None:
 def result_of(page: Any, path: Path) -> Any:
     """Chooses an image and returns the result."""
     page.locator("#file").set_input_files(path)
-    wait(page, f"posedy.result && document.querySelector('#status').textContent.startsWith('{path.name}')")
+    wait(page, f"posedy.result && document.querySelector('#status').textContent.startsWith('{path.name}: ')")
     return page.evaluate("posedy.result")
 
 
@@ -234,11 +234,10 @@ def test_a_dropped_file_is_predicted(open_page: Callable[..., Any]) -> None:
         }""",
         data,
     )
-    wait(page, "document.querySelector('#status').textContent === 'tennis.jpg: 1 person'")
+    wait(page, "document.querySelector('#status').textContent.startsWith('tennis.jpg: 1 person')")
 
 
 def test_the_camera_is_followed(open_page: Callable[..., Any], camera_frame: NDArray[np.uint8]) -> None:
-    expected = PoseEstimator(DEFAULT_NETWORK, "cpu", flip=False)(camera_frame)
     page = open_page()
     page.locator("#camera").click()
     wait(page, "posedy.result?.framesPerSecond")
@@ -249,8 +248,12 @@ def test_the_camera_is_followed(open_page: Callable[..., Any], camera_frame: NDA
     assert result["framesPerSecond"] > 1  # with other work on the computer
     assert (result["width"], result["height"]) == CAMERA_SIZE
     [pose] = result["poses"]
-    distances = np.linalg.norm(np.array(pose["keypoints"]) - expected[0].keypoints, axis=-1)
-    assert np.median(distances) < 5  # the box encloses the last keypoints
+    [expected] = PoseEstimator(DEFAULT_NETWORK, "cpu", detector=None, flip=False)(camera_frame, [pose["box"]])
+    distances = np.linalg.norm(np.array(pose["keypoints"]) - expected.keypoints, axis=-1)[expected.scores > 0.3]
+    print(f"camera: keypoints differ by up to {distances.max():.2f} pixels")
+    assert len(distances) > 10
+    assert np.median(distances) < 2
+    assert distances.max() < 15  # the camera's colors are converted
     page.locator("#camera").click()
     wait(page, "document.querySelector('#status').textContent === 'The camera is off.'")
     assert page.inner_text("#camera") == "Start the camera"
@@ -298,10 +301,10 @@ def test_screenshot_of_the_page_fits_its_width(
 ) -> None:
     page = open_page(width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.mouse.move(0, 0)
-    page.locator("#example").click()
-    wait(page, "posedy.result")
-    page.mouse.move(0, 0)
+    first = page.evaluate("posedy.result.milliseconds")  # that of a cold start
+    page.locator("#example").press("Enter")
+    wait(page, f"posedy.result && posedy.result.milliseconds !== {first}")
+    page.evaluate("document.activeElement.blur()")
     path = Path(os.environ.get("POSEDY_SCREENSHOTS", tmp_path)) / f"{name}.jpg"
     page.screenshot(path=path, full_page=True, type="jpeg", quality=80)
     assert path.stat().st_size <= MAX_SCREENSHOT_BYTES

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from posedy import drawing
-from posedy.examples import LICENSE, example_images
+from posedy.examples import LICENSE, ExampleImage, example_images
 from posedy.export.graph_file import DETECTOR_KEY, GraphInfo, read_graph, read_metadata
 from posedy.export.onnx import export_onnx
 from posedy.export.onnx_detector import export_detector_onnx
@@ -94,12 +94,14 @@ def build(
         shutil.copyfile(Path(__file__).parent / name, out / name)
     for name in ("LICENSE", "NOTICE"):
         shutil.copyfile(REPOSITORY / name, out / f"{name}.txt")
-    [example] = [image for image in example_images() if image.path.stem == _EXAMPLE]
-    shutil.copyfile(example.path, out / "example.jpg")
+    shutil.copyfile(_example().path, out / "example.jpg")
     write_json_atomically(out / "config.json", make_config(info, version))
     size = sum(path.stat().st_size for path in out.iterdir())
     if size > MAX_MB * 1e6:
-        raise ValueError(f"{out} has {size / 1e6:.1f} MB, expected up to {MAX_MB}: build it with a smaller network")
+        raise ValueError(
+            f"{out} has {size / 1e6:.1f} MB, expected up to {MAX_MB}: give a smaller network, such as a "
+            "file of posedy export NAME --out x.onnx --decode --no-flip --half"
+        )
     return size
 
 
@@ -111,7 +113,7 @@ def make_config(info: GraphInfo, runtime_version: str) -> dict[str, Any]:
         runtime_version: the version of ONNX Runtime Web.
     """
     assert info.skeleton is not None  # checked by `_check_network`
-    [example] = [image for image in example_images() if image.path.stem == _EXAMPLE]
+    example = _example()
     _, padded = padded_region([0, 0, 1, 1], 1.0)
     return {
         "version": importlib.metadata.version("posedy"),
@@ -168,6 +170,10 @@ def _describe_skeleton(skeleton: Skeleton) -> dict[str, Any]:
         "keypointColors": drawing.keypoint_colors(skeleton),
         "limbColors": drawing.limb_colors(skeleton),
     }
+
+
+def _example() -> ExampleImage:
+    return next(image for image in example_images() if image.path.stem == _EXAMPLE)
 
 
 def _in_camel_case(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,8 +106,7 @@ async function showImage(blob, name) {
     const milliseconds = performance.now() - start;
     show(poses, estimator.config);
     result = { poses, width: pixels.width, height: pixels.height, milliseconds };
-    element("numbers").textContent = `${countPersons(poses)}, ${Math.round(milliseconds)} ms`;
-    showStatus(`${name}: ${countPersons(poses)}`);
+    showStatus(`${name}: ${countPersons(poses)}, ${Math.round(milliseconds)} ms`);
   });
 }
 
@@ -209,9 +208,10 @@ function endCamera(message) {
 }
 
 async function showExample() {
+  const before = choice;
   const { config } = await ready;
-  const response = await fetch(config.example.file);
-  await showImage(await response.blob(), "Example image");
+  const blob = await (await fetch(config.example.file)).blob();
+  if (before === choice) await showImage(blob, "Example image");
 }
 
 /** Shows the legend, the networks and the credits, which come from config.json. */
@@ -223,9 +223,10 @@ function describe({ config, threads }) {
   const threadText = threads === 1 ? "1 thread" : `${threads} threads`;
   element("about").textContent =
     `${config.pose.name} at ${config.pose.inputSize[1]}x${config.pose.inputSize[0]} and ${config.detector.name}, ` +
-    `posedy ${config.version}, ONNX Runtime Web ${config.runtime.version}, ${threadText}. `;
-  const link = Object.assign(document.createElement("a"), { href: config.example.page, textContent: "The example image" });
-  element("credits").append(link, ` is by a Flickr user, ${config.example.license}.`);
+    `posedy ${config.version}, ONNX Runtime Web ${config.runtime.version}, ${threadText}.`;
+  const { page, license } = config.example;
+  const link = Object.assign(document.createElement("a"), { href: page, textContent: "its page" });
+  element("credits").append(`The example image is by the Flickr user that `, link, ` names, ${license}.`);
 }
 
 function connect() {
@@ -254,7 +255,7 @@ async function start() {
     const estimator = await ready;
     describe(estimator);
     for (const control of [file, example, camera]) control.disabled = false;
-    if (choice === 0) await showExample();
+    await showExample();
   } catch (error) {
     showStatus("");
     showError(`The networks cannot be loaded: ${error.message ?? error}. Run make live again.`);
