@@ -1,5 +1,7 @@
 # make quickstart   set up, then predict, test, fine-tune and export the pretrained network on images in the repository
 # make quickstart IMAGE=me.jpg   the same, and predict an image of yours first
+# make live         set up, build a web page that runs the networks in the browser (needs npm), and serve it
+# make live-build   the same without serving it; NETWORK=x.onnx make live selects the pose network
 # make test         set up, lint, type-check and run all tests that are not marked slow
 # make test-all     the same, including the slow tests
 # PYTHON=python3.12 make ...   selects the interpreter of the virtual environment
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which reuse compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint style types pytest-quick pytest-all clean
+.PHONY: quickstart live live-build test test-all lint style types pytest-quick pytest-all clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,6 +33,12 @@ $(VENV)/.all: pyproject.toml | $(BIN)/python
 
 quickstart: $(VENV)/.export
 	$(BIN)/python -m tools.lab.quickstart $(if $(IMAGE),"$(IMAGE)")
+
+live: live-build
+	$(BIN)/python -m tools.live.serve $(if $(PORT),--port $(PORT))
+
+live-build: $(VENV)/.export
+	$(BIN)/python -m tools.live.build $(if $(NETWORK),--network "$(NETWORK)")
 
 lint: style types
 
