@@ -124,10 +124,14 @@ def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     """Opens pages; afterwards checks that they requested nothing from other servers and raised no errors."""
     contexts, requested, errors = [], [], []
 
-    def open_one(url: str = address, width: int = 1280, permissions: tuple[str, ...] = ("camera",)) -> Any:
+    def open_one(
+        url: str = address, width: int = 1280, permissions: tuple[str, ...] = ("camera",), cores: int | None = None
+    ) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, permissions=list(permissions))
         contexts.append(context)
         page = context.new_page()
+        if cores is not None:
+            page.add_init_script(f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ get: () => {cores} }})")
         page.on("request", lambda request: requested.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -267,21 +271,23 @@ def test_a_blocked_camera_is_explained(open_page: Callable[..., Any]) -> None:
     assert page.inner_text("#camera") == "Start the camera"
 
 
-def test_the_page_works_without_threads_and_says_so(open_page: Callable[..., Any], built: Path) -> None:
+@pytest.mark.parametrize("cores", [2, 8])
+def test_the_page_works_without_threads_and_says_so(open_page: Callable[..., Any], built: Path, cores: int) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=str(built))
     for plain in serve(ThreadingHTTPServer(("127.0.0.1", 0), handler)):
-        page = open_page(plain)
-        assert page.locator("#threads").is_visible()
+        page = open_page(plain, cores=cores)
+        assert page.locator("#threads").is_visible() == (cores == 8)
         assert "1 thread." in page.inner_text("#about")
         assert len(page.evaluate("posedy.result.poses")) == 14
 
 
-def test_threads_are_used_if_there_are_cores(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+@pytest.mark.parametrize(("cores", "threads"), [(2, 1), (4, 2), (16, 4)])
+def test_threads_are_used_if_there_are_cores(open_page: Callable[..., Any], cores: int, threads: int) -> None:
+    page = open_page(cores=cores)
     assert page.evaluate("crossOriginIsolated")
     assert not page.locator("#threads").is_visible()
-    cores = page.evaluate("navigator.hardwareConcurrency")
-    assert page.evaluate("posedy.ready.then((estimator) => estimator.threads)") == min(cores, 4)
+    assert page.evaluate("posedy.ready.then((estimator) => estimator.threads)") == threads
+    assert len(page.evaluate("posedy.result.poses")) == 14
 
 
 def test_the_keyboard_reaches_all_controls(open_page: Callable[..., Any]) -> None:

@@ -3,11 +3,12 @@
 import * as ort from "./ort.wasm.min.mjs";
 import { imageToCrop, networkSize, resizeImage, selectBoxes, warpCrop } from "./geometry.js";
 
-// More threads of a phone's slow cores do not help.
-const MAX_THREADS = 4;
+// Half of the cores: the browser needs the others, and two threads that share a core are slower than one. The networks
+// are too small for more than four.
+const wantedThreads = Math.min(Math.ceil((navigator.hardwareConcurrency || 1) / 2), 4);
 
-/** Whether the browser lets WASM use several threads; it needs the headers of tools/live/serve.py. */
-export const hasThreads = globalThis.crossOriginIsolated === true;
+/** Whether the browser allows fewer threads than the networks could use: these need the headers of serve.py. */
+export const lacksThreads = wantedThreads > 1 && !globalThis.crossOriginIsolated;
 
 async function request(file) {
   const response = await fetch(file);
@@ -33,7 +34,7 @@ export class PoseEstimator {
 
   /** Loads config.json and both networks from the folder of the page. */
   static async load() {
-    ort.env.wasm.numThreads = hasThreads ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
+    ort.env.wasm.numThreads = lacksThreads ? 1 : wantedThreads;
     // the networks run in a worker, so that the page stays responsive
     ort.env.wasm.proxy = true;
     const config = await (await request("config.json")).json();

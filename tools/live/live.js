@@ -1,7 +1,7 @@
 // The page: an image or the camera, and the poses drawn on a canvas.
 
 import { drawPoses } from "./drawing.js";
-import { PoseEstimator, hasThreads } from "./estimator.js";
+import { PoseEstimator, lacksThreads } from "./estimator.js";
 import { Tracker } from "./tracker.js";
 
 // larger images are reduced: browsers of phones have no larger canvas
@@ -250,7 +250,7 @@ function connect() {
 
 async function start() {
   connect();
-  if (!hasThreads) element("threads").hidden = false;
+  element("threads").hidden = !lacksThreads;
   try {
     const estimator = await ready;
     describe(estimator);
