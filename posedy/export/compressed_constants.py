@@ -3,7 +3,7 @@
 OpenVINO converts constants in float16 and int8 to float32 when it compiles a graph, unless they are weights of certain
 operators. The K kernels of a dynamic convolution are aggregated for each image,
 
-    W = sum over k of pi_k * float32(W_k),
+    W = sum over k of pi_k * float32(W_k)    or, in int8 with scales s_k,    sum over k of pi_k * s_k * float32(W_k),
 
 which takes as long as reading them takes from memory. As inputs they stay compressed, and OpenVINO computes the sum in
 one pass.
@@ -43,6 +43,7 @@ def lift_compressed_kernels(graph: Any) -> tuple[Any, Constants]:
         name = f"kernel_{len(values)}"
         parameter.output(0).set_names({name})
         conversion.input(0).replace_source_output(parameter.output(0))
+        _multiply_by_scale(conversion)
         values[name] = openvino.Tensor(np.array(constant.data))
         parameters.append(parameter)
     graph.add_parameters(parameters)
@@ -51,20 +52,36 @@ def lift_compressed_kernels(graph: Any) -> tuple[Any, Constants]:
 
 
 def _is_compressed_kernel(node: Any) -> bool:
-    """Returns whether a node converts a large compressed constant that is later multiplied by a computed value."""
+    """Returns whether a node converts a large compressed constant that is multiplied by a computed value.
+
+    Constant scales of int8 values may come before.
+    """
     if node.get_type_name() != "Convert":
         return False
     constant = node.input_value(0).get_node()
     if constant.get_type_name() != "Constant" or constant.get_element_type().get_type_name() not in _COMPRESSED_TYPES:
         return False
-    return int(np.prod(constant.output(0).shape)) >= MIN_SUMMED_VALUES and _is_weighted(node)
-
-
-def _is_weighted(node: Any) -> bool:
-    """Returns whether a node, possibly multiplied by constant scales, is multiplied by a computed value."""
-    targets = list(node.output(0).get_target_inputs())
-    if len(targets) != 1 or targets[0].get_node().get_type_name() != "Multiply":
+    if int(np.prod(constant.output(0).shape)) < MIN_SUMMED_VALUES:
         return False
+    product, other = _product(node)
+    if other is not None and other.get_type_name() == "Constant":
+        product, other = _product(product)
+    return other is not None and other.get_type_name() != "Constant" and product.get_type_name() == "Multiply"
+
+
+def _product(node: Any) -> tuple[Any, Any]:
+    """Returns the only node that reads a node, if it is a product or a quotient, and the product's other factor."""
+    targets = list(node.output(0).get_target_inputs())
+    if len(targets) != 1 or targets[0].get_node().get_type_name() not in ("Multiply", "Divide"):
+        return None, None
     product = targets[0].get_node()
-    other = product.input_value(1 - targets[0].get_index()).get_node()
-    return other.get_type_name() != "Constant" or _is_weighted(product)
+    return product, product.input_value(1 - targets[0].get_index()).get_node()
+
+
+def _multiply_by_scale(conversion: Any) -> None:
+    """Replaces the division of int8 values by a constant, into which OpenVINO turns a scale, by a product, in place."""
+    from openvino import opset13
+
+    product, scale = _product(conversion)
+    if product.get_type_name() == "Divide":
+        product.output(0).replace(opset13.multiply(conversion, opset13.constant(1 / scale.data)).output(0))

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         "--runtimes",
         nargs="+",
         metavar="NAME",
-        help="fused grouped training training_bf16 onnxruntime openvino openvino_float16 (default: all)",
+        help="fused grouped training training_bf16 onnxruntime openvino openvino_float16 openvino_int8 (default: all)",
     )
     _add_timing(latency, rounds=5)
     _add_batch(latency)

@@ -1,8 +1,8 @@
 """Benchmark of how the K kernels of dynamic 1x1 convolutions are stored and aggregated in exported graphs.
 
 A chain of layers, whose kernels exceed the caches, is timed in each form, relative to static convolutions. Bytes show
-whether a runtime keeps kernels in float16 compressed: they are those of all large constants and inputs of the graph
-after the runtime has optimized it.
+whether a runtime keeps kernels in float16 or int8 compressed: they are those of all large constants and inputs of the
+graph after the runtime has optimized it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,25 @@ from torch import nn
 from posedy.export.compressed_constants import lift_compressed_kernels
 from posedy.export.onnx import trace
 from posedy.export.onnx_layers import MIN_SUMMED_VALUES, prepare_for_export
-from posedy.export.onnx_weights import store_weights
+from posedy.export.onnx_weights import Weights, store_weights
 from posedy.export.runtimes import OpenVinoRunner, import_openvino, make_runner, openvino_core
 from posedy.models.dynamic_conv import DynamicConv2d
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
 from tools.lab.benchmarks.subprocesses import run_in_subprocess
 
 RUNTIMES = ("openvino", "onnxruntime")
-FORMS = {
-    "static": ("static", False),
-    "product, float32": ("product", False),
-    "sum, float32": ("sum", False),
-    "sum, float16 constants": ("sum", True),
-    "sum, float16 inputs": ("sum", True),
+FORMS: dict[str, tuple[str, Weights]] = {
+    "static": ("static", "float32"),
+    "product, float32": ("product", "float32"),
+    "sum, float32": ("sum", "float32"),
+    "sum, float16 constants": ("sum", "float16"),
+    "sum, float16 inputs": ("sum", "float16"),
+    "sum, int8 constants": ("sum", "int8"),
+    "sum, int8 inputs": ("sum", "int8"),
 }
-"""Storage and aggregation of kernels by name: static convolutions, or the aggregation and whether it is in float16.
+"""Aggregation and storage of kernels by name; "static" are static convolutions.
 
-Inputs are how posedy runs files with kernels in float16 in OpenVINO; ONNX Runtime is not measured with them.
+Inputs are how posedy runs files with compressed kernels in OpenVINO; ONNX Runtime is not measured with them.
 """
 _CHANNELS, _HEIGHT, _WIDTH = (320, 960), 8, 6
 
@@ -70,10 +72,10 @@ def time_forms(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     x = torch.randn(1, _CHANNELS[0], _HEIGHT, _WIDTH, generator=torch.Generator().manual_seed(0)).numpy()
     calls: dict[str, Callable[[], object]] = {}
     sizes = {}
-    for name, (aggregation, is_half) in FORMS.items():
+    for name, (aggregation, weights) in FORMS.items():
         if runtime == "onnxruntime" and name.endswith("inputs"):
             continue
-        content = _graph(aggregation, task["pairs"], is_half)
+        content = _graph(aggregation, task["pairs"], weights)
         if runtime == "onnxruntime":
             runner = make_runner(content, 1, "onnxruntime", threads=threads)
             calls[name] = lambda runner=runner: runner(x)  # type: ignore[misc]
@@ -100,7 +102,7 @@ def time_forms(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _graph(aggregation: str, pairs: int, is_half: bool) -> bytes:
+def _graph(aggregation: str, pairs: int, weights: Weights) -> bytes:
     """Returns an ONNX graph of the chain with random weights."""
     import onnx
 
@@ -116,8 +118,7 @@ def _graph(aggregation: str, pairs: int, is_half: bool) -> bytes:
         path = Path(folder) / "chain.onnx"
         trace(module.requires_grad_(False), torch.randn(1, narrow, _HEIGHT, _WIDTH), path)
         model = onnx.load(path)
-    if is_half:
-        store_weights(model, "float16")
+    store_weights(model, weights)
     return model.SerializeToString()
 
 

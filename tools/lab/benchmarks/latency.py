@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from posedy.export.fuse import fuse
-from posedy.export.runtimes import Runtime
+from posedy.export.onnx_weights import Weights
+from posedy.export.runtimes import Runtime, require
 from posedy.models.conversion import static_name
 from posedy.models.factory import create_backbone, create_model
 from posedy.system import supports_bf16
@@ -28,7 +29,13 @@ from tools.lab.benchmarks.ratios import (
 from tools.lab.benchmarks.reference_models import grouped_dynamic_model, simple_baseline
 from tools.lab.benchmarks.subprocesses import run_in_subprocess
 
-RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "openvino", "openvino_float16")
+_GRAPHS: dict[str, tuple[Runtime, Weights]] = {
+    "onnxruntime": ("onnxruntime", "float32"),
+    "openvino": ("openvino", "float32"),
+    "openvino_float16": ("openvino", "float16"),
+    "openvino_int8": ("openvino", "int8"),
+}
+RUNTIMES = ("fused", "grouped", "training", "training_bf16", *_GRAPHS)
 """Runtimes of the benchmark.
 
 - fused: `posedy.export.fuse`; static networks have folded norms and channels_last, too.
@@ -36,14 +43,13 @@ RUNTIMES = ("fused", "grouped", "training", "training_bf16", "onnxruntime", "ope
   the ratio is to the fused static counterpart.
 - training: forward and backward of a batch of 32 in training mode; training_bf16 in bfloat16, skipped on CPUs without
   native support.
-- onnxruntime, openvino: exported graphs of batch size 1, called once per crop; openvino_float16 stores weights in
-  float16 and computes in float32, which changes the time of dynamic networks only.
+- onnxruntime, openvino: exported graphs of batch size 1, called once per crop; openvino_float16 and openvino_int8 store
+  weights in these types and compute in float32, which changes the time of dynamic networks only.
 """
 RESNET = "resnet50-deconv"
 MODELS = ("dy_mobilenetv2_050-dy_bneck", "dy_mobilenetv2_050", "dy_mobilenetv2_100")
 _HEIGHT, _WIDTH = 256, 192
 _TRAINING_BATCH = 32
-_GRAPHS = ("onnxruntime", "openvino", "openvino_float16")
 _TRAINING = ("training", "training_bf16")
 
 Call = Callable[[], object]
@@ -114,26 +120,20 @@ def _export(models: Sequence[str], runtime: str, folder: Path, log: Callable[[st
     from posedy.export.onnx import trace
     from posedy.export.onnx_layers import prepare_for_export
     from posedy.export.onnx_weights import store_weights
-    from posedy.export.runtimes import require
 
     require("onnx", "onnxscript")
     files = {}
     for name in (*(name for model in models for name in (model, static_name(model))), RESNET):
         log(f"exporting {name} for {runtime}")
         path = folder / f"{name}-{runtime}.onnx"
-        module = prepare_for_export(_create(name), 1, _engine(runtime))
+        engine, weights = _GRAPHS[runtime]
+        module = prepare_for_export(_create(name), 1, engine)
         trace(module, torch.randn(1, 3, _HEIGHT, _WIDTH), path)
-        if runtime.endswith("float16"):
-            model = onnx.load(path)
-            store_weights(model, "float16")
-            onnx.save(model, path)
+        model = onnx.load(path)
+        store_weights(model, weights)
+        onnx.save(model, path)
         files[name] = str(path)
     return files
-
-
-def _engine(runtime: str) -> Runtime:
-    """Returns the runtime without the type of its weights."""
-    return "openvino" if runtime.startswith("openvino") else "onnxruntime"
 
 
 def time_runtime(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -197,7 +197,7 @@ def _training_call(net: nn.Module, batch: int, is_mixed: bool) -> Call:
 def _graph_call(file: str, runtime: str, x: np.ndarray, threads: int) -> Call:
     from posedy.export.runtimes import make_runner
 
-    runner = make_runner(Path(file).read_bytes(), 1, _engine(runtime), threads=threads)
+    runner = make_runner(Path(file).read_bytes(), 1, _GRAPHS[runtime][0], threads=threads)
     return lambda: runner(x)
 
 
