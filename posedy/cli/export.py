@@ -212,7 +212,7 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
         print(f"images ({N}, {channels}, {height}, {width}) float32 -> {outputs}")
     print("\n".join(_describe_accuracy(report)))
     numbers: dict[str, Any] = {"difference": report.difference, "tolerance": report.tolerance}
-    if arguments.int8:
+    if arguments.half or arguments.int8:
         numbers["rounding"] = report.rounding
     if report.agreement is not None:
         numbers |= dataclasses.asdict(report.agreement)
@@ -232,7 +232,7 @@ def _describe_accuracy(report: "ExportReport") -> list[str]:
             f"int8 and float graph, on other images than those of the calibration: {report.agreement}",
         ]
         return lines if report.accuracy is None else [*lines, report.accuracy]
-    if report.info.weights == "int8":
+    if report.info.weights != "float32":
         return [
             f"largest difference from PyTorch with the same rounded weights: {difference}, {inputs}",
             f"difference by rounding the weights: {report.rounding:.1e} of the largest output",

@@ -13,7 +13,7 @@ from posedy.codecs import UnbiasedCodec
 from posedy.export import onnx as export
 from posedy.export import runtimes
 from posedy.export.graph_file import read_graph
-from posedy.export.onnx import HALF_TOLERANCE, export_onnx
+from posedy.export.onnx import export_onnx
 from posedy.export.runtimes import make_runner
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
@@ -51,7 +51,7 @@ def test_free_batch_equals_pytorch(net: PoseNet, free: Path, count: int, runtime
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_half_is_close_to_pytorch_and_half_the_size(net: PoseNet, free: Path, single: Path, runtime: str) -> None:
-    assert 1e-6 < difference(net, single, 3, runtime) < HALF_TOLERANCE
+    assert 1e-6 < difference(net, single, 3, runtime) < 2e-2
     assert single.stat().st_size < 0.6 * free.stat().st_size
 
 
