@@ -48,6 +48,8 @@ NOT_RUN = {
     "HOST=": "needs SLURM",
     "srun ": "needs SLURM",
     "posedy app": "runs until it is stopped; tests/app/ tests it",
+    "NETWORK=": "needs npm; tests/live/ builds the page",
+    "pytest ": "the repository's own tests",
     "python -m tools.lab.sweep": "takes hours; tests/lab/test_sweep.py runs a small sweep",
     "python -m tools.lab.movenet": "needs MoveNet's files from npm",
     "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",

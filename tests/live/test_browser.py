@@ -27,8 +27,8 @@ from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop, xywh
 from posedy.images import read_image
 from posedy.inference.estimator import PoseEstimator
 from posedy.prediction import load_model
-from tools.live.build import ARCHIVE, DEFAULT_NETWORK, MAX_MB, OUT, build
-from tools.live.serve import make_server
+from tools.live.build import ARCHIVE, DEFAULT_NETWORK, MAX_MB, build
+from tools.live.serve import OUT, make_server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

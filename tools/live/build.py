@@ -37,10 +37,9 @@ from posedy.models.nanodet import INPUT_MULTIPLE, MAX_SIDE, PERSON_WEIGHTS
 from posedy.models.pretrained import load_checkpoint
 from posedy.skeleton import Skeleton
 from tools.lab.entry import run_and_exit
+from tools.live.serve import OUT
 
 REPOSITORY = Path(__file__).parents[2]
-OUT = Path("build/live")
-"""The folder of the page, relative to the working directory."""
 PAGE_FILES = ("index.html", "live.js", "estimator.js", "tracker.js", "geometry.js", "drawing.js")
 """The files of the page in this folder."""
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.lab.entry import run_and_exit
-from tools.live.build import OUT
 
+OUT = Path("build/live")
+"""The folder of the page, relative to the working directory."""
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
