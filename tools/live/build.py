@@ -187,21 +187,9 @@ def _write_network(network: str, path: Path) -> GraphInfo:
         shutil.copyfile(network, path)
     else:
         export_onnx(load_checkpoint(network), path, batch=1, with_decoding=True, flip=False)
-        _fold_constants(path)
     _, info = read_graph(path)
     _check_network(info, network)
     return info
-
-
-def _fold_constants(path: Path) -> None:
-    """Folds the constants of a graph, so that the browser fuses each convolution with its activation."""
-    import onnxruntime  # optional
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3  # errors only
-    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
 def _check_network(info: GraphInfo, network: str) -> None:
