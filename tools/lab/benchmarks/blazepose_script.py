@@ -1,8 +1,8 @@
 """Times BlazePose in an environment that has MediaPipe but not posedy: `PYTHON blazepose_script.py TASK`.
 
 TASK is JSON with `image`, `threads` and `rounds`. The last line of the output is JSON: `calls`, the seconds of
-`mediapipe.solutions.pose` on the image by round; `networks`, those of the landmark networks alone in LiteRT, if
-it is installed; `files`, the landmark networks; `missing`, the names of those that the package does not have.
+`mediapipe.solutions.pose` on the image by round; `networks`, those of the keypoint networks alone in LiteRT, if
+it is installed; `files`, the keypoint networks; `missing`, the names of those that the package does not have.
 """
 
 import json
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 VARIANTS = ("lite", "full", "heavy")
-"""The landmark networks in the order of MediaPipe's `model_complexity`."""
+"""The keypoint networks in the order of MediaPipe's `model_complexity`."""
 
 MEDIAPIPE_HELP = """\
 BlazePose needs an environment of its own, given as --mediapipe-python mp/bin/python (Python 3.9 to 3.12; the last two
-lines add the landmark networks lite and heavy, which MediaPipe would download at the first use):
+lines add the keypoint networks lite and heavy, which MediaPipe would download at the first use):
 
 python3.11 -m venv mp && mp/bin/pip install mediapipe==0.10.21 ai-edge-litert
 npm pack @mediapipe/pose@0.5.1675469404 && tar xzf mediapipe-pose-0.5.1675469404.tgz
@@ -41,7 +41,7 @@ def main(task: dict) -> dict:
             if pose.process(image).pose_landmarks is None:
                 raise ValueError(f"BlazePose {name} found no person in {task['image']}")
             calls[f"BlazePose {name}, {kind}"] = lambda pose=pose: pose.process(image)
-    networks = _landmark_networks(files, task["threads"])
+    networks = _keypoint_networks(files, task["threads"])
     return {
         "calls": measure_interleaved(calls, task["rounds"]),
         "networks": measure_interleaved(networks, task["rounds"]),
@@ -50,7 +50,7 @@ def main(task: dict) -> dict:
     }
 
 
-def _landmark_networks(files: dict, threads: int) -> dict:
+def _keypoint_networks(files: dict, threads: int) -> dict:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:

@@ -4,7 +4,7 @@ All networks are ONNX files of batch size 1, from a normalized crop to the outpu
 flip test and no decoding. Peers have random weights, which take the same time. All calls of a runtime and number of
 threads are interleaved in one process, and ratios are computed within a round.
 
-BlazePose's landmark networks are TFLite files of MediaPipe, which OpenVINO reads; they run in LiteRT, too. What a user
+BlazePose's keypoint networks are TFLite files of MediaPipe, which OpenVINO reads; they run in LiteRT, too. What a user
 calls is timed as well: `posedy.PoseEstimator` and `mediapipe.solutions.pose` on one image with one person.
 """
 
@@ -80,7 +80,7 @@ def benchmark_peers(
             rows += _rows(measured["networks"], "litert", count, None)
             tflite = {f"BlazePose {name}": file for name, file in measured["files"].items()}
         if measured["missing"]:
-            log(f"BlazePose {' and '.join(measured['missing'])}: no landmark network. {MEDIAPIPE_HELP}")
+            log(f"BlazePose {' and '.join(measured['missing'])}: no keypoint network. {MEDIAPIPE_HELP}")
     with TemporaryDirectory() as folder:
         sizes = {}
         for index, name in enumerate(names):
