@@ -14,6 +14,7 @@ from posedy.export import onnx as export
 from posedy.export import runtimes
 from posedy.export.graph_file import read_graph
 from posedy.export.onnx import export_onnx
+from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import make_runner
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
@@ -55,13 +56,20 @@ def test_half_is_close_to_pytorch_and_half_the_size(net: PoseNet, free: Path, si
     assert single.stat().st_size < 0.6 * free.stat().st_size
 
 
+# batch size 1 changes dynamic layers only
+EXPORTS = [(name, "free", "onnxruntime") for name in list_models()]
+EXPORTS += [(name, 1, runtime) for name in list_models() if "dy_" in name for runtime in runtimes.RUNTIMES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
-def test_every_network_equals_pytorch(create_net: Callable[..., PoseNet], tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "batch", "runtime"), EXPORTS)
+def test_every_network_equals_pytorch(
+    create_net: Callable[..., PoseNet], tmp_path: Path, name: str, batch: Batch, runtime: str
+) -> None:
     net, path = create_net(name), tmp_path / "x.onnx"
-    export_onnx(net, path, batch="free")
+    export_onnx(net, path, batch=batch, runtime=runtime)
     for count in (1, 2, 5):
-        assert difference(net, path, count) < 1e-4
+        assert difference(net, path, count, runtime) < 1e-4
 
 
 @pytest.mark.slow
