@@ -145,6 +145,12 @@ def main(argv: list[str] | None = None) -> None:
     peers.add_argument("--plot", type=Path, metavar="FILE", help="plot AP against time, NAME.png")
     add_json(peers)
     peers.set_defaults(run=_peers)
+    int8 = parts.add_parser("int8", help="exported files, such as float and int8, in ONNX Runtime and OpenVINO")
+    int8.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".onnx files; the first is the reference")
+    int8.add_argument("--runtimes", nargs="+", metavar="NAME", help="onnxruntime openvino (default: both)")
+    _add_timing(int8, rounds=15)
+    add_json(int8)
+    int8.set_defaults(run=_int8)
     detector = parts.add_parser(
         "detector", help="the person detector, compared with one pose and with torchvision's Faster R-CNN"
     )
@@ -383,6 +389,17 @@ def _peers(arguments: argparse.Namespace) -> None:
     write_json(arguments.json, report)
     if arguments.plot is not None:
         write_bytes_atomically(arguments.plot, plot_peers(report, threads=max(arguments.threads)))
+
+
+def _int8(arguments: argparse.Namespace) -> None:
+    from posedy.export.runtimes import RUNTIMES
+    from tools.lab.benchmarks.int8 import benchmark_int8, format_int8
+
+    if min(arguments.rounds, *arguments.threads) < 1:
+        raise ValueError("--threads and --rounds must be at least 1")
+    report = benchmark_int8(arguments.files, arguments.runtimes or RUNTIMES, arguments.threads, arguments.rounds)
+    print(format_int8(report))
+    write_json(arguments.json, report)
 
 
 def _detector(arguments: argparse.Namespace) -> None:
