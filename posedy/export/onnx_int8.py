@@ -28,8 +28,27 @@ _SAMPLES_PER_INPUT = 512
 _MAX_BIAS = 2**30
 """Largest integer of a bias, well inside of int32."""
 _ACTIVATIONS = ("Relu", "Clip")
-_NETWORK = "net."
-"""Prefix of the names of the network's weights; other convolutions are part of the decoding."""
+_NETWORK, _DYNAMIC = "net.", ".kernels."
+"""Prefix of the names of the network's weights, as decoding may convolve, too; part of those of dynamic kernels."""
+_PASSED = frozenset(
+    [
+        "Add",
+        "AveragePool",
+        "Clip",
+        "Concat",
+        "Conv",
+        "ConvTranspose",
+        "HardSigmoid",
+        "HardSwish",
+        "MaxPool",
+        "Mul",
+        "Pad",
+        "Relu",
+        "Resize",
+        "Sigmoid",
+    ]
+)
+"""Operators between two convolutions of feature maps, in contrast to those of attention."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,7 @@ class StaticQuantizer:
         """Returns the convolutions with constant kernels and the additions whose output enters a later convolution.
 
         The convolutions that compute the outputs are not among them: keypoints are between heatmap pixels, and rounding
-        the values of these to 256 levels moves them. Neither is the attention of dynamic convolutions.
+        the values of these to 256 levels moves them. Neither are attention and kernels of dynamic convolutions.
         """
         convolutions = [node for node in self.model.graph.node if node.op_type == "Conv"]
         on_path: set[str] = set()
@@ -136,14 +155,14 @@ class StaticQuantizer:
         ]
         while pending:
             node = self._producers.get(pending.pop())
-            if node is not None and node.name not in on_path:
+            if node is not None and node.op_type in _PASSED and node.name not in on_path:
                 on_path.add(node.name)
-                pending += node.input[:1] if node.op_type == "Conv" else node.input
+                pending += node.input[:1] if node.op_type.startswith("Conv") else node.input
         layers: dict[str, list[str]] = {}
         for node in self.model.graph.node:
             if node.name not in on_path:
                 continue
-            if node.op_type == "Conv" and node.input[1] in self._constants:
+            if node.op_type == "Conv" and node.input[1] in self._constants and _DYNAMIC not in node.input[1]:
                 layers.setdefault(node.input[1], []).append(node.name)
             elif node.op_type == "Add" and not self._constants.keys() & set(node.input):
                 layers.setdefault(node.output[0], []).append(node.name)
