@@ -51,6 +51,7 @@ NOT_RUN = {
     "NETWORK=": "needs npm; tests/live/ builds the page",
     "pytest ": "the repository's own tests",
     "python -m tools.lab.sweep": "takes hours; tests/lab/test_sweep.py runs a small sweep",
+    "python -m tools.lab.benchmarks int8": "needs exported files; tests/lab/benchmarks/test_int8.py runs it",
     "python -m tools.lab.movenet": "needs MoveNet's files from npm",
     "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",
@@ -73,6 +74,7 @@ REPLACEMENTS = {
     "--from 62.5 --to 70": "--from 0.02",
     "tools.lab.benchmarks smoothing": "tools.lab.benchmarks smoothing --frames 40",
     "benchmarks latency": "benchmarks latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
+    "--int8 --calibrate": "--int8 --allow-drop --calibrate",  # synthetic persons
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",
     "--train 2000 --val 128": "--train 8 --val 8",

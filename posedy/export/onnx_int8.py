@@ -31,22 +31,8 @@ _ACTIVATIONS = ("Relu", "Clip")
 _NETWORK, _DYNAMIC = "net.", ".kernels."
 """Prefix of the names of the network's weights, as decoding may convolve, too; part of those of dynamic kernels."""
 _PASSED = frozenset(
-    [
-        "Add",
-        "AveragePool",
-        "Clip",
-        "Concat",
-        "Conv",
-        "ConvTranspose",
-        "HardSigmoid",
-        "HardSwish",
-        "MaxPool",
-        "Mul",
-        "Pad",
-        "Relu",
-        "Resize",
-        "Sigmoid",
-    ]
+    ("Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "HardSigmoid", "HardSwish", "MaxPool", "Mul")
+    + ("Pad", "Relu", "Resize", "Sigmoid")
 )
 """Operators between two convolutions of feature maps, in contrast to those of attention."""
 
