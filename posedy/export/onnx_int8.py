@@ -30,10 +30,19 @@ _MAX_BIAS = 2**30
 _ACTIVATIONS = ("Relu", "Clip")
 _NETWORK, _DYNAMIC = "net.", ".kernels."
 """Prefix of the names of the network's weights, as decoding may convolve, too; part of those of dynamic kernels."""
-_PASSED = frozenset(
-    ("Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "HardSigmoid", "HardSwish", "MaxPool", "Mul")
-    + ("Pad", "Relu", "Resize", "Sigmoid")
-)
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_PASSED = _CONVOLUTIONS | {
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "HardSwish",
+    "MaxPool",
+    "Mul",
+    "Pad",
+    "Relu",
+    "Resize",
+}
 """Operators between two convolutions of feature maps, in contrast to those of attention."""
 
 
@@ -143,7 +152,7 @@ class StaticQuantizer:
             node = self._producers.get(pending.pop())
             if node is not None and node.op_type in _PASSED and node.name not in on_path:
                 on_path.add(node.name)
-                pending += node.input[:1] if node.op_type.startswith("Conv") else node.input
+                pending += node.input[:1] if node.op_type in _CONVOLUTIONS else node.input
         layers: dict[str, list[str]] = {}
         for node in self.model.graph.node:
             if node.name not in on_path:
