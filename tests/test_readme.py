@@ -120,7 +120,7 @@ def test_commands_parse(argv: list[str]) -> None:
         assert (REPOSITORY / config).is_file()
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z][a-z-]*)", TEXT)) - OTHER_OPTIONS))
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z][a-z0-9-]*)", TEXT)) - OTHER_OPTIONS))
 def test_options_in_the_text_exist(option: str) -> None:
     assert option in all_options(make_parser())
 
