@@ -73,7 +73,11 @@ REPLACEMENTS = {
     "benchmarks end-to-end": "benchmarks end-to-end --frames 4 --rounds 1 --people 1",
     "--from 62.5 --to 70": "--from 0.02",
     "tools.lab.benchmarks smoothing": "tools.lab.benchmarks smoothing --frames 40",
-    "benchmarks latency": "benchmarks latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1",
+    "benchmarks latency --runtimes openvino openvino_float16 openvino_int8 onnxruntime fused": (
+        "benchmarks latency --runtimes fused --models dy_mobilenetv2_035 --rounds 1"
+    ),
+    "benchmarks aggregation": "benchmarks aggregation --pairs 1 --rounds 1 --threads 1",
+    "benchmarks estimator --rounds 3": "benchmarks estimator --rounds 1 --persons 1 --busy 1",
     "--int8 --calibrate": "--int8 --allow-drop --calibrate",  # synthetic persons
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",

@@ -3,7 +3,7 @@
 OpenVINO converts constants in float16 and int8 to float32 when it compiles a graph, unless they are weights of certain
 operators. The K kernels of a dynamic convolution are aggregated for each image,
 
-    W = sum over k of pi_k * float32(W_k)    or, in int8 with scales s_k,    sum over k of pi_k * s_k * float32(W_k),
+    W = sum over k of pi_k * float32(W_k)    or, in int8 with divisors d_k,    sum over k of pi_k * float32(W_k) / d_k,
 
 which takes as long as reading them takes from memory. As inputs they stay compressed, and OpenVINO computes the sum in
 one pass.
@@ -54,7 +54,7 @@ def lift_compressed_kernels(graph: Any) -> tuple[Any, Constants]:
 def _is_compressed_kernel(node: Any) -> bool:
     """Returns whether a node converts a large compressed constant that is multiplied by a computed value.
 
-    Constant scales of int8 values may come before.
+    The divisors of int8 values may come before.
     """
     if node.get_type_name() != "Convert":
         return False
@@ -79,7 +79,7 @@ def _product(node: Any) -> tuple[Any, Any]:
 
 
 def _multiply_by_scale(conversion: Any) -> None:
-    """Replaces the division of int8 values by a constant, into which OpenVINO turns a scale, by a product, in place."""
+    """Replaces the quotient of int8 values and divisors, of `store_weights`, by a product, which is faster, in place."""
     from openvino import opset13
 
     product, scale = _product(conversion)

@@ -112,18 +112,17 @@ class StaticQuantizer:
     """Quantizes a graph after observing its tensors on calibration inputs.
 
     Args:
-        model: an onnx.ModelProto with float32 weights; it is not changed.
+        model: an onnx.ModelProto with float32 weights and constants as initializers, as exported; it is not changed.
 
     Attributes:
-        model: a simplified copy, with constants as initializers.
+        model: a copy.
         layers: the layers that can compute in int8, in the order of the graph.
     """
 
     def __init__(self, model: Any) -> None:
         from onnx import numpy_helper
-        from onnxscript import optimizer
 
-        self.model = optimizer.optimize(copy.deepcopy(model))
+        self.model = copy.deepcopy(model)
         nodes = self.model.graph.node
         self._nodes = {node.name: node for node in nodes}
         self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}

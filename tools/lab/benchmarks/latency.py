@@ -47,7 +47,7 @@ RUNTIMES = ("fused", "grouped", "training", "training_bf16", *_GRAPHS)
   weights in these types and compute in float32, which changes the time of dynamic networks only.
 """
 RESNET = "resnet50-deconv"
-MODELS = ("dy_mobilenetv2_050-dy_bneck", "dy_mobilenetv2_050", "dy_mobilenetv2_100")
+MODELS = ("dy_mobilenetv2_050", "dy_mobilenetv2_100", "dy_mobilenetv2_100-fpn")
 _HEIGHT, _WIDTH = 256, 192
 _TRAINING_BATCH = 32
 _TRAINING = ("training", "training_bf16")

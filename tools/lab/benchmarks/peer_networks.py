@@ -79,5 +79,6 @@ def export_network(name: str, path: Path) -> dict[str, Any]:
     require("onnx", "onnxscript")
     net, (width, height) = create_network(name)
     complexity = measure(net, (3, height, width))
-    trace(prepare_for_export(net, batch=1), torch.randn(1, 3, height, width), path, outputs=())
+    # all are static: one graph for both runtimes
+    trace(prepare_for_export(net, 1, "onnxruntime"), torch.randn(1, 3, height, width), path, outputs=())
     return {"file": str(path), "input": [height, width], "parameters": complexity.parameters, "madds": complexity.madds}
