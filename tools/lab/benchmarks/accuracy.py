@@ -2,7 +2,7 @@
 
 posedy eval runs/val/gt/results.json --annotations person_keypoints_val2017.json --ci --json balanced.json
 python -m tools.lab.benchmarks networks --json networks.json
-python -m tools.lab.benchmarks accuracy networks.json mobilenetv2_100-fpn=balanced.json --out docs/accuracy.png
+python -m tools.lab.benchmarks accuracy networks.json mobilenetv2_100-fpn=balanced.json --out accuracy.png
 
 `python -m tools.lab.benchmarks peers --plot FILE.png` uses the accuracies of the model cards instead.
 """
