@@ -79,7 +79,7 @@ def _product(node: Any) -> tuple[Any, Any]:
 
 
 def _multiply_by_scale(conversion: Any) -> None:
-    """Replaces the quotient of int8 values and divisors, of `store_weights`, by a product, which is faster, in place."""
+    """Replaces the quotient of int8 values and divisors, of `store_weights`, by a product, which is faster."""
     from openvino import opset13
 
     product, scale = _product(conversion)
