@@ -164,7 +164,7 @@ class TorchModel(Model):
     @torch.inference_mode()
     def __call__(self, crops: NDArray[np.uint8], flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Predicts the outputs of crops, see `Model`."""
-        batch = torch.from_numpy(crops).to(self.device)
+        batch = crops if self.device.type == "cpu" else torch.from_numpy(crops).to(self.device)
         return predict_outputs(self._net, batch, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
 
     def with_input_size(self, input_size: tuple[int, int]) -> "Model":
@@ -206,8 +206,7 @@ class GraphModel(Model):
             self.check_flip(flip_permutation is not None)
             keypoints, scores = self._runner(crops)
             return {"keypoints": torch.from_numpy(keypoints), "scores": torch.from_numpy(scores)}
-        batch = torch.from_numpy(crops)
-        return predict_outputs(self._run, batch, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
+        return predict_outputs(self._run, crops, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """Returns the graph's outputs for normalized crops (N, 3, H, W), on the CPU."""

@@ -42,7 +42,7 @@ def net() -> PoseNet:
 
 def make_info(net: PoseNet, decodes: bool, flip: bool = False) -> GraphInfo:
     record = json.loads(json.dumps(network_record(net)))
-    return GraphInfo(record, "0", "free", "onnxruntime", decodes, flip, half=False, temperature=30.0)
+    return GraphInfo(record, "0", "free", "onnxruntime", decodes, flip, weights="float32", temperature=30.0)
 
 
 def graph_of(net: PoseNet, decodes: bool = False, flip: bool = False) -> GraphModel:

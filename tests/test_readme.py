@@ -19,7 +19,7 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
 TOOLS = {"tools/train.py": "train", "tools/test.py": "test", "tools/demo.py": "demo"}
 # options of torchrun and of tools.lab
-OTHER_OPTIONS = {"--standalone", "--config", "--cpus-per-task", "--per-shard"}
+OTHER_OPTIONS = {"--standalone", "--config", "--cpus-per-task", "--per-shard", "--rounds", "--runtimes"}
 
 
 def blocks(language: str) -> list[str]:

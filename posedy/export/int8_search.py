@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from posedy.export.graph_file import GraphInfo
 from posedy.export.onnx_int8 import StaticQuantizer
 from posedy.export.runtimes import Array, GraphRunner, make_runner
-from posedy.models.pose_net import normalize_crops, predict_outputs
+from posedy.models.pose_net import normalize_array, predict_outputs
 
 MOVED_DISTANCE = 0.05
 """A keypoint is moved if it is farther than this from the float network's, relative to the size of the person."""
@@ -136,7 +136,7 @@ def quantize_statically(
 
 def crop_inputs(crops: NDArray[np.uint8], info: GraphInfo) -> Array:
     """Returns the input of a graph for crops: itself, or normalized."""
-    return crops if info.decodes else normalize_crops(torch.from_numpy(crops)).numpy()
+    return crops if info.decodes else normalize_array(crops).numpy()
 
 
 def predict(
@@ -148,7 +148,7 @@ def predict(
         return keypoints, scores
     codec = info.codec
     outputs = predict_outputs(
-        lambda images: [torch.from_numpy(output) for output in runner(images.numpy())], torch.from_numpy(crops), codec
+        lambda images: [torch.from_numpy(output) for output in runner(images.numpy())], crops, codec
     )
     decoded, peaks = codec.decode(outputs)
     return decoded.numpy(), peaks.numpy()

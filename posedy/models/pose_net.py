@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posedy.codecs import Codec, Outputs, create_codec, default_sigma
@@ -154,6 +156,19 @@ def normalize_crops(crops: Tensor) -> Tensor:
     return ((crops.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
+def normalize_array(crops: NDArray[np.uint8]) -> Tensor:
+    """Normalizes crops as `normalize_crops`, with equal results, on one thread.
+
+    It takes less time than torch's threads, and beside busy processes these have to wait for each other.
+    """
+    mean, std = np.array(IMAGENET_MEAN, np.float32) * 255, np.array(IMAGENET_STD, np.float32) * 255
+    images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+    for channel in range(3):
+        np.subtract(crops[..., channel], mean[channel], out=images[:, channel])
+    images /= std[:, None, None]
+    return torch.from_numpy(images)
+
+
 def name_outputs(outputs: Tensor | Sequence[Tensor], codec: Codec) -> dict[str, Tensor]:
     """Names the outputs of a network: its tensor, or tensors in the order of the codec's `output_names`.
 
@@ -176,7 +191,7 @@ def name_outputs(outputs: Tensor | Sequence[Tensor], codec: Codec) -> dict[str, 
 
 def predict_outputs(
     net: Callable[[Tensor], Tensor | Sequence[Tensor]],
-    crops: Tensor,
+    crops: Tensor | NDArray[np.uint8],
     codec: Codec,
     flip_permutation: Sequence[int] | None = None,
     in_one_batch: bool = False,
@@ -185,7 +200,7 @@ def predict_outputs(
 
     Args:
         net: normalized crops (N, 3, H, W) -> the codec's outputs, for heatmap codecs heatmaps (N, K, h, w).
-        crops: (N, H, W, 3) uint8 RGB on the network's device.
+        crops: (N, H, W, 3) uint8 RGB, a tensor on the network's device, or an array for a network on the CPU.
         codec: names the outputs, and merges those of the flip test.
         flip_permutation: K indices for the flip test, `Skeleton.flip_permutation`; None is no flip test.
         in_one_batch: whether crops and flipped crops are one batch of the network; it takes more memory.
@@ -197,7 +212,7 @@ def predict_outputs(
     def predict(images: Tensor) -> Outputs:
         return {name: output.float() for name, output in name_outputs(net(images), codec).items()}
 
-    images = normalize_crops(crops)
+    images = normalize_crops(crops) if isinstance(crops, Tensor) else normalize_array(crops)
     if flip_permutation is None:
         return dict(predict(images))
     if in_one_batch:

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from posedy.codecs import MSRACodec, UnbiasedCodec
 from posedy.models.dynamic_conv import KernelAttention
 from posedy.models.factory import create_model
-from posedy.models.pose_net import SpatialSoftmax, normalize_crops, predict_outputs
+from posedy.models.pose_net import SpatialSoftmax, normalize_array, normalize_crops, predict_outputs
 from posedy.skeleton import COCO17
 
 NAME = "dy_mobilenetv2_035-dy_bneck"
@@ -185,6 +185,7 @@ def test_normalize_crops_equals_torchvision():
         ]
     )(torch.from_numpy(images).permute(0, 3, 1, 2))
     normalized = normalize_crops(torch.from_numpy(images))
+    assert torch.equal(normalize_array(images), normalized)
     assert normalized.dtype == torch.float32
     assert normalized.is_contiguous()
     torch.testing.assert_close(normalized, expected, rtol=0, atol=1e-5)
