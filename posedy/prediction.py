@@ -12,6 +12,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,7 +29,7 @@ from posedy.geometry import FloatArray, apply_affine, invert_affine
 from posedy.models.pose_net import PoseNet, predict_outputs
 from posedy.models.pretrained import load_checkpoint
 from posedy.skeleton import Skeleton
-from posedy.system import choose_device, use_one_thread_after_fork
+from posedy.system import choose_device, one_torch_thread, use_one_thread_after_fork
 
 _LOGGER = logging.getLogger("posedy")
 # Few crops use the cores better together with the flipped ones; of many, one batch is enough.
@@ -206,7 +207,8 @@ class GraphModel(Model):
             self.check_flip(flip_permutation is not None)
             keypoints, scores = self._runner(crops)
             return {"keypoints": torch.from_numpy(keypoints), "scores": torch.from_numpy(scores)}
-        return predict_outputs(self._run, crops, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
+        with self._torch_threads(len(crops)):
+            return predict_outputs(self._run, crops, self.codec, flip_permutation, len(crops) <= _MAX_IN_ONE_BATCH)
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """Returns the graph's outputs for normalized crops (N, 3, H, W), on the CPU."""
@@ -214,9 +216,14 @@ class GraphModel(Model):
 
     def decode(self, outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Decodes the outputs of a call, see `Model`; a graph that decodes has done so already."""
-        if not self.info.decodes:
+        if self.info.decodes:
+            return _checked(outputs["keypoints"], outputs["scores"])
+        with self._torch_threads(len(next(iter(outputs.values())))):
             return super().decode(outputs)
-        return _checked(outputs["keypoints"], outputs["scores"])
+
+    def _torch_threads(self, crops: int) -> AbstractContextManager[None]:
+        """Limits torch to one thread for a few crops on a CPU."""
+        return one_torch_thread() if crops <= _MAX_IN_ONE_BATCH and self.device.type == "cpu" else nullcontext()
 
     def check_flip(self, flip: bool) -> None:
         """Checks that the graph can predict with or without the flip test, which is fixed in a graph that decodes.

@@ -6,6 +6,8 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -71,6 +73,22 @@ def use_one_thread_after_fork() -> None:
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Makes torch's operators compute on one thread during the block, if this thread calls them.
+
+    For a few small tensors between two calls of another runtime, such as heatmaps of one person, more threads gain
+    nothing, but compete with the runtime's and wait for each other: on two cores beside two busy processes a pose in
+    OpenVINO takes half as long without them. Other threads that have used torch's threads before keep their number.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def supports_bf16(device: torch.device) -> bool:

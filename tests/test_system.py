@@ -1,11 +1,13 @@
 """Device selection, memory settings and default workers."""
 
+import contextlib
 import functools
 import importlib.util
 import os
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from posedy.system import (
     choose_device,
     default_num_workers,
     keep_freed_memory,
+    one_torch_thread,
     supports_bf16,
     use_one_thread_after_fork,
 )
@@ -128,6 +131,38 @@ def test_another_process_is_an_error_that_names_spawn() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_one_thread_is_for_this_thread_and_this_block() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    started, inside, seen = threading.Event(), threading.Event(), []
+
+    def observe() -> None:
+        torch.get_num_threads()  # from here on this thread has its own number
+        started.set()
+        inside.wait()
+        seen.append(torch.get_num_threads())
+
+    other = threading.Thread(target=observe)
+    other.start()
+    started.wait()
+    try:
+        with one_torch_thread():
+            assert torch.get_num_threads() == 1
+            inside.set()
+            other.join()
+        assert torch.get_num_threads() == 2
+        assert seen == [2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_thread_ends_with_an_error() -> None:
+    before = torch.get_num_threads()
+    with contextlib.suppress(ValueError), one_torch_thread():
+        raise ValueError
+    assert torch.get_num_threads() == before
+
+
 def test_forked_processes_compute_with_one_thread() -> None:
     use_one_thread_after_fork()
     before = torch.get_num_threads()
