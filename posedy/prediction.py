@@ -34,6 +34,8 @@ from posedy.system import choose_device, one_torch_thread, use_one_thread_after_
 _LOGGER = logging.getLogger("posedy")
 # Few crops use the cores better together with the flipped ones; of many, one batch is enough.
 _MAX_IN_ONE_BATCH = 8
+# With more crops torch's threads gain more than they cost.
+_MAX_ON_ONE_THREAD = 2
 
 
 class Model(ABC):
@@ -223,7 +225,7 @@ class GraphModel(Model):
 
     def _torch_threads(self, crops: int) -> AbstractContextManager[None]:
         """Limits torch to one thread for a few crops on a CPU."""
-        return one_torch_thread() if crops <= _MAX_IN_ONE_BATCH and self.device.type == "cpu" else nullcontext()
+        return one_torch_thread() if crops <= _MAX_ON_ONE_THREAD and self.device.type == "cpu" else nullcontext()
 
     def check_flip(self, flip: bool) -> None:
         """Checks that the graph can predict with or without the flip test, which is fixed in a graph that decodes.

@@ -523,6 +523,7 @@ def test_export_half_writes_a_usable_file(
     assert main(command) == 0
 
 
+@pytest.mark.slow
 def test_warnings_are_one_line_without_code(synthetic: Path, tmp_path: Path) -> None:
     content = json.loads(annotations(synthetic).read_text())
     content["annotations"][0]["image_id"] = 12345

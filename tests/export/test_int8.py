@@ -190,6 +190,7 @@ def crops(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_calibrated_export_runs_in_all_runtimes(static_net: PoseNet, tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     received = []

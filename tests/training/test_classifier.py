@@ -106,6 +106,7 @@ def test_a_network_learns_two_colors(classifier: Callable[..., ClassifierConfig]
 RANDOM = ("model.dropout=0.2", "augment.mixup=0.2", "train.label_smoothing=0.1")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_bit_exactly(
     classifier: Callable[..., ClassifierConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
