@@ -62,7 +62,8 @@ def test_logits_of_graphs_equal_pytorch(net: PoseNet, tmp_path: Path, batch: str
     assert reference.with_input_size(SIZE).input_size == SIZE
 
 
-@pytest.mark.parametrize("flip", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("flip", [False, True])
 def test_graphs_that_decode_equal_pytorch(net: PoseNet, tmp_path: Path, flip: bool) -> None:
     path = tmp_path / "x.onnx"
     export_onnx(net, path, with_decoding=True, flip=flip)

@@ -300,7 +300,8 @@ def unlabeled(synthetic: Path) -> str:
     return f"data.unlabeled=[{{annotations: {annotations}, images: {images}}}]"
 
 
-@pytest.mark.parametrize("ema", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ema", [True, False])
 def test_interrupted_run_resumes_exactly(
     experiment: Experiment, unlabeled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: bool
 ) -> None:
