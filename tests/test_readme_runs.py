@@ -51,7 +51,7 @@ NOT_RUN = {
     "NETWORK=": "needs npm; tests/live/ builds the page",
     "pytest ": "the repository's own tests",
     "python -m tools.lab.sweep": "takes hours; tests/lab/test_sweep.py runs a small sweep",
-    "python -m tools.lab.benchmarks int8": "needs exported files; tests/lab/benchmarks/test_int8.py runs it",
+    "python -m tools.lab.benchmarks files": "needs exported files; tests/lab/benchmarks/test_files.py runs it",
     "python -m tools.lab.movenet": "needs MoveNet's files from npm",
     "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",

@@ -178,7 +178,7 @@ def _write_detector(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]
 
 def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes an ONNX file, prints its inputs and outputs, and returns its numerical difference from PyTorch."""
-    from posedy.export.onnx import export_onnx
+    from posedy.export.onnx import TOLERANCE, export_onnx
 
     calibration = None
     if arguments.calibrate is not None:
@@ -211,7 +211,7 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
         outputs = heatmaps if names == ("heatmaps",) else ", ".join(names)
         print(f"images ({N}, {channels}, {height}, {width}) float32 -> {outputs}")
     print("\n".join(_describe_accuracy(report)))
-    numbers: dict[str, Any] = {"difference": report.difference, "tolerance": report.tolerance}
+    numbers: dict[str, Any] = {"difference": report.difference, "tolerance": TOLERANCE}
     if arguments.half or arguments.int8:
         numbers["rounding"] = report.rounding
     if report.agreement is not None:
@@ -222,7 +222,9 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
 
 def _describe_accuracy(report: "ExportReport") -> list[str]:
     """Returns the lines about the differences from PyTorch."""
-    difference = f"{report.difference:.1e} of the largest output (tolerance {report.tolerance:.0e})"
+    from posedy.export.onnx import TOLERANCE
+
+    difference = f"{report.difference:.1e} of the largest output (tolerance {TOLERANCE:.0e})"
     inputs = "on noise and smooth shapes"
     if report.agreement is not None:
         layers = report.info.float_layers or ()

@@ -59,7 +59,6 @@ class ExportReport:
     Attributes:
         info: metadata of the file.
         difference: largest difference from PyTorch relative to the largest output (of scores, if the graph decodes).
-        tolerance: largest allowed difference.
         moved_fraction: fraction of keypoints at other positions than in PyTorch; 0 if the graph outputs heatmaps.
         rounding: with float16 or int8, `difference` is from PyTorch with equally rounded weights, or of the float graph
             if convolutions compute in int8, too; this is the largest difference by the rounding of weights.
@@ -69,7 +68,6 @@ class ExportReport:
 
     info: GraphInfo
     difference: float
-    tolerance: float
     moved_fraction: float
     rounding: float = 0.0
     agreement: Agreement | None = None
@@ -276,7 +274,7 @@ def _verify(
         )
     if moved_fraction > _MAX_MOVED_FRACTION:
         raise ValueError(f"{moved_fraction:.0%} of the graph's keypoints differ from PyTorch's, no file was written")
-    return ExportReport(info, difference, TOLERANCE, moved_fraction)
+    return ExportReport(info, difference, moved_fraction)
 
 
 def _compare(

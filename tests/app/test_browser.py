@@ -6,7 +6,6 @@ POSEDY_SCREENSHOTS=docs pytest tests/app/test_browser.py -k screenshot   # write
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,17 +23,14 @@ from posedy.examples import LICENSE_PAGE, example_images
 from posedy.inference.detectors import PersonDetector
 from posedy.inference.video_writer import VideoWriter
 from posedy.models.pretrained import DEFAULT
+from tests.chromium import BROWSER_MARKS, CHROMIUM, camera_flags, camera_frame_of
 from tools.lab.synthetic.video import generate_video
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    *BROWSER_MARKS,
     pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed"),
-    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
 ]
 IMAGE = Path(__file__).parents[2] / "data/coco_mini/val2017/000000085772.jpg"
-CAMERA_SIZE = (640, 480)
 MAX_SCREENSHOT_BYTES = 300_000
 
 
@@ -47,12 +43,7 @@ def model() -> str:
 @pytest.fixture(scope="module")
 def camera_frame() -> NDArray[np.uint8]:
     """The image that the browser's camera sees: IMAGE on gray."""
-    image = cv2.imread(str(IMAGE))
-    scale = min(CAMERA_SIZE[0] / image.shape[1], CAMERA_SIZE[1] / image.shape[0])
-    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    frame = np.full((*CAMERA_SIZE[::-1], 3), 114, np.uint8)
-    frame[: image.shape[0], : image.shape[1]] = image
-    return frame
+    return camera_frame_of(IMAGE)
 
 
 @pytest.fixture
@@ -64,12 +55,8 @@ def width() -> int:
 @pytest.fixture
 def page(address: str, width: int, camera_frame: NDArray[np.uint8], tmp_path: Path) -> Iterator[Any]:
     """The opened page; afterwards checks that it requested nothing from other servers."""
-    video = tmp_path / "camera.y4m"
-    planes = cv2.cvtColor(camera_frame, cv2.COLOR_BGR2YUV_I420).tobytes()
-    header = f"YUV4MPEG2 W{CAMERA_SIZE[0]} H{CAMERA_SIZE[1]} F10:1 Ip A1:1 C420mpeg2\n".encode()
-    video.write_bytes(header + 10 * (b"FRAME\n" + planes))
-    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    camera.append(f"--use-file-for-fake-video-capture={video}")
+    camera = camera_flags(camera_frame, tmp_path / "camera.y4m", 10)
+    camera.append("--use-fake-ui-for-media-stream")
     requested: list[str] = []
     from playwright.sync_api import sync_playwright  # slow import, needed only here
 

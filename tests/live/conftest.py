@@ -1,6 +1,9 @@
-"""A folder in the form of the package onnxruntime-web, with empty files."""
+"""A folder in the form of the package onnxruntime-web, with empty files, and a server in the background."""
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,13 @@ def package(tmp_path: Path) -> Path:
     for name in RUNTIME_FILES:
         (folder / "dist" / name).write_text(name)
     return folder
+
+
+def serve(server: HTTPServer) -> Iterator[str]:
+    """Serves in the background and yields the address."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -7,11 +7,10 @@ import base64
 import json
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop, xywh
 from posedy.images import read_image
 from posedy.inference.estimator import PoseEstimator
 from posedy.prediction import load_model
+from tests.chromium import BROWSER_MARKS, CAMERA_SIZE, CHROMIUM, camera_flags, camera_frame_of
 from tools.live.build import ARCHIVE, DEFAULT_NETWORK, MAX_MB, build
 from tools.live.serve import OUT, make_server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from .conftest import serve
+
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
+    *BROWSER_MARKS,
     pytest.mark.skipif(
         any(find_spec(package) is None for package in ("onnx", "onnxscript", "onnxruntime")),
         reason="the extra export is not installed",
@@ -46,7 +45,6 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"),
 ]
-CAMERA_SIZE = (640, 480)
 CROPS = 64
 MAX_DIFFERENCE = 0.5
 """Largest difference from PyTorch's keypoints in pixels of the crop."""
@@ -76,16 +74,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def serve(server: HTTPServer) -> Iterator[str]:
-    """Serves in the background and yields the address."""
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://localhost:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture(scope="module")
 def address(built: Path) -> Iterator[str]:
     """Address of the page."""
@@ -95,22 +83,13 @@ def address(built: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def camera_frame() -> NDArray[np.uint8]:
     """The BGR image that the browser's camera sees: an example with one person."""
-    image = cv2.imread(str(example("tennis")))
-    scale = min(CAMERA_SIZE[0] / image.shape[1], CAMERA_SIZE[1] / image.shape[0])
-    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    frame = np.full((*CAMERA_SIZE[::-1], 3), 114, np.uint8)
-    frame[: image.shape[0], : image.shape[1]] = image
-    return frame
+    return camera_frame_of(example("tennis"))
 
 
 @pytest.fixture(scope="module")
 def browser(camera_frame: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The browser, whose camera shows `camera_frame` at 30 frames/s."""
-    video = tmp_path_factory.mktemp("camera") / "camera.y4m"
-    planes = cv2.cvtColor(camera_frame, cv2.COLOR_BGR2YUV_I420).tobytes()
-    header = f"YUV4MPEG2 W{CAMERA_SIZE[0]} H{CAMERA_SIZE[1]} F30:1 Ip A1:1 C420mpeg2\n".encode()
-    video.write_bytes(header + 10 * (b"FRAME\n" + planes))
-    camera = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={video}"]
+    camera = camera_flags(camera_frame, tmp_path_factory.mktemp("camera") / "camera.y4m", 30)
     from playwright.sync_api import sync_playwright  # slow import, needed only here
 
     with sync_playwright() as playwright:

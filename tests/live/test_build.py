@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ from posedy.inference.tracking import PoseTracker
 from posedy.models.factory import create_model
 from posedy.skeleton import COCO17
 from tools.live import build as live
-from tools.live import serve
+from tools.live.serve import make_server
+
+from .conftest import serve
 
 PAGE = Path(__file__).parents[2] / "tools/live"
 MAX_SOURCE_BYTES = 60_000
@@ -197,13 +198,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     """Address of a folder with files of all types."""
     for name in ("index.html", "live.js", "ort.mjs", "ort.wasm", "config.json"):
         (tmp_path / name).write_text("{}")
-    server = serve.make_server(tmp_path, 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://localhost:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    yield from serve(make_server(tmp_path, 0))
 
 
 def test_the_server_sends_the_headers_of_threads(address: str) -> None:
@@ -224,6 +219,6 @@ def test_the_server_sends_the_headers_of_threads(address: str) -> None:
 
 def test_a_used_port_and_a_missing_page_are_named(address: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=address.rpartition(":")[2]):
-        serve.make_server(tmp_path, int(address.rpartition(":")[2]))
+        make_server(tmp_path, int(address.rpartition(":")[2]))
     with pytest.raises(FileNotFoundError, match=r"tools\.live\.build"):
-        serve.make_server(tmp_path / "none", 0)
+        make_server(tmp_path / "none", 0)

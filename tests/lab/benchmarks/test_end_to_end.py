@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tools.lab.benchmarks.end_to_end import REPOSITORY, benchmark_end_to_end, format_end_to_end, moving_camera
+from tools.lab.benchmarks.end_to_end import benchmark_end_to_end, format_end_to_end, moving_camera
+from tools.lab.benchmarks.subprocesses import REPOSITORY
 
 
 def test_the_camera_sways_within_the_frame() -> None:

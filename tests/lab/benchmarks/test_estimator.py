@@ -2,7 +2,8 @@
 
 import pytest
 
-from tools.lab.benchmarks.estimator import REPOSITORY, benchmark_estimator, format_estimator
+from tools.lab.benchmarks.estimator import benchmark_estimator, format_estimator
+from tools.lab.benchmarks.subprocesses import REPOSITORY
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from posedy.cli.options import add_device, add_json, write_json
 from posedy.files import write_bytes_atomically
@@ -145,12 +147,12 @@ def main(argv: list[str] | None = None) -> None:
     peers.add_argument("--plot", type=Path, metavar="FILE", help="plot AP against time, NAME.png")
     add_json(peers)
     peers.set_defaults(run=_peers)
-    int8 = parts.add_parser("int8", help="exported files, such as float and int8, in ONNX Runtime and OpenVINO")
-    int8.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".onnx files; the first is the reference")
-    int8.add_argument("--runtimes", nargs="+", metavar="NAME", help="onnxruntime openvino (default: both)")
-    _add_timing(int8, rounds=15)
-    add_json(int8)
-    int8.set_defaults(run=_int8)
+    files = parts.add_parser("files", help="exported files, such as float and int8, in ONNX Runtime and OpenVINO")
+    files.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".onnx files; the first is the reference")
+    files.add_argument("--runtimes", nargs="+", metavar="NAME", help="onnxruntime openvino (default: both)")
+    _add_timing(files, rounds=15)
+    add_json(files)
+    files.set_defaults(run=_files)
     detector = parts.add_parser(
         "detector", help="the person detector, compared with one pose and with torchvision's Faster R-CNN"
     )
@@ -203,32 +205,45 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes (default: 1 8)")
 
 
+def _check_positive(arguments: argparse.Namespace, *options: str) -> None:
+    """Checks that the values of options, numbers or lists of numbers, are at least 1."""
+    values = [getattr(arguments, option) for option in options]
+    if min(number for value in values for number in (value if isinstance(value, list) else [value])) < 1:
+        *others, last = [f"--{option}" for option in options]
+        raise ValueError(f"{', '.join(others)} and {last} must be at least 1")
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _report(arguments: argparse.Namespace, report: Any, format_report: Callable[[Any], str]) -> None:
+    print(format_report(report))
+    write_json(arguments.json, report)
+
+
 def _data(arguments: argparse.Namespace) -> None:
     from posedy.config import load_config
     from tools.lab.benchmarks.data import benchmark_data, format_data_benchmark
 
     config = load_config(arguments.config, arguments.overrides)
     report = benchmark_data(config, arguments.persons, arguments.rounds)
-    print(format_data_benchmark(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_data_benchmark)
 
 
 def _shards(arguments: argparse.Namespace) -> None:
     from posedy.config import load_config
     from tools.lab.benchmarks.shards import benchmark_shards, format_shards_benchmark
 
-    if min(arguments.persons, arguments.rounds) < 1:
-        raise ValueError("--persons and --rounds must be at least 1")
+    _check_positive(arguments, "persons", "rounds")
     report = benchmark_shards(load_config(None, arguments.overrides), arguments.persons, arguments.rounds)
-    print(format_shards_benchmark(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_shards_benchmark)
 
 
 def _bulk(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks import bulk
 
-    if min(*arguments.count, arguments.kills, arguments.rounds) < 1:
-        raise ValueError("--count, --kills and --rounds must be at least 1")
+    _check_positive(arguments, "count", "kills", "rounds")
     images, count, checkpoint = arguments.images, arguments.count, arguments.checkpoint
     if arguments.measurement == "throughput":
         result = bulk.benchmark_throughput(images, count[0], arguments.rounds, checkpoint)
@@ -249,37 +264,32 @@ def _evaluation(arguments: argparse.Namespace) -> None:
     if min(sizes) < 1:
         raise ValueError(f"--images, --persons, --results and --rounds must be at least 1, got {sizes}")
     report = benchmark_evaluation(*sizes)
-    print(format_evaluation_benchmark(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_evaluation_benchmark)
 
 
 def _end_to_end(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.end_to_end import benchmark_end_to_end, format_end_to_end
 
-    if min(arguments.frames, arguments.rounds, *arguments.people) < 1:
-        raise ValueError("--frames, --rounds and --people must be at least 1")
+    _check_positive(arguments, "frames", "rounds", "people")
     report = benchmark_end_to_end(
         arguments.checkpoint,
         arguments.people,
         arguments.frames,
         arguments.rounds,
         arguments.before,
-        log=lambda message: print(message, file=sys.stderr),
+        log=_log,
     )
-    print(format_end_to_end(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_end_to_end)
 
 
 def _estimator(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.estimator import benchmark_estimator, format_estimator
 
-    if min(*arguments.persons, arguments.busy, arguments.rounds) < 1:
-        raise ValueError("--persons, --busy and --rounds must be at least 1")
+    _check_positive(arguments, "persons", "busy", "rounds")
     report = benchmark_estimator(
         arguments.checkpoint, arguments.persons, arguments.busy, arguments.rounds, arguments.before
     )
-    print(format_estimator(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_estimator)
 
 
 def _smoothing(arguments: argparse.Namespace) -> None:
@@ -310,42 +320,38 @@ def _tracking(arguments: argparse.Namespace) -> None:
         arguments.frames,
         arguments.seed,
         tuned,
-        log=lambda message: print(message, file=sys.stderr),
+        log=_log,
     )
-    print(format_trackers(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_trackers)
 
 
 def _layers(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.layers import benchmark_layers, format_layers
 
-    if min(arguments.threads, arguments.rounds, *arguments.batch) < 1:
-        raise ValueError("--batch, --threads and --rounds must be at least 1")
+    _check_positive(arguments, "batch", "threads", "rounds")
     report = benchmark_layers(arguments.batch, arguments.threads, arguments.rounds, arguments.device)
-    print(format_layers(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_layers)
 
 
 def _aggregation(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.aggregation import benchmark_aggregation, format_aggregation
 
+    _check_positive(arguments, "pairs", "threads", "rounds")
     report = benchmark_aggregation(arguments.pairs, arguments.threads, arguments.rounds)
-    print(format_aggregation(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_aggregation)
 
 
 def _latency(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.latency import MODELS, RUNTIMES, benchmark_latency, format_latency, plot_latency
 
-    if min(arguments.rounds, *arguments.threads, *arguments.batch) < 1:
-        raise ValueError("--batch, --threads and --rounds must be at least 1")
+    _check_positive(arguments, "batch", "threads", "rounds")
     report = benchmark_latency(
         arguments.models or MODELS,
         arguments.runtimes or RUNTIMES,
         arguments.batch,
         arguments.threads,
         arguments.rounds,
-        log=lambda message: print(message, file=sys.stderr),
+        log=_log,
     )
     print(format_latency(report))
     if arguments.plot is not None:
@@ -357,8 +363,7 @@ def _networks(arguments: argparse.Namespace) -> None:
     from posedy.models.registry import list_pretrained
     from tools.lab.benchmarks.networks import OTHERS, REFERENCE, RUNTIMES, benchmark_networks, format_networks
 
-    if min(arguments.rounds, *arguments.threads, *arguments.batch) < 1:
-        raise ValueError("--batch, --threads and --rounds must be at least 1")
+    _check_positive(arguments, "batch", "threads", "rounds")
     report = benchmark_networks(
         arguments.models or (*list_pretrained(), *OTHERS),
         arguments.reference or REFERENCE,
@@ -366,57 +371,50 @@ def _networks(arguments: argparse.Namespace) -> None:
         arguments.batch,
         arguments.threads,
         arguments.rounds,
-        log=lambda message: print(message, file=sys.stderr),
+        log=_log,
     )
-    print(format_networks(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_networks)
 
 
 def _peers(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.peers import RUNTIMES, benchmark_peers, format_peers, plot_peers
 
-    if min(arguments.rounds, *arguments.threads) < 1:
-        raise ValueError("--threads and --rounds must be at least 1")
+    _check_positive(arguments, "threads", "rounds")
     report = benchmark_peers(
         arguments.runtimes or RUNTIMES,
         arguments.threads,
         arguments.rounds,
         arguments.mediapipe_python,
         arguments.networks,
-        log=lambda message: print(message, file=sys.stderr),
+        log=_log,
     )
-    print(format_peers(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_peers)
     if arguments.plot is not None:
         write_bytes_atomically(arguments.plot, plot_peers(report, threads=max(arguments.threads)))
 
 
-def _int8(arguments: argparse.Namespace) -> None:
+def _files(arguments: argparse.Namespace) -> None:
     from posedy.export.runtimes import RUNTIMES
-    from tools.lab.benchmarks.int8 import benchmark_int8, format_int8
+    from tools.lab.benchmarks.files import benchmark_files, format_files
 
-    if min(arguments.rounds, *arguments.threads) < 1:
-        raise ValueError("--threads and --rounds must be at least 1")
-    report = benchmark_int8(arguments.files, arguments.runtimes or RUNTIMES, arguments.threads, arguments.rounds)
-    print(format_int8(report))
-    write_json(arguments.json, report)
+    _check_positive(arguments, "threads", "rounds")
+    report = benchmark_files(arguments.files, arguments.runtimes or RUNTIMES, arguments.threads, arguments.rounds)
+    _report(arguments, report, format_files)
 
 
 def _detector(arguments: argparse.Namespace) -> None:
     from tools.lab.benchmarks.detector import IMAGE, RUNTIMES, benchmark_detector, format_detector
 
-    if min(arguments.rounds, *arguments.threads) < 1:
-        raise ValueError("--threads and --rounds must be at least 1")
+    _check_positive(arguments, "threads", "rounds")
     report = benchmark_detector(
         arguments.runtimes or RUNTIMES,
         arguments.sizes,
         arguments.threads,
         arguments.rounds,
         arguments.image or IMAGE,
-        log=lambda message: print(message, file=sys.stderr),
+        log=_log,
     )
-    print(format_detector(report))
-    write_json(arguments.json, report)
+    _report(arguments, report, format_detector)
 
 
 def _accuracy(arguments: argparse.Namespace) -> None:

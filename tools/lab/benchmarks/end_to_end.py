@@ -3,10 +3,7 @@
 Videos show people of data/coco_mini under a moving camera, so that the detector of the package finds them.
 """
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +22,8 @@ from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_writer import VideoWriter
 from tools.lab.benchmarks.ratios import format_ratio, ratio
+from tools.lab.benchmarks.subprocesses import REPOSITORY, run_in_checkout
 
-REPOSITORY = Path(__file__).parents[3]
 _MINI = REPOSITORY / "data" / "coco_mini"
 _RATE = 30.0
 _SIZE = (960, 720)
@@ -136,12 +133,11 @@ def _read_people(count: int) -> NDArray[np.uint8]:
 
 def _run_command(tree: Path, video: Path, out: Path, options: Sequence[str]) -> tuple[float, str]:
     """Runs `posedy predict` of a checkout; returns the frames/s that it prints, and its stages."""
-    command = [sys.executable, "-m", "posedy", "predict", str(video), "--out", str(out), *options]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    printed = _FRAMES_PER_SECOND.search(done.stdout)
-    if done.returncode or printed is None:
-        raise RuntimeError(f"{' '.join(command)} in {tree}: {done.stdout[-500:]}{done.stderr[-500:]}")
+    arguments = ["-m", "posedy", "predict", str(video), "--out", str(out), *options]
+    output = run_in_checkout(tree, arguments)
+    printed = _FRAMES_PER_SECOND.search(output)
+    if printed is None:
+        raise RuntimeError(f"{' '.join(arguments)} in {tree} printed no frames/s: {output[-500:]}")
     return float(printed[1]), printed[2]
 
 

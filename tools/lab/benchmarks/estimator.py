@@ -1,17 +1,14 @@
 """Benchmark of the default `PoseEstimator`: time per person, alone, beside busy processes, and in another checkout."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, milliseconds, ratio
+from tools.lab.benchmarks.subprocesses import REPOSITORY, run_in_checkout
 from tools.lab.spin import busy_processes
 
-REPOSITORY = Path(__file__).parents[3]
 _TIMES = Path(__file__).parent / "estimator_times.py"
 
 
@@ -64,12 +61,7 @@ def benchmark_estimator(
 
 def _times(tree: Path, checkpoint: str, persons: Sequence[int]) -> dict[str, float]:
     """Returns the seconds per person of each call in a process of a checkout."""
-    command = [sys.executable, str(_TIMES), checkpoint, *map(str, persons)]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} in {tree} failed; see its output above")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(run_in_checkout(tree, [str(_TIMES), checkpoint, *map(str, persons)]).splitlines()[-1])
 
 
 def format_estimator(report: Mapping[str, Any]) -> str:

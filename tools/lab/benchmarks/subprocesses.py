@@ -5,13 +5,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from posedy.system import keep_freed_memory
 
+REPOSITORY = Path(__file__).parents[3]
+"""The root of this checkout."""
 _TASK = "POSEDY_BENCHMARK"
 
 
@@ -35,6 +38,24 @@ def run_in_subprocess(measure: Callable[[Mapping[str, Any]], Rows], task: Mappin
     if done.returncode != 0:
         raise RuntimeError(f"the benchmark process of {task} failed; see its output above")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_in_checkout(root: Path, arguments: Sequence[str]) -> str:
+    """Runs Python with the modules of a checkout and returns what it prints.
+
+    Args:
+        root: the root of the checkout, the working directory.
+        arguments: arguments of Python, such as `-m posedy`.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} in {root}: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return done.stdout
 
 
 def run_task(module: str, function: str) -> None:

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from posedy.cli.options import add_json, write_json
 from posedy.data.coco import read_coco
 from posedy.data.datasets import TopDownEvalDataset
+from posedy.export.int8_search import crop_inputs
 from posedy.export.onnx import export_onnx
 from posedy.export.onnx_detector import export_detector_onnx
 from posedy.export.runtimes import make_runner
-from posedy.models.pose_net import PoseNet, normalize_crops, predict_outputs
+from posedy.models.pose_net import PoseNet, predict_outputs
 from posedy.models.pretrained import DEFAULT, load_checkpoint
 from tools.lab.entry import run_and_exit
 from tools.lab.runtime_parity import ncnn_script
@@ -99,8 +100,7 @@ def compare_runtimes(net: PoseNet, count: int, ncnn_python: Path | None = None) 
     with TemporaryDirectory() as folder:
         for index, (name, options) in enumerate(FILES.items()):
             path = Path(folder) / f"{index}.onnx"
-            export_onnx(net, path, **options)
-            inputs = crops if options.get("with_decoding") else normalize_crops(torch.from_numpy(crops)).numpy()
+            inputs = crop_inputs(crops, export_onnx(net, path, **options).info)
             runners: dict[str, Callable[[], Array]] = {
                 "onnxruntime": lambda: _run(path, inputs, options["batch"], "onnxruntime"),  # noqa: B023 (called below)
                 "openvino": lambda: _run(path, inputs, options["batch"], "openvino"),  # noqa: B023

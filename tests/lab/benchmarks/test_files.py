@@ -7,7 +7,7 @@ import pytest
 
 from posedy.export.graph_file import GraphInfo
 from posedy.models.factory import create_model
-from tools.lab.benchmarks import int8 as benchmark
+from tools.lab.benchmarks import files as benchmark
 from tools.lab.benchmarks.__main__ import main
 
 
@@ -33,7 +33,7 @@ def test_times_are_relative_to_the_first_file(
     monkeypatch.setattr(benchmark, "read_graph", lambda path: (Model(), info))
     monkeypatch.setattr(benchmark, "make_runner", lambda *_, threads: lambda x: shapes.append(x.shape))
     monkeypatch.setattr(benchmark, "measure_interleaved", measure)
-    main(["int8", *map(str, files), "--threads", "2", "--json", str(tmp_path / "x.json")])
+    main(["files", *map(str, files), "--threads", "2", "--json", str(tmp_path / "x.json")])
     assert set(shapes) == {(1, 3, 96, 64)}
     rows = json.loads((tmp_path / "x.json").read_text())["rows"]
     assert [(row["runtime"], row["to_reference"]["median"]) for row in rows] == [

@@ -1,4 +1,4 @@
-"""Benchmark of exported pose networks: float, with int8 weights and with int8 convolutions, in each runtime.
+"""Benchmark of files of `posedy export`, such as a network in float32, with int8 weights and in int8, in each runtime.
 
 A call is that of the graph on one input of noise. All files are called in turn in one process, and ratios are computed
 within a round.
@@ -16,7 +16,7 @@ from posedy.export.runtimes import RUNTIMES, Array, Runtime, make_runner
 from tools.lab.benchmarks.ratios import format_milliseconds, format_ratio, measure_interleaved, milliseconds, ratio
 
 
-def benchmark_int8(
+def benchmark_files(
     files: Sequence[Path], runtimes: Sequence[Runtime] = RUNTIMES, threads: Sequence[int] = (1, 2), rounds: int = 9
 ) -> dict[str, Any]:
     """Times exported files.
@@ -66,7 +66,7 @@ def _make_input(info: GraphInfo) -> Array:
     return rng.standard_normal((1, 3, height, width)).astype(np.float32)
 
 
-def format_int8(report: Mapping[str, Any]) -> str:
+def format_files(report: Mapping[str, Any]) -> str:
     """Formats the result as a Markdown table: milliseconds, and the time relative to the reference."""
     lines = [
         f"| runtime | threads | file | MB | ms (quartiles) | relative to {report['reference']} |",
