@@ -4,6 +4,7 @@
 # make live-build   the same without serving it; NETWORK=x.onnx make live selects the pose network
 # make test         set up, lint, type-check and run all tests that are not marked slow
 # make test-all     the same, including the slow tests
+# make docs         build the documentation site in build/docs/, with its links checked
 # PYTHON=python3.12 make ...   selects the interpreter of the virtual environment
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which reuse compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart live live-build test test-all lint style types pytest-quick pytest-all clean
+.PHONY: quickstart live live-build docs test test-all lint style types pytest-quick pytest-all clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -28,7 +29,7 @@ $(VENV)/.export: pyproject.toml | $(BIN)/python
 
 $(VENV)/.all: pyproject.toml | $(BIN)/python
 	@echo "installing posedy and its packages into $(VENV), which takes minutes with a slow network"
-	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,video,ray,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[export,app,fast,video,ray,docs,dev]'
 	@touch $@ $(VENV)/.export
 
 quickstart: $(VENV)/.export
@@ -39,6 +40,11 @@ live: live-build
 
 live-build: $(VENV)/.export
 	$(BIN)/python -m tools.live.build $(if $(NETWORK),--network "$(NETWORK)")
+
+docs: $(VENV)/.all
+	$(BIN)/python -m tools.docs.generate --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "build/docs/index.html is the site; its search needs a server: python3 -m http.server --directory build/docs"
 
 lint: style types
 
@@ -60,7 +66,7 @@ pytest-all: $(VENV)/.all
 test: style
 	@$(MAKE) --no-print-directory -j2 types pytest-quick
 
-test-all: style
+test-all: style docs
 	@$(MAKE) --no-print-directory -j2 types pytest-all
 
 clean:

@@ -12,7 +12,7 @@ class _Remedy(NamedTuple):
 
 
 _IN_TRAINING = "in training set train.accumulation=2 or more, or a smaller train.batch_size or eval.batch_size"
-_OPENCV = "see OpenCV in docs/installation.md"
+_OPENCV = "see OpenCV in docs/how_to/installation.md"
 
 # in order: the first pattern that matches
 _REMEDIES = [
@@ -55,7 +55,7 @@ _REMEDIES = [
     ),
     _Remedy(
         r"operator torchvision::\w+ does not exist",
-        "torch and torchvision are of different builds: install both from one index (docs/installation.md)",
+        "torch and torchvision are of different builds: install both from one index (docs/how_to/installation.md)",
     ),
     _Remedy(
         r"^ImportError: (?:\S*/)?(lib(?:GL|glib|gthread)[^\s/]*): "

@@ -15,11 +15,16 @@ from posedy.config import ClassifierConfig, Config
 from posedy.config.section import as_section
 
 REPOSITORY = Path(__file__).parents[1]
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
 TOOLS = {"tools/train.py": "train", "tools/test.py": "test", "tools/demo.py": "demo"}
 # options of torchrun and of tools.lab
 OTHER_OPTIONS = {"--standalone", "--config", "--cpus-per-task", "--per-shard", "--rounds", "--runtimes"}
+
+
+def name_of(path: Path) -> str:
+    """The path of a document in the repository."""
+    return path.relative_to(REPOSITORY).as_posix()
 
 
 def blocks(language: str) -> list[str]:
@@ -82,14 +87,20 @@ def test_readme_is_short() -> None:
     assert len(text.split()) <= 1200
 
 
-def test_the_index_links_to_each_page() -> None:
-    folder = REPOSITORY / "docs"
-    index = (folder / "README.md").read_text(encoding="utf-8")
-    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
-    assert pages <= set(re.findall(r"\]\(([\w]+\.md)\)", index))
+def test_each_page_is_two_links_from_the_index() -> None:
+    index = REPOSITORY / "docs/README.md"
+    first = linked_pages(index)
+    second = {page for path in first if path.name == "README.md" for page in linked_pages(path)}
+    assert set(DOCUMENTS[1:]) - {index} <= first | second
 
 
-@pytest.mark.parametrize("path", DOCUMENTS[1:], ids=lambda path: path.name)
+def linked_pages(path: Path) -> set[Path]:
+    """The Markdown files that a page links to."""
+    text = path.read_text(encoding="utf-8")
+    return {(path.parent / name).resolve() for name in re.findall(r"\]\((?!http)([^)#]+\.md)", text)}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS[1:], ids=name_of)
 def test_a_page_begins_with_its_readers_and_its_content(path: Path) -> None:
     title, first = path.read_text(encoding="utf-8").split("\n\n")[:2]
     assert re.fullmatch("# .+", title)
@@ -139,9 +150,9 @@ def test_files_in_the_text_exist(name: str) -> None:
     assert (REPOSITORY / name).is_file()
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_links_lead_to_files_and_headings(path: Path) -> None:
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):
+    for link in re.findall(r"(?:\]\(|<img src=\")(?!http)([^)\"]+)", path.read_text(encoding="utf-8")):
         name, anchor = urlsplit(link).path, urlsplit(link).fragment
         target = path.parent / name if name else path
         assert target.exists(), link

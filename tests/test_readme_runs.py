@@ -67,7 +67,7 @@ REPLACEMENTS = {
     "--timed-frames 100": "",
     "tools.lab.benchmarks tracking": "tools.lab.benchmarks tracking --frames 40 --seed 0",
     "tools.lab.benchmarks networks": "tools.lab.benchmarks networks --rounds 1 --models mobilenetv2_100-fpn",
-    "--mediapipe-python mp/bin/python --plot docs/peers.png": "--plot peers.png",
+    "--mediapipe-python mp/bin/python --plot docs/images/peers.png": "--plot peers.png",
     "benchmarks peers": "benchmarks peers --rounds 1 --threads 1 --runtimes openvino --networks balanced RTMPose-t",
     " --before CHECKOUT": "",
     "benchmarks end-to-end": "benchmarks end-to-end --frames 4 --rounds 1 --people 1",
@@ -173,7 +173,7 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "val"):
         yolo = ["--to", "yolo", "--images", str(images), "--split", split, "--out", str(folder / "my/yolo")]
         assert main(["convert", str(ground_truth), *yolo]) == 0
-    (configuration,) = blocks_of(REPOSITORY / "docs/own_keypoints.md", "yaml")
+    (configuration,) = blocks_of(REPOSITORY / "docs/how_to/own_keypoints.md", "yaml")
     for name, keypoint in (("wing_a", "left_wrist"), ("wing_b", "right_wrist"), ("head", "nose")):
         configuration = configuration.replace(name, keypoint)  # keypoints of the synthetic people
     (folder / "my.yaml").write_text(configuration)

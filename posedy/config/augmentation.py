@@ -15,10 +15,13 @@ class AugmentConfig(Section):
     scale_std: float = Field(0.35, ge=0)
     """Standard deviation of the region's scale, N(1, scale_std), clipped to scale_range."""
     scale_range: tuple[float, float] = (0.65, 1.35)
+    """The smallest and the largest scale."""
     rotation_std: float = Field(45, ge=0)
     """Standard deviation of the rotation in degrees, N(0, rotation_std), clipped to +-rotation_max."""
     rotation_max: float = Field(45, ge=0, le=180)
+    """The largest rotation in degrees, in both directions."""
     rotation_probability: float = Field(0.6, ge=0, le=1)
+    """Probability of a rotation."""
     half_body_probability: float = Field(0.3, ge=0, le=1)
     """Probability of showing only the upper or lower body of persons with enough labeled keypoints."""
     photometric: list[dict[str, Any]] = Field([])

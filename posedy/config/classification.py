@@ -16,6 +16,7 @@ class ImageFolderConfig(Section):
     """The dataset: ROOT/train/CLASS/IMAGE and ROOT/val/CLASS/IMAGE, the layout of torchvision's ImageFolder."""
 
     root: Path = Path("data/imagenet")
+    """The folder with train/ and the validation images."""
     val_folder: str = "val"
     """The folder of ROOT with the validation images, such as a part of the training images for choices."""
 
@@ -49,6 +50,7 @@ class ClassifierAugmentConfig(Section):
     scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
     """The smallest and the largest share of an image's area in a crop (RandomResizedCrop)."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    """Probability of a flip."""
     mixup: float = Field(0.0, ge=0)
     """Parameter alpha of mixup (Zhang et al., ICLR 2018); 0 disables it."""
 
@@ -82,6 +84,7 @@ class ClassifierEvalConfig(Section):
     every: int = Field(1, ge=1)
     """Epochs between evaluations during training; the last epoch is always evaluated."""
     batch_size: int = Field(64, ge=1)
+    """Images per batch of the evaluation; it does not change the metrics."""
     resize: float = Field(256 / 224, ge=1)
     """The shorter side of the resized image relative to the crop: 256 for 224."""
 

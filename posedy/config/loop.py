@@ -26,8 +26,11 @@ class TemperatureConfig(Section):
     """The schedule of the attention's temperature: linear over `epochs`, then constant (paper, section 4.2)."""
 
     start: float = Field(30, gt=0)
+    """The temperature at the first step."""
     end: float = Field(30, gt=0)
+    """The temperature after `epochs`; the paper anneals it to 1 for classification."""
     epochs: int = Field(10, ge=0)
+    """The number of epochs of the schedule."""
 
 
 Optimizer = Literal["adam", "sgd"]
@@ -39,6 +42,7 @@ class LoopConfig(Section):
     """The part of the training recipe that pose networks and classifiers have in common."""
 
     epochs: int = Field(210, ge=1)
+    """Number of passes over the training set."""
     minutes: float | None = Field(None, gt=0)
     """Limit of the time spent in training steps, in addition to `epochs`: the learning rate schedule follows the
     elapsed time if it is ahead of the steps, and the last epoch may be incomplete. Such a run is not bit-exactly
@@ -51,6 +55,7 @@ class LoopConfig(Section):
     optimizer: Optimizer = "adam"
     """"adam" (AdamW), or "sgd" with a momentum of 0.9."""
     lr: float = Field(1e-3, gt=0)
+    """The learning rate before `schedule` and after the warm-up."""
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     """Factors of the learning rate by module name: {backbone: 0.3}; the longest matching name applies. 0 freezes a
     module, including the statistics of its batch norms."""
@@ -67,6 +72,7 @@ class LoopConfig(Section):
     workers: int | None = Field(None, ge=0)
     """Data loader workers per device; None is one per CPU core, at most 8."""
     seed: int = Field(0, ge=0)
+    """The seed of initialization, order and augmentation."""
     save_every: int = Field(1, ge=1)
     """Epochs between checkpoints (last.pt); one is always written when a run is stopped, evaluated or done. Increase it
     if an epoch takes only seconds."""

@@ -109,6 +109,7 @@ class ModelConfig(Section):
     """The network and the codec of its outputs."""
 
     name: str = "dy_mobilenetv2_050-dy_bneck"
+    """The network, `[dy_]BACKBONE-[dy_]HEAD`: a name that `posedy models` lists, or of registered parts."""
     input_size: tuple[int, int] = (192, 256)
     """The size (width, height) of the crops in pixels, each divisible by 32."""
     num_kernels: int = Field(DEFAULT_NUM_KERNELS, ge=1)
@@ -163,6 +164,8 @@ class TrainConfig(LoopConfig):
     """The training recipe. Defaults are the paper's."""
 
     loss: Loss = "mse"
+    """The loss of the heatmaps: "mse" (the paper's), or "cross_entropy" and "binary_cross_entropy" with the
+    `model.output` that belongs to it."""
     teacher: Path | None = None
     """The teacher for distillation (a checkpoint, a .safetensors file or the name of a pretrained network): its
     heatmaps or distributions are mixed into the targets. It may have any architecture, but must have the same
@@ -195,6 +198,7 @@ class EvalConfig(Section):
     flip: bool = True
     """Flip test: average the heatmaps of the crop and of the flipped crop."""
     batch_size: int = Field(64, ge=1)
+    """Crops per batch of the evaluation; it does not change the metrics."""
     box_threshold: float = Field(0.0, ge=0, le=1)
     """Minimum score of detector boxes."""
     keypoint_threshold: float = 0.2

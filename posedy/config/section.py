@@ -25,7 +25,7 @@ def is_text(annotation: Any) -> bool:
 class Section(BaseModel):
     """A section of a configuration, which rejects unknown keys and booleans in place of numbers."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -44,7 +44,7 @@ def make_export_layer(conv: DynamicConv2d, batch: Batch, runtime: str) -> nn.Mod
     | free  | depthwise, kxk                       | `WeightedOutputs` |
 
     `python -m tools.lab.benchmarks aggregation` measures the replacements, and `python -m tools.lab.benchmarks latency`
-    whole networks; docs/results.md has the numbers. What was tried at batch size 1 and is slower:
+    whole networks; docs/results/speed.md has the numbers. What was tried at batch size 1 and is slower:
 
     - OpenVINO multiplies K kernels by a vector at half of the speed at which it sums them elementwise, since the inner
       dimension K of the product is too small; the sum also takes kernels in float16 or int8, see

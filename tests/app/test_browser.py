@@ -1,6 +1,6 @@
 """The page in a headless browser.
 
-POSEDY_SCREENSHOTS=docs pytest tests/app/test_browser.py -k screenshot   # writes docs/web_page.jpg, web_page_narrow.jpg
+POSEDY_SCREENSHOTS=docs/images pytest tests/app/test_browser.py -k screenshot   # web_page.jpg, web_page_narrow.jpg
 """
 
 import json

@@ -218,7 +218,7 @@ def test_errors_of_libraries_have_a_remedy(
             ["CUDA_VISIBLE_DEVICES"],
         ),
         (RuntimeError("The server socket has failed to listen on port 29500. EADDRINUSE"), ["--standalone"]),
-        (RuntimeError("operator torchvision::nms does not exist"), ["torchvision", "docs/installation.md"]),
+        (RuntimeError("operator torchvision::nms does not exist"), ["torchvision", "docs/how_to/installation.md"]),
         (ImportError("/usr/lib/libGL.so.1: file too short"), ["libGL.so.1", "libgl1"]),
         (ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"), ["libglib2.0-0"]),
         (ImportError("libgomp.so.1: cannot open shared object file: No such file or directory"), ["libgomp.so.1"]),

@@ -11,7 +11,7 @@ from posedy.poses import Poses
 from posedy.skeleton import Skeleton
 from tools.lab.example_grid import MAX_BYTES, WIDTH, draw_row, encode_jpeg, split_rows
 
-GRID = Path(__file__).parents[2] / "docs/people.jpg"
+GRID = Path(__file__).parents[2] / "docs/images/people.jpg"
 
 
 def poses_at(x: float, y: float) -> Poses:

@@ -1,6 +1,6 @@
 """The built page in headless Chromium, in which only this computer can be reached.
 
-POSEDY_SCREENSHOTS=docs pytest tests/live/test_browser.py -k screenshot   # writes docs/live.jpg, live_narrow.jpg
+POSEDY_SCREENSHOTS=docs/images pytest tests/live/test_browser.py -k screenshot   # live.jpg, live_narrow.jpg
 """
 
 import base64

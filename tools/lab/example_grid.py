@@ -1,6 +1,6 @@
 """Draws the persons that posedy finds in the six example images of the package, as one image in two rows.
 
-python -m tools.lab.example_grid docs/people.jpg
+python -m tools.lab.example_grid docs/images/people.jpg
 
 The boxes are those of the detector in the package, from score 0.4, and the keypoints those of the default network;
 nothing is placed by hand.
