@@ -1,6 +1,9 @@
 """Exported graphs equal PyTorch, have metadata, and are not written on errors."""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from posedy.cli.main import main
 from posedy.codecs import UnbiasedCodec
 from posedy.export import onnx as export
 from posedy.export import runtimes
@@ -18,7 +22,7 @@ from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import make_runner
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
-from posedy.models.network_file import network_record
+from posedy.models.network_file import network_record, save_weights
 from posedy.models.pose_net import PoseNet, name_outputs
 from posedy.models.registry import list_models
 from posedy.prediction import TorchModel, load_model
@@ -206,3 +210,23 @@ def test_damaged_and_foreign_files_are_rejected(free: Path, tmp_path: Path) -> N
     onnx.save(model, tmp_path / "strange.onnx")
     with pytest.raises(ValueError, match="metadata"):
         read_graph(tmp_path / "strange.onnx")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+def test_sigterm_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, path = tmp_path / "net.safetensors", tmp_path / "x.onnx"
+    save_weights(create_model("resnet10-fpn", input_size=(64, 64)), weights)
+    path.write_text("the old file")
+
+    def stop(*_: object) -> None:
+        assert len(list(tmp_path.iterdir())) == 3  # with the temporary file
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(export, "_trace_graph", stop)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(weights), "--out", str(path)])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert {file.name for file in tmp_path.iterdir()} == {"net.safetensors", "x.onnx"}
+    assert path.read_text() == "the old file"
+    assert signal.getsignal(signal.SIGTERM) == before
