@@ -24,7 +24,7 @@ from posedy.export.onnx_layers import Batch, prepare_for_export
 from posedy.export.onnx_weights import Weights, remove_traces, replace_weights, store_weights
 from posedy.export.runtimes import RUNTIMES, GraphRunner, Runtime, make_runner, require
 from posedy.export.tracing import random_inputs, relative_difference, silence_exporter, smooth_inputs
-from posedy.files import atomic_write
+from posedy.files import atomic_write, named_write_errors
 from posedy.models.pose_net import PoseNet, name_outputs, predict_outputs
 
 TOLERANCE = 1e-4
@@ -135,13 +135,16 @@ def export_onnx(
     weights: Weights = "int8" if int8 else "float16" if half else "float32"
     info = GraphInfo.from_network(net, batch=batch, runtime=runtime, decodes=with_decoding, flip=flip, weights=weights)
     with atomic_write(path) as temporary:
-        model = _trace_graph(_make_export_module(reference, batch, runtime), temporary, info)
+        module = _make_export_module(reference, batch, runtime)
+        with named_write_errors(path):
+            model = _trace_graph(module, temporary, info)
         report = _verify(_make_runner(model, info), reference, reference.net, info)
         if calibration is not None:
             model, report = _quantize(model, report, calibration, log)
         elif weights != "float32":
             report = _round_weights(model, reference, report)
-        _save(model, temporary, report.info)
+        with named_write_errors(path):
+            _save(model, temporary, report.info)
         return report
 
 

@@ -23,7 +23,7 @@ from posedy.export.onnx_weights import remove_traces, store_weights
 from posedy.export.openvino_graph import FreeSizeRunner
 from posedy.export.runtimes import RUNTIMES, Array, Runtime, make_runner, openvino_core, require
 from posedy.export.tracing import relative_difference
-from posedy.files import atomic_write
+from posedy.files import atomic_write, named_write_errors
 from posedy.models.nanodet import (
     INPUT_MULTIPLE,
     MAX_SIDE,
@@ -78,7 +78,8 @@ def export_detector_onnx(
     require("onnx", "onnxscript", runtime)
     module = _Boxes(load_nanodet(weights)).eval().requires_grad_(False)
     with atomic_write(path) as temporary:
-        _write_graph(module, temporary, half)
+        with named_write_errors(path):
+            _write_graph(module, temporary, half)
         difference = _largest_difference(_make_runner(temporary.read_bytes(), runtime), module)
         tolerance = _HALF_TOLERANCE if half else TOLERANCE
         if not difference <= tolerance:

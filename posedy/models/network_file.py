@@ -84,6 +84,7 @@ def save_weights(net: PoseNet, path: str | Path, half: bool = False) -> None:
             exceed the range of float16, and temperatures must be exact.
 
     Raises:
+        OSError: if the file cannot be written.
         ValueError: if the file's name does not end in .safetensors, or a parameter is too large for float16.
     """
     if Path(path).suffix.lower() != ".safetensors":
@@ -95,7 +96,10 @@ def save_weights(net: PoseNet, path: str | Path, half: bool = False) -> None:
                 raise ValueError(f"{name} has values outside the range of float16: write {path} without half")
             tensors[name] = tensors[name].half()
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={_SAFETENSORS_KEY: json.dumps(network_record(net))})
+        try:
+            save_file(tensors, temporary, metadata={_SAFETENSORS_KEY: json.dumps(network_record(net))})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written ({error}): check the free disk space") from error
 
 
 def read_weights(path: Path) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 """Exported graphs equal PyTorch, have metadata, and are not written on errors."""
 
+import errno
 import json
 import os
 import signal
@@ -230,3 +231,16 @@ def test_sigterm_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.M
     assert {file.name for file in tmp_path.iterdir()} == {"net.safetensors", "x.onnx"}
     assert path.read_text() == "the old file"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def fill_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("function", ["_trace_graph", "_save"])
+def test_a_full_disk_is_named(net: PoseNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    monkeypatch.setattr(export, function, fill_disk)
+    path = tmp_path / "x.onnx"
+    with pytest.raises(OSError, match=r"/x\.onnx cannot be written \(No space left.*free disk space"):
+        export_onnx(net, path)
+    assert not list(tmp_path.iterdir())

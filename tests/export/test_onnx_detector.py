@@ -1,5 +1,7 @@
 """ONNX export of the person detector: equality with PyTorch in both runtimes, and its use as weights."""
 
+import errno
+import os
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from posedy.cli.main import main
+from posedy.export import onnx_detector
 from posedy.export.onnx_detector import export_detector_onnx
 from posedy.inference.detectors.nanodet import PersonDetector, decode_boxes
 from posedy.models.nanodet import NUM_BINS, PERSON_WEIGHTS, decode_outputs
@@ -100,3 +103,13 @@ def test_wrong_files_are_rejected(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"other\.safetensors"):
         export_detector_onnx(tmp_path / "out.onnx", tmp_path / "other.safetensors")
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(onnx_detector, "_write_graph", fill_disk)
+    with pytest.raises(OSError, match=r"/x\.onnx cannot be written \(No space left.*free disk space"):
+        export_detector_onnx(tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())

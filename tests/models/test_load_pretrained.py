@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from posedy.models import network_file
 from posedy.models.factory import create_model
 from posedy.models.network_file import network_state, save_weights
 from posedy.models.pose_net import PoseNet
@@ -167,3 +169,13 @@ def test_non_finite_weights_are_rejected(tmp_path: Path) -> None:
     save_weights(net, tmp_path / "broken.safetensors")
     with pytest.raises(ValueError, match=r"backbone\.stem\.0\.weight is not finite"):
         load_pretrained(create_model("mobilenetv2_035-fpn", input_size=(32, 64)), tmp_path / "broken.safetensors")
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(network_file, "save_file", fill_disk)
+    with pytest.raises(OSError, match=r"/x\.safetensors cannot be written \(.*No space left.*free disk space"):
+        save_weights(create_model("mobilenetv2_035-fpn", input_size=(32, 64)), tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
