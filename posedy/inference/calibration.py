@@ -54,7 +54,7 @@ def read_calibration(
 
     Raises:
         OSError: if a file cannot be read.
-        ValueError: if there are too few images or persons, or the annotations are of other keypoints.
+        ValueError: if there are too few images or persons, or the annotations are of other keypoints or images.
     """
     paths = image_paths([str(images)])
     if annotations is not None:
@@ -106,12 +106,16 @@ def _from_annotations(net: PoseNet, folder: Path, annotations: Path, allow_drop:
             f"calibration needs at least two images of {annotations}, got {len(present)} in {folder}: expected the "
             "folder that file names are relative to"
         )
-    calibration = _select(file, folder, present[::2])
-    check_ids = present[1::2]
-    checked = _select(file, folder, [check_ids[index] for index in _spread(len(check_ids), _MAX_IMAGES)])
-    for selected, purpose in ((calibration, "calibration"), (checked, "comparison")):
-        if not len(selected):
-            raise ValueError(f"{annotations}: no person with keypoints in the images for {purpose}, every other one")
+    calibration_ids, check_ids = present[::2], present[1::2]
+    check_ids = [check_ids[index] for index in _spread(len(check_ids), _MAX_IMAGES)]
+    with_persons = set(persons.image_ids[np.unique(persons.image_index)].tolist())
+    for ids, purpose in ((calibration_ids, "calibration"), (check_ids, "comparison")):
+        if with_persons.isdisjoint(ids):
+            raise ValueError(
+                f"{annotations}: no person with keypoints in the images for {purpose}, every other one in {folder}: "
+                "expected persons in both halves"
+            )
+    calibration, checked = _select(file, folder, calibration_ids), _select(file, folder, check_ids)
     comparison = _AccuracyCheck(checked, file, allow_drop)
     return Calibration(
         _annotated_crops(calibration, net.input_size),
@@ -122,7 +126,8 @@ def _from_annotations(net: PoseNet, folder: Path, annotations: Path, allow_drop:
 
 
 def _select(file: CocoFile, folder: Path, image_ids: Sequence[int]) -> CocoPersons:
-    return read_coco(_subset(file, image_ids), folder, image_check="never")
+    """Reads some images of a COCO file; images of other sizes than recorded are errors."""
+    return read_coco(_subset(file, image_ids), folder, image_check="always")
 
 
 def _subset(file: CocoFile, image_ids: Sequence[int]) -> CocoFile:
@@ -153,7 +158,8 @@ class _AccuracyCheck:
         """Returns the difference in AP with its confidence interval.
 
         Raises:
-            ValueError: if it is a drop of more than `MAX_DROP`, and that is not allowed.
+            ValueError: if it is a drop of more than `MAX_DROP`, or the AP is too low to drop as much, and that is not
+                allowed.
         """
         flip = info.flip if info.decodes else info.skeleton is not None
         config = EvalConfig(flip=flip)
@@ -167,7 +173,15 @@ class _AccuracyCheck:
             f"{interval.low:+.3f} to {interval.high:+.3f}) on {len(self._persons.image_ids)} images that were not "
             f"used for calibration, ground-truth boxes, {'with' if flip else 'without'} the flip test"
         )
-        if gain < -MAX_DROP and not self._allow_drop:
+        if self._allow_drop:
+            return text
+        if not results[0].metrics["AP"] > MAX_DROP:
+            raise ValueError(
+                f"the comparison says nothing, no file was written: {text}; the float network's AP cannot drop by more "
+                f"than {MAX_DROP:g}. Check that the annotations are right and the network is trained, give more "
+                "images, leave out the annotations to compare keypoints, or allow the drop"
+            )
+        if not gain >= -MAX_DROP:
             raise ValueError(
                 f"the int8 network is too inaccurate, no file was written: {text}; allowed is a drop of {MAX_DROP:g}. "
                 "Calibrate on more images like those of the application, use weights in int8 only, or allow the drop"

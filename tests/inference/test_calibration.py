@@ -1,8 +1,10 @@
 """Calibration crops are of other images than the comparison, and inaccurate int8 networks are rejected."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -44,7 +46,7 @@ def test_every_other_image_is_for_calibration(
     assert len(read_calibration(net, synthetic / "val2017", annotations).crops) == 3
 
 
-@pytest.mark.parametrize(("gain", "allow_drop"), [(-0.009, False), (-0.011, False), (-0.011, True)])
+@pytest.mark.parametrize(("gain", "allow_drop"), [(-0.009, False), (-0.011, False), (np.nan, False), (-0.011, True)])
 def test_a_drop_of_ap_is_rejected_unless_allowed(
     net: PoseNet,
     synthetic: Path,
@@ -53,20 +55,56 @@ def test_a_drop_of_ap_is_rejected_unless_allowed(
     gain: float,
     allow_drop: bool,
 ) -> None:
-    def flat(images: np.ndarray) -> list[np.ndarray]:
-        return [np.zeros((len(images), 17, 32, 24), np.float32)]
-
+    evaluated = SimpleNamespace(metrics={"AP": 0.5}, results=[])
+    monkeypatch.setattr(calibration, "evaluate_model", lambda *_, **__: evaluated)
     monkeypatch.setattr(
         calibration, "bootstrap_difference", lambda *_: {"AP": (gain, ConfidenceInterval(gain - 0.1, gain + 0.1))}
     )
     check = read_calibration(net, synthetic / "val2017", annotations, allow_drop).check
     assert check is not None
     info = GraphInfo.from_network(net, batch=1, runtime="onnxruntime", weights="int8")
-    if gain < -0.01 and not allow_drop:
-        with pytest.raises(ValueError, match=r"-0\.011"):
+    if not gain >= -0.01 and not allow_drop:
+        with pytest.raises(ValueError, match=f"too inaccurate.* {re.escape(f'{gain:+.3f}')} "):
             check(flat, flat, info)
     else:
         assert f"{gain:+.3f}" in check(flat, flat, info)
+
+
+def flat(images: np.ndarray) -> list[np.ndarray]:
+    return [np.zeros((len(images), 17, 32, 24), np.float32)]
+
+
+@pytest.mark.parametrize("allow_drop", [False, True])
+def test_a_network_without_accuracy_is_rejected_unless_allowed(
+    net: PoseNet, synthetic: Path, annotations: Path, allow_drop: bool
+) -> None:
+    """Its AP of 0 could not drop, whatever the int8 network computes."""
+    check = read_calibration(net, synthetic / "val2017", annotations, allow_drop).check
+    assert check is not None
+    info = GraphInfo.from_network(net, batch=1, runtime="onnxruntime", weights="int8")
+    if allow_drop:
+        assert "AP 0.000, float 0.000" in check(flat, flat, info)
+    else:
+        with pytest.raises(ValueError, match=r"says nothing.*AP 0\.000, float 0\.000"):
+            check(flat, flat, info)
+
+
+def test_annotations_of_other_images_are_rejected(
+    net: PoseNet, synthetic: Path, annotations: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    content = json.loads(annotations.read_text())
+    for record in content["images"]:
+        cv2.imwrite(str(folder / record["file_name"]), np.zeros((64, 48, 3), np.uint8))
+    with pytest.raises(ValueError, match="wrong image size"):
+        read_calibration(net, folder, annotations)
+    first = min(record["id"] for record in content["images"])
+    content["annotations"] = [record for record in content["annotations"] if record["image_id"] == first]
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no person with keypoints in the images for comparison"):
+        read_calibration(net, synthetic / "val2017", few)
 
 
 def test_inputs_are_checked(net: PoseNet, synthetic: Path, annotations: Path, tmp_path: Path) -> None:
