@@ -134,6 +134,7 @@ def export_onnx(
     reference = _wrap_network(copy.deepcopy(net).cpu().float().eval(), with_decoding, flip)
     weights: Weights = "int8" if int8 else "float16" if half else "float32"
     info = GraphInfo.from_network(net, batch=batch, runtime=runtime, decodes=with_decoding, flip=flip, weights=weights)
+    _check_outputs(reference, info)
     with atomic_write(path) as temporary:
         module = _make_export_module(reference, batch, runtime)
         with named_write_errors(path):
@@ -186,6 +187,26 @@ def _make_export_module(reference: _Outputs | _Keypoints, batch: Batch, runtime:
     module = copy.deepcopy(reference)
     module.net = prepare_for_export(module.net, batch, runtime)
     return module.eval().requires_grad_(False)
+
+
+def _check_outputs(reference: _Outputs | _Keypoints, info: GraphInfo) -> None:
+    """Checks that a network has outputs with which those of a graph can be compared.
+
+    Raises:
+        ValueError: if they are not finite, or all 0.
+    """
+    with torch.no_grad():
+        outputs = reference(random_inputs(reference.net, info.decodes, 1))
+    problem = None
+    if not all(output.isfinite().all() for output in outputs):
+        problem = "not finite (NaN or infinity)"
+    elif not outputs[-1].any():
+        problem = "all 0"
+    if problem is not None:
+        raise ValueError(
+            f"the outputs of {reference.net.name} are {problem}, no file was written: its weights are broken, export "
+            "another checkpoint"
+        )
 
 
 def _trace_graph(module: _Outputs | _Keypoints, path: Path, info: GraphInfo) -> Any:
@@ -297,7 +318,7 @@ def _compare(
             outputs = [torch.from_numpy(output) for output in runner(inputs.numpy())]
             if info.decodes:
                 distances = (outputs[0] - wanted_outputs[0]).abs().amax(dim=-1)
-                moved += int((distances > _MOVED_PIXELS).sum())
+                moved += int((~(distances <= _MOVED_PIXELS)).sum())  # NaN, too
                 keypoints += distances.numel()
             for output, wanted in list(zip(outputs, wanted_outputs, strict=True))[1 if info.decodes else 0 :]:
                 if output.shape != wanted.shape:

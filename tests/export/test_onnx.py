@@ -17,7 +17,7 @@ from posedy.cli.main import main
 from posedy.codecs import UnbiasedCodec
 from posedy.export import onnx as export
 from posedy.export import runtimes
-from posedy.export.graph_file import read_graph
+from posedy.export.graph_file import GraphInfo, read_graph
 from posedy.export.onnx import export_onnx
 from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import make_runner
@@ -244,3 +244,33 @@ def test_a_full_disk_is_named(net: PoseNet, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match=r"/x\.onnx cannot be written \(No space left.*free disk space"):
         export_onnx(net, path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "match"), [(float("nan"), "not finite"), (float("inf"), "not finite"), (0.0, "all 0")]
+)
+@pytest.mark.parametrize("with_decoding", [False, True])
+def test_broken_networks_are_rejected(tmp_path: Path, value: float, match: str, with_decoding: bool) -> None:
+    net = create_model("resnet10-fpn", input_size=(64, 64)).eval()
+    with torch.no_grad():
+        for parameter in net.head.heatmap.parameters():
+            parameter.fill_(value)
+    with pytest.raises(ValueError, match=f"outputs of resnet10-fpn are {match}"):
+        export_onnx(net, tmp_path / "x.onnx", with_decoding=with_decoding)
+    assert not list(tmp_path.iterdir())
+
+
+def test_keypoints_that_are_not_numbers_are_moved(net: PoseNet) -> None:
+    info = GraphInfo.from_network(net, batch=1, runtime="onnxruntime", decodes=True)
+    keypoints, scores = torch.full((1, 17, 2), 5.0), torch.ones(1, 17)
+
+    def expect(crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return keypoints.expand(len(crops), -1, -1), scores.expand(len(crops), -1)
+
+    def compute(value: float) -> Callable[[np.ndarray], list[np.ndarray]]:
+        return lambda crops: [np.full((len(crops), 17, 2), value, np.float32), np.ones((len(crops), 17), np.float32)]
+
+    assert export._verify(compute(5.04), expect, net, info).moved_fraction == 0
+    for value in (5.06, np.nan):
+        with pytest.raises(ValueError, match="100% of the graph's keypoints differ"):
+            export._verify(compute(value), expect, net, info)
