@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     ):
         if value and not other:
             arguments.parser.error(f"{option} needs {needed}")
+    if os.path.realpath(arguments.out) == os.path.realpath(arguments.checkpoint):
+        arguments.parser.error(f"--out {arguments.out} would overwrite the network itself: choose another file")
     pose_options = {"--batch": arguments.batch, "--decode": arguments.decode, "--int8": arguments.int8}
     onnx_options = pose_options | {"--runtime": arguments.runtime}
     if _is_detector(arguments):

@@ -381,6 +381,19 @@ def test_export_writes_a_file_with_a_suffix_in_capitals(run: Path, tmp_path: Pat
     assert posedy.load_checkpoint(tmp_path / "X.SAFETENSORS").name == "dy_mobilenetv2_035-fpn"
 
 
+def test_export_does_not_overwrite_its_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --half the float32 weights would be lost."""
+    weights, link = tmp_path / "net.safetensors", tmp_path / "link.safetensors"
+    weights.write_bytes(b"weights")
+    link.symlink_to(weights)
+    for out in (weights, link):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", str(weights), "--out", str(out), "--half"])
+        assert ended.value.code == 2
+        assert f"--out {out} would overwrite" in capsys.readouterr().err
+    assert weights.read_bytes() == b"weights"
+
+
 @pytest.mark.parametrize("tool", ["train", "test", "demo"])
 def test_tools_run_the_commands(tool: str) -> None:
     command = [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), "--help"]
