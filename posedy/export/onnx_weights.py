@@ -89,7 +89,7 @@ def _store_in_float16(tensor: Any) -> tuple[list[Any], NDArray[np.float32]]:
 
     values, name = numpy_helper.to_array(tensor), tensor.name
     if np.abs(values).max() > np.finfo(np.float16).max:
-        raise ValueError(f"{name} exceeds the range of float16: export with half=False and int8=False")
+        raise ValueError(f"{name} exceeds the range of float16: export without half and int8")
     halves = values.astype(np.float16)
     tensor.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
     return [helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT)], halves.astype(np.float32)

@@ -38,6 +38,8 @@ def load_checkpoint(path: str | os.PathLike[str], model_class: type[PoseNet] = P
     path = find_weights(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
+    if path.suffix.lower() == ".onnx":
+        raise ValueError(f"{path} is an exported file: expected the checkpoint that it was exported from")
     record, tensors = read_weights(path)
     if record is None:
         raise ValueError(f"{path} is not a file of posedy: it does not record which network its weights belong to")

@@ -360,3 +360,9 @@ def test_parameters_outside_the_range_of_float16_are_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"head\.heatmap\.bias.*float16"):
         save_weights(net, path, half=True)
     assert not path.exists()
+
+
+def test_exported_files_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"graph")
+    with pytest.raises(ValueError, match=r"x\.onnx is an exported file: expected the checkpoint"):
+        load_checkpoint(tmp_path / "x.onnx")
