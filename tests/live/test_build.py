@@ -201,7 +201,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     yield from serve(make_server(tmp_path, 0))
 
 
-def test_the_server_sends_the_headers_of_threads(address: str) -> None:
+def test_the_server_sends_the_headers_of_threads(address: str, tmp_path: Path) -> None:
     types = {
         "": "text/html",
         "live.js": "text/javascript",
@@ -213,8 +213,11 @@ def test_the_server_sends_the_headers_of_threads(address: str) -> None:
             assert answer.headers.get_content_type() == kind
             assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
             assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
-    with pytest.raises(HTTPError):
-        urlopen(f"{address}/../pyproject.toml")
+    outside = tmp_path.parent / f"{tmp_path.name}.txt"
+    outside.write_text("no file of the page")
+    for name in (f"../{outside.name}", f"%2e%2e/{outside.name}", str(outside), "%00"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"{address}/{name}")
 
 
 def test_a_used_port_and_a_missing_page_are_named(address: str, tmp_path: Path) -> None:
@@ -222,3 +225,6 @@ def test_a_used_port_and_a_missing_page_are_named(address: str, tmp_path: Path) 
         make_server(tmp_path, int(address.rpartition(":")[2]))
     with pytest.raises(FileNotFoundError, match=r"tools\.live\.build"):
         make_server(tmp_path / "none", 0)
+    for port in (-1, 65536):
+        with pytest.raises(ValueError, match=f"port from 0 to 65535, got {port}"):
+            make_server(tmp_path, port)

@@ -6,6 +6,7 @@ python -m tools.live.serve --port 8000 --folder build/live
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()
 
+    def send_head(self) -> Any:
+        """Sends the headers of a file; a name with a null byte, which the system rejects, is no file."""
+        try:
+            return super().send_head()
+        except ValueError:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+
     def log_message(self, format: str, *args: Any) -> None:
         """Prints nothing for each file."""
 
@@ -54,11 +63,14 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
 
     Raises:
         OSError: if the folder has no page, or the port is not available.
+        ValueError: if the port is not from 0 to 65535.
     """
     if not (folder / "index.html").is_file():
         raise FileNotFoundError(f"{folder} has no page: build it with python -m tools.live.build --out {folder}")
     try:
         return ThreadingHTTPServer((_HOST, port), partial(Handler, directory=str(folder)))
+    except OverflowError as error:
+        raise ValueError(f"expected a port from 0 to 65535, got {port}") from error
     except OSError as error:
         raise OSError(f"port {port} is not available ({error.strerror}): choose another --port") from error
 
@@ -67,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the arguments and serves the page until Ctrl-C.
 
     Raises:
-        OSError: see `make_server`.
+        OSError, ValueError: see `make_server`.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.live.serve", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=OUT, help="the built page (default: %(default)s)")
