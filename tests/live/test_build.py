@@ -142,6 +142,10 @@ def test_an_incomplete_package_is_named(package: Path, tmp_path: Path) -> None:
     (package / "package.json").write_text('{"name": "other", "version": "1.0.0"}')
     with pytest.raises(ValueError, match="other"):
         live.build(tmp_path / "page", runtime=package)
+    for content in ("{", "[]", '{"name": "onnxruntime-web"}'):
+        (package / "package.json").write_text(content)
+        with pytest.raises(ValueError, match=r"package\.json: expected JSON with the name and version"):
+            live.build(tmp_path / "page", runtime=package)
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none"))):
         live.build(tmp_path / "page", runtime=tmp_path / "none")
 
@@ -162,7 +166,7 @@ def write_npm(folder: Path, script: str) -> None:
 def test_the_message_of_npm_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_npm(tmp_path / "bin", "echo 'no network' >&2; exit 1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(OSError, match="no network"):
+    with pytest.raises(OSError, match=r"(?s)no network.*--runtime"):
         live.build(tmp_path / "page")
 
 
@@ -191,6 +195,28 @@ def test_a_large_network_is_rejected(
     monkeypatch.setattr(live, "MAX_MB", 1)
     with pytest.raises(ValueError, match=r"MB, expected up to 1"):
         live.build(tmp_path / "page", str(network), detector, package)
+
+
+def test_a_failed_build_leaves_the_earlier_page(
+    network: Path, detector: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph of another network would not fit the settings of the page."""
+    out = tmp_path / "page"
+    live.build(out, str(network), detector, package)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    entries = {METADATA_KEY: read_graph(network)[1].to_json(), "other": "network"}
+    others = with_metadata(network, tmp_path / "others.onnx", entries)
+    with pytest.raises(ValueError, match="nanodet"):
+        live.build(out, str(others), others, package)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.setattr(live, "MAX_MB", 1)
+    with pytest.raises(ValueError, match="expected up to 1"):
+        live.build(out, str(others), detector, package)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.undo()
+    live.build(out, str(out / "pose.onnx"), out / "detector.onnx", package)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert not list(tmp_path.glob(".page-*"))
 
 
 @pytest.fixture

@@ -86,21 +86,27 @@ def build(
     """
     require("onnx", "onnxscript", "onnxruntime")
     out.mkdir(parents=True, exist_ok=True)
-    version = _copy_runtime(runtime, out)
-    info = _write_network(network, out / "pose.onnx")
-    _write_detector(detector, out / "detector.onnx")
-    for name in PAGE_FILES:
-        shutil.copyfile(Path(__file__).parent / name, out / name)
-    for name in ("LICENSE", "NOTICE"):
-        shutil.copyfile(REPOSITORY / name, out / f"{name}.txt")
-    shutil.copyfile(_example().path, out / "example.jpg")
-    write_json_atomically(out / "config.json", make_config(info, version))
-    size = sum(path.stat().st_size for path in out.iterdir())
-    if size > MAX_MB * 1e6:
-        raise ValueError(
-            f"{out} has {size / 1e6:.1f} MB, expected up to {MAX_MB}: give a smaller network, such as a "
-            "file of posedy export NAME --out x.onnx --decode --no-flip --half"
-        )
+    # an error leaves an earlier page as it is, and not the graph of one network with the settings of another
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        folder = Path(temporary)
+        version = _copy_runtime(runtime, folder, out.parent / ARCHIVE)
+        info = _write_network(network, folder / "pose.onnx")
+        _write_detector(detector, folder / "detector.onnx")
+        for name in PAGE_FILES:
+            shutil.copyfile(Path(__file__).parent / name, folder / name)
+        for name in ("LICENSE", "NOTICE"):
+            shutil.copyfile(REPOSITORY / name, folder / f"{name}.txt")
+        shutil.copyfile(_example().path, folder / "example.jpg")
+        write_json_atomically(folder / "config.json", make_config(info, version))
+        files = list(folder.iterdir())
+        size = sum(path.stat().st_size for path in files)
+        if size > MAX_MB * 1e6:
+            raise ValueError(
+                f"{out} would have {size / 1e6:.1f} MB, expected up to {MAX_MB}: give a smaller network, such as a "
+                "file of posedy export NAME --out x.onnx --decode --no-flip --half"
+            )
+        for path in files:
+            path.replace(out / path.name)
     return size
 
 
@@ -210,11 +216,10 @@ def _write_detector(detector: Path | None, path: Path) -> None:
     shutil.copyfile(detector, path)
 
 
-def _copy_runtime(folder: Path | None, out: Path) -> str:
+def _copy_runtime(folder: Path | None, out: Path, archive: Path) -> str:
     """Copies the files of ONNX Runtime Web from a folder, or from npm's archive, and returns their version."""
     if folder is not None:
         return _copy_package(folder, out)
-    archive = out.parent / ARCHIVE
     if not (archive.is_file() and _is_intact(archive)):
         _download_archive(archive)
     with tempfile.TemporaryDirectory() as unpacked, tarfile.open(archive) as package:
@@ -229,9 +234,13 @@ def _copy_package(folder: Path, out: Path) -> str:
     manifest = folder / "package.json"
     if not manifest.is_file():
         raise FileNotFoundError(f"{folder}: expected an unpacked package {_PACKAGE}, it has no package.json")
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    if content.get("name") != _PACKAGE:
-        raise ValueError(f"{manifest}: expected the package {_PACKAGE}, got {content.get('name')!r}")
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        name, version = str(content["name"]), str(content["version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{manifest}: expected JSON with the name and version of a package") from error
+    if name != _PACKAGE:
+        raise ValueError(f"{manifest}: expected the package {_PACKAGE}, got {name!r}")
     for name in RUNTIME_FILES:
         path = folder / "dist" / name
         if not path.is_file():
@@ -240,7 +249,7 @@ def _copy_package(folder: Path, out: Path) -> str:
             (out / _COMPRESSED_WASM).write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         else:
             shutil.copyfile(path, out / name)
-    return str(content["version"])
+    return version
 
 
 def _download_archive(archive: Path) -> None:
@@ -255,7 +264,11 @@ def _download_archive(archive: Path) -> None:
     command = [npm, "pack", f"{_PACKAGE}@{_VERSION}", "--pack-destination", str(archive.parent), "--loglevel=error"]
     packed = subprocess.run(command, capture_output=True, text=True, check=False)
     if packed.returncode:
-        raise OSError(f"npm could not download {_PACKAGE} {_VERSION}: {packed.stderr.strip() or packed.returncode}")
+        reason = packed.stderr.strip() or packed.returncode
+        raise OSError(
+            f"npm could not download {_PACKAGE} {_VERSION}: {reason}\nWithout a network, unpack the package elsewhere "
+            "and give its folder as --runtime"
+        )
     if not _is_intact(archive):
         archive.unlink()
         raise OSError(f"the download of {_PACKAGE} {_VERSION} is not the expected file: its hash differs")
