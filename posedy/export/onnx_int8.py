@@ -222,6 +222,11 @@ class StaticQuantizer:
         del graph.node[:]
         graph.node.extend(ordered)
         prepend_nodes(model, added)
+        # such as float biases, about each of which ONNX Runtime would warn
+        used = {name for node in graph.node for name in node.input}
+        kept = [tensor for tensor in graph.initializer if tensor.name in used]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
         return model
 
     def _rounded_tensors(self, node: Any) -> list[str]:

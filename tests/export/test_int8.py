@@ -160,6 +160,14 @@ def test_int8_graphs_have_int8_kernels_and_no_activation_nodes(graph: onnx.Model
     assert not [node for node in quantized.graph.node if node.op_type == "Relu"]  # part of the rounding
 
 
+def test_int8_graphs_have_no_unused_weights(graph: onnx.ModelProto) -> None:
+    """ONNX Runtime warns about each of them."""
+    quantizer = quantizer_of(graph)
+    model = quantizer.quantize([layer.name for layer in quantizer.layers])
+    used = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= used
+
+
 def test_large_biases_of_channels_with_tiny_weights_survive(graph: onnx.ModelProto) -> None:
     """Their int32 value at the scale of the weights would overflow."""
     tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
