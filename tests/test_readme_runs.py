@@ -161,6 +161,7 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data/coco_mini").symlink_to(REPOSITORY / "data/coco_mini")
     annotations, images = synthetic / "annotations", synthetic / "val2017"
     ground_truth = annotations / "person_keypoints_val2017.json"
+    (folder / "docs/images").mkdir(parents=True)
     (folder / "my").mkdir()
     for name in ("my/train.json", "my/val.json", "instances.json", ground_truth.name):
         shutil.copy(ground_truth, folder / name)
