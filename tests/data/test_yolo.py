@@ -16,9 +16,10 @@ from PIL import Image
 
 from posedy.data.check import check_coco
 from posedy.data.coco import read_coco
+from posedy.data.conversion import ConvertedFile
 from posedy.data.issues import CocoFileError
 from posedy.data.orientation import ImageHeader, read_header
-from posedy.data.yolo import ConvertedSplit, YoloFileError, read_yolo, write_yolo
+from posedy.data.yolo import YoloFileError, read_yolo, write_yolo
 from posedy.images import read_image
 from posedy.skeleton import COCO17
 
@@ -66,7 +67,7 @@ class YoloFolder:
     def label(self, stem: str, *lines: str) -> None:
         (self.labels / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines))
 
-    def read(self, **options: Any) -> ConvertedSplit:
+    def read(self, **options: Any) -> ConvertedFile:
         return read_yolo(self.root, **options)
 
 

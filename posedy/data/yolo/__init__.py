@@ -6,7 +6,7 @@ pixels as stored. `posedy convert --help` lists what a conversion keeps.
 """
 
 from posedy.data.yolo.layout import YoloFileError
-from posedy.data.yolo.reader import ConvertedSplit, read_yolo
+from posedy.data.yolo.reader import read_yolo
 from posedy.data.yolo.writer import WrittenSplit, write_yolo
 
-__all__ = ["ConvertedSplit", "WrittenSplit", "YoloFileError", "read_yolo", "write_yolo"]
+__all__ = ["WrittenSplit", "YoloFileError", "read_yolo", "write_yolo"]

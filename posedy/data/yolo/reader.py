@@ -3,26 +3,20 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from posedy.data.conversion import ConvertedFile, create_annotation, create_category, read_image_headers
 from posedy.data.issues import IssueLog
-from posedy.data.orientation import ImageHeader, read_header
+from posedy.data.orientation import ImageHeader
 from posedy.data.yolo.layout import DataYaml, YoloFileError, YoloImages, label_path, raise_errors
-from posedy.geometry import xyxy_to_xywh
 from posedy.skeleton import COCO17, numbered_skeleton
 
 # YOLO trainers accept coordinates that exceed 0...1 by this: boxes and keypoints of persons at the border.
 _TOLERANCE = 0.01
-# Decimals of pixel coordinates: the rounding errors of label files are smaller, so that whole pixels are restored.
-_DECIMALS = 7
-_CATEGORY_ID = 1
 
 _ADVICE = {
     "wrong number of columns": "A line is: class, center x, center y, width and height of the box, keypoints.",
@@ -34,26 +28,9 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True)
-class ConvertedSplit:
-    """A split of a YOLO dataset, converted to COCO.
-
-    Attributes:
-        content: the content of a COCO keypoint file.
-        image_dir: the folder that its file names are relative to.
-        left_out: number of objects that are not in it, by reason.
-        notes: sentences about assumptions of the conversion.
-    """
-
-    content: dict[str, Any]
-    image_dir: Path
-    left_out: dict[str, int]
-    notes: tuple[str, ...]
-
-
 def read_yolo(
     source: Path | str, split: str = "train", images: Path | str | None = None, class_name: str | None = None
-) -> ConvertedSplit:
+) -> ConvertedFile:
     """Reads a split of a YOLO pose dataset as the content of a COCO keypoint file.
 
     Images and annotations are numbered from 1. A person's area is that of the box. Keypoints without visibility are
@@ -76,7 +53,7 @@ def read_yolo(
     found = data.find_images(split, log)
     image_dir = found.image_dir if images is None else Path(images)
     names = _relative_names(found, image_dir, log)
-    headers = _read_headers(found.images, log)
+    headers = read_image_headers(found.images, log)
     raise_errors(log, data.path)
     labels = _LabelReader(data)
     num_rotated = num_others = 0
@@ -102,7 +79,7 @@ def read_yolo(
         notes.append(f"{labels.num_missing} of {len(records)} images have no label file: they are without persons")
     if num_rotated:
         notes.append(f"{num_rotated} images have an EXIF orientation: their labels were converted to pixels as stored")
-    return ConvertedSplit(
+    return ConvertedFile(
         content={"images": records, "annotations": annotations, "categories": [category]},
         image_dir=image_dir,
         left_out={"of other classes": num_others},
@@ -121,13 +98,7 @@ def _create_category(data: DataYaml, class_index: int) -> tuple[dict[str, Any], 
     elif names is None:
         names = numbered_skeleton(data.num_keypoints).keypoints
         notes.append(f"{data.path.name} has no kpt_names: the keypoints are called {names[0]} to {names[-1]}")
-    name = data.class_names[class_index]
-    if names == COCO17.keypoints and flip in (None, COCO17.flip_permutation):
-        return {**COCO17.to_coco_category(), "id": _CATEGORY_ID, "name": name}, notes
-    record = {"supercategory": name, "id": _CATEGORY_ID, "name": name, "keypoints": list(names), "skeleton": []}
-    if flip is not None:
-        record["flip_pairs"] = [[index, other] for index, other in enumerate(flip) if index < other]
-    return record, notes
+    return create_category(data.class_names[class_index], names, flip), notes
 
 
 def _relative_names(found: YoloImages, image_dir: Path, log: IssueLog) -> list[str]:
@@ -141,27 +112,6 @@ def _relative_names(found: YoloImages, image_dir: Path, log: IssueLog) -> list[s
         "Give a folder with all images of the split.",
     )
     return [path.relative_to(root).as_posix() for path in found.images] if not outside else []
-
-
-def _read_headers(paths: tuple[Path, ...], log: IssueLog) -> dict[Path, ImageHeader]:
-    Image.preinit()  # Pillow loads its plugins at the first open, which is not thread-safe
-    errors = []
-
-    def read(path: Path) -> ImageHeader | OSError:
-        try:
-            return read_header(path)
-        except OSError as error:
-            return error
-
-    headers = {}
-    with ThreadPoolExecutor() as pool:
-        for path, result in zip(paths, pool.map(read, paths), strict=True):
-            if isinstance(result, ImageHeader):
-                headers[path] = result
-            else:
-                errors.append(str(result))
-    log.add("error", "unreadable image", errors, str, "Expected JPEG, PNG, BMP, TIFF or WebP files.")
-    return headers
 
 
 class _LabelReader:
@@ -264,17 +214,6 @@ def _to_annotations(
     size = np.array(header.upright_size, dtype=np.float64)
     centers, extents = boxes[:, :2], boxes[:, 2:]
     corners = np.stack([centers - extents / 2, centers + extents / 2], axis=1) * size
-    corners = np.sort(header.to_stored(corners, pixel_centers=False), axis=1)
-    bboxes = xyxy_to_xywh(corners.reshape(-1, 4)).round(_DECIMALS)
-    points = header.to_stored(keypoints[..., :2] * size, pixel_centers=True).round(_DECIMALS)
-    labeled = keypoints[..., 2:] > 0
-    triplets = np.concatenate([np.where(labeled, points, 0.0), keypoints[..., 2:]], axis=-1)
-    for bbox, person in zip(bboxes.tolist(), triplets, strict=True):
-        yield {
-            "category_id": _CATEGORY_ID,
-            "iscrowd": 0,
-            "bbox": bbox,
-            "area": bbox[2] * bbox[3],
-            "num_keypoints": int((person[:, 2] > 0).sum()),
-            "keypoints": [value for x, y, v in person.tolist() for value in (x, y, int(v))],
-        }
+    for box, person in zip(corners.reshape(-1, 4), keypoints, strict=True):
+        points = np.concatenate([person[:, :2] * size, person[:, 2:]], axis=1)
+        yield create_annotation(box, points, header)
