@@ -118,6 +118,13 @@ def test_other_classes_and_assumptions_are_printed(
         ([str(MINI / "annotations/person_keypoints_val2017.json"), "--to", "yolo", "--out", "full"], "full"),
         (["yolo", "--to", "coco", "--out", "old.json"], "old.json"),
         (["yolo", "--to", "coco", "--out", "folder.json"], "folder.json"),
+        (["coco.json", "--to", "coco", "--out", "a.json"], "coco.json is a COCO file"),
+        (["nowhere.xml", "--to", "coco", "--out", "a.json"], "nowhere.xml"),
+        (["nowhere", "--from", "labelme", "--to", "coco", "--out", "a.json"], "nowhere"),
+        (["empty", "--from", "labelme", "--to", "coco", "--out", "a.json"], "empty"),
+        (["labels.txt", "--from", "cvat", "--to", "coco", "--out", "a.json"], "labels.txt"),
+        (["labels.txt", "--from", "label-studio", "--to", "coco", "--out", "a.json"], "labels.txt"),
+        (["labels.txt", "--from", "deeplabcut", "--to", "coco", "--out", "a.json"], "labels.txt"),
     ],
 )
 def test_bad_input_exits_with_1_and_one_message(
@@ -128,6 +135,7 @@ def test_bad_input_exits_with_1_and_one_message(
         (tmp_path / name).mkdir()
     for name in ("labels.txt", "full/file", "old.json"):
         (tmp_path / name).write_text("mine")
+    (tmp_path / "coco.json").write_text('{"images": []}')
     before = sorted(tmp_path.rglob("*"))
     assert main(["convert", *arguments]) == 1
     captured = capsys.readouterr()
@@ -150,6 +158,14 @@ def test_bad_input_exits_with_1_and_one_message(
         (["a.json", "--to", "yolo", "--out", "yolo", "--class", "person"], "--class"),
         (["yolo", "--to", "coco", "--out", "folder"], ".json"),
         (["yolo", "--to", "coco", "--out", "a.json", "--copy"], "--copy"),
+        (["a", "--to", "coco", "--out", "a.json", "--from", "coco"], "--from coco"),
+        (["a", "--to", "coco", "--out", "a.json", "--from", "voc"], "voc"),
+        (["a.xml", "--to", "yolo", "--out", "yolo", "--from", "cvat"], "a.xml"),
+        (["a.json", "--to", "yolo", "--out", "yolo", "--keypoints", "a,b"], "--keypoints"),
+        (["a.xml", "--to", "coco", "--out", "a.json", "--keypoints", "a,,b"], "a,,b"),
+        (["a.xml", "--to", "coco", "--out", "a.json", "--keypoints", "a,a"], "a,a"),
+        (["a.yaml", "--to", "coco", "--out", "a.json", "--keypoints", "a,b"], "--keypoints"),
+        (["a.xml", "--to", "coco", "--out", "a.json", "--split", "val"], "--split"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def _read_header(path: Path, header: list[str]) -> dict[str, dict[str, int]]:
     duplicates = sorted({title for title in header if header.count(title) > 1})
     incomplete = [name for name, found in columns.items() if not {"x", "y"} <= found.keys()]
     if "image" not in header or duplicates or incomplete or not columns:
-        wrong = f"duplicate columns {duplicates}" if duplicates else f"columns {', '.join(header)}"
-        wrong = f"no x and y of {', '.join(incomplete)}" if incomplete else wrong
+        wrong = f"no x and y of {', '.join(incomplete)}" if incomplete else f"columns {', '.join(header)}"
+        wrong = f"duplicate columns {', '.join(duplicates)}" if duplicates else wrong
         raise ImportFileError(f"{path}: {wrong}: {expected}")
     return dict(columns)

@@ -63,7 +63,7 @@ def read_label_studio(path: Path, content: Any) -> ImportedFile:
 
 
 def image_names(reference: str) -> tuple[str, ...]:
-    """Returns the names that the image of a task may have, the likeliest first.
+    """Returns the names that the image of a task may have in its folder, the likeliest first; none for no path.
 
     Label Studio adds eight digits to the names of uploaded files; files of a local storage have a path after ?d=.
     """
@@ -71,13 +71,12 @@ def image_names(reference: str) -> tuple[str, ...]:
     local = parse_qs(parts.query).get("d")
     path = (local[0] if local else unquote(parts.path)).replace("\\", "/").strip("/")
     pieces = [piece for piece in path.split("/") if piece not in ("", ".", "..")]
-    base = pieces[-1] if pieces else ""
-    if local:
-        return tuple("/".join(pieces[index:]) for index in range(len(pieces)))
-    names = [base, *("/".join(pieces[index:]) for index in range(len(pieces) - 1))]
-    return tuple(
-        dict.fromkeys([_UPLOAD_PREFIX.sub("", base), *names] if "upload/" in path or "/" not in path else names)
-    )
+    endings = tuple("/".join(pieces[index:]) for index in range(len(pieces)))  # the longest first
+    if local or not endings:
+        return endings
+    if "upload/" in path or "/" not in reference:
+        return tuple(dict.fromkeys([_UPLOAD_PREFIX.sub("", endings[-1]), endings[-1]]))
+    return (endings[-1], *endings[:-1])
 
 
 class _TaskReader:
@@ -101,7 +100,7 @@ class _TaskReader:
             return None
         reference = _find_reference(task["data"])
         names = image_names(reference) if reference else ()
-        if not names or not names[0]:
+        if not names:
             self._errors.add("missing value", f"{where}: data.image, got {short_repr(task['data'])}")
             return None
         where = f"{where} ({names[0]})"
