@@ -194,7 +194,7 @@ def _to_box(numbers: list[float], size: tuple[int, int]) -> Box:
 
 
 def _group_regions(regions: list[Mapping[str, Any]]) -> dict[str | int | None, int]:
-    """Numbers the groups of regions that are connected by parentID or relations; other regions are not in it."""
+    """Returns the number of each region's group: those connected by parentID or relations; other regions have none."""
     shapes = [_identity(region, "id") for region in regions if region.get("type") in _READ[:2]]
     number_of = {identity: index for index, identity in enumerate(shapes) if identity is not None}
     links = [(_identity(region, "id"), _identity(region, "parentID")) for region in regions]

@@ -17,6 +17,7 @@ from posedy.data.check import check_coco
 from posedy.data.conversion import ConvertedFile
 from posedy.data.imports import detect_format, read_export, to_coco
 from posedy.data.imports.to_coco import BOX_MARGIN, MIN_BOX_MARGIN
+from posedy.skeleton import COCO17
 
 from .writers import (
     EXAMPLE,
@@ -33,6 +34,7 @@ from .writers import (
     write_rows,
 )
 
+REPOSITORY = Path(__file__).parents[3]
 Writer = Callable[[Path, Sequence[MadeImage]], Path]
 WRITERS: dict[str, Writer] = {
     "cvat": lambda folder, images: write_cvat(folder / "annotations.xml", images),
@@ -41,6 +43,7 @@ WRITERS: dict[str, Writer] = {
     "deeplabcut": lambda folder, images: write_rows(folder / "CollectedData_me.csv", deeplabcut_rows(images, 3)),
     "csv": lambda folder, images: write_rows(folder / "table.csv", csv_rows(images)),
 }
+COCO_WRITERS = {name: WRITERS[name] for name in ("label-studio", "labelme")}
 # DeepLabCut has no occluded keypoints; it and CSV files have no boxes.
 WITHOUT_VISIBILITY, WITHOUT_BOXES = ("deeplabcut",), ("deeplabcut", "csv")
 
@@ -74,17 +77,17 @@ def convert(source: Path, folder: Path, **options: object) -> ConvertedFile:
     return to_coco(imported, folder, **options)  # type: ignore[arg-type]
 
 
-def assert_same(converted: ConvertedFile, images: Sequence[MadeImage]) -> None:
+def assert_same(converted: ConvertedFile, images: Sequence[MadeImage], names: Sequence[str] = NAMES) -> None:
     content = converted.content
     assert [(image["file_name"], image["width"], image["height"]) for image in content["images"]] == [
         (image.name, *image.size) for image in images
     ]
     (category,) = content["categories"]
-    assert tuple(category["keypoints"]) == NAMES
+    assert tuple(category["keypoints"]) == tuple(names)
     persons = [(number, image, person) for number, image in enumerate(images, 1) for person in image.persons]
     assert [record["image_id"] for record in content["annotations"]] == [number for number, _, _ in persons]
     for record, (_, image, person) in zip(content["annotations"], persons, strict=True):
-        expected = np.array([person.keypoints.get(name, (0, 0, 0)) for name in NAMES], dtype=np.float64)
+        expected = np.array([person.keypoints.get(name, (0, 0, 0)) for name in names], dtype=np.float64)
         np.testing.assert_allclose(np.reshape(record["keypoints"], (-1, 3)), expected, rtol=0, atol=1e-6)
         assert record["num_keypoints"] == len(person.keypoints)
         x, y, width, height = record["bbox"]
@@ -131,6 +134,31 @@ def test_command_writes_a_file_that_passes_the_check(
     assert report.flip_pairs == (("left_wing", "right_wing"),)
     assert main(command) == 1  # nothing is overwritten
     assert str(out) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["cvat", "label-studio", "labelme"])
+def test_persons_of_coco_are_imported_as_they_are(format: str, tmp_path: Path) -> None:
+    root, names = REPOSITORY / "data/coco_mini", COCO17.keypoints
+    content = json.loads((root / "annotations/person_keypoints_val2017.json").read_text())
+    persons: dict[int, list[MadePerson]] = {image["id"]: [] for image in content["images"]}
+    for record in content["annotations"]:
+        x, y, width, height = record["bbox"]
+        values = zip(names, np.reshape(record["keypoints"], (-1, 3)).tolist(), strict=True)
+        keypoints = {name: (float(a), float(b), int(v)) for name, (a, b, v) in values if v}
+        if not record["iscrowd"]:
+            persons[record["image_id"]].append(MadePerson(keypoints, (x, y, x + width, y + height)))
+    images = [
+        MadeImage(image["file_name"], (image["width"], image["height"]), persons[image["id"]])
+        for image in content["images"]
+        if format != "label-studio" or persons[image["id"]]  # its tasks have no size without regions
+    ]
+    write = {"cvat": lambda folder, made: write_cvat(folder / "annotations.xml", made, names), **COCO_WRITERS}[format]
+    converted = convert(write(tmp_path, images), root / "val2017")
+    assert_same(converted, images, names)
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps(converted.content))
+    report = check_coco(path, root / "val2017")
+    assert (report.ok, report.warnings) == (True, ())
 
 
 def test_limbs_of_cvat_are_kept(tmp_path: Path) -> None:
