@@ -25,6 +25,17 @@ from posedy.inference.video_writer import VideoWriter
 from tools.lab.baselines import ground_truth_results
 from tools.lab.synthetic.video import generate_video
 
+from .data.imports.writers import (
+    NAMES,
+    MadeImage,
+    MadePerson,
+    csv_rows,
+    deeplabcut_rows,
+    write_cvat,
+    write_label_studio,
+    write_labelme,
+    write_rows,
+)
 from .inference.bulk.stub import StubEstimator
 from .test_readme import DOCUMENTS, REPOSITORY, TEXT, TOOLS, blocks_of, lines
 
@@ -171,6 +182,7 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(annotations / "person_detections_val2017.json", folder / "boxes.json")
     for name in ("results.json", "a.json", "b.json"):
         write_results(folder / name, ground_truth_results(ground_truth))
+    _write_exports(folder / "my")
     for split in ("train", "val"):
         yolo = ["--to", "yolo", "--images", str(images), "--split", split, "--out", str(folder / "my/yolo")]
         assert main(["convert", str(ground_truth), *yolo]) == 0
@@ -195,6 +207,21 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--checkpoint", str(run / "best.pt"), "--boxes", "gt", "--out", str(folder / "runs/dy050/test/gt")]
     assert main(["test", str(run / "config.yaml"), *options]) == 0
     return folder
+
+
+def _write_exports(folder: Path) -> None:
+    """Writes exports of annotation tools about an image of the folder."""
+    path = sorted((folder / "images").glob("*.jpg"))[0]
+    height, width = cv2.imread(str(path)).shape[:2]
+    keypoints = {name: (width / 4 + 5.0 * index, height / 2, 2) for index, name in enumerate(NAMES)}
+    images = [MadeImage(path.name, (width, height), [MadePerson(keypoints)])]
+    write_cvat(folder / "annotations.xml", images)
+    write_label_studio(folder / "label_studio.json", images)
+    write_labelme(folder / "labelme", images)
+    video = folder / "deeplabcut/labeled-data/video"
+    write_rows(video / "CollectedData_me.csv", deeplabcut_rows(images))
+    shutil.copy(path, video)
+    write_rows(folder / "table.csv", csv_rows(images))
 
 
 def _train_small_classifier(folder: Path) -> None:
