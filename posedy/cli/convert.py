@@ -175,8 +175,10 @@ def _convert_to_coco(arguments: argparse.Namespace) -> None:
         print(f"objects left out: {format_reasons(converted.left_out)}")
     for note in (*converted.notes, *report.warnings):
         print(note)
-    print(f"wrote {out}; its image folder is {converted.image_dir}")
-    print(f"next: {shlex.join(['posedy', 'check', str(out), '--images', str(converted.image_dir)])}")
+    folder = converted.image_dir
+    is_found = any((folder / image["file_name"]).is_file() for image in converted.content["images"])
+    print(f"wrote {out}; its image folder is {folder}" if is_found else f"wrote {out}; DIR is its image folder")
+    print(f"next: {shlex.join(['posedy', 'check', str(out), '--images', str(folder) if is_found else 'DIR'])}")
 
 
 def _read(arguments: argparse.Namespace) -> "ConvertedFile":

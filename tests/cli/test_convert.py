@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
-from posedy.cli.main import main
+from posedy.cli.main import main, make_parser
+from posedy.data.imports import IMPORT_FORMATS
 
 REPOSITORY = Path(__file__).parents[2]
 MINI = REPOSITORY / "data/coco_mini"
@@ -81,6 +82,23 @@ def test_images_option_changes_the_file_names(yolo: Path, tmp_path: Path) -> Non
     assert main(to_coco(yolo, tmp_path / "val.json", "--images", str(yolo))) == 0
     names = [image["file_name"] for image in json.loads((tmp_path / "val.json").read_text())["images"]]
     assert all(name.startswith("images/val/") for name in names)
+
+
+def test_from_names_every_format() -> None:
+    options = [text for name in ("coco", "yolo", *IMPORT_FORMATS) for text in ("--from", name)]
+    parsed = make_parser().parse_args(["convert", "a", "--to", "coco", "--out", "a.json", *options])
+    assert parsed.source_format == IMPORT_FORMATS[-1]
+
+
+def test_next_command_names_no_folder_without_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = {"imagePath": "a.jpg", "imageWidth": 80, "imageHeight": 60, "shapes": []}
+    content["shapes"] = [{"label": "nose", "shape_type": "point", "points": [[10, 20]]}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    out = tmp_path / "out.json"
+    assert main(["convert", str(tmp_path / "a.json"), "--to", "coco", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 images were not found" in printed
+    assert printed.endswith(f"next: posedy check {out} --images DIR\n")
 
 
 def test_copy_and_labels_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

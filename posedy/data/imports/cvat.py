@@ -22,6 +22,7 @@ from posedy.data.imports.structure import (
     ImportedPerson,
     ImportFileError,
     read_size,
+    rotate_box,
 )
 from posedy.files import read_bytes
 
@@ -187,7 +188,8 @@ class _ImageReader:
             else:
                 others.append(box)
         persons.extend(group_shapes(keypoints, others, self._errors))
-        return ImportedImage(where, (name.replace("\\", "/"),), size, tuple(persons))
+        name, subset = name.replace("\\", "/"), image.get("subset")  # projects have a folder for each subset
+        return ImportedImage(where, (name, f"{subset}/{name}") if subset else (name,), size, tuple(persons))
 
     def _read_skeleton(self, element: Element, where: str) -> ImportedPerson:
         label = element.get("label", "")
@@ -245,11 +247,13 @@ class _ImageReader:
 
     def _read_box(self, element: Element, where: str) -> list[BoxShape]:
         values = [element.get(key) for key in ("xtl", "ytl", "xbr", "ybr")]
-        numbers = self._errors.numbers(values, f"{where}: xtl, ytl, xbr, ybr")
+        values.append(element.get("rotation", "0"))
+        numbers = self._errors.numbers(values, f"{where}: xtl, ytl, xbr, ybr, rotation")
         if numbers is None:
             return []
-        x1, y1, x2, y2 = numbers
-        return [BoxShape(where, element.get("label", ""), (x1, y1, x2, y2), _group(element))]
+        x1, y1, x2, y2, degrees = numbers
+        box = rotate_box((x1, y1, x2, y2), degrees, ((x1 + x2) / 2, (y1 + y2) / 2))
+        return [BoxShape(where, element.get("label", ""), box, _group(element))]
 
 
 def _group(element: Element) -> str | None:

@@ -5,7 +5,6 @@ or are connected by relations. A turned view (image_rotation) does not change th
 https://labelstud.io/guide/task_format
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from posedy.data.imports.structure import (
     ImportedKeypoint,
     ImportFileError,
     read_size,
+    rotate_box,
 )
 from posedy.data.issues import short_repr
 from posedy.image_paths import IMAGE_SUFFIXES
@@ -183,14 +183,9 @@ class _TaskReader:
 
 
 def _to_box(numbers: list[float], size: tuple[int, int]) -> Box:
-    """Converts x, y, width, height in percent, and degrees of a rotation about x, y, to the box around the corners."""
+    """Converts x, y, width, height in percent, and the degrees of a rotation about x, y, to a box."""
     x, y, width, height = (number / 100 * size[index % 2] for index, number in enumerate(numbers[:4]))
-    if not numbers[4]:
-        return x, y, x + width, y + height
-    cos, sin = math.cos(math.radians(numbers[4])), math.sin(math.radians(numbers[4]))
-    corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
-    xs, ys = [x + dx * cos - dy * sin for dx, dy in corners], [y + dx * sin + dy * cos for dx, dy in corners]
-    return min(xs), min(ys), max(xs), max(ys)
+    return rotate_box((x, y, x + width, y + height), numbers[4], (x, y))
 
 
 def _group_regions(regions: list[Mapping[str, Any]]) -> dict[str | int | None, int]:

@@ -34,7 +34,6 @@ _ADVICE = {
     "image of another size": "The annotations are of another version of the image: give the folder of the images that "
     "were annotated.",
     "several items with one image": "Persons of one image are in one item: rename the images, or remove duplicates.",
-    "invalid column": "See docs/own_keypoints.md for the columns.",
     "invalid entry": "Export the annotations again.",
 }
 
@@ -168,6 +167,17 @@ class ImportedFile:
     limbs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def rotate_box(box: Box, degrees: float, pivot: tuple[float, float]) -> Box:
+    """Returns the box around the corners of a box that is rotated clockwise about a point."""
+    if not degrees:
+        return box
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = [(x - pivot[0], y - pivot[1]) for x in (box[0], box[2]) for y in (box[1], box[3])]
+    xs = [pivot[0] + x * cos - y * sin for x, y in corners]
+    ys = [pivot[1] + x * sin + y * cos for x, y in corners]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def read_size(width: Any, height: Any, where: str, errors: ErrorLog) -> tuple[int, int] | None:

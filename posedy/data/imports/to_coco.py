@@ -264,13 +264,11 @@ def _format(size: FloatArray) -> str:
 def _describe(places: Sequence[_Place], counts: Counter[str]) -> list[str]:
     """Returns notes about boxes, orientations and images that were not found."""
     notes = []
-    boxes, rotated = (
-        counts["boxes around keypoints"],
-        sum(place.header is not None and place.header.orientation != 1 for place in places),
-    )
+    boxes = counts["boxes around keypoints"]
+    rotated = sum(place.header is not None and place.header.orientation != 1 for place in places)
     missing = sum(not place.is_found for place in places)
     if boxes:
-        notes.append(f"{boxes} persons have no box: theirs are around the keypoints, with a margin of {BOX_MARGIN:.0%}")
+        notes.append(f"boxes around the keypoints, with a margin, of persons without a box: {boxes}")
     if rotated:
         notes.append(f"{rotated} images have an EXIF orientation: coordinates were converted to pixels as stored")
     if missing:

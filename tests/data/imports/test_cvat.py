@@ -9,7 +9,7 @@ from posedy.data.conversion import ConvertedFile
 from posedy.data.imports import ImportFileError, cvat, read_export, to_coco
 from posedy.data.imports.cvat import read_cvat
 
-from .writers import EXAMPLE, NAMES, cvat_document, cvat_labels, write_cvat
+from .writers import EXAMPLE, NAMES, cvat_document, cvat_labels, write_cvat, write_images
 
 IMAGE = '<image id="7" name="a.jpg" width="160" height="120">{}</image>'
 SKELETON = '<skeleton label="person"><points label="nose" outside="0" occluded="0" points="{}"></points></skeleton>'
@@ -46,6 +46,22 @@ def test_a_shape_with_several_points_has_the_given_names(tmp_path: Path) -> None
     assert converted.left_out["<polygon>"] == 1
     with pytest.raises(ImportFileError, match="--keypoints"):
         convert(tmp_path, IMAGE.format(shape))
+
+
+def test_a_rotated_box_is_the_one_around_its_corners(tmp_path: Path) -> None:
+    box = '<box label="dog" occluded="0" xtl="40" ytl="50" xbr="60" ybr="60" rotation="90" group_id="1"></box>'
+    nose = '<points label="nose" occluded="0" points="50,50" group_id="1"></points>'
+    (person,) = convert(tmp_path, IMAGE.format(box + nose)).content["annotations"]
+    assert person["bbox"] == pytest.approx([45, 45, 10, 20])
+
+
+def test_images_of_a_project_are_in_the_folder_of_their_subset(tmp_path: Path) -> None:
+    write_images(tmp_path / "images/train", EXAMPLE)
+    path = write_cvat(tmp_path / "annotations.xml", EXAMPLE)
+    path.write_text(path.read_text().replace("<image ", '<image subset="train" '))
+    converted = to_coco(read_export(path, "cvat"))
+    assert converted.image_dir == tmp_path / "images"
+    assert [image["file_name"] for image in converted.content["images"]] == ["train/a.jpg", "train/b.jpg"]
 
 
 def test_a_zip_file_and_a_folder_are_read_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
