@@ -1,6 +1,7 @@
 """Conversion of imported persons to COCO: EXIF orientation, boxes, keypoint names, and detection of formats."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from .writers import (
     MadeImage,
     MadePerson,
     csv_rows,
+    deeplabcut_rows,
     write_cvat,
+    write_images,
     write_label_studio,
     write_labelme,
     write_rows,
@@ -115,3 +118,23 @@ def test_names_out_of_the_folder_are_not_used(tmp_path: Path) -> None:
     content = to_coco(read_export(write_cvat(tmp_path / "annotations.xml", made), "cvat")).content
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
     assert content["categories"][0]["keypoints"] == list(NAMES)
+
+
+@pytest.mark.parametrize("name", ["annotations.xml", "CollectedData_me.csv", "table.csv"])
+def test_damaged_text_is_converted_or_gives_an_error(name: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "labeled-data/video", EXAMPLE)
+    write_images(tmp_path, EXAMPLE)
+    path = tmp_path / name
+    rows = deeplabcut_rows(EXAMPLE) if name.startswith("Collected") else csv_rows(EXAMPLE)
+    text = (write_cvat(path, EXAMPLE) if name.endswith("xml") else write_rows(path, rows)).read_text()
+    rng, errors = random.Random(0), 0
+    for _ in range(300):
+        start = rng.randrange(len(text))
+        stop = start + rng.choice((0, 1, 1, 3, 10, 60))
+        inserted = rng.choice(("", "", ",", "\n", '"', "-", "9", "e9", "x", "\0", "é", text[start : start + 40] * 2))
+        path.write_text(text[:start] + inserted + text[stop:], encoding="utf-8")
+        try:
+            json.dumps(to_coco(read_export(path, detect_format(path))).content, allow_nan=False)
+        except ImportFileError:
+            errors += 1
+    assert 0 < errors < 300
