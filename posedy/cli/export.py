@@ -240,7 +240,7 @@ def _describe_accuracy(report: "ExportReport") -> list[str]:
         return lines if report.accuracy is None else [*lines, report.accuracy]
     if report.info.weights != "float32":
         return [
-            f"largest difference from PyTorch with the same rounded weights: {difference}, {inputs}",
-            f"difference by rounding the weights: {report.rounding:.1e} of the largest output",
+            f"largest difference from the graph with the rounded weights in float32: {difference}, {inputs}",
+            f"largest difference from PyTorch, by rounding the weights: {report.rounding:.1e} of the largest output",
         ]
     return [f"largest difference from PyTorch: {difference}, {inputs}"]

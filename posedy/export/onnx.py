@@ -58,10 +58,11 @@ class ExportReport:
 
     Attributes:
         info: metadata of the file.
-        difference: largest difference from PyTorch relative to the largest output (of scores, if the graph decodes).
+        difference: largest difference from PyTorch relative to the largest output (of scores, if the graph decodes);
+            with weights in float16 or int8, that from the graph with the rounded weights in float32; if convolutions
+            compute in int8, too, that of the float graph from PyTorch.
         moved_fraction: fraction of keypoints at other positions than in PyTorch; 0 if the graph outputs heatmaps.
-        rounding: with float16 or int8, `difference` is from PyTorch with equally rounded weights, or of the float graph
-            if convolutions compute in int8, too; this is the largest difference by the rounding of weights.
+        rounding: with weights in float16 or int8, the largest difference from PyTorch, by the rounding of weights.
         agreement: if convolutions compute in int8, the comparison with the float graph.
         accuracy: a sentence about the accuracy of such a graph, of `Calibration.check`.
     """
@@ -249,7 +250,7 @@ def _round_weights(model: Any, reference: _Outputs | _Keypoints, report: ExportR
     def run(inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(output) for output in same(inputs.numpy()))
 
-    verified = _verify(runner, run, reference.net, info)
+    verified = _verify(runner, run, reference.net, info, "the float32 graph's")
     rounding, moved_fraction = _compare(runner, reference, reference.net, info)
     if rounding > _MAX_ROUNDING:
         raise ValueError(
@@ -283,9 +284,20 @@ def _quantize(
 
 
 def _verify(
-    runner: GraphRunner, expected: Callable[[Tensor], tuple[Tensor, ...]], net: PoseNet, info: GraphInfo
+    runner: GraphRunner,
+    expected: Callable[[Tensor], tuple[Tensor, ...]],
+    net: PoseNet,
+    info: GraphInfo,
+    source: str = "PyTorch's",
 ) -> ExportReport:
     """Compares the outputs of a graph and those expected for noise and for smooth images.
+
+    Args:
+        runner: the graph.
+        expected: returns the expected outputs.
+        net: the network.
+        info: metadata of the graph.
+        source: where the expected outputs come from, for errors.
 
     Raises:
         ValueError: if they differ by more than the tolerance.
@@ -293,11 +305,11 @@ def _verify(
     difference, moved_fraction = _compare(runner, expected, net, info)
     if not difference <= TOLERANCE:
         raise ValueError(
-            f"the graph's output differs from PyTorch's by {difference:.1e} of the largest output "
+            f"the graph's output differs from {source} by {difference:.1e} of the largest output "
             f"(allowed: {TOLERANCE:.0e}), no file was written"
         )
     if moved_fraction > _MAX_MOVED_FRACTION:
-        raise ValueError(f"{moved_fraction:.0%} of the graph's keypoints differ from PyTorch's, no file was written")
+        raise ValueError(f"{moved_fraction:.0%} of the graph's keypoints differ from {source}, no file was written")
     return ExportReport(info, difference, moved_fraction)
 
 
