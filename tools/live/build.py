@@ -192,6 +192,7 @@ def _write_network(network: str, path: Path) -> GraphInfo:
         _check_network(read_graph(network)[1], network)
         shutil.copyfile(network, path)
     else:
+        print(f"exporting the network {network}, which can take some minutes", flush=True)
         export_onnx(load_checkpoint(network), path, batch=1, with_decoding=True, flip=False)
     _, info = read_graph(path)
     _check_network(info, network)
@@ -209,6 +210,7 @@ def _check_network(info: GraphInfo, network: str) -> None:
 def _write_detector(detector: Path | None, path: Path) -> None:
     """Writes the person detector."""
     if detector is None:
+        print("exporting the person detector", flush=True)
         export_detector_onnx(path, half=True)
         return
     if DETECTOR_KEY not in read_metadata(detector)[1]:
@@ -260,7 +262,7 @@ def _download_archive(archive: Path) -> None:
             f"npm was not found, which downloads {_PACKAGE}: install Node.js, or unpack the package elsewhere and give "
             "its folder as --runtime"
         )
-    print(f"downloading {_PACKAGE} {_VERSION} with npm, 33 MB")
+    print(f"downloading {_PACKAGE} {_VERSION} with npm, 33 MB", flush=True)
     command = [npm, "pack", f"{_PACKAGE}@{_VERSION}", "--pack-destination", str(archive.parent), "--loglevel=error"]
     packed = subprocess.run(command, capture_output=True, text=True, check=False)
     if packed.returncode:
