@@ -40,9 +40,12 @@ from .inference.bulk.stub import StubEstimator
 from .test_readme import DOCUMENTS, REPOSITORY, TEXT, TOOLS, blocks_of, lines
 
 # parts of the Python blocks that take more than three seconds
-SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.")
+SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.", 'Path("out/')
 # parts of the Python blocks that cannot run here
-SKIPPED_BLOCKS = {"s3://": "needs cloud storage; tests/inference/bulk/test_ray.py runs Ray on local files"}
+SKIPPED_BLOCKS = {
+    "s3://": "needs cloud storage; tests/inference/bulk/test_ray.py runs Ray on local files",
+    "import fiftyone": "needs FiftyOne, which is no dependency, and its database",
+}
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # small networks and short training runs
 SMALL = ["model.input_size=[32,64]", "train.epochs=1", "train.batch_size=8", "train.workers=0", "train.precision=fp32"]
@@ -130,6 +133,17 @@ def write_parts(folder: Path) -> None:
         predict_bulk([images], folder / name, StubEstimator(), model="stub", settings={}, format=format)
 
 
+def write_predictions() -> None:
+    """Writes the files that blocks on reading results read: out/keypoints.json, out/video.jsonl and out/video.csv."""
+    image = cv2.imread(str(REPOSITORY / "data/coco_mini/val2017/000000480936.jpg"))
+    video = VideoWriter(Path("video.mp4"), 30.0)
+    for number in range(6):
+        video.write(np.ascontiguousarray(image[:, 4 * number : 4 * number + 400]), number / 30)
+    video.close()
+    assert main(["predict", "--examples"]) == 0
+    assert main(["predict", "video.mp4", "--tracks", "csv"]) == 0
+
+
 def python_blocks() -> dict[str, str]:
     """The Python blocks of all documents, each once, with their names."""
     names: dict[str, str] = {}
@@ -146,6 +160,9 @@ def python_blocks() -> dict[str, str]:
 def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "/part-*" in block or "part-*." in block:
         write_parts(checkout)
+        capsys.readouterr()
+    if 'Path("out/' in block:
+        write_predictions()
         capsys.readouterr()
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
     shown = re.findall(rf"^```python\n{re.escape(block)}```\n\n```text\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
