@@ -45,6 +45,7 @@ SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.", 'Pat
 SKIPPED_BLOCKS = {
     "s3://": "needs cloud storage; tests/inference/bulk/test_ray.py runs Ray on local files",
     "import mediapipe": "needs MediaPipe, which is no dependency, and its network files",
+    "from rtmlib": "needs rtmlib, which is no dependency, and downloads its networks",
     "import fiftyone": "needs FiftyOne, which is no dependency, and its database",
 }
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
