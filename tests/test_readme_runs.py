@@ -46,6 +46,7 @@ SKIPPED_BLOCKS = {
     "s3://": "needs cloud storage; tests/inference/bulk/test_ray.py runs Ray on local files",
     "import mediapipe": "needs MediaPipe, which is no dependency, and its network files",
     "from rtmlib": "needs rtmlib, which is no dependency, and downloads its networks",
+    "from ultralytics": "needs ultralytics, which is no dependency, and downloads its networks",
     "import fiftyone": "needs FiftyOne, which is no dependency, and its database",
 }
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
