@@ -18,8 +18,9 @@ REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
 TOOLS = {"tools/train.py": "train", "tools/test.py": "test", "tools/demo.py": "demo"}
-# options of torchrun and of tools.lab
+# options of torchrun, of tools.lab and of MMPose
 OTHER_OPTIONS = {"--standalone", "--config", "--cpus-per-task", "--per-shard", "--rounds", "--runtimes"}
+OTHER_OPTIONS |= {"--cfg-options", "--work-dir", "--resume", "--amp", "--auto-scale-lr", "--launcher"}
 
 
 def name_of(path: Path) -> str:

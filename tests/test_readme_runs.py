@@ -47,6 +47,7 @@ SKIPPED_BLOCKS = {
     "import mediapipe": "needs MediaPipe, which is no dependency, and its network files",
     "from rtmlib": "needs rtmlib, which is no dependency, and downloads its networks",
     "from ultralytics": "needs ultralytics, which is no dependency, and downloads its networks",
+    "from mmpose": "needs MMPose, which is no dependency, and downloads its networks",
     "import fiftyone": "needs FiftyOne, which is no dependency, and its database",
 }
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
