@@ -40,7 +40,7 @@ def evaluate_checkpoint(
         accelerator: the processes, see `join_processes`; None is this one alone.
 
     Returns:
-        The content of metrics.json: the ten metrics, the protocol, the model and its file.
+        The content of metrics.json: the ten metrics, the protocol, the model, its file and the data.
 
     Raises:
         OSError, ValueError: if a file is missing, or files do not match each other.
