@@ -3,6 +3,7 @@
 `REPLACEMENTS` and `NOT_RUN` list the commands that run differently or not at all, with the reason.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import re
@@ -40,7 +41,7 @@ from .inference.bulk.stub import StubEstimator
 from .test_readme import DOCUMENTS, REPOSITORY, TEXT, TOOLS, blocks_of, lines
 
 # parts of the Python blocks that take more than three seconds
-SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.", 'Path("out/')
+SLOW_BLOCKS = ("posedy.train(", ".track(", "export_onnx(", "torch.export.", 'Path("out/', '"out/clip.csv"')
 # parts of the Python blocks that cannot run here
 SKIPPED_BLOCKS = {
     "s3://": "needs cloud storage; tests/inference/bulk/test_ray.py runs Ray on local files",
@@ -96,6 +97,8 @@ REPLACEMENTS = {
     ),
     "benchmarks aggregation": "benchmarks aggregation --pairs 1 --rounds 1 --threads 1",
     "benchmarks estimator --rounds 3": "benchmarks estimator --rounds 1 --persons 1 --busy 1",
+    "--checkpoint runs/five/best.pt": "--checkpoint new/runs/five/best.pt",  # where the test of `posedy train` writes
+    "export runs/five/best.pt": "export new/runs/five/best.pt",
     "--int8 --calibrate": "--int8 --allow-drop --calibrate",  # synthetic persons
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",
@@ -148,6 +151,11 @@ def write_predictions() -> None:
     assert main(["predict", "video.mp4", "--tracks", "csv"]) == 0
 
 
+def run_block(page: str, index: int) -> None:
+    """Runs a Python block of a page, whose files later blocks and commands read."""
+    exec(compile(blocks_of(REPOSITORY / page, "python")[index], page, "exec"), {"__name__": "__main__"})
+
+
 def python_blocks() -> dict[str, str]:
     """The Python blocks of all documents, each once, with their names."""
     names: dict[str, str] = {}
@@ -167,6 +175,10 @@ def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.
         capsys.readouterr()
     if 'Path("out/' in block:
         write_predictions()
+        capsys.readouterr()
+    if '"out/clip.csv"' in block:
+        run_block("docs/tutorials/video_analysis.md", 0)
+        assert main(["predict", "clip.mp4", "--tracks", "csv"]) == 0
         capsys.readouterr()
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
     shown = re.findall(rf"^```python\n{re.escape(block)}```\n\n```text\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -218,6 +230,9 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("recordings/a.mp4", "phone/b.MOV", "match.mkv"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "video.mp4", folder / name)
+    with contextlib.chdir(folder):
+        run_block("docs/tutorials/video_analysis.md", 0)
+        run_block("docs/tutorials/fine_tuning.md", 0)
     torch.manual_seed(0)
     run, config = folder / "runs/x", REPOSITORY / "configs/coco/dy_mobilenetv2_050-dy_bneck.yaml"
     data = f"data.root={folder / 'data/coco'}"
