@@ -25,6 +25,7 @@ _LEVELS = 255
 _CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 _SAMPLES_PER_INPUT = 512
 """Number of values of each tensor and input from which ranges are chosen."""
+_MAX_INT32 = 2**31 - 1
 _MAX_BIAS = 2**30
 """Largest integer of a bias, well inside of int32."""
 _ACTIVATIONS = ("Relu", "Clip")
@@ -201,6 +202,11 @@ class StaticQuantizer:
         copies = {node.name: node for node in graph.node}
         added: list[Any] = []
         self._round_weights(model, [node for node in nodes if node.op_type == "Conv"], copies, added)
+        in_int8 = {node.name for node in nodes}
+        for node in graph.node:
+            is_constant = node.op_type == "Conv" and node.input[1] in self._constants
+            if is_constant and node.name not in in_int8 and node.input[0] in rounded:
+                added.append(self._keep_float(model, node))
         # inserted after their producers, to keep the order of the graph
         markers = {name: self._make_markers(model, name) for name in rounded}
         dropped = set()
@@ -285,7 +291,7 @@ class StaticQuantizer:
                 bias = bias + _mean_output(error, means)
                 bias_scale = input_scale * scale
                 stem = f"{node.name}.bias"
-                integers = np.clip(np.round(bias / bias_scale), -(2**31 - 1), 2**31 - 1).astype(np.int32)
+                integers = np.clip(np.round(bias / bias_scale), -_MAX_INT32, _MAX_INT32).astype(np.int32)
                 model.graph.initializer.append(numpy_helper.from_array(integers, f"{stem}.int32"))
                 model.graph.initializer.append(numpy_helper.from_array(bias_scale, f"{stem}.scale"))
                 added.append(
@@ -299,6 +305,26 @@ class StaticQuantizer:
         kept = [replaced.get(tensor.name, tensor) for tensor in model.graph.initializer]
         del model.graph.initializer[:]
         model.graph.initializer.extend(kept)
+
+    def _keep_float(self, model: Any, node: Any) -> Any:
+        """Keeps ONNX Runtime from computing a convolution of the graph in int8; returns a node to add.
+
+        Between rounded tensors it rounds constant float32 kernels itself, with one scale for the whole kernel, which is
+        far too coarse for depthwise ones (its WeightBiasQuantization), but not if the bias is computed. The bias here
+        is an int32 tensor and a scale so small that the difference is below the precision of float32.
+        """
+        from onnx import helper, numpy_helper
+
+        channels = len(self._constants[node.input[1]])
+        bias = self._constants[node.input[2]] if len(node.input) > 2 else np.zeros(channels, np.float32)
+        scale = np.asarray(np.abs(bias).max() / _MAX_INT32 or 1, dtype=np.float32)
+        integers = np.clip(np.round(bias.astype(np.float64) / scale), -_MAX_INT32, _MAX_INT32).astype(np.int32)
+        name = f"{node.name}.bias"
+        model.graph.initializer.append(numpy_helper.from_array(integers, f"{name}.int32"))
+        model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        del node.input[2:]
+        node.input.append(name)
+        return helper.make_node("DequantizeLinear", [f"{name}.int32", f"{name}.scale"], [name], f"{name}.dequantize")
 
 
 def _mean_output(kernel: NDArray[np.float32], means: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -179,6 +179,25 @@ def test_large_biases_of_channels_with_tiny_weights_survive(graph: onnx.ModelPro
     assert difference(run(quantizer.quantize(["net.1.weight"]), x), run(graph, x)) < 0.03
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_layer_in_float32_is_computed_in_float32(graph: onnx.ModelProto, runtime: str, has_bias: bool) -> None:
+    """ONNX Runtime would round its kernel with one scale for all channels, here that of inputs that are always 0."""
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    arrays = {name: numpy_helper.to_array(tensor).copy() for name, tensor in tensors.items()}
+    arrays["net.0.weight"][:8], arrays["net.0.bias"][:8] = 0, 0
+    arrays["net.1.weight"][:, :8] *= 1000
+    for name, array in arrays.items():
+        tensors[name].CopyFrom(numpy_helper.from_array(array, name))
+    if not has_bias:
+        del next(node for node in graph.graph.node if node.name == "node1").input[2:]
+    quantizer = quantizer_of(graph)
+    quantized = quantizer.quantize(["net.0.weight", "net.2.weight", "sum"])
+    onnx.checker.check_model(quantized)
+    x = inputs(3)
+    assert difference(run(quantized, x, runtime), run(graph, x, runtime)) < 0.03
+
+
 @pytest.fixture(scope="module")
 def static_net() -> PoseNet:
     torch.manual_seed(0)
