@@ -22,6 +22,7 @@ from posedy.skeleton import COCO17
 
 SIZE = (64, 64)
 TEMPERATURES = (100.0, 150.0, 250.0, 400.0, 800.0)
+SEEDS = range(4)
 FLOAT32_ERROR = 1e-5  # relative to the largest output; the tests allow 1e-4
 NAME = "dy_resnet10-dy_fpn"  # a few 1x1, 3x3 and depthwise layers
 
@@ -35,11 +36,17 @@ def images(count: int) -> Tensor:
 
 
 @torch.no_grad()
-def float32_error(net: PoseNet, x: Tensor) -> float:
-    """Returns the difference of PyTorch's float32 and float64, relative to the largest output."""
-    exact = name_outputs(copy.deepcopy(net).double()(x.double()), net.codec)
-    outputs = name_outputs(net(x), net.codec)
-    return max(float((outputs[name] - exact[name]).abs().max() / exact[name].abs().max()) for name in exact)
+def float32_error(net: PoseNet) -> float:
+    """Returns the largest difference of PyTorch's float32 and float64, relative to the largest output."""
+    inputs = [images(count) for count in (1, 2, 5, 8)]
+    # export_onnx verifies the graph on these
+    inputs += [make(net, False, count) for make in (random_inputs, smooth_inputs) for count in (1, 5)]
+    double = copy.deepcopy(net).double()
+    errors = [0.0]
+    for x in inputs:
+        exact, outputs = name_outputs(double(x.double()), net.codec), name_outputs(net(x), net.codec)
+        errors += [float((outputs[name] - exact[name]).abs().max() / exact[name].abs().max()) for name in exact]
+    return max(errors)
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +54,14 @@ def create_net(sharpen: Callable[[PoseNet], PoseNet]) -> Callable[..., PoseNet]:
     """`create_net(name, **options)`: a network with perturbed weights and statistics and sharp attention."""
 
     def create(name: str = NAME, **options: object) -> PoseNet:
-        torch.manual_seed(0)
-        return sharpen(create_model(name, input_size=SIZE, **options))
+        nets = []
+        for seed in SEEDS:
+            torch.manual_seed(seed)
+            nets.append(sharpen(create_model(name, input_size=SIZE, **options)))
+            if float32_error(nets[-1]) < FLOAT32_ERROR:
+                return nets[-1]
+        # deep networks without any dynamic layer lose precision with some weights, too
+        return min(nets, key=float32_error)
 
     return create
 
@@ -70,12 +83,9 @@ def sharpen(perturb: Callable[..., PoseNet]) -> Callable[[PoseNet], PoseNet]:
         # whole output. Therefore it is as sharp as float32 allows; at a temperature of 120 the largest weight exceeds
         # 0.8 in a third of the cases.
         net.eval()
-        inputs = [images(count) for count in (1, 2, 5, 8)]
-        # export_onnx verifies the graph on these
-        inputs += [make(net, False, count) for make in (random_inputs, smooth_inputs) for count in (1, 5)]
         for temperature in TEMPERATURES:
             set_temperature(net, temperature)
-            if max(float32_error(net, batch) for batch in inputs) < FLOAT32_ERROR:
+            if float32_error(net) < FLOAT32_ERROR:
                 break
         return net
 
