@@ -64,9 +64,16 @@ def _is_compressed_kernel(node: Any) -> bool:
     if int(np.prod(constant.output(0).shape)) < MIN_SUMMED_VALUES:
         return False
     product, other = _product(node)
-    if other is not None and other.get_type_name() == "Constant":
+    if other is not None and _is_constant(other):
         product, other = _product(product)
-    return other is not None and other.get_type_name() != "Constant" and product.get_type_name() == "Multiply"
+    return other is not None and not _is_constant(other) and product.get_type_name() == "Multiply"
+
+
+def _is_constant(node: Any) -> bool:
+    """Returns whether a node is a constant, reshaped or not, such as the scales of a constant kernel."""
+    while node.get_type_name() in ("Reshape", "Unsqueeze", "Convert"):
+        node = node.input_value(0).get_node()
+    return node.get_type_name() == "Constant"
 
 
 def _product(node: Any) -> tuple[Any, Any]:

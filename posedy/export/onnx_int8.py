@@ -202,20 +202,19 @@ class StaticQuantizer:
         copies = {node.name: node for node in graph.node}
         added: list[Any] = []
         self._round_weights(model, [node for node in nodes if node.op_type == "Conv"], copies, added)
-        in_int8 = {node.name for node in nodes}
-        for node in graph.node:
-            is_constant = node.op_type == "Conv" and node.input[1] in self._constants
-            if is_constant and node.name not in in_int8 and node.input[0] in rounded:
-                added.append(self._keep_float(model, node))
         # inserted after their producers, to keep the order of the graph
         markers = {name: self._make_markers(model, name) for name in rounded}
         dropped = set()
         outputs = {node.output[0] for node in nodes}
         for name in rounded:
             producer = self._producers.get(name)
-            if producer is not None and producer.op_type in _ACTIVATIONS and producer.input[0] in outputs:
+            if producer is None or name in outputs:
+                continue
+            if producer.op_type in _ACTIVATIONS and producer.input[0] in outputs:
                 dropped.add(producer.name)
                 markers[name][0].input[0] = producer.input[0]
+            elif self._is_float_convolution(name):
+                markers[name].insert(0, self._keep_float(model, name, markers[name][0]))
         ordered = [marker for name in rounded if name not in self._producers for marker in markers[name]]
         for node in graph.node:
             for index, name in enumerate(node.input):
@@ -306,25 +305,27 @@ class StaticQuantizer:
         del model.graph.initializer[:]
         model.graph.initializer.extend(kept)
 
-    def _keep_float(self, model: Any, node: Any) -> Any:
-        """Keeps ONNX Runtime from computing a convolution of the graph in int8; returns a node to add.
+    def _keep_float(self, model: Any, name: str, quantize: Any) -> Any:
+        """Keeps ONNX Runtime from computing a convolution in int8; returns a node before the rounding of its output.
 
-        Between rounded tensors it rounds constant float32 kernels itself, with one scale for the whole kernel, which is
-        far too coarse for depthwise ones (its WeightBiasQuantization), but not if the bias is computed. The bias here
-        is an int32 tensor and a scale so small that the difference is below the precision of float32.
+        Between rounded tensors ONNX Runtime rounds constant float32 kernels itself, with one scale for a whole kernel,
+        which is far too coarse for depthwise ones (WeightBiasQuantization). It does not if another operation than an
+        activation follows: here the maximum with the smallest value that the rounding represents, a change of nothing.
         """
         from onnx import helper, numpy_helper
 
-        channels = len(self._constants[node.input[1]])
-        bias = self._constants[node.input[2]] if len(node.input) > 2 else np.zeros(channels, np.float32)
-        scale = np.asarray(np.abs(bias).max() / _MAX_INT32 or 1, dtype=np.float32)
-        integers = np.clip(np.round(bias.astype(np.float64) / scale), -_MAX_INT32, _MAX_INT32).astype(np.int32)
-        name = f"{node.name}.bias"
-        model.graph.initializer.append(numpy_helper.from_array(integers, f"{name}.int32"))
-        model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
-        del node.input[2:]
-        node.input.append(name)
-        return helper.make_node("DequantizeLinear", [f"{name}.int32", f"{name}.scale"], [name], f"{name}.dequantize")
+        scale, zero = self._statistics[name].quantization
+        low = np.asarray(-np.float32(zero) * scale, dtype=np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(low, f"{name}.low"))
+        quantize.input[0] = f"{name}.limited"
+        return helper.make_node("Max", [name, f"{name}.low"], [f"{name}.limited"], f"{name}.limit")
+
+    def _is_float_convolution(self, name: str) -> bool:
+        """Returns whether a tensor is the output of a convolution with a constant kernel, or of its activation."""
+        node = self._producers[name]
+        if node.op_type in _ACTIVATIONS:
+            node = self._producers.get(node.input[0], node)
+        return node.op_type == "Conv" and node.input[1] in self._constants
 
 
 def _mean_output(kernel: NDArray[np.float32], means: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -6,11 +6,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from posedy.export.compressed_constants import lift_compressed_kernels
 from posedy.export.onnx import trace
-from posedy.export.onnx_layers import prepare_for_export
+from posedy.export.onnx_layers import MIN_SUMMED_VALUES, prepare_for_export
 from posedy.export.onnx_weights import WEIGHTS, Weights, store_weights
 from posedy.export.runtimes import make_runner, openvino_core
 from posedy.models.dynamic_conv import DynamicConv2d
@@ -51,6 +52,26 @@ def test_a_graph_without_compressed_kernels_is_returned_itself(graphs: dict) -> 
     lifted, kernels = lift_compressed_kernels(graph)
     assert lifted is graph
     assert kernels == {}
+
+
+def test_int8_kernels_of_static_convolutions_stay_constant() -> None:
+    """OpenVINO computes them in int8, if they are not inputs; their scales are reshaped constants."""
+    kernel = np.random.default_rng(0).integers(-127, 128, (512, 256, 1, 1), dtype=np.int8)
+    constants = [(kernel, "kernel"), (np.full(512, 0.01, np.float32), "scale")]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["kernel", "scale"], ["weight"], axis=0),
+            helper.make_node("Conv", ["x", "weight"], ["y"]),
+        ],
+        "convolution",
+        [value("x", TensorProto.FLOAT, [1, 256, 4, 4])],
+        [value("y", TensorProto.FLOAT, [1, 512, 4, 4])],
+        [numpy_helper.from_array(array, name) for array, name in constants],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    assert kernel.size >= MIN_SUMMED_VALUES
+    assert lift_compressed_kernels(openvino_core().read_model(model.SerializeToString()))[1] == {}
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
