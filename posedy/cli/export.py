@@ -97,7 +97,7 @@ def _parse_out(text: str) -> Path:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy export`: writes a network to an ONNX or .safetensors file.
 
     Raises:
         OSError, ValueError: if the network cannot be read, the file cannot be written, or its outputs differ from

@@ -106,7 +106,7 @@ _RESERVED_OPTIONS = {
 
 
 class ModelConfig(Section):
-    """The network and the codec of its outputs."""
+    """Configuration of the network and of the codec of its outputs."""
 
     name: str = "dy_mobilenetv2_050-dy_bneck"
     """The network, `[dy_]BACKBONE-[dy_]HEAD`: a name that `posedy models` lists, or of registered parts."""
@@ -161,7 +161,7 @@ Loss = Literal["mse", "cross_entropy", "binary_cross_entropy"]
 
 
 class TrainConfig(LoopConfig):
-    """The training recipe. Defaults are the paper's."""
+    """Configuration of a training run, by default the paper's recipe."""
 
     loss: Loss = "mse"
     """The loss of the heatmaps: "mse" (the paper's), or "cross_entropy" and "binary_cross_entropy" with the

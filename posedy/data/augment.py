@@ -94,7 +94,7 @@ class PersonCrop(A.DualTransform):
         self.flip_permutation = list(flip_permutation)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Returns the matrix and the flip given with the image."""
+        """Returns the (2, 3) matrix from image to crop, and whether it flips the crop, from the inputs."""
         return {"image_to_crop": data["image_to_crop"], "flip": data["flip"]}
 
     def apply(self, img: NDArray[np.uint8], image_to_crop: FloatArray, **params: Any) -> NDArray[np.uint8]:

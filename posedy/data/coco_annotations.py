@@ -15,7 +15,7 @@ from posedy.data.tables import BoolArray, invalid_ids, is_plausible, number_colu
 
 @dataclass(frozen=True, eq=False)
 class AnnotationTable:
-    """The A annotations of one category, in the file's order.
+    """The A annotations of one category of a COCO file, in the file's order.
 
     Attributes:
         category: the record of the category.

@@ -89,7 +89,7 @@ def cache_folder() -> Path:
 
 
 def cache_key(annotations: Path, folder: Path, images: ImageTable, with_persons: BoolArray) -> str:
-    """Computes the key of a check, which changes with the annotation file and the image folder.
+    """Computes the cache key of an image check, which changes with the annotation file and the image folder.
 
     It is a hash of the kinds of issues, the path, size and modification time of the annotation file, the path and
     modification time of the folder, and the ids, sizes and names of the images. Replacing an image under its old name

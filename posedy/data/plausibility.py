@@ -72,7 +72,7 @@ class _Persons:
 
 
 def check_plausibility(table: AnnotationTable, usable: BoolArray, sizes: NDArray[np.int32], log: IssueLog) -> None:
-    """Logs one issue if boxes or keypoints of the usable persons are no image pixels, with the likely cause.
+    """Logs one issue, with its likely cause, if boxes or keypoints of usable persons are not in image pixels.
 
     Fractions are an error; other coordinates may be right, however unlikely, and are a warning.
 

@@ -177,7 +177,7 @@ class EvalProtocol:
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """Result of an evaluation.
+    """Metrics and protocol of an evaluation, with the COCO results and the pose of each box.
 
     Attributes:
         metrics: the ten COCO metrics.

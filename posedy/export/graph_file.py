@@ -102,7 +102,7 @@ class GraphInfo:
 
     @classmethod
     def from_json(cls, text: str) -> "GraphInfo":
-        """Creates the metadata from the JSON of `to_json`.
+        """Creates the metadata of an exported file from the JSON text of `to_json`.
 
         Raises:
             KeyError, TypeError, ValueError: if the JSON is invalid.

@@ -75,7 +75,7 @@ class Agreement:
 
 
 def check_agreement(agreement: Agreement) -> None:
-    """Checks that a graph predicts nearly the keypoints of the float graph.
+    """Raises ValueError if an int8 graph's keypoints differ too much from those of the float graph.
 
     Raises:
         ValueError: if too many keypoints moved, or too far.

@@ -352,7 +352,7 @@ def trace(
     outputs: Sequence[str] = ("features",),
     free_dims: Mapping[int, Any] | None = None,
 ) -> None:
-    """Traces a module with one input and writes its graph.
+    """Traces a module with one input and writes its graph to an ONNX file.
 
     Args:
         module: module in evaluation mode.

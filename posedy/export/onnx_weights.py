@@ -129,7 +129,7 @@ def prepend_nodes(model: Any, added: list[Any]) -> None:
 
 
 def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rounds the rows of a tensor to int8, each with the scale of several whose squared error is smallest.
+    """Rounds the rows of a tensor to int8; for each row, the scale with the smallest squared error is chosen.
 
     A scale below that of the largest value clips a few values and rounds all others more finely.
 

@@ -20,7 +20,7 @@ def relative_difference(output: Tensor, expected: Tensor) -> float:
 
 
 def random_inputs(net: PoseNet, decodes: bool, size: int) -> Tensor:
-    """Returns crops of noise, in uint8 for a graph that decodes."""
+    """Returns crops of noise: (N, H, W, 3) uint8 for a graph that decodes, otherwise (N, C, H, W) float32."""
     width, height = net.input_size
     generator = torch.Generator().manual_seed(size)
     if decodes:

@@ -62,7 +62,7 @@ class _FramePoses:
 
 @dataclass(eq=False)
 class Track:
-    """Track of one person.
+    """State of one tracked person: its id, last box, motion and limb colors.
 
     Attributes:
         id: track id, from 1.

@@ -56,7 +56,7 @@ def entries_from_paths(paths: Sequence[Path]) -> list[ImageEntry]:
 
 
 def entries_from_annotations(paths: Sequence[Path], annotations: Path) -> tuple[list[ImageEntry], int]:
-    """Creates entries with the names and ids of an annotation file, and returns them with its person category.
+    """Creates the entries of images from an annotation file; returns them with the id of its person category.
 
     An image path must end in the annotation file's name for it. Boxes are converted to the pixels as stored, without
     the EXIF orientation, as COCO's annotations.

@@ -176,7 +176,9 @@ def write_trc(
 
 
 def write_parquet(table: TrackTable, path: str | Path) -> None:
-    """Writes the rows of `write_csv`, not rounded, as a Parquet file.
+    """Writes a Parquet file with a row for each keypoint of each person of each frame; nothing is rounded.
+
+    The columns are those of `write_csv`.
 
     Raises:
         ImportError: if pyarrow is not installed.

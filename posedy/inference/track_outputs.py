@@ -67,7 +67,7 @@ class TrackOutputs:
         stride: int = 1,
         report: Callable[[str], None] = print,
     ) -> bool:
-        """Makes the outputs of a finished video.
+        """Writes the optional outputs of a processed video: smoothed tracks, other file formats and plots.
 
         NAME.jsonl is replaced only after the video has been drawn, so that an error leaves no files of two runs.
 

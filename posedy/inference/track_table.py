@@ -101,7 +101,7 @@ class TrackTable:
 
     @property
     def rate(self) -> float:
-        """The frames per second, without gaps between frames; 30 with fewer than two frames."""
+        """The frame rate in frames per second, without gaps in the recording; 30 with fewer than two frames."""
         steps = np.diff(self.times)
         if not len(steps):
             return _DEFAULT_RATE

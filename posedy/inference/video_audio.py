@@ -57,7 +57,7 @@ class AudioCopy:
         return None
 
     def copy_until(self, time: float) -> None:
-        """Copies the packets up to a time of the output in seconds.
+        """Copies the audio packets up to a time of the output video in seconds.
 
         Raises:
             OSError: if the output cannot be written, or the source not be read.

@@ -40,7 +40,7 @@ class VideoWriter:
 
     @property
     def notes(self) -> list[str]:
-        """Lines of text about sound that was left out."""
+        """Messages about audio of the source that is missing in the video."""
         return self._writer.notes
 
     def write(self, image: NDArray[np.uint8], time: float) -> None:
@@ -118,7 +118,7 @@ class JsonLinesWriter:
         self._file.commit()
 
     def discard(self) -> None:
-        """Deletes the unfinished file; what was at its path stays."""
+        """Deletes the unfinished file; an earlier file at its path stays."""
         with contextlib.suppress(OSError):  # the rest of a line does not fit
             self._text.close()
         self._file.discard()
@@ -144,7 +144,7 @@ class WholeFile:
             self.temporary = self._stack.enter_context(atomic_write(path))
 
     def commit(self) -> None:
-        """Moves the file to its path."""
+        """Moves the temporary file to its final path."""
         with self.named_errors():
             self._stack.close()
 

@@ -20,7 +20,7 @@ AttentionKind = Literal["softmax", "sigmoid", "normalized"]
 
 
 class KernelAttention(nn.Module):
-    """Attention over K kernels (section 3.2, Eq. 3).
+    """Computes attention weights over K kernels from a convolution's input (paper, section 3.2, Eq. 3).
 
         z = FC2(ReLU(FC1(GAP(x)))),    pi_k = exp(z_k / tau) / sum_j exp(z_j / tau)
 

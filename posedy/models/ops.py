@@ -294,7 +294,7 @@ def pointwise_nhwc(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvP
 
 
 def image_loop(x: Tensor, weight: Tensor, bias: Tensor | None, params: ConvParams) -> Tensor:
-    """Convolves images with any kernels one at a time, fastest in channels_last; see `Formulation`.
+    """Convolves images one at a time, with kernels of any kind, fastest in channels_last; see `Formulation`.
 
     In the graphs of `torch.export` and `torch.compile`, whose batch size may be free, it is `grouped_nchw`.
     """

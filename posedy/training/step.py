@@ -65,7 +65,7 @@ class TrainingStep(ABC):
         """Prepares an epoch, counted from 0."""
 
     def end_epoch(self) -> dict[str, float]:
-        """Returns further columns of metrics.csv for the epoch."""
+        """Returns the values of the epoch for additional columns of metrics.csv, by name."""
         return {}
 
     @contextmanager

@@ -32,7 +32,7 @@ _NAME = "annotations.xml"
 
 
 def read_cvat(path: Path, keypoints: Sequence[str] | None = None) -> ImportedFile:
-    """Reads an export.
+    """Reads annotations that CVAT exported as XML, "CVAT for images 1.1".
 
     Args:
         path: annotations.xml, a zip file with it, or a folder with it.

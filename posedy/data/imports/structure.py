@@ -71,7 +71,7 @@ class ErrorLog:
             raise ImportFileError("\n".join([f"{self.source} cannot be used:", *(f"  {error}" for error in errors)]))
 
     def number(self, value: Any, where: str) -> float | None:
-        """Returns a number, which may be text; None after logging an error."""
+        """Converts a number or numeric text to a float; logs an error and returns None for other values."""
         try:
             number = math.nan if isinstance(value, bool) or value is None else float(value)
         except (TypeError, ValueError, OverflowError):

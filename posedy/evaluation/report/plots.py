@@ -39,7 +39,7 @@ def plot_precision_recall(curves: PrecisionRecallCurves) -> str:
 
 
 def plot_errors(errors: ErrorAnalysis) -> str:
-    """Plots the fractions of the error classes of each keypoint as stacked bars."""
+    """Plots the fractions of the error classes of each keypoint as stacked bars; returns SVG and HTML."""
     names = errors.persons.skeleton.keypoints
     counts = errors.counts
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -68,7 +68,7 @@ def plot_calibration(calibrations: Mapping[str, Calibration]) -> str:
 
 
 def plot_training(rows: Sequence[Mapping[str, str]]) -> str:
-    """Plots training loss and validation AP over epochs."""
+    """Plots training loss and validation AP over epochs; returns an SVG element."""
     figure, axes = _create_figure(4.4, 3.2)
     epochs = [float(row["epoch"]) for row in rows]
     axes.plot(epochs, [_parse_number(row.get("loss")) for row in rows], color="#c8553d")

@@ -21,7 +21,7 @@ _LINES_AT_A_TIME = 1000
 
 
 def unit_size(num_images: int) -> int:
-    """Returns the number of images of a unit: 64, doubled until there are at most 10,000 units."""
+    """Returns the number of images of a unit of bulk prediction: 64, doubled until there are at most 10,000 units."""
     size = _SMALLEST_UNIT
     while num_images > _MAX_UNITS * size:
         size *= 2

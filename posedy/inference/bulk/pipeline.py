@@ -43,7 +43,7 @@ class Job(NamedTuple):
 
 @dataclass
 class UnitResult:
-    """The results of a unit.
+    """The poses and errors of the images of one unit of bulk prediction.
 
     Attributes:
         number: the number of the unit.
@@ -59,7 +59,7 @@ class UnitResult:
 
     @property
     def num_persons(self) -> int:
-        """Number of persons on its images."""
+        """Number of persons on all images of the unit."""
         return sum(len(result.poses) for result in self.results)
 
 
