@@ -44,7 +44,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes_atomically(path: str | Path, data: bytes) -> None:
-    """Writes bytes to a file atomically."""
+    """Writes bytes to a file, completely or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
@@ -86,7 +86,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Reads the bytes of a file.
+    """Returns the content of a file; errors name the path and what to check.
 
     Raises:
         OSError: if the file cannot be read; of the same subclass as the system's error, with a clearer message.

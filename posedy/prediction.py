@@ -268,7 +268,7 @@ selects PyTorch, too. For a network object, which may still change, it is PyTorc
 def load_model(
     model: str | os.PathLike[str] | PoseNet, device: str = "auto", runtime: RuntimeChoice = "auto", fused: bool = True
 ) -> Model:
-    """Loads a model for inference.
+    """Loads a network or an exported graph for inference on a device, in a runtime.
 
     Args:
         model: a network, which is copied; a checkpoint (.pt), .safetensors or exported .onnx file; or the name of a

@@ -24,7 +24,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns 1 if the file is invalid.
+    """Runs `posedy check`: validates an annotation file; returns 1 if it is invalid.
 
     Raises:
         OSError: if the file cannot be read.

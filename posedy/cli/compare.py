@@ -32,7 +32,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy compare`: compares two results files, with confidence intervals.
 
     Raises:
         OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.

@@ -120,7 +120,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy convert`: converts keypoints of YOLO and of annotation tools to COCO, and COCO to YOLO.
 
     Raises:
         OSError, ValueError: if the source is invalid, or the output exists or cannot be written.

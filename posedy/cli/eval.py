@@ -45,7 +45,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy eval`: computes AP and AR of a COCO results file.
 
     Raises:
         OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.

@@ -38,7 +38,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy models`: lists the networks with their size and cost.
 
     Raises:
         OSError, ValueError: if the size is not divisible by 32, or a name or a file is invalid.

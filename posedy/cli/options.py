@@ -81,12 +81,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device`."""
+    """Adds the option `--device`, on which the network runs."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """Adds `--runtime`."""
+    """Adds the option `--runtime`, the library that runs the network."""
     parser.add_argument(
         "--runtime",
         choices=("auto", "torch", "onnxruntime", "openvino"),

@@ -176,7 +176,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns 1 if an image or a video failed.
+    """Runs `posedy predict`: predicts keypoints in images or videos; returns 1 if one of them failed.
 
     Raises:
         OSError, ValueError: if an argument is invalid or nothing can be written.

@@ -61,7 +61,7 @@ def check_no_bulk(arguments: argparse.Namespace) -> None:
 
 
 def run_bulk(arguments: argparse.Namespace) -> int:
-    """Runs the command with `--format`.
+    """Runs `posedy predict --format`: predicts keypoints in images and writes them as tables.
 
     Raises:
         OSError, ValueError: if an argument is invalid or nothing can be written.

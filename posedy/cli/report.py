@@ -33,7 +33,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy report`: writes an HTML report of an evaluation.
 
     Raises:
         OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.

@@ -46,7 +46,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy test`: evaluates a network on a COCO dataset.
 
     Raises:
         OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.

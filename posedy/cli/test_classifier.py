@@ -28,7 +28,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy test-classifier`: measures top-1 and top-5 of an image classifier.
 
     Raises:
         OSError, ValueError: if the checkpoint or the images are invalid.

@@ -31,7 +31,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command.
+    """Runs `posedy train-classifier`: trains an image classifier, or resumes a training run.
 
     Raises:
         OSError, ValueError: if the configuration or the data are invalid, or do not fit the run to resume.

@@ -22,7 +22,7 @@ class ImageFolderConfig(Section):
 
 
 class ClassifierModelConfig(Section):
-    """The network: a backbone with its classifier."""
+    """Configuration of a classification network: a backbone with its classifier."""
 
     name: str = "dy_resnet18"
     """One of `list_backbones()`, or `[dy_]timm/NAME`."""
@@ -63,7 +63,7 @@ class ClassifierAugmentConfig(Section):
 
 
 class ClassifierTrainConfig(LoopConfig):
-    """The training recipe."""
+    """Configuration of a training run of a classifier."""
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(256, ge=1)

@@ -37,7 +37,7 @@ class SkeletonConfig(Section):
 
 
 class DataConfig(Section):
-    """The datasets. Relative paths are relative to the working directory; ~ is the home directory."""
+    """Configuration of the datasets; relative paths are relative to the working directory, ~ is the home directory."""
 
     root: Path = Path("data/coco")
     """A folder with COCO's layout: annotations/, train2017/, val2017/."""
@@ -76,7 +76,7 @@ class DataConfig(Section):
 
     @property
     def train_set(self) -> KeypointSet:
-        """The training set, without the sets of `extra`."""
+        """The annotation file and the image folder of the training set, without the sets of `extra`."""
         return KeypointSet(
             annotations=self.train_annotations or self.root / "annotations/person_keypoints_train2017.json",
             images=self.train_images or self.root / "train2017",
@@ -84,7 +84,7 @@ class DataConfig(Section):
 
     @property
     def val_set(self) -> KeypointSet:
-        """The validation set."""
+        """The annotation file and the image folder of the validation set."""
         return KeypointSet(
             annotations=self.val_annotations or self.root / "annotations/person_keypoints_val2017.json",
             images=self.val_images or self.root / "val2017",
@@ -191,7 +191,7 @@ class TrainConfig(LoopConfig):
 
 
 class EvalConfig(Section):
-    """The evaluation protocol."""
+    """Configuration of the evaluation protocol."""
 
     every: int = Field(10, ge=1)
     """Epochs between evaluations during training; the last epoch is always evaluated."""

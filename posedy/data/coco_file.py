@@ -82,7 +82,7 @@ class CocoFile:
 
 
 def load_file(path: str | Path) -> Any:
-    """Loads a JSON file.
+    """Loads a COCO file as JSON; invalid JSON raises CocoFileError.
 
     Raises:
         OSError: if the file cannot be read.
@@ -128,7 +128,7 @@ class ImageTable:
 
     @property
     def has_text_ids(self) -> bool:
-        """Whether the ids are text."""
+        """Whether the image ids are strings instead of integers."""
         return bool(self.ids) and isinstance(self.ids[0], str)
 
 

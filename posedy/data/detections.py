@@ -74,7 +74,7 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class ImageBoxes:
-    """The detected boxes of an image.
+    """The boxes and scores that a detector returns for one image.
 
     Attributes:
         file_name: the file name of the image in the written records.

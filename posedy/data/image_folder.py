@@ -22,7 +22,7 @@ from posedy.images import read_image
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """The images of a split.
+    """The image files of a split of an image folder, with their classes.
 
     Attributes:
         folder: ROOT/SPLIT.

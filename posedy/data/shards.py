@@ -40,7 +40,7 @@ _MAX_OPEN_FILES = 32
 
 
 class Shard(BaseModel):
-    """A shard in the index.
+    """The file name, sample sizes and hash of a shard, as the index lists them.
 
     Attributes:
         name: the file name, in the folder of the index.
@@ -69,7 +69,7 @@ class Shard(BaseModel):
 
 
 class ShardIndex(BaseModel):
-    """The index of a folder of shards.
+    """The index of a folder of shards: the files, the keypoint category and the crop size.
 
     Attributes:
         format: the version of the format.

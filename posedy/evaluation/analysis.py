@@ -26,7 +26,7 @@ _CALIBRATION_BINS = 10
 
 @dataclass(frozen=True)
 class SubsetMetrics:
-    """Metrics of a subset of the persons.
+    """AP, AR and mean OKS of a subset of the persons.
 
     Attributes:
         persons: number of persons.

@@ -140,7 +140,7 @@ def fold_attention(attention: KernelAttention) -> None:
 
 
 class FusedDynamicConv2d(nn.Module):
-    """A `DynamicConv2d` for inference.
+    """A `DynamicConv2d` for inference that aggregates kernel and bias with one matrix product.
 
     Kernels and biases are stored in one matrix with a column for each k, so that one product aggregates both:
 

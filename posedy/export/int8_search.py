@@ -135,7 +135,7 @@ def quantize_statically(
 
 
 def crop_inputs(crops: NDArray[np.uint8], info: GraphInfo) -> Array:
-    """Returns the input of a graph for crops: itself, or normalized."""
+    """Returns crops as the input of a graph: unchanged if the graph decodes, otherwise normalized."""
     return crops if info.decodes else normalize_array(crops).numpy()
 
 

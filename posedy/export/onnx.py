@@ -54,7 +54,7 @@ the graph of any batch size.
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The result of an export.
+    """The metadata of an exported file and its numerical difference from PyTorch.
 
     Attributes:
         info: metadata of the file.

@@ -41,7 +41,7 @@ _VERIFIED_SIZES = ((96, 128), (192, 64), (416, 416))  # (height, width)
 
 @dataclass(frozen=True)
 class DetectorExportReport:
-    """The result of an export.
+    """The numerical difference of an exported detector from PyTorch, and the largest allowed one.
 
     Attributes:
         difference: largest difference from PyTorch, relative to the largest coordinate or score.

@@ -22,7 +22,7 @@ from posedy.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class TrackOutputs:
-    """The choice of what is made from NAME.jsonl of a video.
+    """Settings of the optional outputs of a video: smoothed tracks, other file formats and plots.
 
     Attributes:
         smooth: whether to smooth the tracks offline (`smooth_tracks`); NAME.jsonl is replaced, and NAME.mp4 is drawn

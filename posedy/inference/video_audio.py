@@ -90,5 +90,5 @@ class AudioCopy:
         return None
 
     def close(self) -> None:
-        """Closes the source."""
+        """Closes the video from which the audio is copied."""
         self._source.close()

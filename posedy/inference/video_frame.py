@@ -17,7 +17,7 @@ _MAX_SIDE = 16384  # pixels of a frame: larger than 16K video
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A frame of a video.
+    """An image of a video, with its frame number and its time in seconds.
 
     Attributes:
         number: frame number from 0, including damaged frames.

@@ -100,7 +100,7 @@ class PyAVReader:
         self.missing = self._count_missing(yielded, end)
 
     def close(self) -> None:
-        """Closes the source."""
+        """Closes the video file or stream."""
         self._container.close()
 
     def _describe_no_frame(self) -> str:

@@ -70,7 +70,7 @@ class VideoWriter:
             self._file.discard()
 
     def discard(self) -> None:
-        """Deletes the unfinished file; what was at its path stays."""
+        """Deletes the unfinished file; an earlier file at its path stays."""
         self._writer.discard()
         self._file.discard()
 
@@ -108,7 +108,7 @@ class JsonLinesWriter:
             self._text.flush()
 
     def close(self) -> None:
-        """Moves the file to its path.
+        """Finishes the file and moves it to its final path.
 
         Raises:
             OSError: if the file cannot be written; what was at its path stays.
@@ -149,7 +149,7 @@ class WholeFile:
             self._stack.close()
 
     def discard(self) -> None:
-        """Deletes the file; what was at its path stays."""
+        """Deletes the temporary file; an earlier file at the final path stays."""
         with contextlib.suppress(_DiscardedError), self._stack:
             raise _DiscardedError
 

@@ -40,7 +40,7 @@ class Classifier(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """The number of classes that the network distinguishes."""
         return len(self.classes)
 
     def forward(self, images: Tensor) -> Tensor:

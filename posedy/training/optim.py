@@ -101,7 +101,7 @@ _DECAY_FACTOR = 0.1
 
 
 def learning_rate(config: LoopConfig, step: int, steps_per_epoch: int, minutes: float = 0.0) -> float:
-    """Returns the learning rate of a training step: warm-up, then the step or the cosine schedule.
+    """Returns the learning rate of a training step, with warm-up and the step or the cosine schedule.
 
     Args:
         config: the schedule.

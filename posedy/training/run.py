@@ -80,7 +80,7 @@ def train(
 
 @dataclass(frozen=True)
 class DryRunReport:
-    """Measurements of a dry run.
+    """Durations, peak memory and loss that a dry run measured.
 
     Attributes:
         unit: what a sample is, in the plural.

@@ -163,7 +163,7 @@ class PoseStep(TrainingStep):
             self.consistency.start_epoch(epoch)
 
     def end_epoch(self) -> dict[str, float]:
-        """Returns further columns of metrics.csv for the epoch."""
+        """Returns the values of the epoch for additional columns of metrics.csv, by name."""
         return self.consistency.end_epoch() if self.consistency is not None else {}
 
     def losses(self, batch: Batch, num_samples: int) -> Sequence[Callable[[], Tensor]]:

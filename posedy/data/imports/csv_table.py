@@ -20,7 +20,7 @@ _KEYS = ("image", "person")
 
 
 def read_csv_table(path: Path) -> ImportedFile:
-    """Reads a file.
+    """Reads a CSV file with a row for each person and the columns image, NAME_x and NAME_y.
 
     Raises:
         OSError: if the file cannot be read.

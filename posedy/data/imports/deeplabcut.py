@@ -27,7 +27,7 @@ Header = dict[str, dict[str, dict[str, int]]]
 
 
 def read_deeplabcut(path: Path) -> ImportedFile:
-    """Reads a file, or all files of a project.
+    """Reads a label file of DeepLabCut, or all label files of a project.
 
     Args:
         path: CollectedData_SCORER.csv, the folder with it, or the folder of the project.

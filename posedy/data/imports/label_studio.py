@@ -33,7 +33,7 @@ _READ = ("keypointlabels", "rectanglelabels", "relation", "choices")
 
 
 def read_label_studio(path: Path, content: Any) -> ImportedFile:
-    """Reads an export.
+    """Reads the JSON content of an export of Label Studio.
 
     Args:
         path: the file.

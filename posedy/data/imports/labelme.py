@@ -28,7 +28,7 @@ _VISIBILITY_OF_TEXT = {"0": 0, "1": 1, "2": 2, **dict.fromkeys(OCCLUDED_FLAGS, 1
 
 
 def read_labelme(path: Path) -> ImportedFile:
-    """Reads a folder with its subfolders in the order of the paths, or one file.
+    """Reads the Labelme files of a folder and its subfolders in the order of the paths, or one file.
 
     Raises:
         OSError: if a file cannot be read.

@@ -82,7 +82,7 @@ class ErrorLog:
         return None
 
     def numbers(self, values: Iterable[Any], where: str) -> list[float] | None:
-        """Returns numbers, or None after logging an error about the first invalid one."""
+        """Converts numbers or numeric texts to floats; logs an error about the first other value and returns None."""
         found = []
         for value in values:
             number = self.number(value, where)
@@ -94,7 +94,7 @@ class ErrorLog:
 
 @dataclass(frozen=True)
 class ImportedKeypoint:
-    """A labeled keypoint.
+    """A labeled keypoint of an export: its position in pixels and its visibility.
 
     Attributes:
         where: its description in messages.
@@ -128,7 +128,7 @@ class ImportedPerson:
 
 @dataclass(frozen=True)
 class ImportedImage:
-    """An image and its persons.
+    """An image of an export: its possible file names, its size and its persons.
 
     Attributes:
         where: the file and the item in it, for messages.

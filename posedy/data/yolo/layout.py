@@ -67,7 +67,7 @@ class YoloImages:
 
 @dataclass(frozen=True)
 class DataYaml:
-    """The content of a data.yaml.
+    """The classes and keypoints that data.yaml of a YOLO dataset defines.
 
     Attributes:
         path: the file.

@@ -19,7 +19,7 @@ from posedy.skeleton import COCO17
 
 @dataclass(frozen=True, eq=False)
 class ReportContents:
-    """The contents of a report.
+    """The metrics, the gallery and the training log that a report shows.
 
     Attributes:
         title: name of the evaluated model or results.

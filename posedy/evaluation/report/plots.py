@@ -27,7 +27,7 @@ def make_swatch(color: str) -> str:
 
 
 def plot_precision_recall(curves: PrecisionRecallCurves) -> str:
-    """Plots the precision-recall curve of each OKS threshold."""
+    """Plots the precision-recall curve of each OKS threshold; returns SVG and HTML."""
     figure, axes = _create_figure(4.4, 3.2)
     colors = [to_hex(color) for color in mpl.colormaps["viridis"](np.linspace(0, 0.9, len(curves.thresholds)))]
     legend = []
@@ -56,7 +56,7 @@ def plot_errors(errors: ErrorAnalysis) -> str:
 
 
 def plot_calibration(calibrations: Mapping[str, Calibration]) -> str:
-    """Plots reliability diagrams: mean accuracy over mean score, with the diagonal of perfect calibration."""
+    """Plots mean accuracy over mean score, with the diagonal of perfect calibration; returns SVG and HTML."""
     figure, axes = _create_figure(4.4, 3.2)
     axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
     legend = []

@@ -43,7 +43,7 @@ def as_text(name: str) -> str:
 
 @dataclass(frozen=True)
 class PartFormat:
-    """A format.
+    """A file format in which bulk prediction writes its results.
 
     Attributes:
         suffix: the suffix of its files.

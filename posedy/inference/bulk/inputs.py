@@ -53,7 +53,7 @@ class InputList:
 
     @property
     def num_units(self) -> int:
-        """Number of units."""
+        """Number of units into which the images are divided."""
         return len(self._offsets)
 
     def images_in(self, unit: int) -> int:
@@ -61,7 +61,7 @@ class InputList:
         return min(self.unit_size, self.num_images - unit * self.unit_size)
 
     def read_unit(self, unit: int) -> list[ImageSource]:
-        """Reads the sources of a unit."""
+        """Returns where each image of a unit is stored."""
         with self._path.open("rb") as file:
             file.seek(self._offsets[unit])
             return [ImageSource.from_line(file.readline()) for _ in range(self.images_in(unit))]

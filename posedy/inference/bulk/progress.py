@@ -56,5 +56,5 @@ class BulkProgress:
         return f"{self._images / seconds:.1f} images/s, {self._persons / seconds:.1f} persons/s"
 
     def close(self) -> None:
-        """Closes the bar."""
+        """Closes the progress bar."""
         self._bar.close()

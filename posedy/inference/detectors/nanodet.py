@@ -60,7 +60,7 @@ _BATCH = 8
 
 @register_detector("posedy")
 class PersonDetector:
-    """NanoDet-g, a light person detector whose weights are in the package. Several threads may share one.
+    """NanoDet-g, a light person detector whose weights are in the package; several threads may share one.
 
     Args:
         size: an image is resized to about size x size pixels with its aspect ratio kept, see `network_size`; 416 is
