@@ -24,7 +24,7 @@ _HINTS: dict[int | None, str] = {
 
 
 def launch(service: PoseService, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serves the page until Ctrl-C.
+    """Serves the web page of `posedy app` until Ctrl-C.
 
     Args:
         service: estimates the poses.

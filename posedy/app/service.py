@@ -137,7 +137,9 @@ class PoseService:
         threshold: float,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Result:
-        """Tracks the poses of a video file, one at a time.
+        """Tracks the poses of a video file and writes a video with drawings and a file of keypoints.
+
+        Videos of several calls are processed one after another.
 
         Args:
             path: video file.

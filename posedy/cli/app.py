@@ -21,7 +21,7 @@ from posedy.cli.options import (
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy app` to the parser of all commands."""
     parser = add_command(
         commands,
         "app",

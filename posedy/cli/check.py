@@ -9,7 +9,7 @@ from posedy.cli.options import add_command, add_json, write_json
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy check` to the parser of all commands."""
     parser = add_command(
         commands,
         "check",

@@ -16,7 +16,7 @@ from posedy.cli.options import (
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy compare` to the parser of all commands."""
     parser = add_command(
         commands,
         "compare",

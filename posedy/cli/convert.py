@@ -63,7 +63,7 @@ _FORMATS = ("coco", "yolo", "cvat", "label-studio", "labelme", "deeplabcut", "cs
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy convert` to the parser of all commands."""
     parser = add_command(
         commands, "convert", "convert keypoints of YOLO and of annotation tools to COCO, and COCO to YOLO", _EXAMPLE
     )

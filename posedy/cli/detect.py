@@ -25,7 +25,7 @@ posedy detect val2017/ --annotations person_keypoints_val2017.json --out person_
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy detect` to the parser of all commands."""
     parser = add_command(commands, "detect", "detect persons in images and write their boxes to a file", _EXAMPLE)
     parser.description = f"{parser.description}\n\nUnder torchrun, each process detects a share of the images."
     parser.set_defaults(run=run)

@@ -15,7 +15,7 @@ from posedy.cli.options import (
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy eval` to the parser of all commands."""
     parser = add_command(
         commands,
         "eval",

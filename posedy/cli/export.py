@@ -24,7 +24,7 @@ _DETECTOR = "nanodet_g_person"  # the stem of PERSON_WEIGHTS, whose module impor
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy export` to the parser of all commands."""
     parser = add_command(commands, "export", "write a trained network to an ONNX or .safetensors file", _EXAMPLE)
     parser.set_defaults(run=run)
     parser.add_argument(

@@ -10,7 +10,7 @@ _IMAGENET_CLASSES = 1000
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy models` to the parser of all commands."""
     parser = add_command(
         commands,
         "models",

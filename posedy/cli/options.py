@@ -262,7 +262,7 @@ def read_skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
 
 
 def format_sigmas(ground_truth: "GroundTruth") -> str:
-    """Returns the category's own sigmas as the end of a protocol; "" if it has none and COCO's are used."""
+    """Formats the category's own OKS sigmas for the protocol that is printed; "" if COCO's sigmas are used."""
     sigmas = ground_truth.category.get("sigmas")
     return "" if sigmas is None else f", sigmas {', '.join(f'{sigma:g}' for sigma in sigmas)}"
 

@@ -36,7 +36,7 @@ posedy predict images/ shards/ --format parquet --out predictions
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy predict` to the parser of all commands."""
     parser = add_command(
         commands, "predict", "predict keypoints in images, videos and camera streams", _EXAMPLES, aliases=["demo"]
     )

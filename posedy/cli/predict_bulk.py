@@ -54,7 +54,7 @@ def add_bulk(parser: argparse.ArgumentParser) -> None:
 
 
 def check_no_bulk(arguments: argparse.Namespace) -> None:
-    """Ends with an error of usage if an option for tables is given without `--format`."""
+    """Exits with a usage error if an option for tables is given without `--format`."""
     for option, value in {"--image-column": arguments.image_column, "--draw": arguments.draw}.items():
         if value is not None:
             arguments.parser.error(f"{option} needs --format: add --format parquet, or leave it out")

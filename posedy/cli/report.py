@@ -8,7 +8,7 @@ from posedy.cli.options import add_command, add_skeleton, read_skeleton
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy report` to the parser of all commands."""
     parser = add_command(
         commands,
         "report",

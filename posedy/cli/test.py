@@ -13,7 +13,7 @@ posedy test configs/coco/dy_mobilenetv2_050-dy_bneck.yaml data.root=/data/coco \
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy test` to the parser of all commands."""
     parser = add_command(commands, "test", "evaluate a network on a COCO dataset", _EXAMPLE)
     add_config(parser, "data.root=/data/coco eval.flip=false")
     required = parser.add_argument_group("required options")

@@ -13,7 +13,7 @@ posedy test-classifier runs/dy_resnet18/best.pt /data/imagenet --size 160 --json
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy test-classifier` to the parser of all commands."""
     parser = add_command(commands, "test-classifier", "measure top-1 and top-5 of an image classifier", _EXAMPLE)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint of posedy train-classifier")
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder with val/CLASS/IMAGE")

@@ -40,7 +40,7 @@ posedy train configs/coco/dy_mobilenetv2_050-dy_bneck.yaml train.batch_size=32 t
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy train` to the parser of all commands."""
     parser = add_command(commands, "train", "train a network, or resume a training run", _EXAMPLE)
     rows = "\n".join(f"  {key:17} {default:28} {meaning}".rstrip() for key, default, meaning in COMMON_KEYS)
     parser.epilog = (

@@ -15,7 +15,7 @@ _PRINT_KEYS = 'python -c "import posedy.config; print(posedy.config.ClassifierCo
 
 
 def register_parser(commands: Any) -> None:
-    """Adds the command to the main parser."""
+    """Adds the command `posedy train-classifier` to the parser of all commands."""
     parser = add_command(
         commands,
         "train-classifier",

@@ -89,7 +89,7 @@ class HeatmapCodec(Codec):
         return (rows * weights[..., None])[..., :, None] * columns[..., None, :], weights
 
     def decode(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """Decodes heatmaps: the keypoint is the highest pixel, and the codec's offset from it.
+        """Decodes heatmaps: a keypoint is at the highest pixel plus the offset that the codec computes.
 
         Args:
             outputs: `heatmaps` (N, K, h, w).

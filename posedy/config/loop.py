@@ -9,7 +9,7 @@ from posedy.config.section import Section
 
 
 class Experiment(Section):
-    """A configuration with modules of the user."""
+    """Base class of configurations whose key `imports` names modules of the user."""
 
     imports: list[str] = Field([])
     """User modules to import first, which register backbones, heads and codecs: [my_package.backbones]. Network files

@@ -41,7 +41,7 @@ class CocoFile:
 
     @classmethod
     def read(cls, annotations: AnnotationSource, required: Collection[str] = LISTS) -> "CocoFile":
-        """Reads a file, or wraps its content.
+        """Reads a COCO annotation file, or wraps its content if that is given instead of a path.
 
         Args:
             annotations: the file or its content, which is not changed.

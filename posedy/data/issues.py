@@ -111,7 +111,7 @@ class CheckReport:
         return not self.errors
 
     def raise_errors(self) -> None:
-        """Raises the errors, if there are any.
+        """Raises CocoFileError with all errors of the annotation file, if there are any.
 
         Raises:
             CocoFileError: with the file and all kinds of errors in its message.

@@ -28,7 +28,7 @@ MIN_IMAGES = 10
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """A bootstrap percentile interval.
+    """Lower and upper end of a metric's 95 % confidence interval, by percentile bootstrap.
 
     Attributes:
         low: lower end, NaN if no resample defines the metric.

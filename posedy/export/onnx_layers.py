@@ -175,7 +175,10 @@ class WeightedOutputs(_ExportLayer):
         self.biases = nn.ParameterList(_constant(bias) for bias in conv.bias) if conv.bias is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes the sum over k of pi_k (W_k * x + b_k)."""
+        """Convolves x with each of K kernels and sums the outputs with attention weights pi_k.
+
+        y = sum_k pi_k (W_k * x + b_k)
+        """
         weights = self.attention(x)[..., None, None, None].unbind(dim=1)
         biases = self.biases if self.biases is not None else [None] * len(self.kernels)
         outputs = [

@@ -164,7 +164,7 @@ def normalize_images(images: Tensor) -> Tensor:
 
 
 def decode_outputs(logits: Tensor, bins: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Decodes the outputs of `NanoDet` for one class by the equations of this module.
+    """Decodes the outputs of `NanoDet` for one class to boxes (N, A, 4) xyxy in pixels and scores (N, A).
 
     Args:
         logits: (N, A, 1).

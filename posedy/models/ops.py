@@ -220,7 +220,7 @@ def choose_formulation(batch_size: int, weight: Tensor, params: ConvParams, fuse
 
 
 def is_applicable(name: str, batch_size: int, weight: Tensor, params: ConvParams) -> bool:
-    """Returns whether a formulation supports a batch size and kernels."""
+    """Returns whether a formulation of the convolution, given by name, supports a batch size and kernels."""
     pointwise, depthwise = params.is_pointwise(weight), params.is_depthwise(weight)
     conditions = {
         "single_image": batch_size == 1,

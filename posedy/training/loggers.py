@@ -150,7 +150,7 @@ def plot_curves(
     unit: str = "persons",
     metrics: Sequence[str] = ("AP", "AP50", "AP75"),
 ) -> None:
-    """Plots loss, metrics, learning rate and speed over epochs.
+    """Plots loss, metrics, learning rate and speed over epochs to a PNG file.
 
     Speed is samples per second and, if the rows have a column `data_share` (from 0 to 1), the share of the time spent
     waiting for data. Empty and non-finite values are skipped and their neighbors connected.

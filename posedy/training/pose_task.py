@@ -103,7 +103,7 @@ class PoseTask(Task[PoseNet]):
         return len(crops)
 
     def describe(self, evaluation: Evaluation) -> str:
-        """Formats COCO's metrics."""
+        """Formats the COCO metrics and the protocol of an evaluation as lines of text."""
         return format_metrics(evaluation.metrics, evaluation.protocol)
 
     def describe_ids(self, ids: Tensor) -> str:

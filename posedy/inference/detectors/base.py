@@ -43,7 +43,7 @@ class Detector(Protocol):
 
 
 class BoxThresholds(NamedTuple):
-    """The scores from which boxes of a detector are used, by purpose.
+    """Minimum box scores of a detector for images, box files, new tracks and tracked persons.
 
     Attributes:
         display: for the poses of images, where few boxes should be no persons.

@@ -54,7 +54,7 @@ class TimmBackbone(Backbone):
 
 
 def check_timm_name(name: str) -> Any:
-    """Returns the module timm if it has a model of this name.
+    """Checks that timm is installed and has a model of this name, and returns the module timm.
 
     Raises:
         ValueError: if timm is not installed or has no such model; the message contains the nearest name.
