@@ -59,3 +59,7 @@ def test_the_page_of_a_command_has_all_its_options(command: str) -> None:
     hidden = {option for action in parser._actions if action.help == "==SUPPRESS==" for option in action.option_strings}
     assert {option for option in all_options(parser) - hidden if option not in text} == set()
     assert {option for option in hidden if re.search(rf"`{option}[ `]", text)} == set()
+
+
+def test_a_command_with_two_files_shows_both() -> None:
+    assert "posedy compare RESULTS RESULTS --annotations FILE [options]" in generate.pages()["commands/compare.md"]

@@ -62,6 +62,8 @@ def _signature(action: argparse.Action) -> str:
         value = f"[{value} ...]" if action.nargs == "*" else f"{value} ..."
     elif action.nargs == "?":
         value = f"[{value}]"
+    elif isinstance(action.nargs, int) and isinstance(action.metavar, str) and takes_value:
+        value = " ".join([value] * action.nargs)
     if not action.option_strings:
         return value
     names = ", ".join(action.option_strings)
