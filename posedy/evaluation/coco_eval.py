@@ -221,9 +221,11 @@ def _check_results_match(gt: GroundTruth, results: list[dict[str, Any]]) -> None
     check_results(results, gt.num_keypoints)
     unknown_images = {result["image_id"] for result in results}.difference(gt.image_ids)
     if unknown_images:
+        differ_in_type = {str(image_id) for image_id in unknown_images} & {str(image_id) for image_id in gt.image_ids}
+        hint = " Some ids are text in one file and numbers in the other: write both alike" if differ_in_type else ""
         raise ValueError(
             f"results contain {len(unknown_images)} image ids that are not in {gt.source}: "
-            f"{_preview(sorted(unknown_images, key=str))}; do both belong to the same dataset?"
+            f"{_preview(sorted(unknown_images, key=str))}; do both belong to the same dataset?{hint}"
         )
     unknown_categories = {result["category_id"] for result in results} - gt.category_ids
     if unknown_categories or (results and not _select_category(gt, results)):

@@ -168,8 +168,12 @@ def test_results_of_unknown_images_are_rejected(annotations, noised_results):
     unknown = [{**noised_results[0], "image_id": 1_000_001 + index} for index in range(8)]
     with pytest.raises(ValueError, match=r"8 image ids .* 1000001, .* \(8 in all\)"):
         evaluate_keypoints(annotations, [*noised_results, *unknown])
-    with pytest.raises(ValueError, match=r"1 image ids .*annotations: '10'"):
+    with pytest.raises(
+        ValueError, match=r"1 image ids .*annotations: '10'.* text in one file and numbers in the other"
+    ):
         evaluate_keypoints(annotations, [{**noised_results[0], "image_id": "10"}])
+    with pytest.raises(ValueError, match=r"annotations: 'a.jpg'; do both belong to the same dataset\?$"):
+        evaluate_keypoints(annotations, [{**noised_results[0], "image_id": "a.jpg"}])
 
 
 def test_results_of_unknown_categories_are_rejected_and_of_others_ignored(annotations, noised_results):
