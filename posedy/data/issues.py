@@ -144,8 +144,12 @@ class CocoFileError(ValueError):
     @classmethod
     def from_issues(cls, source: str, issues: Sequence[ValidationIssue]) -> "CocoFileError":
         """Creates the exception of a file from its errors, one line each."""
-        lines = "\n".join(f"  {issue}" for issue in issues)
-        return cls(f"{source} cannot be used:\n{lines}", issues)
+        return cls(format_issues(source, issues), issues)
+
+
+def format_issues(source: object, issues: Sequence[ValidationIssue]) -> str:
+    """Formats the errors of a file or folder that cannot be used as text, one line each."""
+    return "\n".join([f"{source} cannot be used:", *(f"  {issue}" for issue in issues)])
 
 
 def short_repr(value: Any) -> str:

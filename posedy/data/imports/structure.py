@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posedy.data.issues import IssueLog, short_repr
+from posedy.data.issues import IssueLog, format_issues, short_repr
 from posedy.data.tables import MAX_COORDINATE
 
 Box = tuple[float, float, float, float]
@@ -68,7 +68,7 @@ class ErrorLog:
             log.add("error", kind, descriptions, str, _ADVICE[kind])
         errors = (*log.errors, *(others.errors if others is not None else ()))
         if errors:
-            raise ImportFileError("\n".join([f"{self.source} cannot be used:", *(f"  {error}" for error in errors)]))
+            raise ImportFileError(format_issues(self.source, errors))
 
     def number(self, value: Any, where: str) -> float | None:
         """Converts a number or numeric text to a float; logs an error and returns None for other values."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from posedy.data.issues import IssueLog
+from posedy.data.issues import IssueLog, format_issues
 from posedy.files import read_bytes
 from posedy.image_paths import IMAGE_SUFFIXES
 from posedy.registration import nearest_name
@@ -36,7 +36,7 @@ def raise_errors(log: IssueLog, source: Path) -> None:
         YoloFileError: with all kinds of errors in its message.
     """
     if log.errors:
-        raise YoloFileError("\n".join([f"{source} cannot be used:", *(f"  {issue}" for issue in log.errors)]))
+        raise YoloFileError(format_issues(source, log.errors))
 
 
 def label_path(image: Path) -> Path:
