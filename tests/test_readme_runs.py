@@ -76,7 +76,7 @@ NOT_RUN = {
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",
 }
 REPLACEMENTS = {
-    "torchrun --standalone --nproc-per-node 8 tools/train.py": "python tools/train.py",  # needs 8 GPUs
+    "torchrun --standalone --nproc-per-node 8 tools/": "python tools/",  # needs 8 GPUs
     "data.root=/data/coco": "data.root=data/coco",
     "/data/coco/": "data/coco/",
     "data.root=/data/imagenet": "data.root=data/imagenet",

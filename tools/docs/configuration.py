@@ -20,10 +20,10 @@ _BEGINNING = """# Configuration
 This page is for users who train or test networks: it lists all configuration keys with their defaults and meanings.
 
 A configuration is a YAML file that has the keys that differ from their defaults; `key=value` on the command line
-overrides it: `posedy train my.yaml train.lr=0.0005`. The file has sections, and the command line dots: `lr: 0.0005` in
-`train:` is `train.lr`. Unknown keys and invalid values are errors that name the nearest key or the expected values.
-`null` is no value. Relative paths are relative to the working directory. `configs/` has the files of the paper's
-experiments, with the paper's AP as a comment.
+overrides it: `posedy train my.yaml train.lr=0.0005 --dry-run`. The file has sections, and the command line dots:
+`lr: 0.0005` in `train:` is `train.lr`. Unknown keys and invalid values are errors that name the nearest key or the
+expected values. `null` is no value. Relative paths are relative to the working directory. `configs/` has the files of
+the paper's experiments, with the paper's AP as a comment.
 """
 _NAMES: dict[Any, str] = {
     str: "text",
