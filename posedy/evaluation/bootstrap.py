@@ -119,6 +119,30 @@ class WeightedMetrics:
         return mean_precision, recall[:, -1]
 
 
+class MeanMetrics:
+    """The mean of the metrics of several results on the same images, such as those of the seeds of a network.
+
+    Args:
+        each: the metrics of each of the results, at least one.
+
+    Raises:
+        ValueError: if the images differ.
+    """
+
+    def __init__(self, each: Sequence[WeightedMetrics]) -> None:
+        self.each = each
+        self.images, self.num_images = each[0].images, each[0].num_images
+        if any(metrics.images != self.images for metrics in each):
+            raise ValueError(
+                f"expected results on the same images, got {[metrics.num_images for metrics in each]} images"
+            )
+
+    def __call__(self, weights: NDArray[np.int64]) -> dict[str, float]:
+        """Computes the means of `METRIC_NAMES` for image weights (I,)."""
+        values = [metrics(weights) for metrics in self.each]
+        return {name: float(np.mean([value[name] for value in values])) for name in METRIC_NAMES}
+
+
 def format_intervals(intervals: Mapping[str, ConfidenceInterval]) -> str:
     """Formats confidence intervals by metric, and the share of resamples in which a metric is undefined."""
     lines = [f"95 %: {', '.join(f'{name} {interval}' for name, interval in intervals.items())}"]
@@ -187,7 +211,10 @@ def bootstrap_difference(
 
 
 def paired_difference(
-    first: WeightedMetrics, second: WeightedMetrics, resamples: int = RESAMPLES, seed: int = 0
+    first: WeightedMetrics | MeanMetrics,
+    second: WeightedMetrics | MeanMetrics,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, tuple[float, ConfidenceInterval]]:
     """Computes the metric differences, second minus first, of the same images; see `bootstrap_difference`."""
 

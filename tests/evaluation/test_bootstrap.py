@@ -8,7 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from posedy.evaluation.bootstrap import WeightedMetrics, bootstrap_difference, bootstrap_intervals
+from posedy.evaluation.bootstrap import (
+    MeanMetrics,
+    WeightedMetrics,
+    bootstrap_difference,
+    bootstrap_intervals,
+    paired_difference,
+)
 from posedy.evaluation.coco_eval import METRIC_NAMES, evaluate_keypoints, match_results
 from posedy.poses import to_coco_results
 from posedy.skeleton import COCO17
@@ -62,6 +68,27 @@ def test_persons_without_results_count_as_missed(annotations, noised_results):
     metrics = WeightedMetrics(match_results(annotations, noised_results))
     assert metrics(np.eye(12, dtype=np.int64)[1])["AP"] == 0  # image 20 has persons and no result
     assert WeightedMetrics(match_results(annotations, []))(np.ones(12, dtype=np.int64))["AR"] == 0
+
+
+def test_the_difference_of_groups_is_that_of_their_means(annotations, noised_results):
+    fewer = noised_results[::2]
+    both = MeanMetrics([WeightedMetrics(match_results(annotations, each)) for each in (noised_results, fewer)])
+    alone = WeightedMetrics(match_results(annotations, noised_results))
+    weights = np.arange(12)
+    half = {name: value / 2 for name, value in WeightedMetrics(match_results(annotations, fewer))(weights).items()}
+    expected = {name: half[name] + value / 2 for name, value in alone(weights).items()}
+    assert both(weights) == pytest.approx(expected, nan_ok=True)
+    gain, interval = paired_difference(alone, both, resamples=50)["AR"]
+    assert interval.low <= gain <= interval.high < 0
+    assert paired_difference(both, both, resamples=5)["AP"][0] == 0
+
+
+def test_groups_are_of_the_same_images(annotations, noised_results):
+    every, detected = (
+        WeightedMetrics(match_results(annotations, noised_results[:3], images)) for images in ("all", "detected")
+    )
+    with pytest.raises(ValueError, match=r"expected results on the same images, got \[12, \d+\] images"):
+        MeanMetrics([every, detected])
 
 
 def test_intervals_contain_the_metrics_and_depend_on_the_seed(annotations, noised_results):
