@@ -240,6 +240,25 @@ def set_temperature(net: nn.Module, temperature: float) -> None:
             module.temperature.fill_(temperature)
 
 
+@torch.no_grad()
+def make_kernels_equal(net: nn.Module) -> None:
+    """Sets the K kernels and biases of every dynamic convolution to the first, so that attention changes no output.
+
+        W_k = W_1,    b_k = b_1    for k = 1 .. K
+
+    The network then starts like a static one. Its kernels become different because attention gives each of them its own
+    share of each image's gradient. With exactly uniform attention they stay equal, and attention has no gradient.
+
+    Args:
+        net: any module; it is changed in place.
+    """
+    for module in net.modules():
+        if isinstance(module, DynamicConv2d):
+            for parameter in (module.weight, module.bias):
+                if parameter is not None:
+                    parameter.copy_(parameter[:1].expand_as(parameter).clone())
+
+
 def temperatures(net: nn.Module) -> set[float]:
     """Returns the distinct softmax temperatures in a network; empty for static networks and sigmoid attention."""
     attentions = (module for module in net.modules() if isinstance(module, KernelAttention))

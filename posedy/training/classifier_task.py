@@ -13,6 +13,7 @@ from posedy.data.image_folder import ClassifierTrainDataset, LabeledImages
 from posedy.data.loaders import Batch, EpochBatchSampler
 from posedy.evaluation.classifier_eval import CLASSIFIER_METRICS, ClassifierTest, format_top
 from posedy.models.classifier import Classifier
+from posedy.models.dynamic_conv import make_kernels_equal
 from posedy.models.factory import create_classifier
 from posedy.models.pose_net import normalize_crops
 from posedy.models.transfer import load_pretrained_classifier
@@ -69,6 +70,8 @@ class ClassifierTask(Task[Classifier]):
             input_size=(model.input_size, model.input_size),
             **model.options,
         )
+        if self.config.train.equal_kernels:
+            make_kernels_equal(net)
         if weights is not None:
             self.context.log(f"loaded pretrained weights {load_pretrained_classifier(net, weights)}")
         return net

@@ -13,7 +13,7 @@ from posedy.data.issues import format_reasons
 from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler
 from posedy.data.shards import ShardTrainDataset
 from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
-from posedy.models.dynamic_conv import temperatures
+from posedy.models.dynamic_conv import make_kernels_equal, temperatures
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
 from posedy.models.transfer import load_pretrained
@@ -160,6 +160,8 @@ def build_network(
         model_class=model_class,
         **model.options,
     )
+    if config.train.equal_kernels:
+        make_kernels_equal(net)
     if net.in_channels not in (1, 3):
         raise ValueError(f"model.options: expected in_channels 1 or 3, got in_channels={net.in_channels}")
     codec = net.codec

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention, set_temperature
+from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention, make_kernels_equal, set_temperature
 
 CASES: dict[str, dict[str, Any]] = {
     "1x1": {"in_channels": 6, "out_channels": 5, "kernel_size": 1},
@@ -428,3 +428,19 @@ def test_normalized_attention_differs_between_images_however_small_the_logits():
     pi = layer(torch.randn(64, 16, 3, 3) + torch.randn(64, 16, 1, 1))
     assert pi.std(dim=0).min() > 0.1
     assert (pi.mean(dim=0) - 0.25).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("attention", ["softmax", "sigmoid", "normalized"])
+def test_equal_kernels_are_the_first_and_become_different_by_their_share_of_each_image(attention):
+    torch.manual_seed(0)
+    layer = DynamicConv2d(6, 8, 3, padding=1, temperature=1, attention=attention).double()
+    net = nn.Sequential(layer, nn.Conv2d(8, 2, 1))
+    first, bias = layer.weight[0].clone(), layer.bias[0].clone()
+    make_kernels_equal(net)
+    x = torch.randn(5, 6, 7, 7, dtype=torch.float64) + torch.randn(5, 6, 1, 1, dtype=torch.float64)
+    y = layer(x)
+    share = layer.attention(x).sum(dim=1)  # 1 for softmax
+    expected = F.conv2d(x, first, None, padding=1) + bias[:, None, None]
+    torch.testing.assert_close(y, share[:, None, None, None] * expected)
+    y.square().sum().backward()
+    assert all(not torch.allclose(layer.weight.grad[0], grad) for grad in layer.weight.grad[1:])

@@ -18,6 +18,7 @@ from posedy.config import ClassifierConfig, load_classifier_config
 from posedy.data.datasets import SampleIndex
 from posedy.data.image_folder import ClassifierTrainDataset, LabeledImages
 from posedy.evaluation.classifier_eval import _ranks
+from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.factory import create_classifier, create_model
 from posedy.models.network_file import network_state, read_checkpoint, write_checkpoint
 from posedy.models.pretrained import load_checkpoint, load_classifier
@@ -71,6 +72,14 @@ def classifier(folder: Path) -> Callable[..., ClassifierConfig]:
 
 def fit(config: ClassifierConfig, run: Path, **options: int) -> dict[str, float]:
     return Trainer(config, run, progress=False, make_task=ClassifierTask).fit(**options)
+
+
+def test_kernels_may_start_equal(classifier: Callable[..., ClassifierConfig]) -> None:
+    config = classifier("train.equal_kernels=true")
+    net = ClassifierTask(config, DistributedContext(config.train)).build_network(None)
+    layers = [layer for layer in net.modules() if isinstance(layer, DynamicConv2d)]
+    assert layers
+    assert all(torch.equal(layer.weight[0], kernel) for layer in layers for kernel in layer.weight)
 
 
 def test_configurations_are_those_of_table_8() -> None:

@@ -11,6 +11,7 @@ import posedy
 from posedy.codecs import MSRACodec
 from posedy.config import Config, load_config
 from posedy.data.tables import load_json
+from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
 from posedy.training.distributed import DistributedContext
@@ -31,6 +32,14 @@ def test_build_network_warns_of_another_temperature(tmp_path: Path, start: float
     build_network(config, COCO17, messages.append, weights)
     advice = "train.temperature.start=1 train.temperature.end=1"
     assert (advice in "\n".join(messages)) is warns
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_kernels_start_independent_or_equal(equal: bool) -> None:
+    net = build_network(load_config(None, [f"model.name={NAME}", f"train.equal_kernels={equal}"]), COCO17, print, None)
+    layers = [layer for layer in net.modules() if isinstance(layer, DynamicConv2d)]
+    assert layers
+    assert all(torch.equal(layer.weight[0], layer.weight[1]) is equal for layer in layers)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs support CUDA graphs")
