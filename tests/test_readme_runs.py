@@ -73,6 +73,7 @@ NOT_RUN = {
     "python -m tools.lab.benchmarks files": "needs exported files; tests/lab/benchmarks/test_files.py runs it",
     "python -m tools.lab.movenet": "needs MoveNet's files from npm",
     "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",
+    "python -m tools.lab.attention runs/attention": "needs a trained network; tests/lab/attention/ tests the tool",
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",
 }
 REPLACEMENTS = {
