@@ -65,7 +65,7 @@ class LoopConfig(Section):
     equal_kernels: bool = False
     """Start the K kernels of each dynamic convolution equal, in place of independent: the network starts like a static
     one, and its kernels become different by the images that attention gives them. It is for attention that differs
-    between images from the first step, `model.options={attention: normalized}`; weights that are loaded replace them."""
+    between images from the first step, `model.options={attention: normalized}`. Loaded weights replace them."""
     schedule: Schedule = "step"
     """The learning rate schedule: "step" divides it by ten at each of `lr_drops`, "cosine" decays it from lr to 0."""
     lr_drops: list[Annotated[int, Field(ge=0)]] | None = None

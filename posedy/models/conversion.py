@@ -41,9 +41,9 @@ class Conversion:
 def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float = DEFAULT_NOISE) -> Conversion:
     """Loads the state dict of a network, or of its static, dynamic or partly dynamic counterpart, into `net`.
 
-    A kernel that is static in `tensors` and dynamic in `net` becomes K kernels with this mean and uniform attention. A
-    kernel that is dynamic in `tensors` and static in `net` becomes its mean. All other tensors are copied. On an error
-    the network is unchanged.
+    A kernel that is static in `tensors` and dynamic in `net` becomes K kernels with this mean and uniform attention; if
+    its attention is normalized, K equal kernels, and attention keeps its random weights. A kernel that is dynamic in
+    `tensors` and static in `net` becomes its mean. All other tensors are copied. On an error the network is unchanged.
 
     Batch norms keep their statistics. From dynamic to static these belong to the dynamic network under its own
     attention: the less uniform it was, the less they fit the mean kernels. Then the network needs further training.
@@ -76,8 +76,12 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
             state[name] = given
             copied += 1
         elif given.ndim < target.ndim:
-            state[name] = spread(given.to(target), len(target), noise)
-            uniform.add(name.rpartition(".")[0])
+            module = name.rpartition(".")[0]
+            if dynamic[module].attention.norm is None:
+                state[name] = spread(given.to(target), len(target), noise)
+                uniform.add(module)
+            else:  # a batch norm of equal logits has no useful gradient
+                state[name] = given.to(target).expand_as(target).clone()
             inflated += 1
         else:
             state[name] = given.to(target).mean(dim=0)

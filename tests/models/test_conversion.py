@@ -14,6 +14,7 @@ from posedy.models.network_file import save_weights
 from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import load_checkpoint
 from posedy.models.replacement import spread
+from posedy.models.transfer import load_pretrained
 
 X = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 SHALLOW = {"depth": 0.34}  # 7 blocks instead of 17
@@ -75,6 +76,21 @@ def test_inflated_layers_have_uniform_attention_and_others_keep_theirs(make):
 def test_without_noise_outputs_do_not_depend_on_the_attention(make):
     net = make("mobilenetv2_035-bneck")
     assert_same_outputs(net, with_sharp_attention(to_dynamic(net, noise=0)))
+
+
+def test_static_weights_become_equal_kernels_with_random_attention_if_it_is_normalized(make, tmp_path):
+    net = make("mobilenetv2_035-fpn")
+    save_weights(net.float(), tmp_path / "static.safetensors")
+    torch.manual_seed(0)
+    dynamic = create_model(
+        "dy_mobilenetv2_035-dy_fpn", num_keypoints=3, input_size=(32, 64), attention="normalized", **SHALLOW
+    )
+    load_pretrained(dynamic, tmp_path / "static.safetensors")
+    set_temperature(dynamic, 1)
+    layers = [layer for layer in dynamic.modules() if isinstance(layer, DynamicConv2d)]
+    assert all(torch.equal(layer.weight[0], kernel) for layer in layers for kernel in layer.weight)
+    assert_same_outputs(net.double().eval(), dynamic.double().eval())
+    assert all(layer.attention.fc2.weight.any() for layer in layers)  # not uniform
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small-fpn", "resnet10-fpn", "mobilenetv2_035-bneck"])
