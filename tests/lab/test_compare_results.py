@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posedy.data.coco import GroundTruth
 from posedy.evaluation.bootstrap import bootstrap_difference
-from tools.lab.compare_results import main
+from tools.lab.compare_results import compare_results, main
 
 
 def test_groups_of_equal_files_are_compared_as_two_results(
@@ -29,14 +30,12 @@ def test_groups_of_equal_files_are_compared_as_two_results(
     (tmp_path / "test" / "results.json").write_text(json.dumps(results))
     fewer = tmp_path / "fewer.json"
     fewer.write_text(json.dumps(results[::2]))
-    out = tmp_path / "out.json"
-    groups = ["--first", str(tmp_path / "test"), "--second", str(fewer), str(fewer)]
-    main([str(ground_truth), *groups, "--json", str(out)])
-    report = json.loads(out.read_text())
-    gain, interval = bootstrap_difference(ground_truth, (results, results[::2]))["AP"]
+    report = compare_results(GroundTruth.from_coco(ground_truth), [tmp_path / "test"], [fewer, fewer], resamples=50)
+    gain, interval = bootstrap_difference(ground_truth, (results, results[::2]), resamples=50)["AP"]
     assert gain < 0
     assert report["difference"] == pytest.approx(gain)
     assert (report["low"], report["high"]) == pytest.approx((interval.low, interval.high))
     assert len(report["second"]) == 2
     assert report["second"][0] == report["second"][1] == pytest.approx(report["first"][0] + gain)
+    main([str(ground_truth), "--first", str(tmp_path / "test"), "--second", str(fewer)])
     assert f"second - first: {gain:+.3f}" in capsys.readouterr().out
