@@ -21,6 +21,7 @@ from posedy.data.image_folder import LabeledImages
 from posedy.evaluation.classifier_eval import ClassifierTest
 from posedy.models.pretrained import load_classifier
 from tools.lab.entry import run_and_exit
+from tools.lab.groups import add_groups, print_comparison
 
 _RESAMPLES = 10_000
 
@@ -66,19 +67,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.lab.compare_classifiers", description=main.__doc__)
     parser.add_argument("root", type=Path, help="folder with val/CLASS/IMAGE")
     parser.add_argument("--split", default="val", help="folder of ROOT (default: val)")
-    parser.add_argument("--first", type=Path, nargs="+", required=True, help="checkpoints of the first group")
-    parser.add_argument("--second", type=Path, nargs="+", required=True, help="checkpoints of the second group")
+    add_groups(parser, "checkpoints")
     add_json(parser)
     arguments = parser.parse_args(argv)
     images = LabeledImages.read(arguments.root, arguments.split)
     result = compare_classifiers(_predict(arguments.first, images), _predict(arguments.second, images))
-    for name in ("first", "second"):
-        values = result[name]
-        print(f"{name}: top-1 {np.mean(values):.4f} ({', '.join(f'{value:.4f}' for value in values)})")
-    print(
-        f"second - first: {result['difference']:+.4f} ({result['low']:+.4f} to {result['high']:+.4f}) on "
-        f"{result['images']} images of {images.folder}"
-    )
+    print_comparison(result, "top-1", 4, images.folder)
     write_json(arguments.json, result)
 
 

@@ -19,6 +19,7 @@ from posedy.data.coco_results import read_results
 from posedy.evaluation.bootstrap import RESAMPLES, MeanMetrics, WeightedMetrics, paired_difference
 from posedy.evaluation.coco_eval import match_results
 from tools.lab.entry import run_and_exit
+from tools.lab.groups import add_groups, print_comparison
 
 
 def compare_results(
@@ -60,20 +61,11 @@ def main(argv: list[str] | None = None) -> None:
     """Prints the AP of two groups of results files, and the difference of their means with a 95 % interval."""
     parser = argparse.ArgumentParser(prog="python -m tools.lab.compare_results", description=main.__doc__)
     parser.add_argument("annotations", type=Path, help="the ground truth, a COCO keypoint file")
-    parser.add_argument(
-        "--first", type=Path, nargs="+", required=True, help="results files of the first group, or their folders"
-    )
-    parser.add_argument("--second", type=Path, nargs="+", required=True, help="those of the second group")
+    add_groups(parser, "results files, or folders with results.json,")
     add_json(parser)
     arguments = parser.parse_args(argv)
     result = compare_results(GroundTruth.from_coco(arguments.annotations), arguments.first, arguments.second)
-    for name in ("first", "second"):
-        values = result[name]
-        print(f"{name}: AP {np.mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})")
-    print(
-        f"second - first: {result['difference']:+.3f} ({result['low']:+.3f} to {result['high']:+.3f}) on "
-        f"{result['images']} images of {arguments.annotations}"
-    )
+    print_comparison(result, "AP", 3, arguments.annotations)
     write_json(arguments.json, result)
 
 
