@@ -158,9 +158,9 @@ def _format_epochs(epochs: Sequence[int]) -> str:
 
 def temperature(config: TemperatureConfig, epoch: int) -> float:
     """Returns the temperature of an epoch, counted from 0: linear from `start` to `end` over `epochs`, then `end`."""
-    if config.epochs == 0:
-        return config.end
-    return config.start + (config.end - config.start) * min(1.0, epoch / config.epochs)
+    if epoch >= config.epochs:
+        return config.end  # the sum below loses an end that is much smaller than the start
+    return config.start + (config.end - config.start) * epoch / config.epochs
 
 
 _EMA_WARMUP = 10

@@ -67,3 +67,8 @@ def test_temperature_is_constant_by_default_and_linear_when_annealed() -> None:
     annealed = TemperatureConfig(start=30, end=1, epochs=10)
     assert [temperature(annealed, epoch) for epoch in (0, 5, 10, 200)] == pytest.approx([30, 15.5, 1, 1])
     assert temperature(TemperatureConfig(start=30, end=1, epochs=0), 0) == 1
+
+
+def test_temperature_is_exactly_the_end_after_a_start_of_any_size() -> None:
+    schedule = TemperatureConfig(start=1e20, end=0.7, epochs=2)
+    assert [temperature(schedule, epoch) for epoch in (0, 1, 2, 3)] == [1e20, 5e19, 0.7, 0.7]
