@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from posedy.config.loop import Experiment, LoopConfig, Optimizer, TemperatureConfig
 from posedy.config.section import Section
+from posedy.models.complexity import meta_device
 from posedy.models.factory import create_backbone
 from posedy.models.registry import DEFAULT_NUM_KERNELS
 
@@ -39,7 +39,7 @@ class ClassifierModelConfig(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> "ClassifierModelConfig":
-        with torch.device("meta"):
+        with meta_device():
             create_backbone(self.name, self.num_kernels, num_classes=2, dropout=self.dropout, **self.options)
         return self
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.loop import Experiment, LoopConfig
 from posedy.config.section import Section
+from posedy.models.complexity import meta_device
 from posedy.models.factory import create_model
 from posedy.models.pose_net import HeatmapOutput
 from posedy.models.registry import DEFAULT_NUM_KERNELS, default_codec, list_models
@@ -147,7 +147,7 @@ class ModelConfig(Section):
             if option in _RESERVED_OPTIONS:
                 raise ValueError(f"options: {option} is not an option of the architecture; {_RESERVED_OPTIONS[option]}")
         if self.name not in list_models() or self.options or self.num_kernels != DEFAULT_NUM_KERNELS:
-            with torch.device("meta"):
+            with meta_device():
                 create_model(
                     self.name, num_kernels=self.num_kernels, **self.options
                 )  # raises an error with the nearest valid name

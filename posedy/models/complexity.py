@@ -123,7 +123,8 @@ def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLa
 def meta_device() -> Iterator[None]:
     """Creates modules on the meta device within the block, without calling the random initialization of their weights.
 
-    A tensor of the meta device has no values, but its `normal_` takes as long as the rest of a small layer.
+    A tensor of the meta device has no values, but its first `normal_` imports torch's compiler, which takes seconds,
+    and each takes as long as the rest of a small layer.
     """
     with torch.device("meta"), _NoInitialization():
         yield

@@ -1,6 +1,8 @@
 """Reading of configurations: defaults, files, overrides and errors."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -262,6 +264,17 @@ def test_networks_of_tables_10_and_11_use_the_papers_recipe(name: str) -> None:
 def test_coco_configurations_are_those_of_tables_10_and_11() -> None:
     assert len(PAPER_NETWORKS) == 16
     assert {path.stem for path in (REPOSITORY / "configs" / "coco").iterdir()} == set(PAPER_NETWORKS)
+
+
+@pytest.mark.slow
+def test_reading_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys; from posedy.config import load_classifier_config, load_config;"
+        "load_config(None, ['model.options={attention: sigmoid}']);"
+        "load_classifier_config(None, ['model.name=dy_mobilenetv2_050']);"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_deleted_keys_with_their_defaults_are_accepted(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-import torch
-
 from posedy.codecs import MSRACodec
-from posedy.models.complexity import Complexity, measure
+from posedy.models.complexity import Complexity, measure, meta_device
 from posedy.models.factory import create_backbone, create_model
 from posedy.models.registry import DEFAULT_NUM_KERNELS, is_beyond_paper, is_dynamic, list_models
 from tools.lab.paper.published import (
@@ -203,7 +201,7 @@ def _measure_backbone(
     name: str, input_size: tuple[int, int], num_kernels: int = DEFAULT_NUM_KERNELS, num_classes: int | None = None
 ) -> tuple[Complexity, tuple[int, ...]]:
     """Returns the complexity of a backbone and the channels of its feature maps."""
-    with torch.device("meta"):
+    with meta_device():
         backbone = create_backbone(name, num_kernels, num_classes=num_classes)
     width, height = input_size
     return measure(backbone, (3, height, width)), backbone.feature_channels
@@ -212,7 +210,7 @@ def _measure_backbone(
 @cache
 def _measure_head(name: str, backbone_name: str, input_size: tuple[int, int]) -> Complexity:
     """Returns the complexity of a head on a backbone."""
-    with torch.device("meta"):
+    with meta_device():
         network = create_model(f"{backbone_name}-{name}", input_size=input_size)
     width, height = input_size
     return measure(network, (3, height, width)) - _measure_backbone(backbone_name, input_size)[0]
