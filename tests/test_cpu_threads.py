@@ -60,6 +60,7 @@ def test_import_shortens_spinning_and_keeps_threads_without_a_limit(tmp_path: Pa
     assert read_variables("import tools.lab" + SHOW, write_cgroup(tmp_path, "max 100000")) == SHORT_SPIN
 
 
+@pytest.mark.slow
 def test_cgroup_limits_the_number_of_threads_which_data_loader_workers_inherit(tmp_path: Path) -> None:
     program = """
 import os, posedy, torch

@@ -93,7 +93,7 @@ def test_invalid_and_low_scoring_boxes_of_detector_are_dropped(
     images = [image_path, shutil.copyfile(image_path, Path(image_path).with_name("copy.png"))]
     with pytest.warns(UserWarning, match="FaultyDetector") as caught:
         results = [service.process_image(str(image), model, "posedy", 0.2) for image in images]
-    assert len(caught) == 1
+    assert sum("FaultyDetector" in str(warning.message) for warning in caught) == 1  # gradio's threads warn, too
     assert all(result.summary.startswith("1 person in") for result in results)
 
 

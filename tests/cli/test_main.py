@@ -306,7 +306,7 @@ def examples() -> Iterator[list[str]]:
             yield shlex.split(line)
 
 
-@pytest.mark.parametrize("words", examples(), ids=" ".join)
+@pytest.mark.parametrize("words", list(examples()), ids=" ".join)
 def test_help_examples_parse(words: list[str]) -> None:
     program, *arguments = words
     assert program == "posedy"

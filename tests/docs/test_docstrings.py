@@ -64,6 +64,7 @@ def problem(item: PublicObject) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_the_seed_determines_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
     for seed in (0, 0, 1):

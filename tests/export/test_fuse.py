@@ -40,10 +40,10 @@ def check_fused_network(name: str, perturb, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("mobilenetv2_035-dy_bneck", SHALLOW),
         ("mobilenetv2_035-dy_bneck", {"attention": "normalized", **SHALLOW}),
-        ("dy_mobilenetv3_small-deconv", {}),
-        ("dy_resnet10-dy_fpn", {}),
+        pytest.param("mobilenetv2_035-dy_bneck", SHALLOW, marks=pytest.mark.slow),
+        pytest.param("dy_mobilenetv3_small-deconv", {}, marks=pytest.mark.slow),
+        pytest.param("dy_resnet10-dy_fpn", {}, marks=pytest.mark.slow),
         ("dy_mobilenetv2_035-fpn", {"padding": "tensorflow", **SHALLOW}),
         ("dy_mobilenetv2_035-simcc", SHALLOW),
     ],

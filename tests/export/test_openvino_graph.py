@@ -176,6 +176,7 @@ def test_the_cache_keeps_the_graphs_used_last(graph_cache: Path, monkeypatch: py
     assert {entry.name for entry in graph_cache.iterdir()} == {"a", "c"}
 
 
+@pytest.mark.slow
 def test_openvino_is_imported_without_its_telemetry() -> None:
     code = (
         "from posedy.export.runtimes import import_openvino; import_openvino(); import sys, openvino.tools.ovc as ovc\n"

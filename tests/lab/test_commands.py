@@ -69,6 +69,7 @@ def test_synthetic_prints_and_writes_the_difficulty(tmp_path: Path, capsys: pyte
     assert (out / "annotations/person_keypoints_val2017.json").is_file()
 
 
+@pytest.mark.slow
 def test_attention_finds_the_configuration_of_the_checkpoint(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from tools.lab.curves import main
 ROWS = "epoch,loss,top1,attention_entropy\n1,2.0,0.1,{0}\n2,1.0,,\n3,0.5,0.4,{0}\n"
 
 
+@pytest.mark.slow
 def test_runs_with_and_without_attention_are_plotted(tmp_path: Path) -> None:
     for name, entropy in (("static", ""), ("dynamic", "0.9")):
         (tmp_path / name).mkdir()

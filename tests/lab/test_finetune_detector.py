@@ -284,6 +284,7 @@ def test_comparison_of_equal_weights_has_no_difference(tmp_path: Path, capsys: p
         assert f"AP {row['baseline']['AP']:.3f}" in printed
 
 
+@pytest.mark.slow
 def test_run_is_resumed_exactly_and_its_weights_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector_samples, "MINI_ANNOTATIONS", tmp_path / "none")
     monkeypatch.setattr(detector_samples, "_SIZES", (96,))

@@ -20,6 +20,7 @@ def fresh_accelerator() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
 def test_network_trains_on_five_keypoints_with_a_configuration_only(synthetic: Path, tmp_path: Path) -> None:
     files = [str(synthetic / f"annotations/person_keypoints_{split}2017.json") for split in ("train", "val")]
     main([*files, "--keypoints", *KEYPOINTS, "--out", str(tmp_path)])

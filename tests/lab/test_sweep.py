@@ -176,6 +176,7 @@ def test_table_keeps_finished_runs_after_resuming(tmp_path: Path, synthetic: Pat
     assert (tmp_path / "out" / "table.md").read_text() == complete
 
 
+@pytest.mark.slow
 def test_shorter_earlier_runs_are_left_out_of_the_table(tmp_path: Path, synthetic: Path, monkeypatch) -> None:
     monkeypatch.setattr(Trainer, "fit", lambda trainer: {"AP": trainer.config.train.epochs / 10, "AP50": 0.5})
     path = write_sweep(tmp_path)

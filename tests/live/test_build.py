@@ -81,6 +81,7 @@ def test_the_page_names_no_other_server(name: str) -> None:
     assert not re.findall(r"https?:/", text)
 
 
+@pytest.mark.slow
 def test_the_page_is_built_from_a_package(
     network: Path, detector: Path, config: dict[str, Any], package: Path, tmp_path: Path
 ) -> None:

@@ -55,8 +55,14 @@ def with_sharp_attention(net: PoseNet) -> PoseNet:
     return net
 
 
-@pytest.mark.parametrize("noise", [0, 0.05, 0.5])
-@pytest.mark.parametrize("name", ["mobilenetv2_035-fpn", "mobilenetv2_035-deconv", "mobilenetv2_035-dy_fpn"])
+@pytest.mark.parametrize("noise", [0, 0.05, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2_035-dy_fpn",
+        *(pytest.param(f"mobilenetv2_035-{head}", marks=pytest.mark.slow) for head in ("fpn", "deconv")),
+    ],
+)
 def test_outputs_of_the_dynamic_counterpart_equal_the_static_ones(make, name, noise):
     net = make(name)
     dynamic = to_dynamic(net, noise=noise)
@@ -93,7 +99,9 @@ def test_static_weights_become_equal_kernels_with_random_attention_if_it_is_norm
     assert all(layer.attention.fc2.weight.any() for layer in layers)  # not uniform
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small-fpn", "resnet10-fpn", "mobilenetv2_035-bneck"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_small-fpn", pytest.param("resnet10-fpn", marks=pytest.mark.slow), "mobilenetv2_035-bneck"]
+)
 def test_to_static_is_the_inverse_of_to_dynamic(make, name):
     net = make(name, output="softmax")
     back = to_static(to_dynamic(net, num_kernels=3, noise=0.5))
@@ -106,7 +114,10 @@ def test_to_static_is_the_inverse_of_to_dynamic(make, name):
         torch.testing.assert_close(tensors[key], tensor, rtol=1e-5, atol=1e-5 * float(tensor.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-fpn", "dy_resnet10-fpn"])
+@pytest.mark.parametrize(
+    "name",
+    ["dy_mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-fpn", pytest.param("dy_resnet10-fpn", marks=pytest.mark.slow)],
+)
 def test_outputs_of_to_static_equal_those_with_uniform_attention(make, name):
     net = make(name)
     set_temperature(net, 1e9)
@@ -293,7 +304,16 @@ def test_invalid_noise_is_rejected(make, noise):
         to_dynamic(net, noise=noise)
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_fpn", "mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-fpn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dy_mobilenetv2_035-dy_fpn",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("mobilenetv2_035-dy_bneck", "dy_mobilenetv2_035-fpn")
+        ),
+    ],
+)
 def test_dynamic_convolutions_with_another_number_of_kernels_are_rejected(name, tmp_path):
     net = create_model(name, num_keypoints=3, num_kernels=2, **SHALLOW)
     for arguments in ({}, {"num_kernels": 3}):

@@ -48,9 +48,9 @@ def test_output_and_gradients_equal_torch(batch, channels, kernel, stride, paddi
     torch.testing.assert_close(actual, expected_gradients, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2)])
-@pytest.mark.parametrize("dilation", [(1, 1), (2, 1)])
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 4)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), pytest.param((1, 2), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dilation", [(1, 1), pytest.param((2, 1), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kernel", [(3, 3), pytest.param((5, 5), marks=pytest.mark.slow), (2, 4)])
 def test_gradients_pass_gradcheck(stride, dilation, kernel):
     x, weight = tensors(2, 2, (7, 9), kernel)
     assert torch.autograd.gradcheck(

@@ -92,7 +92,9 @@ def test_dynamic_weights_are_averaged(weights_file):
     torch.testing.assert_close(net.state_dict()[name], tensors[name].mean(dim=0))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035-fpn", "mobilenetv2_035-deconv"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_035-fpn", pytest.param("mobilenetv2_035-deconv", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("options", "difference"),
     [

@@ -54,7 +54,7 @@ FEATURE_CHANNELS = {
 NAMES = [name for name in list_models() if name.rpartition("-")[0] in BACKBONE_PARAMETERS]
 # each head, static and dynamic, and each family of backbones; the others are slow
 FAST = [
-    *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "mobilenetv2_035-dy_fpn", "dy_mobilenetv2_175-fpn"),
+    *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "mobilenetv2_035-dy_fpn", "dy_mobilenetv2_050-fpn"),
     *("dy_mobilenetv3_small-deconv", "mobilenetv3_small-dy_bneck", "resnet10-bneck", "dy_resnet10-dy_fpn"),
     "dy_mobilenetv2_035-simcc",
 ]
@@ -292,7 +292,10 @@ def test_the_codec_is_recorded():
     assert (net.options["codec"], net.options["sigma"]) == ("unbiased", 1.5)
 
 
-@pytest.mark.parametrize("backbone", list(FEATURE_CHANNELS))
+@pytest.mark.parametrize(
+    "backbone",
+    [pytest.param(name, marks=() if name in ONE_OF_EACH_FAMILY else pytest.mark.slow) for name in FEATURE_CHANNELS],
+)
 def test_one_kernel_equals_the_static_counterpart(backbone, perturb):
     """With K = 1 the attention weight is one."""
     head = "fpn" if backbone in ("mobilenetv2_175", "resnet10") else "bneck"

@@ -306,6 +306,7 @@ def test_sigmoid_attention_has_no_static_counterpart() -> None:
         posedy.to_static(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/mobilenetv3_small_050-bneck", "dy_timm/resnet10t-dy_fpn"])
 def test_networks_with_timm_backbones(name: str, tmp_path: object) -> None:
     pytest.importorskip("timm")

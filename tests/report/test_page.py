@@ -75,6 +75,7 @@ def test_page_contains_training_curves_of_a_training_run(gt, make_noisy_results)
     assert "Training" in ParsedPage(render_page(contents)).texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0, 500])
 def test_page_is_valid_for_perfect_and_useless_results(gt, make_noisy_results, noise):
     ParsedPage(render_page(collect_contents("x", [], gt, make_noisy_results(noise))))

@@ -82,6 +82,7 @@ def test_kernels_may_start_equal(classifier: Callable[..., ClassifierConfig]) ->
     assert all(torch.equal(layer.weight[0], kernel) for layer in layers for kernel in layer.weight)
 
 
+@pytest.mark.slow
 def test_configurations_are_those_of_table_8() -> None:
     assert {path.stem for path in CONFIGS} == PAPER_NAMES <= set(list_backbones())
     for path in CONFIGS:

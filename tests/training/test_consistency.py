@@ -353,6 +353,7 @@ def test_two_processes_train_like_one(
     np.testing.assert_allclose(np.array(two, dtype=float), np.array(one, dtype=float), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_other_unlabeled_persons_are_rejected_on_resuming(
     experiment: Experiment, unlabeled: str, tmp_path: Path
 ) -> None:

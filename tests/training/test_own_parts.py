@@ -51,7 +51,8 @@ def test_a_codec_of_regression_trains_saves_loads_and_predicts(
     assert (poses.keypoints.min(axis=1) > BOXES[:, :2] - 60).all()
 
 
-@pytest.mark.parametrize("with_decoding", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_decoding", [False, True])
 def test_a_codec_of_regression_is_exported(
     experiment: Callable[..., Config], tmp_path: Path, image: np.ndarray, with_decoding: bool
 ) -> None:

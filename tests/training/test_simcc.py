@@ -40,6 +40,7 @@ def batch(size: tuple[int, int] = SIZE) -> tuple[torch.Tensor, torch.Tensor]:
     return crops, torch.rand(4, 17, 2, generator=generator) * (torch.tensor(size) - 1.0)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_keypoints_of_a_few_crops() -> None:
     size = (64, 96)  # at 64x32 two pixels of the last feature map are too few for any distribution
     net = network(depth=0.34, input_size=size)
@@ -63,6 +64,7 @@ def test_a_network_learns_the_keypoints_of_a_few_crops() -> None:
     assert scores.mean() > 0.5
 
 
+@pytest.mark.slow
 def test_training_resumes_and_its_network_is_evaluated(experiment: Callable[..., Config], tmp_path: Path) -> None:
     run, straight = tmp_path / "run", tmp_path / "straight"
     train(experiment(*SETTINGS, STILL, "train.epochs=1", "train.lr_drops=[]"), run)

@@ -137,6 +137,7 @@ def whole(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_within_an_epoch(
     experiment: Experiment, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_run_starts_from_weights_of_the_same_architecture(experiment: Experiment
         )
 
 
+@pytest.mark.slow
 def test_new_tensors_of_pretrained_networks_follow_the_seed(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,7 @@ def test_other_files_give_one_error(content: Any, tmp_path: Path) -> None:
         convert(tmp_path, content)
 
 
+@pytest.mark.slow
 def test_mutated_files_are_converted_or_give_an_error(tasks: list[dict[str, Any]], tmp_path: Path) -> None:
     errors = 0
     for mutated in mutations(tasks, 300, seed=0):

@@ -207,6 +207,7 @@ def test_other_files_give_one_error(text: str, tmp_path: Path) -> None:
         read_export(tmp_path, "labelme")
 
 
+@pytest.mark.slow
 def test_mutated_files_are_converted_or_give_an_error(tmp_path: Path, content: dict[str, Any]) -> None:
     errors = 0
     for mutated in mutations(content, 300, seed=1):

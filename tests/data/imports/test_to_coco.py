@@ -120,6 +120,7 @@ def test_names_out_of_the_folder_are_not_used(tmp_path: Path) -> None:
     assert content["categories"][0]["keypoints"] == list(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["annotations.xml", "CollectedData_me.csv", "table.csv"])
 def test_damaged_text_is_converted_or_gives_an_error(name: str, tmp_path: Path) -> None:
     write_images(tmp_path / "labeled-data/video", EXAMPLE)

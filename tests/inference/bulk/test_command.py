@@ -61,6 +61,7 @@ def test_resumed_command_must_be_the_same(images: Path, tmp_path: Path, capsys: 
     assert "flip was False, now True" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_threads_of_pytorch_must_stay_as_they_change_the_last_digits(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,7 +93,7 @@ def test_batches_have_persons_of_many_images_and_of_one_unit(folder: Path, tmp_p
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
-@pytest.mark.parametrize("world_size", [2, 5])
+@pytest.mark.parametrize("world_size", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_any_number_of_processes_writes_equal_files(folder: Path, tmp_path: Path, world_size: int, format: str) -> None:
     suffix = FORMATS[format].suffix
     predict(folder, tmp_path / "one", format=format)

@@ -26,6 +26,7 @@ def decode(png: bytes) -> np.ndarray:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("count", [1, 12])

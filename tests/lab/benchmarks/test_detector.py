@@ -48,7 +48,8 @@ def test_times_are_compared_within_a_runtime(
     assert "| detector 64 | 10.0 (10.0 to 20.0) | 2.00 (2.00 to 2.00) | 2.50 (2.50 to 2.50) | 0.10" in table
 
 
-@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
 def test_detector_and_pose_are_timed(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratios, "_SECONDS_PER_MEASUREMENT", 0)
     monkeypatch.setattr(benchmark, "_faster_rcnn_call", lambda image: lambda: time.sleep(0.2))

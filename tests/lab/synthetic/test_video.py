@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 
 from tools.lab.synthetic.video import generate_video
 
 
+@pytest.mark.slow
 def test_video_depends_on_the_seed_and_people_move_smoothly_and_cross() -> None:
     video, again = list(generate_video(3, 120, 3, (160, 90))), list(generate_video(3, 2, 3, (160, 90)))
     for frame, other in zip(video, again, strict=False):
