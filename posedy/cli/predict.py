@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -310,6 +311,8 @@ def _predict_images(arguments: argparse.Namespace, images: Sequence[Path], detec
         keypoint_threshold=arguments.keypoint_threshold,
         box_threshold=arguments.box_threshold,
     )
+    if detector is not None and report.records and not any(record["persons"] for record in report.records):
+        print("posedy predict: the detector found no persons; a lower --box-threshold may find some", file=sys.stderr)
     return bool(report.failures)
 
 

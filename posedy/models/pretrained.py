@@ -16,7 +16,7 @@ from posedy.models.network_file import (
     write_checkpoint,
 )
 from posedy.models.pose_net import PoseNet
-from posedy.models.registry import list_models, weights_path
+from posedy.models.registry import list_models, list_presets, weights_path
 
 DEFAULT = "balanced"
 """The preset of the default network."""
@@ -37,7 +37,8 @@ def load_checkpoint(path: str | os.PathLike[str], model_class: type[PoseNet] = P
     """
     path = find_weights(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path.resolve()}")
+        names = ", ".join(list_presets())
+        raise FileNotFoundError(f"no checkpoint at {path.resolve()}: give the path of a file, or one of {names}")
     if path.suffix.lower() == ".onnx":
         raise ValueError(f"{path} is an exported file: expected the checkpoint that it was exported from")
     record, tensors = read_weights(path)

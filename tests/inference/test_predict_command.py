@@ -44,6 +44,18 @@ def test_run_returns_the_exit_code(
     assert printed.endswith("FAILED: 1 of 2 images\n")
 
 
+def test_images_without_persons_give_the_option_that_finds_more(
+    parser: argparse.ArgumentParser, net: PoseNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_weights(net, tmp_path / "model.safetensors")
+    Image.new("RGB", (64, 48), "gray").save(tmp_path / "a.png")
+    arguments = [str(tmp_path / "a.png"), "--checkpoint", str(tmp_path / "model.safetensors"), "--device", "cpu"]
+    assert run(parser.parse_args([*arguments, "--out", str(tmp_path / "out")])) == 0
+    assert "--box-threshold" in capsys.readouterr().err
+    assert run(parser.parse_args([*arguments, "--full-image", "--out", str(tmp_path / "out")])) == 0
+    assert "--box-threshold" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("0", 0), ("62.5", 62.5), ("90", 90), ("1:02.5", 62.5), ("1:2", 62), ("75:00", 4500), ("1:01:02.5", 3662.5)],
