@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention, make_kernels_equal, set_temperature
+from posedy.models.dynamic_conv import DynamicConv2d, make_kernels_equal
 
 CASES: dict[str, dict[str, Any]] = {
     "1x1": {"in_channels": 6, "out_channels": 5, "kernel_size": 1},
@@ -205,32 +205,6 @@ def test_kernels_are_initialized_independently():
     assert (correlation - torch.eye(4)).abs().max() < 0.3
 
 
-@pytest.mark.parametrize(
-    ("in_channels", "reduction", "hidden"), [(3, 4, 1), (1, 4, 1), (7, 4, 1), (64, 4, 16), (8, 1, 8)]
-)
-def test_attention_hidden_size(in_channels, reduction, hidden):
-    attention = KernelAttention(in_channels, 4, reduction)
-    assert attention.fc1.weight.shape == (hidden, in_channels)
-    assert attention.fc2.weight.shape == (4, hidden)
-    assert attention.fc1.bias is not None
-    assert attention.fc2.bias is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_is_float32_under_autocast(dtype, perturb):
-    layer = DynamicConv2d(16, 8, 3)
-    x = images(layer, 6, dtype=torch.float32)
-    perturb(layer, x)
-    expected = layer.attention(x.to(dtype).float())
-    with torch.autocast("cpu", torch.bfloat16):
-        attention = layer.attention(x.to(dtype))
-        y = layer(x.to(dtype))
-    assert attention.dtype == torch.float32
-    assert attention.sum(dim=1).sub(1).abs().max() < 1e-6
-    torch.testing.assert_close(attention, expected, rtol=0, atol=0)
-    assert y.dtype == torch.bfloat16
-
-
 @by_case
 @pytest.mark.parametrize("batch", [1, 3])
 def test_gradients_under_autocast(case, batch, perturb):
@@ -280,42 +254,6 @@ def test_input_of_another_shape_is_rejected(shape):
     with pytest.raises(ValueError, match=r"N, 4, H, W") as error:
         DynamicConv2d(4, 2, 3)(torch.zeros(shape))
     assert str(shape) in str(error.value)
-
-
-def test_temperature_is_in_the_state_dict(perturb):
-    layer = DynamicConv2d(8, 8, 3, temperature=30.0)
-    x = images(layer, 3, dtype=torch.float32)
-    perturb(layer, x)
-    set_temperature(layer, 7.5)
-    assert layer.state_dict()["attention.temperature"] == 7.5
-    fresh = DynamicConv2d(8, 8, 3, temperature=30.0)
-    fresh.load_state_dict(layer.state_dict())
-    assert fresh.attention.temperature == 7.5
-    torch.testing.assert_close(fresh(x), layer(x), rtol=0, atol=0)
-
-
-def test_high_temperature_makes_attention_uniform(perturb):
-    net = nn.Sequential(
-        DynamicConv2d(8, 8, 1, temperature=1), nn.Sequential(DynamicConv2d(8, 8, 3)), nn.Conv2d(8, 1, 1)
-    )
-    x = torch.randn(4, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-    perturb(net, x)
-    sharp = net(x)
-    set_temperature(net, 1e6)
-    assert not torch.allclose(sharp, net(x), rtol=0.01)
-    for layer in net.modules():
-        if isinstance(layer, KernelAttention):
-            torch.testing.assert_close(layer(torch.randn(4, 8, 2, 2)), torch.full((4, 4), 0.25), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
-def test_invalid_temperature_is_rejected(temperature):
-    with pytest.raises(ValueError, match="temperature"):
-        DynamicConv2d(4, 4, 1, temperature=temperature)
-    layer = DynamicConv2d(4, 4, 1)
-    with pytest.raises(ValueError, match="temperature"):
-        set_temperature(layer, temperature)
-    assert layer.attention.temperature == 30
 
 
 @pytest.mark.parametrize(
@@ -401,33 +339,6 @@ def test_dtype_equals_a_later_conversion():
     converted = DynamicConv2d(8, 8, 3, padding=2, dilation=2).double()
     converted.load_state_dict(layer.state_dict())
     torch.testing.assert_close(converted(x), layer(x), rtol=0, atol=0)
-
-
-def test_normalized_attention_is_the_softmax_of_logits_after_a_batch_norm():
-    torch.manual_seed(0)
-    layer = KernelAttention(6, 4, temperature=0.7, kind="normalized").double()
-    layer.norm.weight.data.uniform_(0.5, 2)
-    layer.norm.bias.data.normal_()
-    x = torch.randn(9, 6, 5, 4, dtype=torch.float64) + torch.randn(9, 6, 1, 1, dtype=torch.float64)
-    z = layer.fc2(layer.fc1(x.mean(dim=(2, 3))).relu())
-
-    def expected(mean: Tensor, variance: Tensor) -> Tensor:
-        scaled = (z - mean) / (variance + layer.norm.eps).sqrt() * layer.norm.weight + layer.norm.bias
-        return (scaled / 0.7).softmax(dim=1)
-
-    torch.testing.assert_close(layer(x), expected(z.mean(dim=0), z.var(dim=0, unbiased=False)))
-    layer.eval()
-    torch.testing.assert_close(layer(x), expected(layer.norm.running_mean, layer.norm.running_var))
-
-
-def test_normalized_attention_differs_between_images_however_small_the_logits():
-    torch.manual_seed(0)
-    layer = KernelAttention(16, 4, temperature=1, kind="normalized")
-    layer.fc2.weight.data.mul_(1e-2)
-    layer.fc2.bias.data.copy_(torch.tensor([9.0, 0, 0, 0]))  # would select the first kernel for all images
-    pi = layer(torch.randn(64, 16, 3, 3) + torch.randn(64, 16, 1, 1))
-    assert pi.std(dim=0).min() > 0.1
-    assert (pi.mean(dim=0) - 0.25).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("attention", ["softmax", "sigmoid", "normalized"])
