@@ -25,6 +25,20 @@ def test_a_fifth_of_each_class_is_for_validation_and_a_tenth_for_choices(
     )
 
 
+def test_the_first_classes_can_be_selected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [{"id": index, "file_name": f"{index}.jpg", "action": "cab"[index % 3]} for index in range(30)]
+    for image in images:
+        (tmp_path / image["file_name"]).touch()
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": images}))
+    arguments = [str(tmp_path / "boxes.json"), str(tmp_path), "--out", str(tmp_path / "out"), "--classes"]
+    main([*arguments, "2"])
+    assert capsys.readouterr().out == "train 14, dev 2, val 4\n"
+    assert {path.name for path in (tmp_path / "out/train").iterdir()} == {"a", "b"}
+    for number in ("0", "4"):
+        with pytest.raises(ValueError, match="1 to 3 classes"):
+            main([*arguments, number])
+
+
 def test_small_classes_have_training_images() -> None:
     assert split_of_class(1) == ["train"]
     assert split_of_class(5) == ["train"] * 4 + ["val"]
