@@ -12,6 +12,7 @@ from posedy.data.box_form import LARGEST_FRACTION, LARGEST_PERCENT
 from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import Images, evaluate_keypoints, evaluated_images, format_number
 from posedy.geometry import box_iou
+from posedy.skeleton import Skeleton
 
 _LOW_AP50 = 0.05
 _PLAUSIBLE_AP50 = 0.2
@@ -20,8 +21,9 @@ _MANY_IMAGES = 0.2
 _MIN_OVERLAP_SHARE = 0.25
 _OVERLAP_IOU = 0.3
 _MIN_EXTENT = 4.0  # pixels; the predictions of an untrained network are often one point
+_Reorder = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 # keypoints (P, K, 3) from the numbers (P, 3 * K) of a results file in another order
-_ORDERS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+_ORDERS: Mapping[str, _Reorder] = {
     "y, x, score of each keypoint": lambda rows: rows.reshape(len(rows), -1, 3)[..., [1, 0, 2]],
     "score, x, y of each keypoint": lambda rows: rows.reshape(len(rows), -1, 3)[..., [1, 2, 0]],
     "all x, then all y, then all scores": lambda rows: rows.reshape(len(rows), 3, -1).swapaxes(1, 2),
@@ -101,15 +103,22 @@ def _find_other_form(
         return [f"{start}, and no coordinate exceeds {LARGEST_FRACTION:g}: fractions of the image? Write pixels"]
     if largest <= LARGEST_PERCENT < extent / 2:
         return [f"{start}, and no coordinate exceeds 100: percent of the image? Write pixels"]
-    for order, reorder in _ORDERS.items():
+    with warnings.catch_warnings(action="ignore"):  # the evaluation has warned of sigmas and limbs
+        flipped = Skeleton.from_coco_category(ground_truth.category).flip_permutation
+    forms: dict[str, tuple[_Reorder, str]] = {
+        f"keypoints as {order}": (reorder, "write x, y, score of each keypoint") for order, reorder in _ORDERS.items()
+    } | {
+        "left and right exchanged": (
+            lambda rows: rows.reshape(len(rows), -1, 3)[:, flipped],
+            "left is the person's left, which is on the right of the image if the person faces the camera",
+        )
+    }
+    for form, (reorder, remedy) in forms.items():
         keypoints = reorder(rows).reshape(len(rows), -1).tolist()
         others = [{**result, "keypoints": row} for result, row in zip(results, keypoints, strict=True)]
         other = evaluate_keypoints(ground_truth, others, images)
         if other["AP50"] > _PLAUSIBLE_AP50:
-            return [
-                f"{start}; with keypoints as {order} it would be {format_number(other['AP'])}: write x, y, score of "
-                "each keypoint"
-            ]
+            return [f"{start}; with {form} it would be {format_number(other['AP'])}: {remedy}"]
     share = _overlap_share(labeled, results)
     if share is not None and share < _MIN_OVERLAP_SHARE:
         some = f"only {share:.0%} of the predictions overlap" if share else "no prediction overlaps"

@@ -6,6 +6,7 @@ import pytest
 from posedy.data.coco import GroundTruth
 from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.evaluation.plausibility import find_doubts
+from posedy.skeleton import COCO17
 
 Records = list[dict[str, Any]]
 
@@ -44,6 +45,11 @@ def group_axes(results: Records) -> Records:
     return [{**result, "keypoints": [v for i in range(3) for v in result["keypoints"][i::3]]} for result in results]
 
 
+def exchange_sides(results: Records) -> Records:
+    flipped = list(COCO17.flip_permutation)
+    return [{**r, "keypoints": np.reshape(r["keypoints"], (-1, 3))[flipped].ravel().tolist()} for r in results]
+
+
 def move_most(results: Records) -> Records:
     """Predicts all keypoints in the person's extent: of other images, but for two persons, of whom they are too low."""
     moved = []
@@ -72,6 +78,7 @@ def test_plausible_results_give_no_doubts(annotations: dict[str, Any], noised_re
         (lambda results: [*results, results[0]], "repeat another one"),
         (swap_axes, "y, x, score"),
         (group_axes, "all x"),
+        (exchange_sides, "left and right exchanged it would be 1.000"),
         (lambda results: [result for result in results if result["image_id"] < 50], "images detected"),
         (lambda results: [], "images detected"),
     ],
