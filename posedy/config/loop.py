@@ -26,8 +26,7 @@ class TemperatureConfig(Section):
     """The schedule of the attention's temperature: linear over `epochs`, then constant (paper, section 4.2)."""
 
     start: float = Field(30, gt=0)
-    """The temperature at the first step. At 1.0e+20 attention is uniform and is not trained: with `equal_kernels` the
-    network is a static one until `epochs` are over."""
+    """The temperature at the first step."""
     end: float = Field(30, gt=0)
     """The temperature after `epochs`; the paper anneals it to 1 for classification."""
     epochs: int = Field(10, ge=0)

@@ -247,8 +247,7 @@ def make_kernels_equal(net: nn.Module) -> None:
         W_k = W_1,    b_k = b_1    for k = 1 .. K
 
     The network then starts like a static one. Its kernels become different because attention gives each of them its own
-    share of each image's gradient. At a temperature of 1e20 attention is uniform, its gradient vanishes and the kernels
-    stay equal: the network is a static one until the temperature changes.
+    share of each image's gradient. With exactly uniform attention they stay equal, and attention has no gradient.
 
     Args:
         net: any module; it is changed in place.

@@ -48,6 +48,16 @@ def test_rows_override_the_base_configuration(tmp_path: Path) -> None:
         assert (config.train.epochs, config.train.lr, config.model.input_size) == (1, 0.5, (32, 64))
 
 
+def test_rows_may_continue_runs_of_the_same_seed(tmp_path: Path) -> None:
+    row = "  static: [model.name=mobilenetv2_035-fpn"
+    text = ROWS.replace(row, row + ', "model.weights=start/static-seed{seed}/last.pt"')
+    sweep = read_sweep(write_sweep(tmp_path, text))
+    for seed in (3, 5):
+        config = sweep.config("static", seed)
+        assert (config.model.weights, config.train.seed) == (Path(f"start/static-seed{seed}/last.pt"), seed)
+        assert sweep.config("K = 2", seed).model.weights is None
+
+
 def test_config_argument_replaces_the_base_configuration(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("train: {epochs: 7}")

@@ -355,25 +355,3 @@ def test_equal_kernels_are_the_first_and_become_different_by_their_share_of_each
     torch.testing.assert_close(y, share[:, None, None, None] * expected)
     y.square().sum().backward()
     assert all(not torch.allclose(layer.weight.grad[0], grad) for grad in layer.weight.grad[1:])
-
-
-@pytest.mark.parametrize("attention", ["softmax", "normalized"])
-def test_equal_kernels_are_trained_as_a_static_convolution_at_a_temperature_of_1e20(attention):
-    torch.manual_seed(0)
-    layer = DynamicConv2d(6, 8, 3, padding=1, temperature=1e20, attention=attention).double()
-    make_kernels_equal(layer)
-    static = nn.Conv2d(6, 8, 3, padding=1).double()
-    static.load_state_dict({"weight": layer.weight[0], "bias": layer.bias[0]})
-    attention_before = copy.deepcopy(dict(layer.attention.named_parameters()))
-    for module in (layer, static):
-        generator = torch.Generator().manual_seed(1)
-        optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0)
-        for _ in range(20):
-            x = torch.randn(4, 6, 5, 5, dtype=torch.float64, generator=generator)
-            optimizer.zero_grad()
-            (module(x) - 1).square().sum().backward()
-            optimizer.step()
-    for kernel, bias in zip(layer.weight, layer.bias, strict=True):
-        torch.testing.assert_close(kernel, static.weight)
-        torch.testing.assert_close(bias, static.bias)
-    torch.testing.assert_close(dict(layer.attention.named_parameters()), attention_before, rtol=0, atol=1e-9)

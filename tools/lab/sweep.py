@@ -38,7 +38,7 @@ class Sweep:
     """The configurations of a table and the seeds of each.
 
     Attributes:
-        rows: name -> configuration; its seed is replaced.
+        rows: name -> configuration; its seed and {seed} in its model.weights are replaced.
         seeds: at least one.
         task: what is trained.
     """
@@ -46,6 +46,16 @@ class Sweep:
     rows: Mapping[str, Config | ClassifierConfig]
     seeds: Sequence[int]
     task: type[Task] = PoseTask
+
+    def config(self, row: str, seed: int) -> Config | ClassifierConfig:
+        """Returns the configuration of a row with a seed."""
+        config = self.rows[row]
+        weights = config.model.weights
+        if weights is not None:
+            weights = Path(str(weights).replace("{seed}", str(seed)))
+        model = config.model.model_copy(update={"weights": weights})
+        train = config.train.model_copy(update={"seed": seed})
+        return config.model_copy(update={"model": model, "train": train})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +79,8 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
           static: [model.name=mobilenetv2_035-bneck]
           dynamic: [model.name=dy_mobilenetv2_035-dy_bneck]
 
-    `task: classifier` trains classifiers; `seeds` is [0] if it is left out.
+    `task: classifier` trains classifiers; `seeds` is [0] if it is left out. In `model.weights` of a row {seed} is the
+    seed, for rows that continue the runs of another sweep.
 
     Args:
         path: the YAML file.
@@ -140,11 +151,10 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
     """
     runs = {(name, seed): out / f"{_slug(name)}-seed{seed}" for seed in sweep.seeds for name in sweep.rows}
     for (name, seed), run in runs.items():
-        config = sweep.rows[name]
-        seeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        config = sweep.config(name, seed)
         names = sweep.task.curves[:2]
         run.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(seeded, run, progress, make_task=sweep.task)
+        trainer = Trainer(config, run, progress, make_task=sweep.task)
         trainer.log(f"\n{name}, seed {seed}: {run}")
         metrics = trainer.fit()
         if PartialState().is_main_process:
