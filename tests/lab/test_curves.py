@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.lab.curves import main
+from tools.lab.curves import main, read_column
 
 ROWS = "epoch,loss,top1,attention_entropy\n1,2.0,0.1,{0}\n2,1.0,,\n3,0.5,0.4,{0}\n"
 
@@ -33,3 +33,13 @@ def test_a_metric_that_was_not_measured_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(ROWS.format(""))
     with pytest.raises(ValueError, match="has no AP"):
         main([f"a={tmp_path}", "--out", str(tmp_path / "curves.png")])
+    with pytest.raises(ValueError, match="no epoch"):
+        main([f"a={tmp_path / 'none'}", "--out", str(tmp_path / "curves.png")])
+
+
+def test_epochs_of_a_run_that_continues_another_one_follow_those(tmp_path: Path) -> None:
+    for name in ("start", "rest"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text(ROWS.format(""))
+    folders = [tmp_path / "start", tmp_path / "rest"]
+    assert read_column(folders, "top1") == ([1, 3, 4, 6], [0.1, 0.4, 0.1, 0.4])
