@@ -58,8 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _count(network: str, input_size: tuple[int, int]) -> dict[str, Any]:
     """Prints and returns the size and cost of a file, an architecture, or a backbone with an ImageNet classifier."""
     from posedy.models.classifier import Classifier
-    from posedy.models.complexity import measure, meta_device
+    from posedy.models.complexity import measure
     from posedy.models.factory import create_classifier, create_model
+    from posedy.models.meta import meta_device
     from posedy.models.network_file import Network
     from posedy.models.pretrained import is_classifier, load_checkpoint, load_classifier
     from posedy.models.registry import list_backbones, list_models
@@ -91,8 +92,9 @@ def _count(network: str, input_size: tuple[int, int]) -> dict[str, Any]:
 
 def _list_models(input_size: tuple[int, int]) -> dict[str, Any]:
     """Prints and returns the table of all networks."""
-    from posedy.models.complexity import measure, meta_device
+    from posedy.models.complexity import measure
     from posedy.models.factory import create_model
+    from posedy.models.meta import meta_device
     from posedy.models.network_file import read_weights
     from posedy.models.registry import is_beyond_paper, list_models, list_presets, list_pretrained, weights_path
 

@@ -7,8 +7,8 @@ from pydantic import Field, field_validator, model_validator
 
 from posedy.config.loop import Experiment, LoopConfig, Optimizer, TemperatureConfig
 from posedy.config.section import Section
-from posedy.models.complexity import meta_device
 from posedy.models.factory import create_backbone
+from posedy.models.meta import meta_device
 from posedy.models.registry import DEFAULT_NUM_KERNELS
 
 

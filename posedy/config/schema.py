@@ -9,8 +9,8 @@ from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.loop import Experiment, LoopConfig
 from posedy.config.section import Section
-from posedy.models.complexity import meta_device
 from posedy.models.factory import create_model
+from posedy.models.meta import meta_device
 from posedy.models.pose_net import HeatmapOutput
 from posedy.models.registry import DEFAULT_NUM_KERNELS, default_codec, list_models
 

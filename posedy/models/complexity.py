@@ -13,21 +13,18 @@ softmax and the pooling of squeeze-and-excitation and classifiers are not counte
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 
 _FLOPS_PER_MADD = 2
-_INITIALIZERS = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, DynamicConv2d)
 _CONVOLUTION = torch.ops.aten.convolution
 _MEAN = torch.ops.aten.mean
@@ -119,17 +116,6 @@ def measure_layers(module: nn.Module, input_shape: Sequence[int]) -> list[ConvLa
     ]
 
 
-@contextmanager
-def meta_device() -> Iterator[None]:
-    """Creates modules on the meta device within the block, without calling the random initialization of their weights.
-
-    A tensor of the meta device has no values, but its first `normal_` imports torch's compiler, which takes seconds,
-    and each takes as long as the rest of a small layer.
-    """
-    with torch.device("meta"), _NoInitialization():
-        yield
-
-
 def _weightless_copy(module: nn.Module) -> nn.Module:
     """Returns a copy in evaluation mode, with tensors of zeros, of which those of equal shape are one.
 
@@ -184,18 +170,6 @@ class _OperationCounter(TorchDispatchMode):
         elif kind is _MEAN and isinstance(layer, KernelAttention):
             self.madds[name, kind] += math.prod(args[0].shape)  # the H W C_in of the pooling
         return output
-
-
-class _NoInitialization(TorchFunctionMode):
-    """Makes the functions that initialize a tensor return it unchanged."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in _INITIALIZERS:
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **kwargs)
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from posedy.config import ClassifierConfig, Config, ConfigError, load_classifier_config, load_config
-from posedy.models.complexity import meta_device
 from posedy.models.factory import create_model
+from posedy.models.meta import meta_device
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from posedy.config import ConfigError
-from posedy.models.complexity import meta_device
 from posedy.models.factory import create_backbone, create_model
+from posedy.models.meta import meta_device
 from posedy.training.interrupt import TrainingInterruptedError
 from posedy.training.pose_task import PoseTask
 from posedy.training.trainer import Trainer

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from posedy.models.blocks import SqueezeExcitation
-from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers, meta_device
+from posedy.models.complexity import Complexity, ConvLayer, measure, measure_layers
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.factory import create_backbone, create_model
+from posedy.models.meta import meta_device
 
 # name in layers.csv -> a backbone, or a network with that head
 NETWORKS = {

@@ -9,9 +9,10 @@ from torch import nn
 import posedy
 from posedy.codecs import SimCCCodec, UnbiasedCodec
 from posedy.models.blocks import InvertedResidual
-from posedy.models.complexity import measure, meta_device
+from posedy.models.complexity import measure
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
 from posedy.models.factory import create_backbone, create_model
+from posedy.models.meta import meta_device
 from posedy.models.pose_net import PoseNet, name_outputs
 from posedy.models.registry import is_beyond_paper, list_models, list_options
 from posedy.skeleton import COCO17, Skeleton
