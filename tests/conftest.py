@@ -1,5 +1,6 @@
 """Fixtures shared by several test files."""
 
+import gc
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +21,12 @@ settings.load_profile("posedy")
 
 # The tests' networks are small, and threads slow them down, mostly if several processes share the cores.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Spares garbage collections from going through the imported modules and the collected tests each time."""
+    gc.collect()
+    gc.freeze()
 
 
 # Conversion to OpenVINO takes seconds; the tests of `runtime="auto"` delete the variable.

@@ -124,10 +124,11 @@ def list_models(pretrained: bool = False) -> list[str]:
     """
     if pretrained:
         return list_pretrained()
+    heads = list_heads()
     names = [
         f"{backbone}-{head}"
         for backbone in list_backbones()
-        for head in list_heads()
+        for head in heads
         if not backbone.endswith("mobilenetv2_175") or head in _HEADS_OF_175
     ]
     return sorted(names, key=is_beyond_paper)
