@@ -187,19 +187,28 @@ class TrackAssociator:
         return matches
 
     def _recover_occluded(self, matches: dict[int, Track], frame: _FramePoses) -> dict[int, Track]:
-        """Moves a pose from the occluding to the occluded track if its colors fit that track better."""
+        """Moves a pose to a track that it occludes if its colors fit that track better than its own."""
         poses = {id(track): pose for pose, track in matches.items()}
         for occluded in [track for track in self._tracks if id(track) not in poses]:
-            occluder = occluded.occluded_by
-            if occluder is None or id(occluder) not in poses:
+            pose = self._occluding_pose(occluded, poses, frame)
+            if pose is None or pose not in matches:
                 continue
-            pose = poses[id(occluder)]
             colors = frame.colors[pose]
-            gain = color_difference(occluder.colors, colors) - color_difference(occluded.colors, colors)
+            gain = color_difference(matches[pose].colors, colors) - color_difference(occluded.colors, colors)
             if gain >= self._settings.min_color_evidence:
+                poses[id(occluded)] = poses.pop(id(matches[pose]))
                 matches[pose] = occluded
-                poses[id(occluded)] = poses.pop(id(occluder))
         return matches
+
+    def _occluding_pose(self, track: Track, poses: dict[int, int], frame: _FramePoses) -> int | None:
+        """Returns the pose that probably occludes a track without a pose: of its occluder, or over its prediction."""
+        if track.is_lost:
+            return None if track.occluded_by is None else poses.get(id(track.occluded_by))
+        if not len(frame):
+            return None
+        box = track.box + np.tile(track.motion.predict_displacement(frame.time), 2)
+        iou = box_iou(box[None], frame.boxes)[0]
+        return int(iou.argmax()) if iou.max() >= self._settings.occlusion_iou else None
 
     def _update_tracks(self, matches: dict[int, Track], frame: _FramePoses) -> None:
         """Updates the matched tracks, marks the others as lost and finds their occluders."""
@@ -207,11 +216,9 @@ class TrackAssociator:
         matched = {id(track) for track in matches.values()}
         lost = [track for track in self._tracks if id(track) not in matched]
         for track in lost:
-            if not track.is_lost and matches:
-                box = track.box + np.tile(track.motion.predict_displacement(time), 2)
-                iou = box_iou(box[None], frame.boxes)[0]
-                is_occluded = iou.max() >= self._settings.occlusion_iou
-                track.occluded_by = matches[int(iou.argmax())] if is_occluded else None
+            if not track.is_lost:
+                pose = self._occluding_pose(track, {}, frame)
+                track.occluded_by = None if pose is None else matches[pose]
             track.is_lost = True
         recently_lost = [track for track in lost if time - track.motion.time <= self._settings.max_extrapolation]
         occluders = {id(track.occluded_by) for track in recently_lost}

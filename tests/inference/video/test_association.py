@@ -13,6 +13,12 @@ RNG = np.random.default_rng(0)
 SHAPES = RNG.uniform(0, 1, (5, 17, 2)) * [40, 120]
 
 
+@pytest.fixture(autouse=True)
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the noise of a test independent of the tests that run before."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 def person(shape: int, left: float, top: float = 50.0, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     keypoints = SHAPES[shape] + [left, top] + RNG.normal(0, noise, (17, 2))
     return keypoints, np.array([left, top, left + 40, top + 120])
@@ -133,8 +139,10 @@ def test_colors_resolve_long_occlusions(followed: int, swapped: bool) -> None:
             assert ids.tolist() == [1, 2], step
 
 
-def test_single_pose_takes_id_of_occluded_person_by_colors() -> None:
-    """Colors identify the person of a single pose."""
+@pytest.mark.parametrize("noise_seed", range(5))
+def test_single_pose_takes_id_of_occluded_person_by_colors(noise_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colors identify the person of a single pose, from the first frame on."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(noise_seed))
     associator, lightness = TrackAssociator(SIGMAS), [30.0, 60.0]
     for step in range(90):
         distance = 4 * max(30 - step, step - 60, 0)
