@@ -128,10 +128,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_registrie
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def marks_of(block: str) -> list[pytest.MarkDecorator]:
-    """The marks of a Python block: slow, or skipped with the reason."""
+def marks_of(block: str, name: str) -> list[pytest.MarkDecorator]:
+    """The marks of a Python block: slow, or skipped with the reason.
+
+    Those of the README and the tutorials, which new users run, are not slow unless they take more than three seconds.
+    """
     skipped = [pytest.mark.skip(reason=reason) for text, reason in SKIPPED_BLOCKS.items() if text in block]
-    return [*skipped, *([pytest.mark.slow] if any(text in block for text in SLOW_BLOCKS) else [])]
+    is_slow = not name.startswith(("README", "docs/tutorials/")) or any(text in block for text in SLOW_BLOCKS)
+    return [*skipped, *([pytest.mark.slow] if is_slow else [])]
 
 
 def write_parts(folder: Path) -> None:
@@ -168,7 +172,7 @@ def python_blocks() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "block",
-    [pytest.param(block, id=name, marks=marks_of(block)) for block, name in python_blocks().items()],
+    [pytest.param(block, id=name, marks=marks_of(block, name)) for block, name in python_blocks().items()],
 )
 def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "/part-*" in block or "part-*." in block:
