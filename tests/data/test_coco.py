@@ -120,10 +120,12 @@ def test_persons_can_be_pickled(coco_folder):
 @pytest.mark.parametrize(
     ("annotations", "images", "num_persons", "num_images"),
     [
-        ("coco/annotations/person_keypoints_train2017.json", "coco/train2017", 7478, 2395),
+        pytest.param(
+            *("coco/annotations/person_keypoints_train2017.json", "coco/train2017", 7478, 2395), marks=pytest.mark.slow
+        ),
         ("coco/annotations/person_keypoints_val2017.json", "coco/val2017", 1151, 726),
         ("coco/annotations/person_keypoints_train32.json", "coco/train2017", 32, 32),
-        ("lspet/person_keypoints_lspet.json", "lspet/images", 2000, 2000),
+        pytest.param("lspet/person_keypoints_lspet.json", "lspet/images", 2000, 2000, marks=pytest.mark.slow),
     ],
 )
 def test_real_annotation_files(real_data, annotations, images, num_persons, num_images):

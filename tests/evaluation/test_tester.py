@@ -175,6 +175,7 @@ def test_protocol_contains_all_settings() -> None:
         assert word in line
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_ground_truth_poses_on_real_images(real_data: Path) -> None:
     """NMS removes five near-duplicate annotations."""
@@ -196,9 +197,9 @@ def test_ground_truth_poses_on_real_images(real_data: Path) -> None:
         pytest.param("msra", (96, 128), 0.884, marks=pytest.mark.slow),
         # the missing keypoints lie at the crop border
         pytest.param("unbiased", (192, 256), 0.986, marks=pytest.mark.slow),
-        ("unbiased", (96, 128), 0.984),
+        pytest.param("unbiased", (96, 128), 0.984, marks=pytest.mark.slow),
         # keypoints more than 3 sigma, 9 pixels at 256x192, outside the crop have no target
-        ("simcc", (192, 256), 0.976),
+        pytest.param("simcc", (192, 256), 0.976, marks=pytest.mark.slow),
         pytest.param("simcc", (96, 128), 0.977, marks=pytest.mark.slow),
     ],
 )

@@ -44,8 +44,8 @@ def check_fused_network(name: str, perturb, **options: Any) -> None:
         pytest.param("mobilenetv2_035-dy_bneck", SHALLOW, marks=pytest.mark.slow),
         pytest.param("dy_mobilenetv3_small-deconv", {}, marks=pytest.mark.slow),
         pytest.param("dy_resnet10-dy_fpn", {}, marks=pytest.mark.slow),
-        ("dy_mobilenetv2_035-fpn", {"padding": "tensorflow", **SHALLOW}),
-        ("dy_mobilenetv2_035-simcc", SHALLOW),
+        pytest.param("dy_mobilenetv2_035-fpn", {"padding": "tensorflow", **SHALLOW}, marks=pytest.mark.slow),
+        pytest.param("dy_mobilenetv2_035-simcc", SHALLOW, marks=pytest.mark.slow),
     ],
 )
 def test_fused_network_equals_original(name: str, options: dict[str, Any], perturb) -> None:

@@ -16,7 +16,9 @@ from posedy.prediction import load_model
 from tools.lab.synthetic import generate_dataset
 
 
-@pytest.mark.parametrize(("codec_name", "sigma"), [("msra", None), ("unbiased", 2.5)])
+@pytest.mark.parametrize(
+    ("codec_name", "sigma"), [pytest.param("msra", None, marks=pytest.mark.slow), ("unbiased", 2.5)]
+)
 def test_estimator_and_tester_agree(tmp_path: Path, codec_name: str, sigma: float | None) -> None:
     root = tmp_path / "set"
     generate_dataset(root, 1, 3, seed=4, processes=1)

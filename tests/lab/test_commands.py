@@ -91,6 +91,7 @@ def test_attention_finds_the_configuration_of_the_checkpoint(
         attention(["nowhere.pt", "--config", str(run / "config.yaml")])
 
 
+@pytest.mark.slow
 def test_data_benchmark_prints_ratios(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, data = tmp_path / "report.json", run.parent / "synthetic"
     command = ["data", f"data.root={data}", "model.input_size=[32,64]", "--persons", "8", "--rounds", "2"]

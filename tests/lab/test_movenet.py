@@ -90,6 +90,7 @@ def converted(movenet: MoveNet, crops: Tensor) -> PoseNet:
     return convert_movenet(movenet, "linear", normalize_crops(crops))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_converted_network_has_movenets_heatmaps_except_at_the_border(
     movenet: MoveNet, converted: PoseNet, crops: Tensor

@@ -47,7 +47,7 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
     ("name", "suffix"),
     [
         ("dy_mobilenetv2_035-fpn", ".safetensors"),
-        ("mobilenetv2_035-deconv", ".pt"),
+        pytest.param("mobilenetv2_035-deconv", ".pt", marks=pytest.mark.slow),
         pytest.param("dy_mobilenetv2_035-fpn", ".pt", marks=pytest.mark.slow),
         pytest.param("mobilenetv2_035-deconv", ".safetensors", marks=pytest.mark.slow),
     ],

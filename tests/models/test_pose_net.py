@@ -89,8 +89,22 @@ def test_output_of_an_image_is_independent_of_the_batch(perturb):
     torch.testing.assert_close(shuffled, y[[2, 0, 1]], rtol=0, atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("name", [NAME, "dy_mobilenetv3_small-dy_fpn", "dy_resnet10-deconv"])
-@pytest.mark.parametrize("output", ["linear", "softmax"])
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ("linear", NAME),
+        ("softmax", "dy_mobilenetv3_small-dy_fpn"),
+        *(
+            pytest.param(output, name, marks=pytest.mark.slow)
+            for output, name in (
+                ("softmax", NAME),
+                ("linear", "dy_mobilenetv3_small-dy_fpn"),
+                ("linear", "dy_resnet10-deconv"),
+                ("softmax", "dy_resnet10-deconv"),
+            )
+        ),
+    ],
+)
 def test_an_empty_batch_has_empty_heatmaps_with_gradients(name, output):
     net = create_model(name, output=output)
     for training in (True, False):

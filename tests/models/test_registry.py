@@ -55,9 +55,8 @@ FEATURE_CHANNELS = {
 NAMES = [name for name in list_models() if name.rpartition("-")[0] in BACKBONE_PARAMETERS]
 # each head, static and dynamic, and each family of backbones; the others are slow
 FAST = [
-    *("mobilenetv2_035-deconv", "dy_mobilenetv2_035-bneck", "mobilenetv2_035-dy_fpn", "dy_mobilenetv2_050-fpn"),
-    *("dy_mobilenetv3_small-deconv", "mobilenetv3_small-dy_bneck", "resnet10-bneck", "dy_resnet10-dy_fpn"),
-    "dy_mobilenetv2_035-simcc",
+    *("mobilenetv2_035-dy_fpn", "dy_mobilenetv2_035-simcc", "dy_mobilenetv3_small-deconv"),
+    *("mobilenetv3_small-dy_bneck", "resnet10-bneck", "dy_mobilenetv2_050-fpn"),
 ]
 DYNAMIC_LAYERS = {"mobilenetv2": 50, "mobilenetv3_small": 32, "resnet10": 8, "resnet18": 16}
 ONE_OF_EACH_FAMILY = ["mobilenetv2_035", "mobilenetv3_small", "resnet10"]

@@ -81,7 +81,7 @@ def ten_rows(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     ("name", "value", "panel"),
     [
         ("loss", "0.003", LOSS),
-        ("AP", "0.4", AP),
+        pytest.param("AP", "0.4", AP, marks=pytest.mark.slow),
         pytest.param("AP50", "0.6", AP, marks=pytest.mark.slow),
         pytest.param("AP75", "0.3", AP, marks=pytest.mark.slow),
         pytest.param("lr", "0.0003", RATE, marks=pytest.mark.slow),

@@ -17,7 +17,9 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.endswith("R50") else ()) for name in PUBLISHED]
+)
 def test_sizes_are_the_published_ones(name: str) -> None:
     net, (width, height) = create_network(name)
     complexity = measure(net, (3, height, width))
