@@ -1,4 +1,4 @@
-import importlib
+import importlib.util
 import os
 import signal
 import socket
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,10 +33,13 @@ def test_app_names_missing_requirement(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PoseService]:
     """The services of the pages that are launched, which are not served."""
-    pytest.importorskip("gradio")
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("gradio is not installed")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     services: list[PoseService] = []
-    monkeypatch.setattr("posedy.app.server.launch", lambda service, *_: services.append(service))
+    # the module would import gradio, which takes seconds
+    server = SimpleNamespace(launch=lambda service, host, port, on_ready: services.append(service))
+    monkeypatch.setitem(sys.modules, "posedy.app.server", server)
     return services
 
 
