@@ -16,18 +16,14 @@ import posedy
 from posedy.inference.bulk import predict_bulk
 from posedy.inference.estimator import PoseEstimator
 
-pytest.importorskip("ray", reason="needs Ray Data: pip install 'posedy[ray]'")
 pytestmark = pytest.mark.slow
-
-import ray  # noqa: E402
-
-import posedy.ray  # noqa: E402
-
 Write = Callable[[Path, int], list[Path]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
+    # not when tests are collected: the import takes seconds
+    ray = pytest.importorskip("ray", reason="needs Ray Data: pip install 'posedy[ray]'")
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     yield
     ray.shutdown()
@@ -75,6 +71,8 @@ def worker_processes() -> list[psutil.Process]:
 def test_two_actors_predict_what_one_process_does_and_a_killed_one_is_replaced(
     write_images: Write, model: Path, tmp_path: Path
 ) -> None:
+    import posedy.ray  # needs the optional package
+
     images = write_images(tmp_path / "in", 400)
     images[7].write_bytes(b"no image")
     expected = expected_poses(tmp_path / "in", model, tmp_path / "one")
@@ -113,6 +111,10 @@ def test_two_actors_predict_what_one_process_does_and_a_killed_one_is_replaced(
 def test_datasets_with_other_columns_are_predicted_and_missing_ones_are_an_error(
     write_images: Write, model: Path, tmp_path: Path
 ) -> None:
+    import ray  # optional
+
+    import posedy.ray
+
     images = write_images(tmp_path / "in", 3)
     dataset = ray.data.from_items(
         [{"content": {"bytes": image.read_bytes()}, "id": image.name} for image in images]
