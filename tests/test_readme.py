@@ -5,6 +5,7 @@ import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,6 +65,12 @@ def commands() -> list[list[str]]:
     return found
 
 
+@cache
+def posedy_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, made once."""
+    return make_parser()
+
+
 def all_options(parser: argparse.ArgumentParser) -> set[str]:
     """The options of a parser and of its commands."""
     options = {option for action in parser._actions for option in action.option_strings}
@@ -121,7 +128,7 @@ def test_commands_parse(argv: list[str]) -> None:
     if argv[0].startswith("tools.lab."):
         assert importlib.util.find_spec(argv[0]) is not None
         return
-    parser = make_parser()
+    parser = posedy_parser()
     argv = [argument for argument in argv if argument != "..."]
     if not any(argument.endswith(".yaml") for argument in argv) and argv[0] in ("train", "test", "train-classifier"):
         argv.insert(1, "some.yaml")  # "..." replaces it
@@ -134,7 +141,7 @@ def test_commands_parse(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z][a-z0-9-]*)", TEXT)) - OTHER_OPTIONS))
 def test_options_in_the_text_exist(option: str) -> None:
-    assert option in all_options(make_parser())
+    assert option in all_options(posedy_parser())
 
 
 @pytest.mark.parametrize(
