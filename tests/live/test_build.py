@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 import torch
+from torch import nn
 
 from posedy.drawing import LEFT, limb_colors
 from posedy.examples import example_images
@@ -21,7 +22,7 @@ from posedy.export.graph_file import DETECTOR_KEY, METADATA_KEY, read_graph
 from posedy.export.onnx import export_onnx
 from posedy.inference.detectors import PersonDetector
 from posedy.inference.tracking import PoseTracker
-from posedy.models.factory import create_model
+from posedy.models.pose_net import PoseNet
 from posedy.skeleton import COCO17
 from tools.live import build as live
 from tools.live.serve import make_server
@@ -44,11 +45,13 @@ def with_metadata(path: Path, out: Path, entries: dict[str, str]) -> Path:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network, exported for the page."""
+    """A network of two layers, exported for the page, with most of a megabyte of weights."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     torch.manual_seed(0)
-    net = create_model("mobilenetv2_035-bneck", input_size=(32, 64), skeleton=COCO17)
+    backbone, head = nn.Conv2d(3, 256, 16, stride=4, padding=6), nn.Conv2d(256, 17, 1)
+    options = {"num_keypoints": 17, "output": "linear"}
+    net = PoseNet(backbone, head, name="two-layers", skeleton=COCO17, input_size=(32, 64), options=options).eval()
     path = tmp_path_factory.mktemp("network") / "net.onnx"
     export_onnx(net, path, with_decoding=True, flip=False)
     return path
