@@ -242,7 +242,7 @@ def test_calibrated_export_runs_in_all_runtimes(static_net: PoseNet, tmp_path: P
         assert load_model(path, "cpu", runtime).info.float_layers == info.float_layers
 
 
-@pytest.mark.parametrize("allow_drop", [False, True])
+@pytest.mark.parametrize("allow_drop", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_inaccurate_network_is_only_written_if_allowed(
     static_net: PoseNet, tmp_path: Path, allow_drop: bool
 ) -> None:

@@ -74,7 +74,7 @@ def flat(images: np.ndarray) -> list[np.ndarray]:
     return [np.zeros((len(images), 17, 32, 24), np.float32)]
 
 
-@pytest.mark.parametrize("allow_drop", [False, True])
+@pytest.mark.parametrize("allow_drop", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_network_without_accuracy_is_rejected_unless_allowed(
     net: PoseNet, synthetic: Path, annotations: Path, allow_drop: bool
 ) -> None:
