@@ -150,6 +150,7 @@ def test_data_share_is_plotted_in_percent_if_present(plot_rows: PlotRows) -> Non
     assert 100 < height(half) - height(most) < 160
 
 
+@pytest.mark.slow
 def test_rows_of_run_logger_are_plotted(tmp_path: Path) -> None:
     logger = RunLogger(tmp_path, 0, PoseTask)
     logger.write_epoch({"epoch": 1, "step": 10, "loss": 0.5, "lr": 0.001, "temperature": 30, "persons_per_second": 9.5})
@@ -160,14 +161,13 @@ def test_rows_of_run_logger_are_plotted(tmp_path: Path) -> None:
 
 def test_invalid_number_is_reported_and_keeps_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
-    plot_curves(rows(2), path)
-    before = path.read_bytes()
+    path.write_bytes(before := b"the earlier plot")
     with pytest.raises(ValueError, match=r"loss.*'low'.*row 5"):
         plot_curves(rows_with_changed_fifth("loss", "low"), path)
     assert path.read_bytes() == before
 
 
-def test_plotting_leaves_no_pyplot_figure(plot_rows: PlotRows) -> None:
-    plot_rows(rows(2))
+@pytest.mark.usefixtures("ten_rows")
+def test_plotting_leaves_no_pyplot_figure() -> None:
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
