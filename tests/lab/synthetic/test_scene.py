@@ -9,7 +9,7 @@ from tools.lab.synthetic.scene import generate_image
 
 @pytest.fixture(scope="module")
 def images() -> list[SyntheticImage]:
-    return [generate_image(np.random.default_rng(seed), seed % 5 == 0, seed % 4 == 0) for seed in range(40)]
+    return [generate_image(np.random.default_rng(seed), seed % 5 == 0, seed % 4 == 0) for seed in range(20)]
 
 
 def test_boxes_and_keypoints_are_inside_the_image_and_consistent(images: list[SyntheticImage]) -> None:
