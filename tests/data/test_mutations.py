@@ -47,7 +47,7 @@ def read_or_none(read: Callable[[], T], path: Path) -> T | None:
     return None
 
 
-@pytest.mark.parametrize("make", [coco_content, custom_content])
+@pytest.mark.parametrize("make", [coco_content, pytest.param(custom_content, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("count", [15, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("bounded_memory")

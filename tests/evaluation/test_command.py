@@ -30,7 +30,7 @@ def make_config(synthetic: Path, *overrides: str) -> Config:
     )
 
 
-@pytest.mark.parametrize("boxes", [None, "person_detections_val2017.json"])
+@pytest.mark.parametrize("boxes", [pytest.param(None, marks=pytest.mark.slow), "person_detections_val2017.json"])
 def test_metrics_and_results_are_written(synthetic: Path, checkpoint: Path, tmp_path: Path, boxes: str | None) -> None:
     config = make_config(synthetic, *([f"data.boxes={synthetic}/annotations/{boxes}"] if boxes else []))
     metrics = evaluate_checkpoint(config, checkpoint, tmp_path / "out", "cpu")

@@ -12,7 +12,11 @@ X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("dy_mobilenetv2_035-bneck", {"depth": 0.34}), ("dy_mobilenetv3_small-deconv", {})]
+    ("name", "options"),
+    [
+        ("dy_mobilenetv2_035-bneck", {"depth": 0.34}),
+        pytest.param("dy_mobilenetv3_small-deconv", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_network_with_folded_norms_equals_original(name: str, options: dict[str, float], perturb) -> None:
     net = perturb(create_model(name, num_keypoints=3, **options).double(), X.double())

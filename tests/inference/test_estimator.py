@@ -225,7 +225,7 @@ def test_invalid_images_and_boxes_are_rejected(estimator: PoseEstimator, image: 
         estimator(np.zeros((2, 40000), dtype=np.uint8), BOXES)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
+@pytest.mark.parametrize("batch_size", [3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 32))])
 def test_poses_of_a_list_equal_those_of_each_image(net: PoseNet, image: np.ndarray, batch_size: int) -> None:
     estimator = PoseEstimator(net, device="cpu", detector="full-image", batch_size=batch_size)
     images = [image, image[:100, ::-1], Image.fromarray(image[:, :120]), image]
@@ -284,7 +284,7 @@ def test_a_tensor_is_drawn_as_a_tensor(estimator: PoseEstimator, image: np.ndarr
     np.testing.assert_array_equal(drawn.permute(1, 2, 0).numpy(), expected)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [pytest.param(".pt", marks=pytest.mark.slow), ".safetensors"])
 def test_files_have_the_poses_of_their_network(net: PoseNet, image: np.ndarray, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     if suffix == ".pt":

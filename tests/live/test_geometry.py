@@ -201,7 +201,7 @@ REPLAY = """async ({frames, config}) => {
 }"""
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_tracked_boxes_equal_those_of_the_tracker(modules: Path, seed: int) -> None:
     scene = Scene(seed)
     tracker = PoseTracker(scene, scene, smooth=False)  # type: ignore[arg-type]

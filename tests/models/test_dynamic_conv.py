@@ -206,7 +206,7 @@ def test_kernels_are_initialized_independently():
 
 
 @by_case
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_gradients_under_autocast(case, batch, perturb):
     layer = DynamicConv2d(**case)
     x = images(layer, batch, dtype=torch.float32)

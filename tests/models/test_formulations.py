@@ -28,7 +28,7 @@ def with_memory_order(x: torch.Tensor, order: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("N", [1, 2, 5])
+@pytest.mark.parametrize("N", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_formulation_equals_loop(kernel: str, N: int, bias: bool, order: str) -> None:
     C, out, size, params = KERNELS[kernel]

@@ -35,7 +35,7 @@ def test_pretrained_networks_are_named_by_their_files(folder: Path) -> None:
 
 
 def test_suffixes_may_be_upper_case(tmp_path: Path) -> None:
-    net = create_model("dy_mobilenetv2_035-bneck", num_kernels=2)
+    net = create_model("dy_mobilenetv2_035-bneck", num_kernels=2, depth=0.34)
     for name in ("a.PT", "a.SAFETENSORS"):
         save_checkpoint(net, tmp_path / name)
         assert load_checkpoint(tmp_path / name).name == net.name

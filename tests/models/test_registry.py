@@ -313,7 +313,14 @@ def test_one_kernel_equals_the_static_counterpart(backbone, perturb):
 
 
 @pytest.mark.usefixtures("zero_weights")
-@pytest.mark.parametrize("backbone", [name for name in BACKBONE_PARAMETERS if "_075" not in name])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=() if name.removeprefix("dy_") in ONE_OF_EACH_FAMILY else pytest.mark.slow)
+        for name in BACKBONE_PARAMETERS
+        if "_075" not in name
+    ],
+)
 def test_backbones_with_a_classifier_return_logits(backbone):
     net = create_backbone(backbone, num_classes=7).eval()
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 7)
@@ -327,7 +334,9 @@ def test_param_of_backbones_with_a_classifier():
 
 
 @pytest.mark.usefixtures("zero_weights")
-@pytest.mark.parametrize("num_kernels", [1, 2, 6, 8])
+@pytest.mark.parametrize(
+    "num_kernels", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(6, marks=pytest.mark.slow), 8]
+)
 @pytest.mark.parametrize("backbone", ONE_OF_EACH_FAMILY)
 def test_networks_with_any_number_of_kernels(backbone, num_kernels):
     net = create_model(f"dy_{backbone}-dy_bneck", num_kernels=num_kernels).eval()
@@ -372,8 +381,10 @@ def test_networks_with_any_number_of_input_channels(backbone, in_channels):
 
 @pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize("backbone", ONE_OF_EACH_FAMILY)
-@pytest.mark.parametrize("height", [32, 160])
-@pytest.mark.parametrize("width", [64, 96])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(64, 160), (96, 32), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((64, 32), (96, 160)))],
+)
 def test_crops_of_any_size_divisible_by_32(backbone, height, width):
     net = create_model(f"dy_{backbone}-bneck", num_keypoints=3, input_size=(width, height)).eval()
     assert net(torch.randn(2, 3, height, width)).shape == (2, 3, height // 4, width // 4)

@@ -75,7 +75,7 @@ def relative(gt, results, tmp_path: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("folder", ["project/runs/mine", "elsewhere"])
+@pytest.mark.parametrize("folder", [pytest.param("project/runs/mine", marks=pytest.mark.slow), "elsewhere"])
 def test_relative_paths_are_resolved_from_any_working_directory(relative, tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path / folder)
     assert "data:image/jpeg" in write_report(relative).read_text()
@@ -151,7 +151,7 @@ def test_training_log_may_contain_inf_and_nan(gt, results, tmp_path):
     assert "<h2>Training" in write_report(results, annotations=Path(gt.source)).read_text()
 
 
-@pytest.mark.parametrize("name", [5, "nul\0", "absent.jpg"])
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in (5, "nul\0")), "absent.jpg"])
 def test_missing_image_is_reported_and_others_are_shown(gt, results, tmp_path, name):
     record = json.loads(Path(gt.source).read_text())
     shown = gt.labeled[0]["image_id"]

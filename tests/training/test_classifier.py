@@ -254,7 +254,7 @@ def test_a_bad_folder_gives_one_clear_message(
     assert re.search(message, error)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035", "dy_mobilenetv2_035"])
+@pytest.mark.parametrize("name", [pytest.param("mobilenetv2_035", marks=pytest.mark.slow), "dy_mobilenetv2_035"])
 def test_a_classifier_is_a_start_for_pose_training(name: str, tmp_path: Path) -> None:
     source = create_classifier("mobilenetv2_035", ["a", "b"], depth=0.34)
     write_checkpoint({"network": network_state(source)}, tmp_path / "net.pt")

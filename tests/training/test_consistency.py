@@ -231,7 +231,9 @@ def gradients_of_step(
     return loss, gradients, consistency
 
 
-@pytest.mark.parametrize(("loss", "output"), [("mse", "linear"), ("cross_entropy", "softmax")])
+@pytest.mark.parametrize(
+    ("loss", "output"), [("mse", "linear"), pytest.param("cross_entropy", "softmax", marks=pytest.mark.slow)]
+)
 def test_consistency_adds_its_weighted_gradient(loss: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gradients_of_step(monkeypatch, False, output, loss=loss)
     losses, gradients = [], []

@@ -112,6 +112,7 @@ def test_captured_function_equals_an_eager_step(recipe: str, in_channels: int, m
     assert_same_steps(recipe, in_channels, 3, 1e-2 if torch.cuda.is_available() else 0)
 
 
+@pytest.mark.slow
 def test_captured_step_uses_forward_of_a_subclass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posedy.training.cuda_graph, "GraphedFunction", lambda function: function)
     assert_same_steps("the paper's", 3, 3, 1e-2 if torch.cuda.is_available() else 0, DoubledPoseNet)

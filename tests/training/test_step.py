@@ -47,7 +47,14 @@ def test_without_autocast_disables_autocast_only_in_its_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "output"), [("mse", "linear"), ("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")]
+    ("loss", "output"),
+    [
+        ("mse", "linear"),
+        *(
+            pytest.param(loss, output, marks=pytest.mark.slow)
+            for loss, output in (("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid"))
+        ),
+    ],
 )
 def test_accumulation_gives_gradients_of_the_whole_batch(
     loss: str, output: HeatmapOutput, monkeypatch: pytest.MonkeyPatch

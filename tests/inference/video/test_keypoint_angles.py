@@ -64,7 +64,7 @@ def test_files_have_the_angles_of_all_tracks(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-@pytest.mark.parametrize("name", [b"$^$", b"$\\frac{$", b"caf\xe9"])
+@pytest.mark.parametrize("name", [pytest.param(b"$^$", marks=pytest.mark.slow), b"$\\frac{$", b"caf\xe9"])
 def test_names_of_videos_may_have_any_character(name: bytes, tmp_path: Path) -> None:
     paths = write_angles(make_table([90]), tmp_path / f"{os.fsdecode(name)}.jsonl")
     assert Image.open(paths[1]).width > 1000

@@ -140,7 +140,7 @@ def test_ctrl_c_before_the_first_drawn_frame_leaves_an_earlier_drawing(smooth_of
     assert (tmp_path / "out/first.mp4").read_text() == "earlier"
 
 
-@pytest.mark.parametrize("has_earlier", [True, False])
+@pytest.mark.parametrize("has_earlier", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_full_disk_while_drawing_mixes_no_files_of_two_runs(
     smooth_offline, end_drawing, tmp_path, has_earlier: bool
 ) -> None:
