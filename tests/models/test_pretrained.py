@@ -80,15 +80,23 @@ def test_unknown_names_are_rejected_with_the_pretrained_ones(folder: Path) -> No
 NAME = "dy_mobilenetv2_035-fpn"
 
 
-@pytest.fixture
-def pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoseNet:
-    """A pretrained network with 3 keypoints, two kernels, temperature 5 and codec "unbiased"."""
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[PoseNet, Path]:
+    """A network with 3 keypoints, two kernels, temperature 5 and codec "unbiased", and the folder of its file."""
+    folder = tmp_path_factory.mktemp("saved")
     skeleton = Skeleton(("a", "b", "c"), ((0, 1),), (), (0.1,) * 3)
     options = {"num_keypoints": 3, "num_kernels": 2, "temperature": 5.0, "codec": "unbiased", "output": "sigmoid"}
     net = create_model(NAME, **options, skeleton=skeleton, input_size=(64, 96))
-    save_weights(net, tmp_path / f"{NAME}.safetensors")
-    monkeypatch.setattr(registry, "WEIGHTS_FOLDER", tmp_path)
-    return net.eval()
+    save_weights(net, folder / f"{NAME}.safetensors")
+    return net.eval(), folder
+
+
+@pytest.fixture
+def pretrained(saved: tuple[PoseNet, Path], monkeypatch: pytest.MonkeyPatch) -> PoseNet:
+    """The saved network as the only pretrained one."""
+    net, folder = saved
+    monkeypatch.setattr(registry, "WEIGHTS_FOLDER", folder)
+    return net
 
 
 def test_create_model_loads_pretrained_weights(pretrained: PoseNet) -> None:

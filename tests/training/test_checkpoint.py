@@ -1,6 +1,7 @@
 """Checkpoints: atomic writing, and comparison with the config when a run resumes."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from posedy.config import load_config
 from posedy.models.factory import create_model
 from posedy.models.network_file import network_state, write_checkpoint
+from posedy.models.pose_net import PoseNet
 from posedy.training.checkpoint import LAST, RunState, read_run_state
 
 
@@ -28,10 +30,16 @@ def test_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
 
 
+@cache
+def make_net() -> tuple[PoseNet, torch.optim.Optimizer]:
+    """A network and its optimizer, which the tests only save."""
+    net = create_model("mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
+    return net, torch.optim.AdamW(net.parameters())
+
+
 def save_run(run: Path, *overrides: str, step: int = 0) -> Path:
     """Writes the last checkpoint of a run with two processes and returns the run folder."""
-    net = create_model("mobilenetv2_035-fpn", input_size=(32, 64), depth=0.34)
-    optimizer = torch.optim.AdamW(net.parameters())
+    net, optimizer = make_net()
     state = RunState(epoch=7, step=step, best_metric=0.5)
     state.save(run / LAST, net, optimizer, None, load_config(None, overrides), "9 persons, ab12", 2)
     return run

@@ -21,7 +21,8 @@ SIZE = (32, 64)
 
 def network(name: str = "mobilenetv2_035-fpn", seed: int = 0, **options: object) -> PoseNet:
     torch.manual_seed(seed)
-    settings = {"output": "softmax", "codec": "unbiased", "input_size": SIZE, "skeleton": COCO17, **options}
+    shallow = {"depth": 0.34} if name.startswith("mobilenetv2") else {}  # 7 blocks instead of 17
+    settings = {"output": "softmax", "codec": "unbiased", "input_size": SIZE, "skeleton": COCO17, **shallow, **options}
     net = create_model(name, **settings)
     with torch.no_grad():
         net.head.heatmap.weight.mul_(100)
