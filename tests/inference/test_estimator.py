@@ -95,7 +95,7 @@ def test_permuting_boxes_permutes_poses(estimator: PoseEstimator, image: np.ndar
     assert np.abs(poses.scores[0] - poses.scores[1]).max() > 0.1 * np.abs(poses.scores).max()
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize("batch_size", [3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 4))])
 def test_poses_do_not_depend_on_the_batch_size(net: PoseNet, image: np.ndarray, batch_size: int) -> None:
     poses = PoseEstimator(net, device="cpu")(image, BOXES)
     assert_same_poses(poses, PoseEstimator(net, device="cpu", batch_size=batch_size)(image, BOXES))
@@ -359,7 +359,7 @@ def test_gpu_and_cpu_agree(dot_net: PoseNet, image: np.ndarray) -> None:
 @pytest.mark.realdata
 def test_poses_of_real_images_with_the_pretrained_network(real_data: Path) -> None:
     boxes_by_name = read_boxes_by_name(real_data / "coco/annotations/person_keypoints_val2017.json").by_name
-    crowded = [name for name, (boxes, _) in sorted(boxes_by_name.items()) if len(boxes) == 4][:2]
+    crowded = [name for name, (boxes, _) in sorted(boxes_by_name.items()) if len(boxes) == 4][:1]
     estimator = PoseEstimator(device="cpu")
     for name in crowded:
         path = real_data / "coco/val2017" / name
