@@ -25,7 +25,7 @@ def mini() -> CocoPersons:
     return read_coco(MINI / "annotations/person_keypoints_val2017.json", MINI / "val2017")
 
 
-@pytest.mark.parametrize("source", ["gt", "detections"])
+@pytest.mark.parametrize("source", ["gt", pytest.param("detections", marks=pytest.mark.slow)])
 def test_accuracy_is_as_measured(model: Model, mini: CocoPersons, source: str) -> None:
     boxes = None
     if source == "detections":

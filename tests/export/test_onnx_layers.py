@@ -32,7 +32,7 @@ DILATED_DEPTHWISE = {**DEPTHWISE, "stride": 1, "dilation": 2}
     ids=["1x1", "depthwise", "3x3", "dilated 3x3", "dilated depthwise"],
 )
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("attention", ["softmax", "sigmoid", "normalized"])
+@pytest.mark.parametrize("attention", ["softmax", pytest.param("sigmoid", marks=pytest.mark.slow), "normalized"])
 @pytest.mark.parametrize(("batch", "runtime"), [("free", "openvino"), (1, "onnxruntime"), (1, "openvino")])
 @torch.no_grad()
 def test_export_layer_equals_dynamic_conv(

@@ -82,7 +82,10 @@ def test_crops_equal_posedys(modules: Path) -> None:
         assert difference.mean() < 2
 
 
-@pytest.mark.parametrize("size", [(96, 64), (160, 128), (64, 32), (32, 32), (224, 32)])
+@pytest.mark.parametrize(
+    "size",
+    [(160, 128), (64, 32), *(pytest.param(size, marks=pytest.mark.slow) for size in ((96, 64), (32, 32), (224, 32)))],
+)
 def test_resized_images_equal_those_of_the_detector(modules: Path, size: tuple[int, int]) -> None:
     image = noise(131, 147)
     body = "({image, size, factor}) => Array.from(resizeImage(image, size, factor))"

@@ -50,7 +50,7 @@ def test_output_and_gradients_equal_torch(batch, channels, kernel, stride, paddi
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), pytest.param((1, 2), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dilation", [(1, 1), pytest.param((2, 1), marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kernel", [(3, 3), pytest.param((5, 5), marks=pytest.mark.slow), (2, 4)])
+@pytest.mark.parametrize("kernel", [(3, 3), *(pytest.param(size, marks=pytest.mark.slow) for size in ((5, 5), (2, 4)))])
 def test_gradients_pass_gradcheck(stride, dilation, kernel):
     x, weight = tensors(2, 2, (7, 9), kernel)
     assert torch.autograd.gradcheck(
@@ -60,7 +60,11 @@ def test_gradients_pass_gradcheck(stride, dilation, kernel):
 
 @pytest.mark.parametrize(
     ("stride", "dilation", "pad_end"),
-    [((1, 1), (1, 1), 0), ((2, 2), (1, 1), 0), ((1, 1), (2, 1), 0), ((2, 2), (1, 1), 1)],
+    [
+        ((1, 1), (1, 1), 0),
+        ((2, 2), (1, 1), 1),
+        *(pytest.param(*case, 0, marks=pytest.mark.slow) for case in (((2, 2), (1, 1)), ((1, 1), (2, 1)))),
+    ],
 )
 def test_second_derivatives_pass_gradgradcheck(stride, dilation, pad_end):
     x, weight = tensors(2, 2, (4, 5), (3, 3))

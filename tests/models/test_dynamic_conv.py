@@ -117,7 +117,7 @@ def assert_equal_with_gradients(case: dict[str, Any], x: Tensor, perturb: Callab
 
 
 @by_case
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_output_and_gradients_equal_equation_1(case, batch, perturb):
     assert_equal_with_gradients(case, images(DynamicConv2d(**case), batch), perturb)
 

@@ -287,7 +287,7 @@ def test_tensors_of_another_network_are_rejected_by_name(net, change, tmp_path):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("kind", ["pt", "old pt", "safetensors"])
+@pytest.mark.parametrize("kind", ["pt", pytest.param("old pt", marks=pytest.mark.slow), "safetensors"])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_files_are_named(kind, net, tmp_path, monkeypatch):
     """Truncated and overwritten files raise a ValueError or an OSError with their path."""

@@ -359,7 +359,10 @@ def test_dynamic_layers_of_each_bneck_are_the_selected_ones(backbone, layers):
     assert dynamic == set(layers)
 
 
-@pytest.mark.parametrize("backbone", ONE_OF_EACH_FAMILY)
+@pytest.mark.parametrize(
+    "backbone",
+    [ONE_OF_EACH_FAMILY[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ONE_OF_EACH_FAMILY[1:])],
+)
 def test_sigmoid_attention_has_no_temperature_and_does_not_sum_to_one(backbone, perturb):
     net = create_model(f"dy_{backbone}-dy_bneck", attention="sigmoid")
     assert not [key for key in net.state_dict() if "temperature" in key]

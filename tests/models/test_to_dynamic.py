@@ -82,6 +82,7 @@ def test_outputs_equal_those_of_the_static_network(name: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_param_of_resnet18_equals_the_paper_s() -> None:
     with torch.device("meta"):
         net = torchvision.models.resnet18()

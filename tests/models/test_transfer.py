@@ -83,7 +83,8 @@ def assert_backbone_output(net: PoseNet, expected: Tensor) -> None:
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
-        *(("mobilenetv2_035", ".pth"), ("mobilenetv2_035", ".safetensors"), ("resnet18", ".pth")),
+        *(("mobilenetv2_035", ".pth"), ("resnet18", ".pth")),
+        pytest.param("mobilenetv2_035", ".safetensors", marks=pytest.mark.slow),
         pytest.param("mobilenetv2_050", ".pth", marks=pytest.mark.slow),
         pytest.param("mobilenetv2_100", ".pth", marks=pytest.mark.slow),
     ],
@@ -204,8 +205,17 @@ def test_unsupported_timm_models_are_rejected(name):
             load_backbone(tensors, net)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}, dict])
-@pytest.mark.parametrize("prefix", ["module.", ""])
+@pytest.mark.parametrize(
+    ("prefix", "wrap"),
+    [
+        ("module.", lambda s: {"state_dict": s, "epoch": 3}),
+        ("", lambda s: {"model": s}),
+        pytest.param("", lambda s: {"state_dict": s, "epoch": 3}, marks=pytest.mark.slow),
+        pytest.param("module.", lambda s: {"model": s}, marks=pytest.mark.slow),
+        pytest.param("module.", dict, marks=pytest.mark.slow),
+        pytest.param("", dict, marks=pytest.mark.slow),
+    ],
+)
 def test_state_dict_of_checkpoints_is_found(model, wrap, prefix):
     reference = model("mobilenetv2_035")
     net = create_net("mobilenetv2_035-fpn")

@@ -52,7 +52,7 @@ def plot_rows(tmp_path: Path) -> PlotRows:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("count", "every"),
-    [(0, 1), *(pytest.param(*few, marks=pytest.mark.slow) for few in ((1, 1), (1, 10), (2, 1))), (210, 10)],
+    [(0, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (1, 10), (2, 1), (210, 10)))],
 )
 def test_plot_has_a_fixed_size_for_any_number_of_epochs(plot_rows: PlotRows, count: int, every: int) -> None:
     image = plot_rows(rows(count, every))

@@ -83,6 +83,7 @@ def test_each_evaluation_of_a_dynamic_network_is_logged(
     assert sum(map(float, layers)) / len(layers) == pytest.approx(low, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_static_networks_have_no_column(experiment: Callable[..., Config], tmp_path: Path) -> None:
     posedy.train(experiment("eval.every=1", "train.epochs=1", "model.name=mobilenetv2_035-fpn"), out=tmp_path)
     assert ENTROPY not in read_csv(tmp_path / METRICS_FILE)[-1]

@@ -32,7 +32,8 @@ def shards(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
 def test_run_resumed_within_an_epoch_equals_an_uninterrupted_run(
     experiment: Experiment, shards: Path, tmp_path: Path, kill_in_epoch_2: Callable[[Trainer], None], workers: int
 ) -> None:

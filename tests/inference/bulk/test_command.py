@@ -49,6 +49,7 @@ def test_poses_are_those_of_the_command_without_format(
     assert sum(map(len, plain.values())) > 3
 
 
+@pytest.mark.slow
 def test_resumed_command_must_be_the_same(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["predict", str(images), "--out", str(tmp_path / "out"), "--format", "jsonl", *FAST]
     assert main(command) == 0

@@ -92,7 +92,9 @@ def test_batches_have_persons_of_many_images_and_of_one_unit(folder: Path, tmp_p
     assert estimator.model.batches == expected
 
 
-@pytest.mark.parametrize("format", sorted(FORMATS))
+@pytest.mark.parametrize(
+    "format", ["jsonl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("coco", "parquet"))]
+)
 @pytest.mark.parametrize("world_size", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_any_number_of_processes_writes_equal_files(folder: Path, tmp_path: Path, world_size: int, format: str) -> None:
     suffix = FORMATS[format].suffix
@@ -194,6 +196,7 @@ def test_parquet_has_the_documented_columns(folder: Path, tmp_path: Path) -> Non
     assert json.loads(schema.metadata[b"keypoints"])[0] == "nose"
 
 
+@pytest.mark.slow
 def test_duckdb_reads_the_files(folder: Path, tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
     predict(folder, tmp_path / "parquet", format="parquet")
@@ -238,7 +241,9 @@ def test_full_disk_leaves_finished_units_intact(folder: Path, tmp_path: Path, mo
     assert read_parts(tmp_path / "out") == read_parts(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "format", ["parquet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("coco", "jsonl"))]
+)
 def test_numbers_that_are_not_finite_are_errors_of_their_images(folder: Path, tmp_path: Path, format: str) -> None:
     estimator = StubEstimator()
     decode = estimator.model.decode

@@ -268,7 +268,7 @@ def test_a_frame_after_a_failure_may_be_given_again(estimator, draw_frame) -> No
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
-@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("smooth", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ids_survive_another_resolution(scale: float, smooth: bool, estimator, detector, draw_frame, dots_at) -> None:
     """The detector runs at once, and smoothing starts anew: keypoints do not lag behind the new coordinates."""
 

@@ -74,7 +74,13 @@ def result(persons: CocoPersons) -> EvalResult:
     return evaluate_model(TorchModel(net), persons, None, EvalConfig())
 
 
-@pytest.mark.parametrize("name", ["dy_mobilenetv2_035-dy_fpn", NAME, "mobilenetv2_035-dy_bneck"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dy_mobilenetv2_035-dy_fpn",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (NAME, "mobilenetv2_035-dy_bneck")),
+    ],
+)
 def test_every_row_is_evaluated_once_with_its_groups(
     name: str, result: EvalResult, capsys: pytest.CaptureFixture[str]
 ) -> None:

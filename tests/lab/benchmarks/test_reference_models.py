@@ -17,6 +17,7 @@ def test_grouped_dynamic_model_computes_the_same() -> None:
         torch.testing.assert_close(grouped_dynamic_model(net)(x), net(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_simple_baseline_has_the_papers_number_of_parameters() -> None:
     """34.0 million parameters (Xiao et al., Table 2); the norms are folded into 26,560 biases here."""
