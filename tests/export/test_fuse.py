@@ -79,6 +79,7 @@ def test_fuse_returns_an_independent_copy(perturb) -> None:
     assert fused.name == net.name
 
 
+@pytest.mark.slow
 def test_float32_error_is_small() -> None:
     """The attention of a new network does not amplify rounding errors."""
     net = create_model("dy_mobilenetv2_050-dy_bneck", num_keypoints=3).eval()

@@ -74,6 +74,7 @@ def detect(folder: Path, out: Path) -> dict[str, NDArray]:
     return {name: np.array(boxes).reshape(-1, 4) for name, boxes in rows.items()}
 
 
+@pytest.mark.slow
 def test_images_of_odd_sizes(estimator: PoseEstimator, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

@@ -165,6 +165,7 @@ def test_different_protocols_are_rejected() -> None:
         summarize([result("a", 0, 0.1), other])
 
 
+@pytest.mark.slow
 def test_table_keeps_finished_runs_after_resuming(tmp_path: Path, synthetic: Path, monkeypatch) -> None:
     sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={synthetic}"])
     monkeypatch.setattr(

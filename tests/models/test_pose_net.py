@@ -55,7 +55,7 @@ def test_spatial_softmax_is_float32_under_autocast():
         assert SpatialSoftmax()(torch.randn(1, 2, 8, 8).bfloat16()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("output", ["linear", "softmax"])
+@pytest.mark.parametrize("output", ["linear", pytest.param("softmax", marks=pytest.mark.slow)])
 def test_output_shape(output):
     net = create_model(NAME, output=output).eval()
     assert net(torch.randn(1, 3, 256, 192)).shape == (1, 17, 64, 48)

@@ -506,6 +506,7 @@ def test_factories_of_heads_receive_the_input_size(restored_registries):
     assert net.fixed_input_size is None
 
 
+@pytest.mark.slow
 def test_the_dynamic_simcc_network_has_at_most_150_million_multiply_adds():
     with meta_device():
         net = create_model("dy_mobilenetv2_050-simcc")

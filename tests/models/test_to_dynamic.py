@@ -319,6 +319,7 @@ def test_networks_with_timm_backbones(name: str, tmp_path: object) -> None:
     torch.testing.assert_close(posedy.load_checkpoint(path)(images(1)), net(images(1)), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_timm_backbone_becomes_dynamic_and_static_again() -> None:
     pytest.importorskip("timm")
     net = posedy.create_model("timm/mobilenetv3_small_050-bneck", input_size=(32, 64)).eval()

@@ -108,6 +108,7 @@ def test_keypoint_names_are_escaped_and_not_math(gt, make_noisy_results):
     assert parsed.texts.count(names[3]) == 2
 
 
+@pytest.mark.slow
 def test_page_supports_one_keypoint(gt, make_noisy_results):
     one = replace(
         gt,
