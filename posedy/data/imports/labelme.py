@@ -1,7 +1,7 @@
 """Reading of Labelme's JSON files, one for each image.
 
-Keypoints are shapes of the type point, named by their label; a rectangle is the box of a person. Shapes with the same
-group_id are one person. https://github.com/wkentaro/labelme
+Keypoints are shapes of the type point, named by their label; a rectangle, or the one around an oriented rectangle, is
+the box of a person. Shapes with the same group_id are one person. https://github.com/wkentaro/labelme
 """
 
 import os
@@ -101,7 +101,7 @@ class _FileReader:
             where = f"{where} ({label})"
             if kind == "point":
                 keypoints.extend(self._read_point(shape, label, where))
-            elif kind == "rectangle":
+            elif kind in ("rectangle", "oriented_rectangle"):
                 boxes.extend(self._read_rectangle(shape, label, where))
             else:
                 self.left_out[f"shapes of type {kind}"] += 1

@@ -121,6 +121,29 @@ def test_a_loose_box_belongs_to_the_keypoints_in_it(tmp_path: Path, content: dic
     assert [record["bbox"] for record in found["annotations"]] == [a["bbox"] for a in expected["annotations"]]
 
 
+def test_an_oriented_rectangle_is_the_box_around_its_corners(tmp_path: Path) -> None:
+    """The file is one that Labelme 6.3.1 wrote after clicks in its window, trimmed and with rounded numbers."""
+    common = {"group_id": 3, "description": "", "flags": {"occluded": False, "blurry": False}, "mask": None}
+    corners = [[89.91, 9.85], [109.81, 11.96], [107.9, 29.97], [88.0, 27.86]]
+    content = {
+        "version": "6.3.1",
+        "flags": {"blurry": False},
+        "shapes": [
+            {"label": "person", "points": corners, "shape_type": "oriented_rectangle", **common, "flags": {}},
+            {"label": "nose", "points": [[99.97, 19.91]], "shape_type": "point", **common},
+        ],
+        "imagePath": "../images/a.jpg",
+        "imageData": None,
+        "imageHeight": 120,
+        "imageWidth": 160,
+    }
+    converted = convert(tmp_path, content)
+    (person,) = converted.content["annotations"]
+    assert person["bbox"] == pytest.approx([88.0, 9.85, 21.81, 20.12])
+    assert person["keypoints"] == [99.97, 19.91, 2]
+    assert not any(converted.left_out.values())
+
+
 def test_other_labels_shapes_and_files_are_left_out(tmp_path: Path, content: dict[str, Any]) -> None:
     group = {"group_id": 9, "flags": {}}
     content["shapes"] += [
