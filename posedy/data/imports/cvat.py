@@ -172,8 +172,10 @@ class _ImageReader:
                 groups.append(_group(element))
             elif element.tag == "points" and self.names:
                 self.left_out["<points> outside of skeletons"] += 1
-            elif element.tag == "points":
+            elif element.tag == "points" and element.get("outside") != "1":
                 keypoints.extend(self._read_keypoint(element, item))
+            elif element.tag == "points":
+                continue  # datumaro writes keypoints that are not labeled as CVAT's skeletons do
             elif element.tag == "box":
                 boxes.extend(self._read_box(element, item))
             else:

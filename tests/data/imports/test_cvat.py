@@ -48,6 +48,23 @@ def test_a_shape_with_several_points_has_the_given_names(tmp_path: Path) -> None
         convert(tmp_path, IMAGE.format(shape))
 
 
+def test_points_of_datumaro_that_are_outside_are_not_labeled(tmp_path: Path) -> None:
+    """The attributes are those that datumaro 1.13.12 writes: <points> have outside also without a skeleton."""
+    rest = 'outside="{}" keyframe="0" points="{}" z_order="0" group_id="2">\n    </points>\n'
+    box = (
+        '<box label="person" occluded="0" outside="0" keyframe="0" xtl="100.00" ytl="60.00" xbr="150.00" ybr="110.00" '
+        'z_order="0" group_id="2">\n    </box>\n'
+    )
+    shapes = [
+        '<points label="nose" occluded="0" ' + rest.format(0, "120.00,70.00"),
+        '<points label="left_wing" occluded="1" ' + rest.format(0, "140.00,90.00"),
+        '<points label="right_wing" occluded="0" ' + rest.format(1, "0.00,0.00"),
+    ]
+    converted = convert(tmp_path, IMAGE.format(box + "".join(shapes)), keypoints=NAMES)
+    assert keypoints_of(converted) == [[120, 70, 2, 140, 90, 1, 0, 0, 0]]
+    assert converted.content["annotations"][0]["bbox"] == [100, 60, 50, 50]
+
+
 def test_a_rotated_box_is_the_one_around_its_corners(tmp_path: Path) -> None:
     box = '<box label="dog" occluded="0" xtl="40" ytl="50" xbr="60" ybr="60" rotation="90" group_id="1"></box>'
     nose = '<points label="nose" occluded="0" points="50,50" group_id="1"></points>'
