@@ -19,6 +19,8 @@ from posedy.data.imports.structure import (
 )
 
 _HEADER = ("scorer", "individuals", "bodyparts", "coords")
+_BACKUPS = ("singleanimal", "multianimal")
+"""Ends of the names of the files that DeepLabCut keeps when it converts a project to several individuals, or back."""
 UNIQUE = "single"
 """The individual with the bodyparts that no other individual has."""
 
@@ -59,8 +61,10 @@ def read_deeplabcut(path: Path) -> ImportedFile:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Returns the label files of a folder, or of all videos of a project."""
-    return sorted(folder.glob("CollectedData_*.csv")) or sorted(folder.glob("labeled-data/*/CollectedData_*.csv"))
+    """Returns the label files of a folder, or of all videos of a project, without backups of converted files."""
+    files = sorted(folder.glob("CollectedData_*.csv")) or sorted(folder.glob("labeled-data/*/CollectedData_*.csv"))
+    backups = {file.with_name(f"{file.stem}{end}.csv") for file in files for end in _BACKUPS}
+    return [file for file in files if file not in backups]
 
 
 def is_deeplabcut(rows: list[list[str]]) -> bool:

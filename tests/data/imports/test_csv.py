@@ -47,6 +47,17 @@ def test_layouts_of_the_header(num_individuals: int | None, index_columns: int, 
     assert names == ["a.jpg", "b.jpg"]
 
 
+def test_backups_of_a_converted_project_are_not_read(project: Path) -> None:
+    """The names are those of DeepLabCut 3.0.2, which keeps the old file when it converts a project (convert2_maDLC)."""
+    folder = project / "labeled-data/video"
+    expected = convert(write_labels(project, deeplabcut_rows(EXAMPLE, 2, 3))).content
+    write_rows(folder / "CollectedData_mesingleanimal.csv", deeplabcut_rows(EXAMPLE, None, 3))
+    assert convert(project).content == expected
+    assert convert(folder).content == expected
+    (folder / "CollectedData_me.csv").unlink()  # a file of a scorer with such a name is read
+    assert len(convert(project).content["annotations"]) == 2
+
+
 def test_windows_separators_and_a_byte_order_mark(project: Path) -> None:
     path = write_labels(project, deeplabcut_rows(EXAMPLE))
     expected = convert(path).content
