@@ -172,10 +172,9 @@ class _ImageReader:
                 groups.append(_group(element))
             elif element.tag == "points" and self.names:
                 self.left_out["<points> outside of skeletons"] += 1
-            elif element.tag == "points" and element.get("outside") != "1":
-                keypoints.extend(self._read_keypoint(element, item))
             elif element.tag == "points":
-                continue  # datumaro writes keypoints that are not labeled as CVAT's skeletons do
+                if element.get("outside") != "1":  # datumaro marks keypoints that are not labeled as skeletons do
+                    keypoints.extend(self._read_keypoint(element, item))
             elif element.tag == "box":
                 boxes.extend(self._read_box(element, item))
             else:
