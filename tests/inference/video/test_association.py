@@ -93,7 +93,7 @@ def test_different_pose_in_same_box_keeps_id() -> None:
     assert associator.update(*frame(person(3, 12)), 0.1).tolist() == [1]
 
 
-@pytest.mark.parametrize("rate", [15, 30, 60])
+@pytest.mark.parametrize("rate", [30, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (15, 60))])
 @pytest.mark.parametrize("followed", [(0, 0), (1, 1), (0, 1), (1, 0)])
 @pytest.mark.parametrize("speeds", [(120, -120), (150, 30), (90, 0)])
 def test_ids_survive_merging_into_one_pose(speeds: tuple[float, float], followed: tuple[int, int], rate: int) -> None:
