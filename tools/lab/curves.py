@@ -12,6 +12,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from posedy.files import read_csv, write_bytes_atomically
 from posedy.training.entropy import ENTROPY
@@ -35,6 +36,7 @@ def plot_runs(runs: Mapping[str, Sequence[Path]], metric: str) -> bytes:
     for axes, column in zip(panels, ("loss", metric, ENTROPY), strict=True):
         axes.set_title({ENTROPY: "entropy of attention (1: uniform)"}.get(column, column))
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         for color, (name, folders) in enumerate(runs.items()):
             epochs, values = read_column(folders, column)
@@ -42,6 +44,8 @@ def plot_runs(runs: Mapping[str, Sequence[Path]], metric: str) -> bytes:
                 raise ValueError(f"{folders[-1] / METRICS_FILE} has no {metric}")
             axes.plot(epochs, values, ".-", color=f"C{color}", label=name)
     panels[0].set_yscale("log")
+    for set_formatter in (panels[0].yaxis.set_major_formatter, panels[0].yaxis.set_minor_formatter):
+        set_formatter(ScalarFormatter())  # not powers of ten
     panels[1].legend(fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
