@@ -74,6 +74,10 @@ NOT_RUN = {
     "python -m tools.lab.movenet": "needs MoveNet's files from npm",
     "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",
     "python -m tools.lab.attention runs/attention": "needs a trained network; tests/lab/attention/ tests the tool",
+    "python -m tools.lab.attention runs/table11": "needs a trained network; tests/lab/attention/ tests the tool",
+    "python -m tools.lab.compare_results data/claim": "needs trained networks; tests/lab/ runs it",
+    "posedy test runs/table11": "needs a trained network; the command is run for other networks",
+    "posedy train configs/synthetic/claim.yaml": "needs 13,000 generated images; tests/config/ reads the configuration",
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",
 }
 REPLACEMENTS = {
