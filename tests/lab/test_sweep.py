@@ -156,7 +156,7 @@ def test_every_sweep_file_has_valid_models(path: Path) -> None:
         with meta_device():
             create(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
         experiments.add(config.to_yaml())
-    assert len(experiments) == len(sweep.rows) > 1
+    assert len(experiments) == len(sweep.rows) > 0
 
 
 def test_different_protocols_are_rejected() -> None:
