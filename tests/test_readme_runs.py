@@ -109,6 +109,8 @@ REPLACEMENTS = {
     "benchmarks layers": "benchmarks layers --batch 1 --rounds 1",
     "python -m tools.lab.synthetic data/": "python -m tools.lab.synthetic new/",
     "--train 2000 --val 128": "--train 8 --val 8",
+    "--train 13000 --val 1100": "--train 8 --val 8",
+    "--train 1 --val 550": "--train 1 --val 8",
     "torchrun --standalone --nproc-per-node 2 -m posedy predict": "posedy predict",  # needs processes of its own
     "bulk throughput IMAGES --count 256 --rounds 2": "bulk throughput images --count 2 --rounds 1",
     "bulk memory IMAGES --count 200 2000": "bulk memory images --count 1 2",
