@@ -190,7 +190,7 @@ class TrackAssociator:
         """Moves a pose to a track that it occludes if its colors fit that track better than its own."""
         poses = {id(track): pose for pose, track in matches.items()}
         for occluded in [track for track in self._tracks if id(track) not in poses]:
-            pose = self._occluding_pose(occluded, poses, frame)
+            pose = poses.get(id(occluded.occluded_by)) if occluded.is_lost else self._occluding_pose(occluded, frame)
             if pose is None or pose not in matches:
                 continue
             colors = frame.colors[pose]
@@ -200,10 +200,8 @@ class TrackAssociator:
                 matches[pose] = occluded
         return matches
 
-    def _occluding_pose(self, track: Track, poses: dict[int, int], frame: _FramePoses) -> int | None:
-        """Returns the pose that probably occludes a track without a pose: of its occluder, or over its prediction."""
-        if track.is_lost:
-            return None if track.occluded_by is None else poses.get(id(track.occluded_by))
+    def _occluding_pose(self, track: Track, frame: _FramePoses) -> int | None:
+        """Returns the pose that probably occludes a track since this frame: the one over its predicted box."""
         if not len(frame):
             return None
         box = track.box + np.tile(track.motion.predict_displacement(frame.time), 2)
@@ -217,7 +215,7 @@ class TrackAssociator:
         lost = [track for track in self._tracks if id(track) not in matched]
         for track in lost:
             if not track.is_lost:
-                pose = self._occluding_pose(track, {}, frame)
+                pose = self._occluding_pose(track, frame)
                 track.occluded_by = None if pose is None else matches[pose]
             track.is_lost = True
         recently_lost = [track for track in lost if time - track.motion.time <= self._settings.max_extrapolation]

@@ -156,7 +156,8 @@ def test_every_sweep_file_has_valid_models(path: Path) -> None:
         with meta_device():
             create(config.model.name, num_kernels=config.model.num_kernels, **config.model.options)
         experiments.add(config.to_yaml())
-    assert len(experiments) == len(sweep.rows) > 0
+    assert len(experiments) == len(sweep.rows)
+    assert len(sweep.rows) * len(sweep.seeds) > 1
 
 
 def test_different_protocols_are_rejected() -> None:
