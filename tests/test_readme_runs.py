@@ -219,7 +219,7 @@ def workshop(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ground_truth = annotations / "person_keypoints_val2017.json"
     (folder / "docs/images").mkdir(parents=True)
     (folder / "my").mkdir()
-    for name in ("my/train.json", "my/val.json", "instances.json", ground_truth.name):
+    for name in ("my/train.json", "my/val.json", ground_truth.name):
         shutil.copy(ground_truth, folder / name)
     for name in ("my/images", "images", "more", "val2017"):
         shutil.copytree(images, folder / name)
