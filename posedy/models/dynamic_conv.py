@@ -69,8 +69,15 @@ class KernelAttention(nn.Module):
             hidden = F.relu(F.linear(pooled, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
             z = F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype))
             if self.norm is not None:
-                z = self.norm(z.to(self.norm.weight.dtype)).to(dtype)
+                z = self._normalize(z.to(self.norm.weight.dtype), self.norm).to(dtype)
             return F.sigmoid(z) if self.temperature is None else F.softmax(z / self.temperature.to(dtype), dim=-1)
+
+    @staticmethod
+    def _normalize(z: Tensor, norm: nn.Module) -> Tensor:
+        """Applies the batch norm; in training one image, which has no variance over images, uses the running ones."""
+        if norm.training and len(z) == 1 and isinstance(norm, nn.BatchNorm1d):
+            return F.batch_norm(z, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return norm(z)
 
 
 class DynamicConv2d(nn.Module):

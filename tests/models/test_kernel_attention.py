@@ -33,6 +33,18 @@ def test_attention_is_float32_under_autocast(dtype, perturb):
     assert y.dtype == torch.bfloat16
 
 
+def test_one_image_is_normalized_by_the_running_statistics():
+    layer = DynamicConv2d(8, 8, 3, attention="normalized", temperature=1)
+    x = torch.randn(1, 8, 7, 9, generator=torch.Generator().manual_seed(0))
+    layer(x.repeat(2, 1, 1, 1) + torch.randn(2, 1, 1, 1))  # statistics other than 0 and 1
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    y = layer(x)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in layer.named_buffers())
+    y.sum().backward()
+    assert layer.attention.norm.weight.grad.abs().max() > 0
+    torch.testing.assert_close(y, layer.eval()(x))
+
+
 def test_temperature_is_in_the_state_dict(perturb):
     layer = DynamicConv2d(8, 8, 3, temperature=30.0)
     x = torch.randn(3, 8, 7, 9, generator=torch.Generator().manual_seed(0))
