@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from posedy.config.loop import Experiment, LoopConfig, Optimizer, TemperatureConfig
-from posedy.config.section import Section
+from posedy.config.section import Section, reject_options
 from posedy.models.factory import create_backbone
 from posedy.models.meta import meta_device
 from posedy.models.registry import DEFAULT_NUM_KERNELS
@@ -19,6 +19,19 @@ class ImageFolderConfig(Section):
     """The folder with train/ and the validation images."""
     val_folder: str = "val"
     """The folder of ROOT with the validation images, such as a part of the training images for choices."""
+
+
+# arguments of `create_classifier` that other keys set, or the data
+_RESERVED_OPTIONS = {
+    "name": "set model.name",
+    "num_kernels": "set model.num_kernels",
+    "dropout": "set model.dropout",
+    "input_size": "set model.input_size",
+    "temperature": "set train.temperature",
+    "classes": "the folders define the classes",
+    "num_classes": "the folders define the classes",
+    "in_channels": "the images have 3 channels",
+}
 
 
 class ClassifierModelConfig(Section):
@@ -39,6 +52,7 @@ class ClassifierModelConfig(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> "ClassifierModelConfig":
+        reject_options(self.options, _RESERVED_OPTIONS)
         with meta_device():
             create_backbone(self.name, self.num_kernels, num_classes=2, dropout=self.dropout, **self.options)
         return self

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.loop import Experiment, LoopConfig
-from posedy.config.section import Section
+from posedy.config.section import Section, reject_options
 from posedy.models.factory import create_model
 from posedy.models.meta import meta_device
 from posedy.models.pose_net import HeatmapOutput
@@ -128,9 +128,10 @@ class ModelConfig(Section):
     """Standard deviation of the targets in heatmap pixels, for "simcc" in bins of half a crop pixel; None is 2 (6) for
     crops of height 256, and proportional to the height. A network file records sigma."""
     weights: Path | None = None
-    """Initial weights: a checkpoint or .safetensors file of the same network or of its static or dynamic counterpart
-    (for other keypoints, the output layer is initialized randomly), or torchvision's or timm's ImageNet weights of
-    MobileNetV2 or ResNet-18 for the backbone."""
+    """Initial weights: a preset, the name of a pretrained network, or a checkpoint or .safetensors file, of the same
+    network or of its static or dynamic counterpart (for other keypoints, the output layer is initialized randomly); or,
+    for the backbone, a checkpoint of `posedy train-classifier`, or torchvision's or timm's ImageNet weights of
+    MobileNetV2 or ResNet-18."""
 
     @model_validator(mode="before")
     @classmethod
@@ -143,9 +144,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> "ModelConfig":
-        for option in self.options:
-            if option in _RESERVED_OPTIONS:
-                raise ValueError(f"options: {option} is not an option of the architecture; {_RESERVED_OPTIONS[option]}")
+        reject_options(self.options, _RESERVED_OPTIONS)
         if self.name not in list_models() or self.options or self.num_kernels != DEFAULT_NUM_KERNELS:
             with meta_device():
                 create_model(

@@ -1,5 +1,6 @@
 """The base class of the sections of a configuration."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -50,3 +51,15 @@ class Section(BaseModel):
     def to_yaml(self) -> str:
         """Serializes the section as YAML; `load_config` reads that of a whole configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def reject_options(options: Iterable[str], reserved: Mapping[str, str]) -> None:
+    """Raises ValueError for an option of the architecture that is set elsewhere.
+
+    Args:
+        options: names of options.
+        reserved: name -> what to do instead.
+    """
+    for option in options:
+        if option in reserved:
+            raise ValueError(f"options: {option} is not an option of the architecture; {reserved[option]}")

@@ -98,7 +98,7 @@ class LabeledImages:
 class ClassifierTrainDataset(Dataset[dict[str, Any]]):
     """Randomly cropped and flipped images; a sample depends on (seed, epoch, index) alone.
 
-    A sample is a dict of `image` (3, S, S) uint8 RGB, `label`, `weight`, which is 0 for padding, and `index`.
+    A sample is a dict of `image` (3, S, S) uint8 RGB, `label`, `weight`, which is False for padding, and `index`.
 
     Args:
         images: the images.
@@ -128,7 +128,7 @@ class ClassifierTrainDataset(Dataset[dict[str, Any]]):
             torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
             crop = self._transform(image)
         label = self.images.labels[sample.index]
-        return {"image": crop, "label": label, "weight": float(not sample.is_padding), "index": sample.index}
+        return {"image": crop, "label": label, "weight": not sample.is_padding, "index": sample.index}
 
 
 class ClassifierEvalDataset(Dataset[dict[str, Any]]):

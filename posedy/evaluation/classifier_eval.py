@@ -50,7 +50,7 @@ class ClassifierTest:
         """Computes the share of images, from 0 to 1, whose class is the first, and among the first five, of a network.
 
         Args:
-            net: (N, 3, S, S) normalized RGB -> logits (N, C), on the device.
+            net: (N, 3, S, S) normalized RGB -> logits (N, C), on any device.
         """
         places = self.predict_ranks(net)
         counts = torch.stack([(places < 1).sum(), (places < 5).sum()]).to(self.accelerator.device)
@@ -84,7 +84,7 @@ class ClassifierTest:
     @torch.no_grad()
     def _predict(self, net: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the logits (N, C) of a batch, on the CPU."""
-        crops = batch["image"].permute(0, 2, 3, 1).to(self.accelerator.device)
+        crops = batch["image"].permute(0, 2, 3, 1).to(next(net.parameters()).device)
         return net(normalize_crops(crops)).float().cpu()
 
 

@@ -26,6 +26,7 @@ class Conversion:
 
     copied: int
     inflated: int
+    repeated: int
     averaged: int
 
     def __str__(self) -> str:
@@ -33,6 +34,7 @@ class Conversion:
         parts = [
             (self.copied, "tensors copied"),
             (self.inflated, "static kernels made dynamic (with uniform attention)"),
+            (self.repeated, "static kernels made dynamic (equal kernels with random attention)"),
             (self.averaged, "dynamic kernels made static (their means)"),
         ]
         return ", ".join(f"{count} {what}" for count, what in parts if count)
@@ -65,7 +67,7 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
     if problems:
         more = f" ({len(problems) - 1} more tensors do not fit)" if len(problems) > 1 else ""
         raise ValueError(f"the weights do not fit the network: {problems[0]}{more}")
-    copied = inflated = averaged = 0
+    copied = inflated = repeated = averaged = 0
     dynamic = {name: layer for name, layer in net.named_modules() if isinstance(layer, DynamicConv2d)}
     uniform: set[str] = set()
     for name, target in net.state_dict().items():
@@ -80,16 +82,17 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
             if dynamic[module].attention.norm is None:
                 state[name] = spread(given.to(target), len(target), noise)
                 uniform.add(module)
+                inflated += 1
             else:  # a batch norm of equal logits has no useful gradient
                 state[name] = given.to(target).expand_as(target).clone()
-            inflated += 1
+                repeated += 1
         else:
             state[name] = given.to(target).mean(dim=0)
             averaged += 1
     net.load_state_dict(state)
     for name in uniform:
         make_uniform(dynamic[name])
-    return Conversion(copied, inflated, averaged)
+    return Conversion(copied, inflated, repeated, averaged)
 
 
 def to_dynamic(

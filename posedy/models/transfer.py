@@ -275,11 +275,10 @@ def load_pretrained_classifier(net: Classifier, path: Path) -> str:
     tensors = source.state_dict()
     _check_finite(tensors)
     is_same = source.classes == net.classes
-    if not is_same:
-        last = [name for name in tensors if name.startswith("backbone.classifier.")][-2:]
-        tensors |= {name: net.state_dict()[name] for name in last}
-    conversion = convert_weights(tensors, net)
-    return f"{path}: {source.name}: {conversion}" + ("" if is_same else "; did not load the last layer: other classes")
+    not_loaded = [] if is_same else [name for name in tensors if name.startswith("backbone.classifier.")][-2:]
+    conversion = convert_weights(tensors | {name: net.state_dict()[name] for name in not_loaded}, net)
+    message = f"{path}: {source.name}: {replace(conversion, copied=conversion.copied - len(not_loaded))}"
+    return message if is_same else f"{message}; did not load the last layer: other classes"
 
 
 def _check_finite(contents: Any) -> None:

@@ -18,7 +18,7 @@ from posedy.models.factory import create_classifier
 from posedy.models.pose_net import normalize_crops
 from posedy.models.transfer import load_pretrained_classifier
 from posedy.training.distributed import DistributedContext
-from posedy.training.optim import ModelEMA
+from posedy.training.optim import ModelEMA, compare_temperatures
 from posedy.training.step import TrainingStep
 from posedy.training.task import Evaluation, Task
 
@@ -74,6 +74,8 @@ class ClassifierTask(Task[Classifier]):
             make_kernels_equal(net)
         if weights is not None:
             self.context.log(f"loaded pretrained weights {load_pretrained_classifier(net, weights)}")
+            for warning in compare_temperatures(net, self.config.train.temperature):
+                self.context.log(warning)
         return net
 
     def make_step(self, net: Classifier, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> "ClassifierStep":
@@ -100,7 +102,8 @@ class ClassifierTask(Task[Classifier]):
     def describe_ids(self, ids: Tensor) -> str:
         """Names the images of a batch."""
         names = [str(self._train.paths[index]) for index in ids.tolist()]
-        return f"{len(names)} images from {names[0]} on: check these images"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{', '.join(names[:3])}{more}: check these images"
 
 
 class ClassifierStep(TrainingStep):

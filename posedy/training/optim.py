@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from posedy.config import LoopConfig, TemperatureConfig
-from posedy.models.dynamic_conv import KernelAttention
+from posedy.models.dynamic_conv import KernelAttention, temperatures
 from posedy.models.network_file import Network
 
 _MOMENTUM = 0.9
@@ -154,6 +154,19 @@ def describe_learning_rates(config: LoopConfig, epochs_done: int = 0) -> str:
 def _format_epochs(epochs: Sequence[int]) -> str:
     first, last = epochs[0] + 1, epochs[-1] + 1
     return str(first) if first == last else f"{first}-{last}"
+
+
+def compare_temperatures(net: nn.Module, schedule: TemperatureConfig) -> list[str]:
+    """Returns a warning for each temperature of pretrained weights at which training would not start.
+
+    Another temperature undoes the attention that the weights have learned.
+    """
+    start = schedule.start
+    return [
+        f"warning: the pretrained weights have temperature {pretrained:g}, training starts at {start:g}; to keep it, "
+        f"set train.temperature.start={pretrained:g} train.temperature.end={pretrained:g}"
+        for pretrained in sorted(temperatures(net) - {start})
+    ]
 
 
 def temperature(config: TemperatureConfig, epoch: int) -> float:

@@ -13,11 +13,12 @@ from posedy.data.issues import format_reasons
 from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler
 from posedy.data.shards import ShardTrainDataset
 from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
-from posedy.models.dynamic_conv import make_kernels_equal, temperatures
+from posedy.models.dynamic_conv import make_kernels_equal
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
 from posedy.models.transfer import load_pretrained
 from posedy.skeleton import Skeleton
+from posedy.training.optim import compare_temperatures
 
 Log = Callable[[str], None]
 
@@ -172,15 +173,6 @@ def build_network(
         )
     if weights is not None:
         log(f"loaded pretrained weights {load_pretrained(net, weights)}")
-        _compare_temperatures(net, config, log)
+        for warning in compare_temperatures(net, config.train.temperature):
+            log(warning)
     return net
-
-
-def _compare_temperatures(net: PoseNet, config: Config, log: Log) -> None:
-    """Warns if training starts at another temperature than that of the weights, which would undo their attention."""
-    start = config.train.temperature.start
-    for pretrained in sorted(temperatures(net) - {start}):
-        log(
-            f"warning: the pretrained weights have temperature {pretrained:g}, training starts at {start:g}; to keep "
-            f"it, set train.temperature.start={pretrained:g} train.temperature.end={pretrained:g}"
-        )

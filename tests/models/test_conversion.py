@@ -222,6 +222,7 @@ def test_layers_that_stay_static_are_copied(make):
     target.double().eval()
     conversion = convert_weights(net.state_dict(), target)
     assert conversion.inflated == 7 + 4
+    assert "11 static kernels made dynamic (with uniform attention)" in str(conversion)
     assert_same_outputs(net, target)
 
 

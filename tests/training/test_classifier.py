@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from posedy.cli.main import main
-from posedy.config import ClassifierConfig, load_classifier_config
+from posedy.config import ClassifierConfig, ConfigError, load_classifier_config
 from posedy.data.datasets import SampleIndex
 from posedy.data.image_folder import ClassifierTrainDataset, LabeledImages
 from posedy.evaluation.classifier_eval import _ranks
@@ -224,6 +224,11 @@ def test_the_command_writes_metrics_with_their_protocol(
     assert record["images"] == 16
     assert "central crop of 32x32 of images resized to 37" in record["protocol"]
     assert f"top1 {record['top1']:.4f}" in capsys.readouterr().out
+    assert main(["test-classifier", str(tmp_path / "net.pt"), str(folder), "--resize", "1.5"]) == 0
+    assert "resized to 48" in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    assert main(["test-classifier", str(tmp_path / "net.pt"), str(folder), "--out", str(tmp_path / "file")]) == 1
+    assert "top1" not in capsys.readouterr().out  # the error comes before the test
     assert main(["test-classifier", str(tmp_path / "empty.pt"), str(folder)]) == 1
     assert "contains no classifier" in capsys.readouterr().err
 
@@ -278,6 +283,30 @@ def test_training_starts_from_a_classifier_of_other_classes(
     net = Trainer(config, tmp_path / "run", progress=False, make_task=ClassifierTask).net
     stem = "backbone.stem.0.weight"
     assert torch.equal(net.state_dict()[stem], source.state_dict()[stem])
+
+
+def test_the_log_of_pretrained_weights_counts_what_was_loaded_and_warns_of_the_temperature(
+    classifier: Callable[..., ClassifierConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = create_classifier("dy_mobilenetv2_035", ["a", "b", "c"], depth=0.34, temperature=1)
+    write_checkpoint({"network": network_state(source)}, tmp_path / "net.pt")
+    config = classifier(f"model.weights={tmp_path / 'net.pt'}")
+    ClassifierTask(config, DistributedContext(config.train)).build_network(config.model.weights)
+    printed = capsys.readouterr().out
+    assert f"{len(source.state_dict()) - 2} tensors copied; did not load the last layer" in printed
+    assert "the pretrained weights have temperature 1, training starts at 30" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        *(("dropout: 0.1", "set model.dropout"), ("temperature: 5", "set train.temperature")),
+        *(("num_classes: 10", "folders define"), ("in_channels: 1", "3 channels"), ("num_kernels: 2", "model.num_k")),
+    ],
+)
+def test_options_that_other_keys_set_are_rejected(option: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=f"options: {option.split(':')[0]} is not an option.*{remedy}"):
+        load_classifier_config(None, [f"model.options={{{option}}}"])
 
 
 def test_models_counts_a_trained_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,9 @@ def _rows(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> It
 def _signature(action: argparse.Action) -> str:
     """Returns an argument as in a command line, such as `--out DIR` or `INPUT ...`."""
     metavar = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else None)
-    value = str(metavar or (action.dest.upper() if action.option_strings else action.dest))
+    if isinstance(metavar, tuple):
+        metavar = " ".join(metavar)
+    value = metavar or (action.dest.upper() if action.option_strings else action.dest)
     takes_value = action.nargs != 0
     if action.nargs in ("*", "+") and takes_value:
         value = f"[{value} ...]" if action.nargs == "*" else f"{value} ..."

@@ -47,7 +47,7 @@ def configuration_page() -> str:
                 "The keys of `posedy train` and `posedy test`. Defaults are the paper's recipe.\n",
                 *pose,
                 "## Classifiers\n",
-                "The keys of `posedy train-classifier` and `posedy test-classifier`.\n",
+                "The keys of `posedy train-classifier`.\n",
                 *classifier,
             ]
         ).rstrip()
