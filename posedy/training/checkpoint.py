@@ -23,6 +23,8 @@ _FREE_KEYS = (
     *("eval.every", "eval.batch_size", "imports"),
 )
 _FREE_SECTION, _SKELETON, _PADDING = "data.", "data.skeleton.", "data.padding"
+# What determines the tensors of the network and those of the optimizer's state.
+_MODEL, _OPTIMIZER = "model.", "train.optimizer"
 # Keys that determine the batches of an epoch, and so the meaning of a step within it.
 _SAMPLING_KEYS = ("train.batch_size", "train.seed")
 _EPOCHS, _LR_DROPS = "train.epochs", "train.lr_drops"
@@ -79,7 +81,21 @@ class RunState:
         return _format_count(self.epoch, "epoch") + (f" and {_format_count(self.step, 'step')}" if self.step else "")
 
     def restore(self, net: Network, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> None:
-        """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies."""
+        """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies.
+
+        Raises:
+            ValueError: if learning rate factors group the parameters otherwise than in the run.
+        """
+        before, now = (
+            [len(group["params"]) for group in groups]
+            for groups in (self.optimizer["param_groups"], optimizer.param_groups)
+        )
+        if before != now:
+            raise ValueError(
+                f"cannot resume with other groups of learning rates, of {now} tensors, in the run {before}: keep the "
+                "run's train.lr_factors and train.attention_lr_factor, or start a new run from its weights "
+                f"(model.weights=RUN/{LAST} and another --out)"
+            )
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
         # keep the values of the current configuration, which may differ from the checkpoint's
         configured = [{key: group[key] for key in ("weight_decay", "lr_factor")} for group in optimizer.param_groups]
@@ -190,11 +206,14 @@ def read_run_state(
             milestones = ",".join(map(str, lr_milestones(train_before)))
             advice += f"; train.lr_drops=[{milestones}] keeps the run's learning rates"
         raise ValueError("\n".join([heading, *lines, advice]))
-    impossible = [key for key in changed if key.startswith("model.")]
+    impossible = [key for key in changed if key.startswith(_MODEL) or key == _OPTIMIZER]
     if checkpoint["step"]:
         impossible += [key for key in changed if key in (*_SAMPLING_KEYS, _DATA, _WORLD_SIZE)]
     if impossible:
-        reason = "the weights do not fit the network, or the checkpoint is in the middle of an epoch with other batches"
+        reason = (
+            "the weights do not fit the network, the state does not fit the optimizer, or the checkpoint is in the "
+            "middle of an epoch with other batches"
+        )
         heading = f"{run} cannot resume with these changes ({reason}):"
         lines = [f"  {_format_difference(key, before.get(key), now.get(key))}" for key in impossible]
         advice = f"to start a new run from its weights, use model.weights={path} and another --out"

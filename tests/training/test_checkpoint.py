@@ -12,6 +12,7 @@ from posedy.models.factory import create_model
 from posedy.models.network_file import network_state, write_checkpoint
 from posedy.models.pose_net import PoseNet
 from posedy.training.checkpoint import LAST, RunState, read_run_state
+from posedy.training.optim import make_optimizer
 
 
 class Unpicklable:
@@ -160,6 +161,24 @@ def test_impossible_changes_are_rejected_despite_accept_changes(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"cannot resume.*\n.*train\.batch_size"):
         resume(tmp_path, "train.batch_size=64", accept=True)
     assert resume(tmp_path, "train.lr=0.1", accept=True).step == 3
+    with pytest.raises(ValueError, match=r"cannot resume.*\n.*train\.optimizer: 'adam' in the run, 'sgd' now"):
+        resume(tmp_path, "train.optimizer=sgd", accept=True)
+
+
+def test_learning_rate_factors_may_change_where_they_group_the_parameters_as_before(tmp_path: Path) -> None:
+    net, _ = make_net()
+    config = load_config(None, ["train.lr_factors={backbone: 0.1}"])
+    RunState().save(tmp_path / LAST, net, make_optimizer(net, config.train), None, config, "9 persons, ab12", 2)
+    for factors in ("{backbone: 0.2}", "{backbone.stem: 0.1}"):
+        changed = load_config(None, [f"train.lr_factors={factors}"])
+        state = read_run_state(tmp_path, changed, "9 persons, ab12", 2, accept_changes=True)
+        optimizer = make_optimizer(net, changed.train)
+        if factors == "{backbone: 0.2}":
+            state.restore(net, optimizer, None)
+            assert {group["lr_factor"] for group in optimizer.param_groups} == {0.2, 1}
+        else:
+            with pytest.raises(ValueError, match=r"cannot resume with other groups of learning rates.*lr_factors"):
+                state.restore(net, optimizer, None)
 
 
 def test_checkpoint_without_run_state_is_rejected(tmp_path: Path) -> None:
