@@ -4,7 +4,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,18 +64,41 @@ def train(
             raise ValueError("training requires a run folder: --out runs/NAME")
         if out.exists() and not out.is_dir():
             raise ValueError(f"expected a run folder, got the file {out}: choose another --out")
-        check_writable(out / LAST)  # before the process group is formed, which takes time
-        context = DistributedContext(config.train)
-        with contextlib.ExitStack() as stack:
-            with context.fail_together():
-                if context.is_main:
-                    stack.enter_context(lock_run_folder(out))
-            trainer = Trainer(config, out, accept_changes=accept_changes, context=context, make_task=make_task)
+        with open_trainer(config, out, accept_changes=accept_changes, make_task=make_task) as trainer:
             metrics = trainer.fit(stop_after_epochs)
         record = metrics_to_json(metrics)
     if json is not None and trainer.context.is_main:
         write_json_atomically(json, record, indent=2)
     return metrics
+
+
+@contextlib.contextmanager
+def open_trainer(
+    config: Config | ClassifierConfig,
+    run: Path,
+    progress: bool = True,
+    accept_changes: bool = False,
+    make_task: Callable[[Any, DistributedContext], Task] = PoseTask,
+) -> Iterator[Trainer]:
+    """Creates a trainer, whose run folder is locked against other training runs within the block.
+
+    Args:
+        config: the experiment.
+        run: the run folder.
+        progress: as in `Trainer`.
+        accept_changes: as in `Trainer`.
+        make_task: as in `Trainer`.
+
+    Raises:
+        OSError, ValueError: as `Trainer` does, or if another process trains in the folder.
+    """
+    check_writable(run / LAST)  # before the process group is formed, which takes time
+    context = DistributedContext(config.train)
+    with contextlib.ExitStack() as stack:
+        with context.fail_together():
+            if context.is_main:
+                stack.enter_context(lock_run_folder(run))
+        yield Trainer(config, run, progress, accept_changes, context, make_task)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from posedy.models.factory import create_backbone, create_model
 from posedy.models.meta import meta_device
 from posedy.training.interrupt import TrainingInterruptedError
 from posedy.training.pose_task import PoseTask
-from posedy.training.trainer import Trainer
+from posedy.training.run_lock import RunFolderInUseError, lock_run_folder
+from posedy.training.trainer import NonFiniteLossError, Trainer
 from tools.lab.sweep import RunResult, format_sweep, read_sweep, run_sweep, summarize
 
 REPOSITORY = Path(__file__).parents[2]
@@ -158,6 +159,24 @@ def test_every_sweep_file_has_valid_models(path: Path) -> None:
         experiments.add(config.to_yaml())
     assert len(experiments) == len(sweep.rows)
     assert len(sweep.rows) * len(sweep.seeds) > 1
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_does_not_end_the_others(tmp_path: Path, synthetic: Path, monkeypatch) -> None:
+    sweep = read_sweep(write_sweep(tmp_path), overrides=[f"data.root={synthetic}"])
+
+    def fit(trainer: Trainer) -> dict[str, float]:
+        if trainer.run.name == "static-seed3":
+            raise NonFiniteLossError("the loss is nan")
+        with pytest.raises(RunFolderInUseError), lock_run_folder(trainer.run):
+            pass
+        return {"AP": 0.1, "AP50": 0.5}
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    with pytest.raises(NonFiniteLossError, match=r"1 of 4 runs diverged: static, seed 3$"):
+        run_sweep(sweep, tmp_path / "out", progress=False)
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
+    assert {row["row"]: row["seeds"] for row in rows} == {"static": [5], "K = 2": [3, 5]}
 
 
 def test_different_protocols_are_rejected() -> None:

@@ -20,8 +20,9 @@ from posedy.registration import nearest_name
 from posedy.system import keep_freed_memory
 from posedy.training.classifier_task import ClassifierTask
 from posedy.training.pose_task import PoseTask
+from posedy.training.run import open_trainer
 from posedy.training.task import Task
-from posedy.training.trainer import Trainer
+from posedy.training.trainer import NonFiniteLossError
 from tools.lab.entry import run_and_exit
 
 _KEYS = ("task", "config", "seeds", "rows")
@@ -136,7 +137,8 @@ def read_sweep(path: Path, config: Path | None = None, overrides: Sequence[str] 
 def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
     """Trains every row with every seed in a separate folder, seed by seed, and writes the table after each run.
 
-    The same call resumes after an interruption: finished runs are skipped, interrupted ones resumed.
+    The same call resumes after an interruption: finished runs are skipped, interrupted ones resumed. If a run diverges,
+    the others are still trained.
 
     Args:
         sweep: the configurations and seeds.
@@ -147,29 +149,37 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
         The content of sweep.json.
 
     Raises:
-        OSError, ValueError, ArithmeticError: as `Trainer` and `summarize` do.
+        OSError, ValueError: as `open_trainer` and `summarize` do.
+        NonFiniteLossError: after the last run, if runs diverged; the table has the others.
     """
     runs = {(name, seed): out / f"{_slug(name)}-seed{seed}" for seed in sweep.seeds for name in sweep.rows}
+    diverged = []
     for (name, seed), run in runs.items():
         config = sweep.config(name, seed)
         names = sweep.task.curves[:2]
-        run.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, run, progress, make_task=sweep.task)
-        trainer.log(f"\n{name}, seed {seed}: {run}")
-        metrics = trainer.fit()
-        if PartialState().is_main_process:
-            minutes = sum(float(row["seconds"]) for row in read_csv(run / "metrics.csv")) / 60
-            table_metrics = {key: metrics[key] for key in names}
-            result = RunResult(name, seed, config.train.epochs, table_metrics, trainer.state.protocol, minutes)
-            write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
-            # the table includes finished runs of earlier calls, unless they were shorter
-            finished = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
-            results = [done for done in finished if done.epochs == sweep.rows[done.row].train.epochs]
-            table = format_sweep(results)
-            write_bytes_atomically(out / "table.md", f"{table}\n".encode())
-            write_json_atomically(out / "sweep.json", summarize(results), indent=2)
-            trainer.log(f"\n{table}")
+        with open_trainer(config, run, progress, make_task=sweep.task) as trainer:
+            trainer.log(f"\n{name}, seed {seed}: {run}")
+            try:
+                metrics = trainer.fit()
+            except NonFiniteLossError as error:
+                trainer.log(f"{name}, seed {seed}: {error}")
+                diverged.append(f"{name}, seed {seed}")
+                continue
+            if PartialState().is_main_process:
+                minutes = sum(float(row["seconds"]) for row in read_csv(run / "metrics.csv")) / 60
+                table_metrics = {key: metrics[key] for key in names}
+                result = RunResult(name, seed, config.train.epochs, table_metrics, trainer.state.protocol, minutes)
+                write_json_atomically(run / _RESULT, dataclasses.asdict(result), indent=2)
+                # the table includes finished runs of earlier calls, unless they were shorter
+                finished = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
+                results = [done for done in finished if done.epochs == sweep.rows[done.row].train.epochs]
+                table = format_sweep(results)
+                write_bytes_atomically(out / "table.md", f"{table}\n".encode())
+                write_json_atomically(out / "sweep.json", summarize(results), indent=2)
+                trainer.log(f"\n{table}")
     PartialState().wait_for_everyone()
+    if diverged:
+        raise NonFiniteLossError(f"{len(diverged)} of {len(runs)} runs diverged: {'; '.join(diverged)}")
     return summarize([_read_result(run) for run in runs.values()])
 
 
