@@ -34,6 +34,7 @@ def test_the_first_classes_can_be_selected(tmp_path: Path, capsys: pytest.Captur
     main([*arguments, "2"])
     assert capsys.readouterr().out == "train 14, dev 2, val 4\n"
     assert {path.name for path in (tmp_path / "out/train").iterdir()} == {"a", "b"}
+    arguments[3] = str(tmp_path / "other")
     for number in ("0", "4"):
         with pytest.raises(ValueError, match="1 to 3 classes"):
             main([*arguments, number])
@@ -47,4 +48,30 @@ def test_small_classes_have_training_images() -> None:
 def test_a_missing_label_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps({"images": [{"id": 7, "file_name": "a.jpg"}]}))
     with pytest.raises(ValueError, match="image 7 has no 'sport'"):
-        main([str(tmp_path / "boxes.json"), str(tmp_path), "--key", "sport", "--out", str(tmp_path)])
+        main([str(tmp_path / "boxes.json"), str(tmp_path), "--key", "sport", "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([{"id": 1, "action": "run"}], "an image has no 'file_name'"),
+        ([{"id": 1, "file_name": "1.jpg", "action": "run/jump"}], "image 1: action 'run/jump' cannot be the name"),
+        ([{"id": 1, "file_name": "1.jpg", "action": ""}], "image 1: action '' cannot be the name"),
+        (
+            [{"id": index, "file_name": f"{index}/a.jpg", "action": "run"} for index in range(2)],
+            "2 images of the class 'run' have the file name a.jpg",
+        ),
+        (None, "expected a file in COCO's format"),
+    ],
+)
+def test_labels_that_would_lose_images_are_errors(tmp_path: Path, images: object, message: str) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(ValueError, match=message):
+        main([str(tmp_path / "boxes.json"), str(tmp_path), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_an_earlier_call_are_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": []}))
+    with pytest.raises(ValueError, match="is not empty: choose another --out"):
+        main([str(tmp_path / "boxes.json"), str(tmp_path), "--out", str(tmp_path)])

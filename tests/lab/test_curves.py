@@ -33,6 +33,8 @@ def test_a_metric_that_was_not_measured_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(ROWS.format(""))
     with pytest.raises(ValueError, match="has no AP"):
         main([f"a={tmp_path}", "--out", str(tmp_path / "curves.png")])
+    with pytest.raises(ValueError, match="distinct names, got 'a' twice"):
+        main([f"a={tmp_path}", f"a={tmp_path}", "--out", str(tmp_path / "curves.png")])
     with pytest.raises(ValueError, match="no epoch"):
         main([f"a={tmp_path / 'none'}", "--out", str(tmp_path / "curves.png")])
 

@@ -10,7 +10,7 @@ choices (dev), 10 % of all, and the rest for training.
 import argparse
 import json
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from tools.lab.entry import run_and_exit
@@ -32,13 +32,11 @@ def sort_into_folders(
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if an image has no label, or there are fewer classes.
+        ValueError: if an image has no label, names are repeated, there are fewer classes, or `out` is not empty.
     """
-    classes: dict[str, list[str]] = defaultdict(list)
-    for image in sorted(json.loads(labels.read_bytes())["images"], key=lambda image: image["id"]):
-        if key not in image:
-            raise ValueError(f"{labels}: image {image['id']} has no {key!r}: choose another --key")
-        classes[str(image[key])].append(image["file_name"])
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: choose another --out, since its images would be mixed with the new ones")
+    classes = _read_classes(labels, key)
     if num_classes is not None and not 1 <= num_classes <= len(classes):
         raise ValueError(f"expected 1 to {len(classes)} classes, the number in {labels}, got {num_classes}")
     counts = dict.fromkeys(("train", "dev", "val"), 0)
@@ -49,6 +47,30 @@ def sort_into_folders(
             shutil.copyfile(images / file, folder / Path(file).name)
             counts[split] += 1
     return counts
+
+
+def _read_classes(labels: Path, key: str) -> dict[str, list[str]]:
+    """Returns the image files of each class, in the order of their ids."""
+    contents = json.loads(labels.read_bytes())
+    if not isinstance(contents, dict) or not isinstance(contents.get("images"), list):
+        raise ValueError(f"{labels}: expected a file in COCO's format, with a list `images`")
+    for image in contents["images"]:
+        for name in ("id", "file_name"):
+            if name not in image:
+                raise ValueError(f"{labels}: an image has no {name!r}: {image}")
+        if key not in image:
+            raise ValueError(f"{labels}: image {image['id']} has no {key!r}: choose another --key")
+    classes: dict[str, list[str]] = defaultdict(list)
+    for image in sorted(contents["images"], key=lambda image: image["id"]):
+        label = str(image[key])
+        if not label or label.startswith(".") or Path(label).name != label:
+            raise ValueError(f"{labels}: image {image['id']}: {key} {label!r} cannot be the name of a folder")
+        classes[label].append(image["file_name"])
+    for label, files in classes.items():
+        name, count = Counter(Path(file).name for file in files).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{labels}: {count} images of the class {label!r} have the file name {name}")
+    return classes
 
 
 def split_of_class(count: int) -> list[str]:

@@ -3,7 +3,7 @@
     python -m tools.lab.compare_classifiers ROOT --first runs/static-seed?/last.pt --second runs/dynamic-seed?/last.pt
 
 The top-1 of a group is the mean over its networks. The interval of the difference is a bootstrap over images, so it is
-that of other images, not of other seeds; the differences by seed are printed, too.
+that of other images, not of other seeds.
 """
 
 import argparse
@@ -39,8 +39,9 @@ def compare_classifiers(first: NDArray[np.bool_], second: NDArray[np.bool_], see
     """
     difference = second.mean(axis=0) - first.mean(axis=0)
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(difference), np.full(len(difference), 1 / len(difference)), _RESAMPLES)
-    low, high = np.quantile(counts @ difference / len(difference), [0.025, 0.975])
+    uniform = np.full(len(difference), 1 / len(difference))
+    means = [rng.multinomial(len(difference), uniform) @ difference / len(difference) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
     return {
         "images": len(difference),
         "first": first.mean(axis=1).tolist(),
@@ -51,13 +52,13 @@ def compare_classifiers(first: NDArray[np.bool_], second: NDArray[np.bool_], see
     }
 
 
-def _predict(paths: Sequence[Path], images: LabeledImages) -> NDArray[np.bool_]:
+def _predict(paths: Sequence[Path], images: LabeledImages, config: ClassifierEvalConfig) -> NDArray[np.bool_]:
     """Returns whether each network is right on each image."""
     accelerator, right = Accelerator(cpu=True), []
     for path in paths:
         net = load_classifier(path)
         images.check_classes(net.classes, str(path))
-        test = ClassifierTest(images, net.input_size[0], ClassifierEvalConfig(), accelerator, progress=True)
+        test = ClassifierTest(images, net.input_size[0], config, accelerator, progress=True)
         right.append(test.predict_ranks(net).numpy() == 0)
     return np.stack(right)
 
@@ -67,11 +68,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.lab.compare_classifiers", description=main.__doc__)
     parser.add_argument("root", type=Path, help="folder with val/CLASS/IMAGE")
     parser.add_argument("--split", default="val", help="folder of ROOT (default: val)")
+    parser.add_argument(
+        "--resize",
+        type=float,
+        default=256 / 224,
+        help="shorter side of the resized images relative to the crops (default: 256 / 224)",
+    )
     add_groups(parser, "checkpoints")
     add_json(parser)
     arguments = parser.parse_args(argv)
     images = LabeledImages.read(arguments.root, arguments.split)
-    result = compare_classifiers(_predict(arguments.first, images), _predict(arguments.second, images))
+    config = ClassifierEvalConfig(resize=arguments.resize)
+    result = compare_classifiers(*(_predict(group, images, config) for group in (arguments.first, arguments.second)))
     print_comparison(result, "top-1", 4, images.folder)
     write_json(arguments.json, result)
 

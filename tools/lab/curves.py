@@ -83,6 +83,10 @@ def main(argv: list[str] | None = None) -> None:
         name, equals, folder = item.partition("=")
         if not equals:
             raise ValueError(f"expected NAME=FOLDER, got {item!r}")
+        if name in runs:
+            raise ValueError(
+                f"expected distinct names, got {name!r} twice; write NAME=FOLDER,FOLDER for a continued run"
+            )
         runs[name] = [Path(part) for part in folder.split(",")]
     write_bytes_atomically(arguments.out, plot_runs(runs, arguments.metric))
 
