@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from posedy.models.blocks import InvertedResidual
+from posedy.models.blocks import ConvNormAct, InvertedResidual
 from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
-from posedy.models.ops import FORMULATIONS, AsymmetricPadConv2d, choose_formulation, conv2d
+from posedy.models.ops import FORMULATIONS, AsymmetricPadConv2d, DepthwiseConv2d, choose_formulation, conv2d
 
 Net = TypeVar("Net", bound=nn.Module)
+_PACKAGE = __name__.partition(".")[0]
 
 
 def fuse(net: Net) -> Net:
@@ -38,18 +39,27 @@ def fuse(net: Net) -> Net:
     return _fuse_layers(fold_norms(net)).to(memory_format=torch.channels_last)
 
 
-def _fuse_layers(module: Net) -> Net:
-    """Replaces layers by fused ones, removes identities from sequences and makes activations in-place."""
+def _fuse_layers(module: Net, is_own: bool = False) -> Net:
+    """Replaces layers by fused ones; in posedy's modules removes identities and makes activations in-place.
+
+    Modules of others may use the input of an activation again, or the layers of a sequence by their indices.
+
+    Args:
+        module: the module; it is changed.
+        is_own: whether it is part of a module of posedy.
+    """
+    is_plain_sequence = type(module) is nn.Sequential
+    is_own = type(module).__module__.startswith(f"{_PACKAGE}.") or (is_own and is_plain_sequence)
     for name, child in module.named_children():
-        if isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
+        if is_own and isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
             child.inplace = True
-        if isinstance(child, DynamicConv2d) and child.attention.temperature is not None:
+        if type(child) is DynamicConv2d and child.attention.temperature is not None:
             setattr(module, name, FusedDynamicConv2d(child))
         else:
-            setattr(module, name, _fuse_layers(child))
+            setattr(module, name, _fuse_layers(child, is_own))
         if isinstance(child, InvertedResidual):
             setattr(module, name, PerImageBlock(child, child.hidden_channels))
-    if not isinstance(module, nn.Sequential):
+    if not (is_own and isinstance(module, nn.Sequential)):
         return module
     return nn.Sequential(*(layer for layer in module if not isinstance(layer, nn.Identity)))  # type: ignore[return-value]
 
@@ -59,12 +69,12 @@ def fold_norms(net: Net) -> Net:
 
     Static convolutions get a bias, dynamic ones K biases and the temperature 1; the output is the same up to rounding.
     Norms are kept if they do not follow a convolution, or follow a dynamic one with sigmoid attention, whose weights do
-    not sum to one.
+    not sum to one; so are subclasses and layers with hooks, which may compute something else.
     """
     folded = copy.deepcopy(net).eval().requires_grad_(False)
     for module in folded.modules():
-        if isinstance(module, nn.Sequential):
-            _fold_sequence(module)
+        if type(module).forward in (nn.Sequential.forward, ConvNormAct.forward):
+            _fold_sequence(module)  # type: ignore[arg-type]
     for module in folded.modules():
         if isinstance(module, DynamicConv2d):
             fold_attention(module.attention)
@@ -75,22 +85,28 @@ def _fold_sequence(layers: nn.Sequential) -> None:
     """Folds each norm of a sequence into the convolution before it, and replaces the norm by an identity."""
     for index in range(1, len(layers)):
         conv, norm = layers[index - 1], layers[index]
-        if not isinstance(norm, nn.BatchNorm2d):
+        if type(norm) is not nn.BatchNorm2d or norm.running_var is None or _has_hooks(conv) or _has_hooks(norm):
             continue
-        if isinstance(conv, nn.ConvTranspose2d):
+        if type(conv) is nn.ConvTranspose2d:
             layers[index - 1] = fuse_conv_bn_eval(conv, norm, transpose=True)
-        elif isinstance(conv, nn.Conv2d):
+        elif type(conv) in (nn.Conv2d, AsymmetricPadConv2d):
+            layers[index - 1] = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var]
+        elif type(conv) is DepthwiseConv2d:
             layers[index - 1] = fuse_conv_bn_eval(_to_torch_conv(conv), norm)
-        elif isinstance(conv, DynamicConv2d) and conv.attention.temperature is not None:
+        elif type(conv) is DynamicConv2d and conv.attention.temperature is not None:
             _fold_dynamic(conv, norm)
         else:
             continue
         layers[index] = nn.Identity()
 
 
-def _to_torch_conv(conv: nn.Conv2d) -> nn.Conv2d:
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
+def _to_torch_conv(conv: DepthwiseConv2d) -> nn.Conv2d:
     """Copies a convolution to `nn.Conv2d`, or to `AsymmetricPadConv2d` if it has asymmetric padding."""
-    copied = (AsymmetricPadConv2d if getattr(conv, "pad_end", 0) else nn.Conv2d)(
+    copied = (AsymmetricPadConv2d if conv.pad_end else nn.Conv2d)(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,  # type: ignore[arg-type]

@@ -102,6 +102,57 @@ def test_sigmoid_attention_and_convolution_without_norm_are_supported() -> None:
         assert_equal(net, fuse(net), X[:2])
 
 
+class PreActivation(nn.Module):
+    """Uses the input of an activation again, and a layer of a sequence by its index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers[1](self.layers[0](x))
+        return y + self.layers[2](y)
+
+
+class Scaled(nn.Sequential):
+    """A sequence that computes more than its layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 + super().forward(x).sigmoid()
+
+
+class StandardizedConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, (self.weight - self.weight.mean()) / self.weight.std(), self.bias)
+
+
+class NormAct(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        PreActivation(),
+        Scaled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        nn.Sequential(StandardizedConv(3, 4, 3), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4)),
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)),
+    ],
+    ids=["taps", "forward", "conv", "norm", "padding", "hook"],
+)
+def test_layers_of_others_keep_what_they_compute(net: nn.Module, perturb) -> None:
+    net = perturb(net.double(), X)
+    assert_equal(net, fuse(net), X[:3], 1e-10)
+
+
+def test_a_norm_of_the_batch_is_kept() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).double().eval()
+    assert_equal(net, fuse(net), X[:3], 1e-10)
+
+
 def test_fused_conv_rejects_other_attention() -> None:
     for options in ({"temperature": 30.0}, {"attention": "sigmoid"}):
         with pytest.raises(ValueError, match="temperature 1"):
