@@ -8,10 +8,11 @@ only.
 import dataclasses
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,8 +33,19 @@ def network_record(net: Network) -> dict[str, Any]:
     """Returns the record of a network in plain types: what is needed besides its tensors to rebuild it."""
     record = {"name": net.name, "options": dict(net.options), "input_size": list(net.input_size)}
     if isinstance(net, Classifier):
-        return record | {"classes": list(net.classes)}
-    return record | {"skeleton": dataclasses.asdict(net.skeleton) if net.skeleton is not None else None}
+        record["classes"] = list(net.classes)
+    else:
+        record["skeleton"] = dataclasses.asdict(net.skeleton) if net.skeleton is not None else None
+    return json.loads(json.dumps(record, default=_to_plain))
+
+
+def _to_plain(value: Any) -> Any:
+    """Returns a number of NumPy, or a collection of others, in plain types."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Collection):
+        return list(value)
+    raise TypeError(f"expected options and a skeleton of numbers, texts and collections, got {value!r}")
 
 
 def recorded_skeleton(record: Mapping[str, Any]) -> Skeleton | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -41,6 +42,19 @@ def net(perturb: Callable[..., PoseNet]) -> PoseNet:
     perturb(network, X)
     set_temperature(network, 12.5)
     return network
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_numbers_of_numpy_and_sets_are_recorded_as_plain_types(suffix, tmp_path):
+    pairs = np.array([[0, 1]])
+    skeleton = Skeleton(("left_a", "right_a"), pairs, (), tuple(np.full(2, 0.05, np.float32)))
+    options = {"sigma": np.float64(1.5), "dynamic_layers": {"expand"}, **SHALLOW}
+    net = create_model("dy_mobilenetv2_035-bneck", num_keypoints=2, skeleton=skeleton, **options)
+    WRITERS[suffix](net, tmp_path / f"model{suffix}")
+    loaded = load_checkpoint(tmp_path / f"model{suffix}")
+    assert loaded.skeleton == Skeleton(("left_a", "right_a"), ((0, 1),), (), (float(np.float32(0.05)),) * 2)
+    assert loaded.options["sigma"] == 1.5
+    assert loaded.options["dynamic_layers"] == ["expand"]
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
