@@ -31,7 +31,7 @@ def register(registry: MutableMapping[str, Any], kind: str, name: str, pattern: 
         if not callable(part):
             raise TypeError(f"expected a class or a function as {kind} {name!r}, got {part!r}")
         existing = registry.get(name)
-        if existing is not None and _origin(existing) != _origin(part):
+        if existing is not None and (_origin(existing) != _origin(part) or _arguments(existing) != _arguments(part)):
             raise ValueError(f"the {kind} {name!r} is already registered, by {_origin(existing)[0]}")
         registry[name] = part
         return part
@@ -42,6 +42,11 @@ def register(registry: MutableMapping[str, Any], kind: str, name: str, pattern: 
 def _origin(part: Callable[..., Any]) -> tuple[str, str]:
     part = getattr(part, "func", part)  # a functools.partial has no __qualname__
     return getattr(part, "__module__", ""), getattr(part, "__qualname__", repr(part))
+
+
+def _arguments(part: Callable[..., Any]) -> tuple[Any, Any]:
+    """Returns the arguments of a functools.partial, which distinguish parts of one function."""
+    return getattr(part, "args", ()), getattr(part, "keywords", {})
 
 
 def nearest_name(name: object, names: Iterable[str]) -> str:

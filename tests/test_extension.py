@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from posedy.codecs import Outputs, create_codec
 from posedy.codecs import base as codecs
 from posedy.inference.detectors import base as detectors
 from posedy.models import registry
+from posedy.models.backbones.mobilenetv2 import MobileNetV2
 from posedy.models.blocks import ConvFactory
 from posedy.models.dynamic_conv import DynamicConv2d
 
@@ -261,6 +263,26 @@ def test_another_class_under_a_registered_name_is_rejected() -> None:
         with pytest.raises(ValueError, match=name):
             register(name)(other)  # type: ignore[operator]
     assert MyCodec.name == "my_codec"
+
+
+def test_another_width_under_a_registered_name_is_rejected() -> None:
+    with pytest.raises(ValueError, match="'mobilenetv2_050' is already registered"):
+        posedy.register_backbone("mobilenetv2_050")(partial(MobileNetV2, 0.35))
+    posedy.register_backbone("mobilenetv2_050")(partial(MobileNetV2, 0.5))
+
+
+@pytest.mark.usefixtures("restored_registries")
+def test_options_of_parts_may_have_the_names_of_others() -> None:
+    @posedy.register_head("my_dropout")
+    class MyHead(nn.Sequential):
+        def __init__(self, in_channels: int, num_keypoints: int, *, dropout: float = 0.0, padding: int = 0) -> None:
+            conv = nn.Conv2d(in_channels, num_keypoints, 1, padding=padding)
+            super().__init__(nn.Dropout(dropout), conv, nn.Upsample(scale_factor=8))
+
+    net = posedy.create_model("resnet10-my_dropout", dropout=0.3, padding=1)
+    assert net.head[0].p == 0.3
+    assert net.head[1].padding == (1, 1)
+    assert "dropout" not in posedy.models.registry.list_options("resnet10-bneck")
 
 
 def test_the_same_class_may_be_registered_again() -> None:

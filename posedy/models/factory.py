@@ -19,7 +19,7 @@ from posedy.models.blocks import (
 from posedy.models.classifier import Classifier
 from posedy.models.dynamic_conv import check_temperature
 from posedy.models.network_file import read_weights, recorded_options, recorded_skeleton
-from posedy.models.pose_net import HeatmapOutput, PoseNet
+from posedy.models.pose_net import HeatmapOutput, PoseNet, last_layer
 from posedy.models.registry import (
     DEFAULT_NUM_KERNELS,
     DYNAMIC_OPTIONS,
@@ -34,6 +34,7 @@ from posedy.models.registry import (
     list_heads,
     list_models,
     list_options,
+    list_own_options,
     list_presets,
     options_of,
     split_name,
@@ -138,7 +139,7 @@ def create_model(
     Args:
         name: one of `list_models()`, `[dy_]timm/NAME-HEAD` with timm installed, or with `pretrained` a preset.
         pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). What their file records
-            replaces the defaults below; with another number of keypoints the last layer is random.
+            replaces the defaults below; with other keypoints the last layer is random.
         num_keypoints: K, the number of keypoints, for heatmap codecs one heatmap each.
         num_kernels: K of each dynamic convolution; static networks take the default only.
         temperature: tau of the attention's softmax.
@@ -258,6 +259,9 @@ def _create_pretrained(
     )
     state = net.state_dict()
     fresh = {key for key, tensor in tensors.items() if key in state and state[key].shape != tensor.shape}
+    before = recorded_skeleton(record)
+    if skeleton is not None and before is not None and skeleton.keypoints != before.keypoints:
+        fresh |= last_layer(net).keys()
     net.load_state_dict({key: state[key] if key in fresh else tensor for key, tensor in tensors.items()})
     return net.eval()
 
@@ -311,7 +315,7 @@ def _conv_factory(name: str, num_kernels: int, temperature: float, options: Mapp
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    valid = list_options(name)
+    valid, own = list_options(name), list_own_options(name)
     for option, value in options.items():
         if option in DYNAMIC_OPTIONS and option not in valid:
             raise ValueError(f"{option!r} is an option of dynamic convolutions, and {name} has none with this option")
@@ -321,6 +325,8 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
             )
         if option == "in_channels":
             _check_at_least_one(in_channels=value)
+        if option not in own:
+            continue
         if option == "se" and not isinstance(value, bool):
             raise ValueError(f"se must be true or false, got {value!r}")
         if option == "depth" and (isinstance(value, bool) or not isinstance(value, int | float)):

@@ -229,3 +229,9 @@ def predict_outputs(
             f"expected merge_flipped of codec {codec.name!r} to return a dictionary of {', '.join(outputs)}, got {got}"
         )
     return merged
+
+
+def last_layer(net: PoseNet) -> dict[str, Tensor]:
+    """Returns the tensors of the last convolution, which predicts a map for each keypoint."""
+    *_, layer = (name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    return {name: tensor for name, tensor in net.state_dict().items() if name.startswith(f"{layer}.")}

@@ -48,12 +48,12 @@ def load_checkpoint(path: str | os.PathLike[str], model_class: type[PoseNet] = P
 
 
 def is_classifier(path: Path) -> bool:
-    """Returns whether a file contains a classifier; False for a missing file.
+    """Returns whether a file contains a classifier; False for a missing and for an exported file.
 
     Raises:
         OSError, ValueError: if the file cannot be read as tensors and plain types.
     """
-    if not path.is_file():
+    if not path.is_file() or path.suffix.lower() == ".onnx":
         return False
     record, _ = read_weights(path)
     return isinstance(record, Mapping) and "classes" in record
@@ -154,7 +154,7 @@ def find_weights(model: str | os.PathLike[str]) -> Path:
         ValueError: if it is a name of which the package has no weights.
     """
     path = Path(model)
-    if path.name != str(model) or path.suffix or path.exists():
+    if path.name != str(model) or path.suffix or path.is_file():
         return path
     try:
         return weights_path(path.name)

@@ -41,7 +41,7 @@ def register_backbone(name: str) -> Callable[[_Factory], _Factory]:
         name: letters, digits and underscores; not beginning with `dy_`.
 
     Raises:
-        TypeError: if the name is not a string, or the factory cannot be called.
+        TypeError: if the factory cannot be called.
         ValueError: if the name is invalid, or another factory has it.
     """
     return register(_BACKBONES, "backbone", name, _NAMES)
@@ -64,7 +64,7 @@ def register_head(name: str) -> Callable[[_Factory], _Factory]:
         name: letters, digits and underscores; not beginning with `dy_`.
 
     Raises:
-        TypeError: if the name is not a string, or the factory cannot be called.
+        TypeError: if the factory cannot be called.
         ValueError: if the name is invalid, or another factory has it.
     """
     return register(_HEADS, "head", name, _NAMES)
@@ -97,6 +97,7 @@ _INPUT_SIZE = "input_size"
 DYNAMIC_OPTIONS = ("attention", "dynamic_layers")
 """Options of dynamic convolutions."""
 _TIMM = "timm/"
+_PACKAGE = __name__.partition(".")[0]
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 """The folder of the package with the weights of pretrained networks."""
 DEFAULT_NUM_KERNELS = 4
@@ -186,15 +187,28 @@ def list_options(name: str) -> list[str]:
         ValueError: if the name is unknown.
     """
     check_name(name, [*list_models(), *list_backbones()])
-    backbone, head = split_name(name)
-    parts = [(backbone, backbone_factory(backbone))]
-    parts += [(head, head_factory(head))] if head else []
     names: set[str] = set()
-    for part, factory in parts:
+    for part, factory in _parts(name):
+        options = options_of(factory)
+        if "num_classes" in options:  # arguments of `create_backbone`
+            options -= {"num_classes", "dropout"}
         # options of dynamic convolution belong to the dynamic parts
-        names |= {option for option in options_of(factory) if is_dynamic(part) or option not in DYNAMIC_OPTIONS}
+        names |= {option for option in options if is_dynamic(part) or option not in DYNAMIC_OPTIONS}
         names |= {"attention"} if is_dynamic(part) else set()
-    return sorted(names - {"num_classes", "dropout"})
+    return sorted(names)
+
+
+def list_own_options(name: str) -> set[str]:
+    """Lists the options that a network or a backbone has of posedy's own parts, whose values are known."""
+    factories = [factory for _, factory in _parts(name)]
+    own = [factory for factory in factories if getattr(factory, "func", factory).__module__.startswith(f"{_PACKAGE}.")]
+    return {option for factory in own for option in options_of(factory)}
+
+
+def _parts(name: str) -> list[tuple[str, Callable[..., nn.Module]]]:
+    """Returns the names and the factories of the backbone and, if there is one, the head of a network."""
+    backbone, head = split_name(name)
+    return [(backbone, backbone_factory(backbone)), *([(head, head_factory(head))] if head else [])]
 
 
 def _forms(name: str, factory: Callable[..., nn.Module]) -> list[str]:

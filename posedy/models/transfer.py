@@ -20,7 +20,7 @@ from posedy.models.blocks import BNECK_LAYERS
 from posedy.models.classifier import Classifier
 from posedy.models.conversion import DEFAULT_NOISE, convert_weights, is_attention, static_name, static_shape
 from posedy.models.network_file import read_weights
-from posedy.models.pose_net import PoseNet
+from posedy.models.pose_net import PoseNet, last_layer
 from posedy.models.pretrained import find_weights, load_classifier, restore_classifier, restore_network
 
 _COUNTER = "num_batches_tracked"  # of batch norms; missing in old files, and not used
@@ -310,7 +310,7 @@ def _load_counterpart(source: PoseNet, net: PoseNet) -> str:
     if source.fixed_input_size is not None:
         net.check_input_size(source.input_size)
     differences = _heatmap_differences(source, net)
-    not_loaded = _heatmap_layer(net) if differences else {}
+    not_loaded = last_layer(net) if differences else {}
     try:
         conversion = convert_weights({**source.state_dict(), **not_loaded}, net)
     except ValueError as error:
@@ -323,12 +323,6 @@ def _load_counterpart(source: PoseNet, net: PoseNet) -> str:
         raise ValueError(f"{source.name}: {', '.join([*differing, str(error)])}") from error
     message = f"{source.name}: {replace(conversion, copied=conversion.copied - len(not_loaded))}"
     return f"{message}; did not load the last layer: {', '.join(differences)}" if differences else message
-
-
-def _heatmap_layer(net: PoseNet) -> dict[str, Tensor]:
-    """Returns the tensors of the last convolution, which predicts a map for each keypoint."""
-    *_, layer = (name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
-    return {name: tensor for name, tensor in net.state_dict().items() if name.startswith(f"{layer}.")}
 
 
 def _heatmap_differences(source: PoseNet, net: PoseNet) -> list[str]:

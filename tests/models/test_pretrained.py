@@ -34,6 +34,12 @@ def test_pretrained_networks_are_named_by_their_files(folder: Path) -> None:
     assert load_checkpoint("small").input_size == (32, 64)
 
 
+def test_a_folder_does_not_hide_a_preset(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    assert find_weights("small") == folder / "small.safetensors"
+
+
 def test_suffixes_may_be_upper_case(tmp_path: Path) -> None:
     net = create_model("dy_mobilenetv2_035-bneck", num_kernels=2, depth=0.34)
     for name in ("a.PT", "a.SAFETENSORS"):
@@ -118,6 +124,10 @@ def test_pretrained_weights_with_other_keypoints_have_a_fresh_last_layer(pretrai
     different = {key for key, tensor in net.state_dict().items() if not torch.equal(tensor, expected[key])}
     assert different == {"head.heatmap.weight", "head.heatmap.bias"}
     assert net.eval()(torch.zeros(1, 3, 64, 32)).shape == (1, 17, 16, 8)
+    renamed = Skeleton(("left_x", "right_x", "z"), ((0, 1),), (), (0.1, 0.1, 0.1))  # as many as in the file
+    net = create_model(NAME, pretrained=True, num_keypoints=3, skeleton=renamed)
+    assert not torch.equal(net.state_dict()["head.heatmap.weight"], expected["head.heatmap.weight"])
+    assert net.skeleton == renamed
 
 
 @pytest.mark.parametrize(
