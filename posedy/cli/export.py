@@ -216,7 +216,7 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
         print(f"images ({N}, {channels}, {height}, {width}) float32 -> {outputs}")
     print("\n".join(_describe_accuracy(report)))
     numbers: dict[str, Any] = {"difference": report.difference, "tolerance": TOLERANCE}
-    if arguments.half or arguments.int8:
+    if (arguments.half or arguments.int8) and report.agreement is None:
         numbers["rounding"] = report.rounding
     if report.agreement is not None:
         numbers |= dataclasses.asdict(report.agreement)

@@ -22,15 +22,14 @@ def register_parser(commands: Any) -> None:
         nargs="*",
         metavar="NETWORK",
         help="count these instead of listing all: files, architectures, presets, or backbones, which get a classifier "
-        "of 1000 classes at 224x224",
+        "of 1000 classes",
     )
     parser.add_argument(
         "--input-size",
         type=int,
         nargs=2,
-        default=[192, 256],
         metavar=("WIDTH", "HEIGHT"),
-        help="size of the crops (default: 192 256)",
+        help="size of the crops (default: that of files, presets and ImageNet's classifiers, otherwise 192 256)",
     )
     add_import(parser)
     add_json(parser, "the table")
@@ -45,36 +44,42 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from posedy.codecs import MSRACodec
 
-    width, height = arguments.input_size
-    MSRACodec((width, height))  # rejects sizes that are not divisible by 32
+    input_size = tuple(arguments.input_size) if arguments.input_size else None
+    if input_size is not None:
+        MSRACodec(input_size)  # rejects sizes that are not divisible by 32
     if arguments.networks:
-        table = {"models": [_count(network, (width, height)) for network in arguments.networks]}
+        table = {"models": [_count(network, input_size) for network in arguments.networks]}
     else:
-        table = _list_models((width, height))
+        table = _list_models(input_size or (192, 256))
     write_json(arguments.json, table)
     return 0
 
 
-def _count(network: str, input_size: tuple[int, int]) -> dict[str, Any]:
+def _count(network: str, input_size: tuple[int, int] | None) -> dict[str, Any]:
     """Prints and returns the size and cost of a file, an architecture, or a backbone with an ImageNet classifier."""
     from posedy.models.classifier import Classifier
     from posedy.models.complexity import measure
     from posedy.models.factory import create_classifier, create_model
     from posedy.models.meta import meta_device
     from posedy.models.network_file import Network
+    from posedy.models.pose_net import PoseNet
     from posedy.models.pretrained import is_classifier, load_checkpoint, load_classifier
-    from posedy.models.registry import list_backbones, list_models
+    from posedy.models.registry import list_backbones, list_models, split_name
 
     net: Network
-    if network in list_backbones():
+    is_of_timm = network.removeprefix("dy_").startswith("timm/")
+    has_head = bool(split_name(network)[1])
+    if network in list_backbones() or (is_of_timm and not has_head):
         with meta_device():
             net = create_classifier(network, [str(index) for index in range(_IMAGENET_CLASSES)])
-    elif network in list_models():
+    elif network in list_models() or is_of_timm:
         with meta_device():
-            net = create_model(network, input_size=input_size)
+            net = create_model(network, input_size=input_size or (192, 256))
     else:
         net = load_classifier(network) if is_classifier(Path(network)) else load_checkpoint(network)
-    width, height = net.input_size
+        if input_size is not None and isinstance(net, PoseNet):
+            net.check_input_size(input_size)
+    width, height = input_size or net.input_size
     complexity = measure(net, (net.in_channels, height, width))
     what = f"{net.num_classes} classes" if isinstance(net, Classifier) else f"{net.num_keypoints} keypoints"
     print(

@@ -62,7 +62,8 @@ class ExportReport:
             with weights in float16 or int8, that from the graph with the rounded weights in float32; if convolutions
             compute in int8, too, that of the float graph from PyTorch.
         moved_fraction: fraction of keypoints at other positions than in PyTorch; 0 if the graph outputs heatmaps.
-        rounding: with weights in float16 or int8, the largest difference from PyTorch, by the rounding of weights.
+        rounding: with weights in float16 or int8, the largest difference from PyTorch, by the rounding of weights; 0
+            with a calibration, where `agreement` has the differences.
         agreement: if convolutions compute in int8, the comparison with the float graph.
         accuracy: a sentence about the accuracy of such a graph, of `Calibration.check`.
     """

@@ -467,6 +467,22 @@ def test_models_lists_networks_with_size_and_cost(
     assert written[0]["parameters"] == 2_665_334 + 6_318_877
 
 
+def test_models_counts_networks_at_the_size_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers, networks = tmp_path / "numbers.json", ["light", "mobilenetv2_035-fpn", "resnet10"]
+    sizes = {}
+    for options in ([], ["--input-size", "64", "64"]):
+        assert main(["models", *networks, *options, "--json", str(numbers)]) == 0
+        sizes[len(options)] = [row["input_size"] for row in json.loads(numbers.read_text())["models"]]
+    assert sizes == {0: [[160, 192], [192, 256], [224, 224]], 3: [[64, 64]] * 3}
+    assert main(["models", "posedy.onnx"]) == 1
+    capsys.readouterr()
+    pytest.importorskip("timm")
+    assert main(["models", "timm/resnet10t-fpn", "timm/resnet10t"]) == 0
+    pose, classifier = capsys.readouterr().out.splitlines()
+    assert "17 keypoints" in pose
+    assert "1000 classes" in classifier
+
+
 @pytest.mark.usefixtures("restored_registries")
 def test_models_leaves_out_parts_that_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -255,7 +255,7 @@ async function start() {
     const estimator = await ready;
     describe(estimator);
     for (const control of [file, example, camera]) control.disabled = false;
-    await showExample();
+    if (choice === 0) await showExample(); // no image was dropped meanwhile
   } catch (error) {
     showStatus("");
     showError(`The networks cannot be loaded: ${error.message ?? error}. Run make live again.`);
