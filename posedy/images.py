@@ -136,6 +136,7 @@ def _decode(data: bytes, flags: int, name: str | Path) -> NDArray[Any] | None:
 MAX_PIXELS = 2**28
 """Maximum number of pixels of an image file: 268 million, 805 MB as an array. Some phones take 16384 x 12288."""
 # TIFF (also with 64-bit offsets) and PFM
+_MAX_STEM, _MAX_SUFFIX = 60, 10  # characters of the names of downloads, which are up to four bytes each
 _FORMATS_OF_ANY_VALUES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"PF", b"Pf")
 
 
@@ -238,7 +239,10 @@ def _from_tensor(image: "Tensor") -> NDArray[np.uint8]:
 def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
     if not image.width or not image.height:
         raise ValueError(f"the image is empty: {image.width} x {image.height} pixels (width x height)")
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data raise any error; OpenCV ignores them, too
+        upright = image
     if upright.mode in ("I", "F"):
         raise ValueError(
             f"a PIL image of mode {upright.mode!r} has no standard range of values: scale it to 0...255 and convert it "
@@ -298,8 +302,9 @@ def download(url: str, folder: Path) -> Path:
     """
     content = read_url(url)
     name = Path(re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2]).lstrip(".") or "image")
-    path, number = folder / name, 2
+    stem, suffix = name.stem[:_MAX_STEM], name.suffix[:_MAX_SUFFIX]
+    path, number = folder / f"{stem}{suffix}", 2
     while path.exists():
-        path, number = folder / f"{name.stem}-{number}{name.suffix}", number + 1
+        path, number = folder / f"{stem}-{number}{suffix}", number + 1
     write_bytes_atomically(path, content)
     return path

@@ -130,7 +130,6 @@ def register_parser(commands: Any) -> None:
     videos.add_argument(
         "--detect-every",
         type=int,
-        default=10,
         metavar="N",
         help="run the detector at every N-th frame, and when a person is lost (default: 10)",
     )
@@ -191,7 +190,6 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.examples import CREDITS_FILE, LICENSE, example_images
     from posedy.files import check_writable
     from posedy.image_paths import check_no_urls, image_paths, split_inputs
-    from posedy.images import download
     from posedy.inference.detectors import create_detector, detector_thresholds
     from posedy.inference.predict import KEYPOINTS_FILE, check_image_outputs
     from posedy.inference.predict_videos import check_video_outputs
@@ -204,8 +202,6 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint = DEFAULT
     if arguments.keypoint_threshold is None:
         arguments.keypoint_threshold = DRAW_THRESHOLD
-    if arguments.smooth is None:  # argparse cannot tell a given default from a missing option
-        arguments.smooth = "online"
     if arguments.box is None and arguments.boxes is None and arguments.detector is None:
         arguments.detector = DETECTOR
     if arguments.examples:
@@ -228,9 +224,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(
             "--annotations needs --boxes FILE; to use the boxes in annotations, pass --boxes ANNOTATIONS"
         )
-    if arguments.detect_every < 1:
-        arguments.parser.error(f"--detect-every: expected at least 1, got {arguments.detect_every}")
-    tracks = _track_outputs(arguments, has_videos=bool(videos))
+    if arguments.box is not None and arguments.box_threshold is not None:
+        arguments.parser.error("--box-threshold is for boxes with scores, --box gives one without: leave it out")
+    _check_video_options(arguments, has_videos=bool(videos))
+    tracks = _track_outputs(arguments)
     check_detector_weights(arguments)
     check_no_urls([name for name in images if name not in urls])
     # outputs are checked before anything is downloaded or loaded
@@ -241,7 +238,8 @@ def run(arguments: argparse.Namespace) -> int:
         # an absent camera is an error before weights are downloaded and networks are loaded
         FrameSource(arguments.webcam).close()
     keep_freed_memory()
-    images = [str(download(name, arguments.out / "downloads")) if name in urls else name for name in images]
+    given, images = len(images), _download(images, urls, arguments.out / "downloads", has_others=bool(videos))
+    images_failed = len(images) < given
     paths = image_paths(images, name_videos=is_for_images) if images else []
     if paths:
         check_video_outputs(videos, arguments.out, tracks, check_image_outputs(paths, arguments.out))
@@ -250,9 +248,31 @@ def run(arguments: argparse.Namespace) -> int:
         lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
     with ended_by_sigterm():
-        images_failed = bool(images) and _predict_images(arguments, paths, detector)
+        images_failed |= bool(images) and _predict_images(arguments, paths, detector)
         videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
     return int(images_failed or videos_failed)
+
+
+def _download(images: list[str], urls: set[str], folder: Path, has_others: bool) -> list[str]:
+    """Returns the images with URLs replaced by downloaded files; those that fail are named and left out.
+
+    Raises:
+        OSError: if the only input fails.
+    """
+    from posedy.images import download
+
+    paths = []
+    for name in images:
+        if name not in urls:
+            paths.append(name)
+            continue
+        try:
+            paths.append(str(download(name, folder)))
+        except OSError as error:
+            if len(images) == 1 and not has_others:
+                raise
+            print(f"{name}: FAILED: {error}")
+    return paths
 
 
 def _check_examples(arguments: argparse.Namespace) -> None:
@@ -263,15 +283,14 @@ def _check_examples(arguments: argparse.Namespace) -> None:
         arguments.parser.error(f"--examples takes no other inputs and no boxes, got {given[0]}: give one of the two")
 
 
-def _track_outputs(arguments: argparse.Namespace, has_videos: bool) -> "TrackOutputs":
-    """Returns what to make of tracks; ends with an error of usage if an option for videos is invalid or without one."""
-    from posedy.inference.track_files import parse_track_formats
-    from posedy.inference.track_outputs import TrackOutputs
-
+def _check_video_options(arguments: argparse.Namespace, has_videos: bool) -> None:
+    """Sets the defaults of options for videos; ends with an error of usage if one is invalid or without a video."""
     options = {
         "--tracks": arguments.tracks is not None,
         "--plots": arguments.plots,
-        "--smooth offline": arguments.smooth == "offline",
+        f"--smooth {arguments.smooth}": arguments.smooth is not None,
+        "--detect-every": arguments.detect_every is not None,
+        "--show": arguments.show,
         "--from": arguments.start != 0,
         "--to": arguments.end is not None,
         "--stride": arguments.stride != 1,
@@ -279,11 +298,23 @@ def _track_outputs(arguments: argparse.Namespace, has_videos: bool) -> "TrackOut
     given = next((name for name, is_given in options.items() if is_given), None)
     if given is not None and not has_videos:
         arguments.parser.error(f"{given} is for videos and cameras, and no input is one: leave it out or give a video")
+    # argparse cannot tell a given default from a missing option
+    arguments.smooth = arguments.smooth or "online"
+    arguments.detect_every = 10 if arguments.detect_every is None else arguments.detect_every
+    if arguments.detect_every < 1:
+        arguments.parser.error(f"--detect-every: expected at least 1, got {arguments.detect_every}")
     if not 0 <= arguments.start < (math.inf if arguments.end is None else arguments.end):
         end = "" if arguments.end is None else f", before --to {arguments.end:g}"
         arguments.parser.error(f"--from: expected a time of at least 0 s{end}, got {arguments.start:g}")
     if arguments.stride < 1:
         arguments.parser.error(f"--stride: expected at least 1, got {arguments.stride}")
+
+
+def _track_outputs(arguments: argparse.Namespace) -> "TrackOutputs":
+    """Returns what to make of tracks; ends with an error of usage for an unknown format."""
+    from posedy.inference.track_files import parse_track_formats
+    from posedy.inference.track_outputs import TrackOutputs
+
     formats: list[str] = []
     if arguments.tracks is not None:
         try:

@@ -20,7 +20,7 @@ _OTHER_OPTIONS = {
     "--from": ("start", 0.0),
     "--to": ("end", None),
     "--stride": ("stride", 1),
-    "--detect-every": ("detect_every", 10),
+    "--detect-every": ("detect_every", None),
     "--tracks": ("tracks", None),
     "--plots": ("plots", False),
     "--show": ("show", False),

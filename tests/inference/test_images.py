@@ -62,6 +62,14 @@ def test_exif_orientation_is_applied_for_paths_and_pil(orientation: int, image: 
         assert np.abs(from_path.astype(int) - np.rot90(image, -1)).mean() < 3
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_damaged_exif_data_are_ignored_for_paths_and_pil(suffix: str, image: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(image).save(path, exif=b"garbage that is no TIFF", lossless=True)
+    np.testing.assert_array_equal(to_rgb(path), image)
+    np.testing.assert_array_equal(to_rgb(Image.open(path)), image)
+
+
 def test_sixteen_bits_are_scaled_for_paths_and_pil(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 30 * 20).astype(np.uint16).reshape(20, 30)
     path = tmp_path / "deep.png"

@@ -44,6 +44,35 @@ def test_run_returns_the_exit_code(
     assert printed.endswith("FAILED: 1 of 2 images\n")
 
 
+def test_a_url_that_fails_does_not_end_the_others(
+    parser: argparse.ArgumentParser,
+    net: PoseNet,
+    image: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_weights(net, tmp_path / "model.safetensors")
+    Image.fromarray(image).save(tmp_path / "a.png")
+    long = f"https://example.com/{'ä' * 300}.png"
+
+    def read(url: str) -> bytes:
+        if url != long:
+            raise OSError(f"{url} cannot be read: 404")
+        return (tmp_path / "a.png").read_bytes()
+
+    monkeypatch.setattr("posedy.images.read_url", read)
+    options = ["--checkpoint", str(tmp_path / "model.safetensors"), "--device", "cpu", "--full-image", "--no-flip"]
+    absent = "https://example.com/b.png"
+    assert run(parser.parse_args([absent, long, *options, "--out", str(tmp_path / "out")])) == 1
+    assert f"{absent}: FAILED: {absent} cannot be read: 404" in capsys.readouterr().out
+    (record,) = json.loads((tmp_path / "out" / "keypoints.json").read_text())
+    assert Path(record["file"]).parent == tmp_path / "out" / "downloads"
+    assert run(parser.parse_args([absent, f"{absent}2", *options, "--out", str(tmp_path / "none")])) == 1
+    with pytest.raises(OSError, match="404"):
+        run(parser.parse_args([absent, *options, "--out", str(tmp_path / "none")]))
+
+
 def test_images_without_persons_give_the_option_that_finds_more(
     parser: argparse.ArgumentParser, net: PoseNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

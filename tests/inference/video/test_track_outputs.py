@@ -215,6 +215,11 @@ def test_a_failing_output_fails_the_video(net, make_video, tmp_path, capsys, mon
         (["a.jpg", "--tracks", "csv"], ["--tracks", "video"]),
         (["a.jpg", "--plots"], ["--plots", "video"]),
         (["a.jpg", "--smooth", "offline"], ["--smooth offline", "video"]),
+        (["a.jpg", "--no-smooth"], ["--smooth none", "video"]),
+        (["a.jpg", "--detect-every", "5"], ["--detect-every", "video"]),
+        (["a.jpg", "--show"], ["--show", "video"]),
+        (["a.mp4", "--detect-every", "0"], ["--detect-every", "0"]),
+        (["a.jpg", "--box", "1,2,3,4", "--box-threshold", "0.5"], ["--box-threshold", "--box"]),
     ],
 )
 def test_invalid_options_are_errors_of_usage(
