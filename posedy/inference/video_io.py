@@ -79,6 +79,8 @@ class FrameSource:
         index, time = 0, 0.0
         for number, time, to_bgr in self._reader.frames():
             if self._end is not None and time >= self._end:
+                if index == 0:
+                    raise ValueError(f"{self.name} has no frame from {self._start:g} s to {self._end:g} s")
                 break
             if time < self._start:
                 continue

@@ -4,6 +4,7 @@ import logging
 import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ _MAX_ERRORS_IN_A_ROW = 50  # of the container; errors of the decoder have no lim
 _MAX_RATE = 480.0  # frames per second; Matroska files without a rate have 1000
 _NUM_PROBED = 30  # packets from which the rate is estimated
 _MIN_MISSING = 1.0  # seconds at the end of a file without a count of frames
+_MAX_ASPECT = 4  # of a pixel; headers with others are wrong
 _DAMAGE_SPAN = 32  # frames after an error in which the decoder may drop others without one
 # formats that name other files and URLs, which the web page must not read
 _PLAYLISTS = {"hls", "dash", "concat", "sdp", "imf"}
@@ -85,7 +87,8 @@ class PyAVReader:
             if self._lost.was_counted(frame):  # the decoder returns it late, out of order
                 continue
             self.damaged += self._lost.before(frame)
-            check_frame_size(self._name, frame.width, frame.height)
+            shape = _square_size(frame.width, frame.height, self._stream.sample_aspect_ratio)
+            check_frame_size(self._name, *shape)
             base = frame.time_base or self._stream.time_base
             if origin is None and frame.pts is not None:
                 first = frame.pts if self._stream.start_time is None else self._stream.start_time
@@ -95,7 +98,7 @@ class PyAVReader:
             duration = float(frame.duration * base) if frame.duration else None
             number = yielded + self.damaged
             time = clock.tick(number, timestamp, duration)
-            yield ReadFrame(number, time, partial(_to_bgr, frame))
+            yield ReadFrame(number, time, partial(_to_bgr, frame, shape))
             yielded, end = yielded + 1, time + 1 / self.rate
         self.missing = self._count_missing(yielded, end)
 
@@ -311,9 +314,18 @@ def _describe_streams(container: "av.container.InputContainer") -> str:
     return f", only {' and '.join(kinds)}" if kinds else " and no frame: it was cut, or nothing was recorded"
 
 
-def _to_bgr(frame: "av.VideoFrame") -> NDArray[np.uint8]:
-    """Converts a frame to (H, W, 3) uint8 BGR, upright."""
+def _square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
+    """Returns the width and height of a frame with square pixels; the smaller side of the stored ones is enlarged."""
+    if not aspect or aspect == 1 or not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
+        return width, height
+    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+
+
+def _to_bgr(frame: "av.VideoFrame", size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Converts a frame to (H, W, 3) uint8 BGR, of a size (width, height) before it is made upright."""
     image = np.ascontiguousarray(frame.to_ndarray(format="bgr24"))
+    if size != (frame.width, frame.height):
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return image if matrix is None else _make_upright(image, np.frombuffer(bytes(matrix), np.int32))
 

@@ -43,11 +43,14 @@ def write_clip(
     times: Sequence[float] | None = None,
     container: str | None = None,
     audio: str | None = None,
+    aspect: Fraction | None = None,
 ) -> Path:
     """Writes a clip of `corners_image`, with a tone of the same duration if the codec of its sound is given."""
     with _same_priority(), av.open(f"file:{path}", "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate, options=_OPTIONS.get(codec, {}))
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         sound = output.add_stream(audio, rate=_SAMPLE_RATE, layout="mono") if audio else None

@@ -3,6 +3,7 @@
 import os
 import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,8 +76,9 @@ def test_formats_are_read_with_times_and_colors(tmp_path: Path, name: str, optio
     assert source.rate == pytest.approx(rate, rel=0.01)
     assert source.count in (8, None)
     assert (source.damaged, source.missing) == (0, 0)
+    size = (192, 144) if name == "a.3gp" else options.get("size", SIZE)  # H.263 has pixels of 12:11
     for frame in (frames[0], frames[-1]):
-        assert_colors(frame.image, corners_image(options.get("size", SIZE)))
+        assert_colors(frame.image, corners_image(size))
         assert frame.image.flags.c_contiguous
     assert is_video_file(path)
 
@@ -96,6 +98,13 @@ def test_frames_are_upright(tmp_path: Path, matrix, expected) -> None:
     path.write_bytes(set_display_matrix(path.read_bytes(), matrix))
     _, frames = read(path)
     assert_colors(frames[-1].image, expected(corners_image()))
+
+
+@pytest.mark.parametrize(("aspect", "size"), [(Fraction(4, 3), (128, 64)), (Fraction(8, 9), (96, 72)), (None, SIZE)])
+def test_pixels_are_square(tmp_path: Path, aspect: Fraction | None, size: tuple[int, int]) -> None:
+    _, frames = read(write_clip(tmp_path / "clip.mp4", aspect=aspect))
+    assert [frame.image.shape[1::-1] for frame in frames] == [size] * 8
+    assert_colors(frames[0].image, corners_image(size))
 
 
 def test_times_of_variable_rate_start_at_zero(tmp_path: Path) -> None:
@@ -250,6 +259,8 @@ def test_a_range_and_a_stride_select_frames(tmp_path: Path, monkeypatch, has_pya
     assert len(read(path, stride=5)[1]) == 5
     with pytest.raises(ValueError, match=r"clip\.mp4 .*9 s"):
         read(path, start=9)
+    with pytest.raises(ValueError, match=r"clip\.mp4 has no frame from 0\.51 s to 0\.53 s"):
+        read(path, start=0.51, end=0.53)
     for wrong in ({"start": -1}, {"start": 2, "end": 1}, {"stride": 0}, {"end": float("nan")}):
         with pytest.raises(ValueError, match="expected"):
             FrameSource(path, **wrong)
