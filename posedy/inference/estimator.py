@@ -285,13 +285,20 @@ class PoseEstimator:
         """The numbers of dropped boxes of the detector by reason."""
         return self._detector.dropped if self._detector is not None else {}
 
+    @property
+    def lowest_box_score(self) -> float:
+        """The score from which on the detector that was given by name returns boxes; 0 for other detectors."""
+        return self.thresholds.lowest_drawn if isinstance(self._detector_choice, str) else 0.0
+
     def _get_detector(self) -> CleanedDetector:
         if self._detector_choice is None:
             raise ValueError(_NO_BOXES)
         with self._detector_lock:
             if self._detector is None:
                 lowest = self.thresholds.lowest_drawn
-                detector = create_detector(self._detector_choice, str(self.device), threshold=lowest)
+                # a graph may run on a GPU that torch does not support
+                device = "auto" if self.device.type == "cuda" and not torch.cuda.is_available() else str(self.device)
+                detector = create_detector(self._detector_choice, device, threshold=lowest)
                 self._detector = CleanedDetector(detector, self.thresholds.display)
             return self._detector
 

@@ -107,7 +107,7 @@ class TrackOutputs:
                         is_interrupted, is_drawn = result.interrupted, result.frames > 0
                         note = _describe_drawing(result, table, video)
                     file.commit()
-            except (OSError, KeyboardInterrupt):
+            except (OSError, ValueError, KeyboardInterrupt):
                 if raw is not None and raw != lines and not video.exists():
                     # they took long, and no earlier video contradicts them
                     raw.replace(lines)

@@ -15,6 +15,7 @@ from posedy.files import atomic_write, read_bytes
 from posedy.poses import Poses
 from posedy.skeleton import COCO17, Skeleton, numbered_skeleton, pair_names
 
+_LONGEST_STEP = 1.75  # in typical ones; longer ones are gaps
 _DEFAULT_RATE = 30.0
 _RATE_TOLERANCE = 0.01  # relative difference of a given rate and the one of the frames
 _TIME_STEP = 1e-6  # seconds between frames whose times are equal in a file, where they are rounded to 0.0001
@@ -105,9 +106,9 @@ class TrackTable:
         steps = np.diff(self.times)
         if not len(steps):
             return _DEFAULT_RATE
-        typical = np.median(steps)
-        # times in files are rounded: the mean of many steps is more exact than the median
-        return float(1 / steps[np.abs(steps - typical) <= 0.2 * typical].mean())
+        typical = np.sort(steps)[(len(steps) - 1) // 2]  # the lower median, which is one of the steps
+        # times in files are rounded, and some recordings alternate between two steps: the mean is more exact
+        return float(1 / steps[steps <= _LONGEST_STEP * typical].mean())
 
     def tracks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yields the id of each track, in ascending order, and the indices of its rows in the order of frames."""

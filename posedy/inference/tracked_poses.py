@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from posedy.inference.threads import Prefetcher
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.poses import Poses
+
+_QUEUE_SIZE = 4
 
 
 class TrackedPoses(Iterator[Poses]):
@@ -13,13 +16,16 @@ class TrackedPoses(Iterator[Poses]):
 
     Args:
         tracker: returns the poses of each frame.
-        frames: the frames; a `FrameSource` is closed at its end, after an error and by `close`.
+        frames: the frames; a `FrameSource` is closed at its end, after an error and by `close`. Of a camera or a live
+            stream, frames that come too fast are dropped.
     """
 
     # no generator: one that is closed before its first frame runs none of its code, and so would not close the source
     def __init__(self, tracker: PoseTracker, frames: Iterable[Frame]) -> None:
         self._tracker, self._source = tracker, frames
-        self._frames = iter(frames)
+        is_live = isinstance(frames, FrameSource) and frames.is_live
+        self._prefetcher = Prefetcher(frames, _QUEUE_SIZE, drops=True) if is_live else None
+        self._frames = iter(frames if self._prefetcher is None else self._prefetcher)
 
     def __next__(self) -> Poses:
         """Returns the poses of the next frame.
@@ -41,5 +47,7 @@ class TrackedPoses(Iterator[Poses]):
     def close(self) -> None:
         """Ends the iteration and closes the video, stream or camera."""
         self._frames = iter(())
+        if self._prefetcher is not None:
+            self._prefetcher.close()
         if isinstance(self._source, FrameSource):
             self._source.close()

@@ -129,6 +129,11 @@ class PoseTracker:
         thresholds = detector_thresholds(detector if detector is not None else estimator)
         self._start_threshold = thresholds.track_start if box_threshold is None else box_threshold
         lowest = min(thresholds.track_keep, checked_box_threshold(self._start_threshold))
+        if detector is None and lowest < estimator.lowest_box_score:
+            raise ValueError(
+                f"box_threshold={self._start_threshold:g}, but the estimator's detector returns boxes from "
+                f"{estimator.lowest_box_score:g} on: create it with PoseEstimator(box_threshold=...)"
+            )
         source = detector if detector is not None else _EstimatorDetector(estimator, lowest)
         self._detector = CleanedDetector(source, lowest)
         self._detect_every, self._smooth, self._threshold = detect_every, smooth, threshold

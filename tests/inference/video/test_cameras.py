@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from posedy.cli.main import main
+from posedy.inference.tracked_poses import TrackedPoses
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
 from posedy.models.network_file import save_weights
@@ -100,6 +101,21 @@ def test_frames_of_a_fast_camera_are_not_late(monkeypatch: pytest.MonkeyPatch) -
     assert (result.damaged, result.missing) == (0, 0)
     assert numbers == sorted(set(numbers))
     # the oldest of four waiting images, where each waited for all those before it without dropping
+    assert np.median(ages) < 0.3
+
+
+def test_tracking_drops_the_late_frames_of_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(camera := Camera(0.02, num_frames=60), monkeypatch)
+    ages = []
+
+    def track(image: np.ndarray, moment: float) -> Poses:
+        ages.append(time.perf_counter() - camera.began - image[0, 0, 0] * camera.interval)
+        time.sleep(0.15)
+        return no_poses()
+
+    numbers = [poses.frame for poses in TrackedPoses(track, FrameSource(0))]
+    assert 5 <= len(numbers) <= 14
+    assert numbers == sorted(set(numbers))
     assert np.median(ages) < 0.3
 
 

@@ -54,7 +54,11 @@ def test_lines_are_those_of_the_poses(table: TrackTable) -> None:
 
 @pytest.mark.parametrize(
     ("times", "rate"),
-    [(np.round(np.arange(90) / 29.97, 4), 29.97), ([0, 0.1, 0.2, 5.0, 5.1], 10), ([3.0], 30), ([], 30)],
+    [
+        *((np.round(np.arange(90) / 29.97, 4), 29.97), ([0, 0.1, 0.2, 5.0, 5.1], 10), ([3.0], 30), ([], 30)),
+        ([0, 1 / 30, 3 / 30], 30),  # a frame is missing
+        (np.round(np.arange(101).repeat(2) / 12 + np.tile([0, 2 / 60], 101), 4)[:201], 24),  # film in a file of 60 Hz
+    ],
 )
 def test_rate_is_that_of_the_frames(times, rate: float) -> None:
     none = make_poses([])

@@ -125,6 +125,12 @@ def test_boxes_below_box_threshold_are_ignored(estimator, draw_frame) -> None:
         PoseTracker(estimator, LowScoreDetector(), box_threshold=float("nan"))
 
 
+def test_a_lower_threshold_than_that_of_the_detector_names_the_remedy(dot_net) -> None:
+    with pytest.raises(ValueError, match=r"PoseEstimator\(box_threshold="):
+        PoseTracker(PoseEstimator(dot_net, "cpu"), box_threshold=0.1)
+    PoseTracker(PoseEstimator(dot_net, "cpu", box_threshold=0.1), box_threshold=0.1)
+
+
 def test_smoothing_reduces_jitter_and_records_have_ids(estimator, detector, draw_frame) -> None:
     jitter = {}
     for smooth in (False, True):
