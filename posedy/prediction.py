@@ -297,7 +297,7 @@ def load_model(
         raise ValueError("runtime='onnxruntime' is for .onnx files: posedy export writes them")
     net = copy.deepcopy(model) if isinstance(model, PoseNet) else load_checkpoint(model)
     if runtime == "openvino":
-        if torch.device("cpu" if device == "auto" else device).type != "cpu":
+        if device != "auto" and choose_device(device).type != "cpu":
             raise ValueError(f"expected device cpu for OpenVINO, got {device!r}")
         return _load_in_openvino(net.cpu().eval(), keep=not isinstance(model, PoseNet))
     chosen = choose_device(device)

@@ -61,7 +61,8 @@ def read_calibration(
         return _from_annotations(net, Path(images), Path(annotations), allow_drop)
     if len(paths) < 2:
         raise ValueError(f"calibration needs at least two images, got {len(paths)} in {images}: hundreds are better")
-    detector = CleanedDetector(create_detector(_DETECTOR), detector_thresholds(_DETECTOR).files)
+    threshold = detector_thresholds(_DETECTOR).display
+    detector = CleanedDetector(create_detector(_DETECTOR, threshold=threshold), threshold)
     crops, check_crops = (
         _detected_crops(detector, [half[index] for index in _spread(len(half), MAX_CROPS)], net.input_size)
         for half in (paths[::2], paths[1::2])
