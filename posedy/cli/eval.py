@@ -38,7 +38,7 @@ def register_parser(commands: Any) -> None:
     parser.add_argument(
         "--details",
         action="store_true",
-        help="add AP and PCK per keypoint, error types, and AP of subsets of persons; curves in the JSON file",
+        help="add similarity and PCK per keypoint, error types, and AP of subsets of persons; curves in the JSON file",
     )
     add_json(parser)
     parser.set_defaults(run=run)

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -262,9 +263,15 @@ def read_skeleton(arguments: argparse.Namespace) -> "SkeletonConfig":
 
 
 def format_sigmas(ground_truth: "GroundTruth") -> str:
-    """Formats the category's own OKS sigmas for the protocol that is printed; "" if COCO's sigmas are used."""
-    sigmas = ground_truth.category.get("sigmas")
-    return "" if sigmas is None else f", sigmas {', '.join(f'{sigma:g}' for sigma in sigmas)}"
+    """Formats the OKS sigmas for the protocol that is printed; "" if they are those of COCO's keypoints."""
+    from posedy.skeleton import COCO17, Skeleton
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the evaluation repeats them
+        sigmas = Skeleton.from_coco_category(ground_truth.category).sigmas
+    if sigmas == COCO17.sigmas:
+        return ""
+    return f", sigmas {', '.join(f'{sigma:g}' for sigma in sigmas)}"
 
 
 def parse_score(text: str) -> float:

@@ -94,7 +94,7 @@ def compute_breakdown(
     """
     counts = persons.labeled.sum(axis=1)
     third, two_thirds = persons.skeleton.num_keypoints // 3, 2 * persons.skeleton.num_keypoints // 3
-    overlap, nearest = _compute_overlaps(gt), _find_nearest(persons, results)
+    overlap, nearest = _compute_overlaps(gt), _find_nearest(persons, results, gt.category["id"])
     criteria = {
         "size": {
             "small (under 32x32)": persons.areas < _MEDIUM_AREA,
@@ -149,15 +149,18 @@ def _compute_subset_metrics(
     return SubsetMetrics(int(mask.sum()), metrics["AP"], metrics["AR"], float(persons.oks[mask].mean()))
 
 
-def _find_nearest(persons: MatchedPersons, results: list[dict[str, Any]]) -> NDArray[np.int64]:
-    """Returns the index (R,) of the person with the highest OKS for each result, -1 if it is below `MIN_MATCH_OKS`."""
+def _find_nearest(persons: MatchedPersons, results: list[dict[str, Any]], category_id: int | str) -> NDArray[np.int64]:
+    """Returns the index (R,) of the person with the highest OKS for each result, -1 if it is below `MIN_MATCH_OKS`.
+
+    It is -1 for results of other categories, too.
+    """
     members = defaultdict(list)
     for person, image_id in enumerate(persons.image_ids.tolist()):
         members[image_id].append(person)
     nearest = np.full(len(results), -1)
     for index, result in enumerate(results):
         in_image = members.get(result["image_id"])
-        if in_image is None:
+        if in_image is None or result["category_id"] != category_id:
             continue
         keypoints = np.reshape(result["keypoints"], (-1, 3))[:, :2]
         similarity = persons.compute_similarity(keypoints, persons.gt_keypoints[in_image], persons.areas[in_image])

@@ -7,6 +7,7 @@ is per image and does not change, so each resample costs one weighted accumulati
     AP = mean of precision(r) over r = 0, 0.01 .. 1
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class ConfidenceInterval:
     undefined: float = 0.0
 
     def __str__(self) -> str:
-        """Formats the interval to three decimals."""
-        return f"{self.low:.3f} to {self.high:.3f}"
+        """Formats the interval to three decimals, or as "-" if it is undefined."""
+        return "-" if math.isnan(self.low) else f"{self.low:.3f} to {self.high:.3f}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,6 +67,18 @@ def evaluate_keypoints(
     return dict(zip(METRIC_NAMES, values, strict=True))
 
 
+def check_evaluation(gt: GroundTruth, backend: Backend) -> None:
+    """Checks before a long prediction that its results can be evaluated.
+
+    Raises:
+        ValueError: if no image has a labeled person, or the backend is not installed.
+    """
+    if not gt.labeled:
+        raise ValueError(f"{gt.source}: AP is undefined because num_keypoints is 0 for every person")
+    if backend == "hotcoco":
+        _import_hotcoco()
+
+
 def match_results(
     annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
@@ -184,25 +196,29 @@ def _prepare_inputs(
     return _EvalInputs(gt, results, selected, sigma_array)
 
 
-def _evaluate_with_hotcoco(inputs: _EvalInputs) -> list[float]:
-    """Computes the ten metrics with hotcoco, which has the interface of pycocotools."""
+def _import_hotcoco() -> Any:
     try:
         import hotcoco
     except ImportError as error:
         raise ValueError(f"the backend 'hotcoco' is not installed ({error}): pip install 'posedy[fast]'") from error
-    # hotcoco accepts integer image ids only, so images are renumbered
+    return hotcoco
+
+
+def _evaluate_with_hotcoco(inputs: _EvalInputs) -> list[float]:
+    """Computes the ten metrics with hotcoco, which has the interface of pycocotools."""
+    hotcoco = _import_hotcoco()
+    # hotcoco accepts integer ids only, so images are renumbered, and rejects some skeletons and names of a category
     number_of = {image_id: index for index, image_id in enumerate(inputs.gt.image_ids)}
     images = [{"id": index} for index in number_of.values()]
 
     def renumber(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        return [{**record, "image_id": number_of[record["image_id"]]} for record in records]
+        return [{**record, "image_id": number_of[record["image_id"]], "category_id": 1} for record in records]
 
-    coco_gt = hotcoco.COCO({**_make_coco_dict(inputs.gt, renumber(inputs.gt.annotations)), "images": images})
+    common = {"images": images, "categories": [{"id": 1, "name": "person"}]}
+    coco_gt = hotcoco.COCO({**common, "annotations": renumber(inputs.gt.annotations)})
     copies = renumber(_copy_results(inputs.gt, inputs.results))
     # as with pycocotools, an empty list is loaded as a dataset
-    coco_results = (
-        coco_gt.loadRes(copies) if copies else hotcoco.COCO({**_make_coco_dict(inputs.gt, []), "images": images})
-    )
+    coco_results = coco_gt.loadRes(copies) if copies else hotcoco.COCO({**common, "annotations": []})
     evaluation = hotcoco.COCOeval(coco_gt, coco_results, "keypoints")
     params = evaluation.params
     params.imgIds = [number_of[image_id] for image_id in inputs.images]

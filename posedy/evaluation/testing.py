@@ -13,7 +13,7 @@ from posedy.data.coco_file import CocoFile
 from posedy.data.coco_results import write_results
 from posedy.data.detections import Detections, read_detections
 from posedy.data.image_check import ImageCheck
-from posedy.evaluation.coco_eval import format_metrics, metrics_to_json
+from posedy.evaluation.coco_eval import check_evaluation, format_metrics, metrics_to_json
 from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_eval_model
 from posedy.evaluation.gallery import draw_gallery
 from posedy.evaluation.matching import match_persons
@@ -48,6 +48,7 @@ def evaluate_checkpoint(
     check_writable(out / "metrics.json")
     model = load_eval_model(config, checkpoint, device)
     persons, boxes, gt = read_val_set(config, model, checkpoint)
+    check_evaluation(gt, config.eval.backend)  # the prediction takes long
     result = run_evaluation(model, persons, boxes, config, gt, accelerator)
     print(format_metrics(result.metrics, str(result.protocol)))
     if boxes is not None:
@@ -66,7 +67,9 @@ def evaluate_checkpoint(
         return record
     matched = match_persons(gt, result.results, persons.skeleton.sigmas)
     index_of = {image_id: index for index, image_id in enumerate(persons.image_ids.tolist())}
-    gallery = draw_gallery(matched, lambda image_id: persons.image_path(index_of[image_id]))
+    gallery = draw_gallery(
+        matched, lambda image_id: persons.image_path(index_of[image_id]), on_missing=lambda _, error: print(error)
+    )
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(gallery, cv2.COLOR_RGB2BGR))
     # all computed before the first is written: an error leaves the files of an earlier run unchanged
     write_results(out / "results.json", result.results)
@@ -95,6 +98,8 @@ def read_val_set(config: Config, model: Model, checkpoint: Path) -> tuple[CocoPe
     file = CocoFile.read(val.annotations)
     persons = read_coco(file, val.images, config.data.skeleton, image_check)
     print(persons.summary())
+    for warning in persons.warnings:
+        print(f"  {warning}")
     if model.num_keypoints != persons.skeleton.num_keypoints:
         raise ValueError(
             f"{checkpoint}: expected {persons.skeleton.num_keypoints} keypoints, as in {val.annotations}, got "

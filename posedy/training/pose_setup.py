@@ -13,6 +13,7 @@ from posedy.data.issues import format_reasons
 from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler
 from posedy.data.shards import ShardTrainDataset
 from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
+from posedy.evaluation.coco_eval import check_evaluation
 from posedy.models.dynamic_conv import make_kernels_equal
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
@@ -86,8 +87,7 @@ def read_training_data(config: Config, log: Log, is_main: bool = True) -> Traini
             f"{list(val.skeleton.keypoints)} and {list(train.skeleton.keypoints)}"
         )
     val_gt = GroundTruth.from_coco(val_file, config.data.skeleton)
-    if not val_gt.labeled:
-        raise ValueError(f"{val.annotations}: AP is undefined because num_keypoints is 0 for every person")
+    check_evaluation(val_gt, config.eval.backend)
     if train.skeleton.upper_body is None and config.augment.half_body_probability > 0:
         log(
             "half-body augmentation is disabled: neither the training set's category nor data.skeleton defines "

@@ -241,6 +241,21 @@ def test_hotcoco_equals_pycocotools(annotations, noised_results, seed):
         assert metrics == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    "category",
+    [{"skeleton": [["nose", "left_eye"]]}, {"skeleton": "none"}, {"name": None}, {"id": "person"}, {"id": -1}],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_hotcoco_takes_the_categories_of_pycocotools(annotations, noised_results, category):
+    pytest.importorskip("hotcoco")
+    number = category.get("id", 1)
+    content = {**annotations, "categories": [{**annotations["categories"][0], **category}]}
+    content["annotations"] = [{**record, "category_id": number} for record in annotations["annotations"]]
+    results = [{**result, "category_id": number} for result in noised_results]
+    expected = evaluate_keypoints(content, results)
+    assert evaluate_keypoints(content, results, backend="hotcoco") == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
 def test_missing_backend_is_rejected(annotations, noised_results, monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     with pytest.raises(ValueError, match=r"pip install 'posedy\[fast\]'"):

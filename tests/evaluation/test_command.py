@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -51,7 +52,7 @@ def test_a_failing_run_keeps_the_files_of_the_last_one(
     files = sorted(tmp_path.glob("*.json"))
     before = [path.read_bytes() for path in files]
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("image lost")
 
     monkeypatch.setattr("posedy.evaluation.testing.draw_gallery", fail)
@@ -59,6 +60,27 @@ def test_a_failing_run_keeps_the_files_of_the_last_one(
     with pytest.raises(OSError, match="image lost"):
         evaluate_checkpoint(config, checkpoint, tmp_path, "cpu")
     assert [path.read_bytes() for path in files] == before
+
+
+def test_what_cannot_be_evaluated_is_an_error_before_the_prediction(
+    synthetic: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("posedy.evaluation.testing.run_evaluation", None)
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(ValueError, match="'hotcoco' is not installed"):
+        evaluate_checkpoint(make_config(synthetic, "eval.backend=hotcoco"), checkpoint, tmp_path, "cpu")
+    content = json.loads((synthetic / "annotations/person_keypoints_val2017.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["num_keypoints"] = 0
+    (tmp_path / "none.json").write_text(json.dumps(content))
+    config = make_config(synthetic, f"data.val_annotations={tmp_path / 'none.json'}")
+    with pytest.raises(ValueError, match="AP is undefined"):
+        evaluate_checkpoint(config, checkpoint, tmp_path, "cpu")
+    assert "wrong num_keypoints" in capsys.readouterr().out  # warnings of the annotation file
 
 
 def test_mismatched_checkpoints_are_rejected(synthetic: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -31,3 +31,17 @@ def test_text_has_a_line_for_each_keypoint_and_subset(details):
     for name in ("nose", "right_ankle", "medium", "over 0.3"):
         assert sum(name in line for line in lines) == 1
     assert any(f"miss {details.errors.ap_costs['miss']:+.3f}" in line for line in lines)
+
+
+def test_results_of_other_categories_are_ignored(annotations, noised_results):
+    other = {"id": 2, "name": "dog"}
+    content = {**annotations, "categories": [*annotations["categories"], other]}
+    image = noised_results[0]["image_id"]
+    results = [
+        {**result, "category_id": 2 if result["image_id"] == image else result["category_id"]}
+        for result in noised_results
+    ]
+    details = compute_details(GroundTruth.from_coco(content), results)
+    fewer = [result for result in noised_results if result["image_id"] != image]
+    expected = compute_details(GroundTruth.from_coco(annotations), fewer)
+    assert format_details(details) == format_details(expected)

@@ -51,6 +51,23 @@ def test_report_uses_annotations_images_and_protocol_of_metrics_json(gt, results
         assert text in page
 
 
+def test_the_training_log_may_be_two_folders_up(gt, make_noisy_results, tmp_path):
+    folder = tmp_path / "test" / "gt"
+    folder.mkdir(parents=True)
+    write_results(folder / "results.json", make_noisy_results(6))
+    write_metrics(folder, gt)
+    (tmp_path / "metrics.csv").write_text("epoch,loss,AP\n1,2.5,\n2,2.0,0.1\n")
+    assert "Training" in write_report(folder).read_text()
+
+
+def test_a_report_never_overwrites_its_inputs(gt, results, tmp_path):
+    for path in (results, Path(gt.source)):
+        with pytest.raises(ValueError, match="would overwrite"):
+            write_report(results, path, Path(gt.source))
+    with pytest.raises(IsADirectoryError):
+        write_report(results, tmp_path, Path(gt.source))
+
+
 def test_sigmas_other_than_coco_s_are_listed(gt, results, tmp_path):
     write_metrics(tmp_path, gt)
     assert "<td>OKS sigmas" not in write_report(tmp_path).read_text()

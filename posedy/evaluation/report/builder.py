@@ -16,7 +16,7 @@ from posedy.data.tables import load_json
 from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.evaluation.report.contents import collect_contents
 from posedy.evaluation.report.page import render_page
-from posedy.files import read_csv, write_bytes_atomically
+from posedy.files import check_writable, read_csv, write_bytes_atomically
 from posedy.skeleton import Skeleton
 
 
@@ -31,7 +31,8 @@ def write_report(
 
     Args:
         source: a COCO keypoint results file, or a folder with results.json. The protocol, the annotation file and the
-            images are read from metrics.json next to it, the training log from metrics.csv there or one folder up.
+            images are read from metrics.json next to it, the training log from metrics.csv there or one or two folders
+            up.
         out: path of the report; by default report.html next to the results.
         annotations: the annotation file; by default that of metrics.json.
         images: the image folder; by default that of metrics.json. Without it the report shows no images; a missing
@@ -53,6 +54,11 @@ def write_report(
         )
     # metrics.json describes results.json only, not other results files in the folder
     metrics_file = results_file.parent / "metrics.json"
+    out = out if out is not None else results_file.parent / "report.html"
+    for path in (results_file, metrics_file, annotations, metrics_file.with_suffix(".csv")):
+        if path is not None and path.exists() and out.exists() and path.samefile(out):
+            raise ValueError(f"--out {out} would overwrite {path}: choose another file")
+    check_writable(out)
     record = _read_metrics(metrics_file) if results_file.name == "results.json" else {}
     data = record.get("data", {})
     if images is None and "images" in data:
@@ -83,7 +89,6 @@ def write_report(
     if contents.missing_images and images is not None:
         hint = "" if images.is_dir() else f"; no folder {images}{_describe_search(images, metrics_file.parent)}"
         warnings.warn(f"{contents.missing_images}{hint}: give --images FOLDER", stacklevel=2)
-    out = out if out is not None else results_file.parent / "report.html"
     write_bytes_atomically(out, render_page(contents).encode())
     return out
 
@@ -150,8 +155,8 @@ def _replace_category(gt: GroundTruth, category: Any, path: Path) -> GroundTruth
 
 
 def _read_training_log(folder: Path) -> list[dict[str, str]]:
-    """Reads metrics.csv of the training run in the folder or its parent; other tables are ignored."""
-    for run in (folder, folder.parent):
+    """Reads metrics.csv of the training run in the folder or up to two folders up; other tables are ignored."""
+    for run in (folder, *folder.resolve().parents[:2]):
         try:
             if rows := read_csv(run / "metrics.csv"):
                 return rows if _is_training_log(rows, run / "metrics.csv") else []
