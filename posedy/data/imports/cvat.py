@@ -168,7 +168,11 @@ class _ImageReader:
                 persons.append(self._read_skeleton(element, item))
                 groups.append(_group(element))
             elif element.tag == "points" and ";" in element.get("points", ""):
-                persons.append(self._read_unnamed(element, item))
+                person = self._read_unnamed(element, item)
+                if person.problem is not None and self.names:
+                    self.left_out["<points> outside of skeletons"] += 1
+                    continue
+                persons.append(person)
                 groups.append(_group(element))
             elif element.tag == "points" and self.names:
                 self.left_out["<points> outside of skeletons"] += 1
@@ -213,13 +217,14 @@ class _ImageReader:
     def _read_unnamed(self, element: Element, where: str) -> ImportedPerson:
         """Reads a shape whose points are all keypoints of a person, in the order of the names."""
         pairs, names = self._read_pairs(element, where), self._keypoints or ()
+        problem = None
         if pairs and len(pairs) != len(names):
-            self._errors.add("unnamed keypoints", f"{where}: {len(pairs)} points, {len(names) or 'no'} names")
+            problem = f"{where}: {len(pairs)} points, {len(names) or 'no'} names"
         v = _visibility(element)
         found = {
             name: ImportedKeypoint(f"{where}: {name}", x, y, v) for name, (x, y) in zip(names, pairs, strict=False)
         }
-        return ImportedPerson(where, element.get("label", ""), found)
+        return ImportedPerson(where, element.get("label", ""), found, problem=problem)
 
     def _read_keypoint(self, element: Element, where: str) -> list[KeypointShape]:
         """Reads a shape of one point, which is named by its label."""

@@ -118,12 +118,14 @@ class ImportedPerson:
         label: its class, None if the export has none.
         keypoints: the labeled keypoints by name.
         box: the box, None if the export has none.
+        problem: why its keypoints have no names; an error if its label is converted.
     """
 
     where: str
     label: str | None
     keypoints: Mapping[str, ImportedKeypoint]
     box: Box | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)

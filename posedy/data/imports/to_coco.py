@@ -57,6 +57,10 @@ def to_coco(
     errors = ErrorLog(imported.source)
     label = _choose_label(imported, label)
     selected = [_select(image, label) for image in imported.images]
+    for problem in (person.problem for image in selected for person in image.persons):
+        if problem is not None:
+            errors.add("unnamed keypoints", problem)
+    errors.raise_errors()
     names, notes = _order_names(imported, selected, label, keypoints, errors)
     errors.raise_errors()
     located = _locate(selected, imported.image_dir if images is None else images, images is not None, errors)

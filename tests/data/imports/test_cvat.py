@@ -48,6 +48,17 @@ def test_a_shape_with_several_points_has_the_given_names(tmp_path: Path) -> None
         convert(tmp_path, IMAGE.format(shape))
 
 
+def test_shapes_of_other_labels_need_no_names(tmp_path: Path) -> None:
+    person = '<points label="person" occluded="0" points="10.00,20.00;30.00,40.50"></points>'
+    corners = '<points label="corners" occluded="0" points="1.00,2.00;3.00,4.00;5.00,6.00"></points>'
+    converted = convert(tmp_path, IMAGE.format(person + corners), label="person", keypoints=["head", "tail"])
+    assert keypoints_of(converted) == [[10, 20, 2, 30, 40.5, 2]]
+    assert converted.left_out["of other labels"] == 1
+    converted = convert(tmp_path, IMAGE.format(SKELETON.format("10.00,20.00") + corners), cvat_labels())
+    assert len(keypoints_of(converted)) == 1
+    assert converted.left_out["<points> outside of skeletons"] == 1
+
+
 def test_points_of_datumaro_that_are_outside_are_not_labeled(tmp_path: Path) -> None:
     """The attributes are those that datumaro 1.13.12 writes: <points> have outside also without a skeleton."""
     rest = 'outside="{}" keyframe="0" points="{}" z_order="0" group_id="2">\n    </points>\n'
