@@ -151,9 +151,25 @@ def _create_photometric(record: Mapping[str, Any]) -> A.BasicTransform:
                 f"augment.photometric: {name} has no argument {argument!r}; the nearest valid name is {nearest!r}"
             )
     try:
-        return known[name](**arguments)
+        transform = known[name](**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"augment.photometric: invalid arguments {arguments} of {name}: {error}") from None
+    _check_result(known[name](**{**arguments, "p": 1}), name)
+    return transform
+
+
+def _check_result(transform: A.BasicTransform, name: str) -> None:
+    """Checks that a transform returns a crop like the one it gets, since crops are normalized afterward."""
+    crop = np.full((64, 64, 3), 128, np.uint8)
+    try:
+        result = transform(image=crop)["image"]
+    except Exception as error:  # such as transforms that need other images, too
+        raise ValueError(f"augment.photometric: {name} cannot be applied to a crop: {error}") from error
+    if result.dtype != np.uint8 or result.shape != crop.shape:
+        raise ValueError(
+            f"augment.photometric: expected transforms that return uint8 images of the same shape, {name} returns "
+            f"{result.dtype} of shape {result.shape}: posedy normalizes the crops itself"
+        )
 
 
 def _is_photometric(transform: type) -> bool:

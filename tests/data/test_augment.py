@@ -177,6 +177,8 @@ def test_photometric_transforms_change_pixels_only() -> None:
         ({"transform": "ColorJitter", "brightnes": 0.1}, "'brightnes'.*'brightness'"),
         ({"transform": "ColorJitter", "brightness": "much"}, "brightness.*ColorJitter"),
         ({"p": 0.5}, "None"),
+        ({"transform": "Normalize"}, "Normalize returns float32.*posedy normalizes"),
+        ({"transform": "HistogramMatching", "p": 0.0}, "HistogramMatching cannot be applied"),
     ],
 )
 def test_invalid_photometric_transform_raises(record: dict[str, object], message: str) -> None:
