@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Union, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeGuard, Union, get_args
 from urllib.parse import unquote, urlsplit
 
 import cv2
@@ -85,22 +85,33 @@ def _apply_avif_orientation(rgb: NDArray[np.uint8], data: bytes) -> NDArray[np.u
     return np.array(ImageOps.exif_transpose(stored))
 
 
-def read_header_size(data: bytes) -> tuple[int, int] | None:
-    """Reads the width and height in an image's header, or returns None if Pillow cannot read it.
+def open_header(file: BinaryIO) -> Image.Image | None:
+    """Opens an image without decoding it, or returns None if Pillow cannot read its header.
 
     Unlike `Image.open`, it neither rejects large images nor warns of them: Pillow's limit is below 200 megapixels, the
     size of some phones' images.
+
+    Args:
+        file: the file, which must stay open as long as the image is used.
     """
+    start = file.read(16)
     for load_formats in (Image.preinit, Image.init):  # the common ones first, as in Image.open
         load_formats()
         for create, accepts in list(Image.OPEN.values()):
             try:
-                if accepts is None or accepts(data[:16]) is True:
-                    size: tuple[int, int] = create(io.BytesIO(data), "").size
-                    return size
+                if accepts is None or accepts(start) is True:
+                    file.seek(0)
+                    image: Image.Image = create(file, "")
+                    return image
             except Exception:  # damaged headers and files of a few bytes raise errors of all kinds
                 continue
     return None
+
+
+def read_header_size(data: bytes) -> tuple[int, int] | None:
+    """Reads the width and height in an image's header, or returns None if Pillow cannot read it."""
+    image = open_header(io.BytesIO(data))
+    return image.size if image is not None else None
 
 
 def _check_size(data: bytes, name: str | Path) -> None:

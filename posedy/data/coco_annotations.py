@@ -198,6 +198,8 @@ def log_invalid_values(
                 return f"{table.describe(index)}: {format_value(records[index], key)}"
 
             log.add("error", kind, np.flatnonzero(mask), describe, advice[key])
+    if "keypoints" not in keys:
+        return
     finite = is_plausible(table.keypoints[..., :2]).all(axis=-1) & np.isfinite(table.keypoints[..., 2])
     log.add(
         "error",

@@ -7,11 +7,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from posedy.data.coco_file import ImageTable
 from posedy.data.file_names import find_image
@@ -19,7 +19,7 @@ from posedy.data.issues import IssueLog
 from posedy.data.orientation import header_of
 from posedy.data.tables import BoolArray
 from posedy.files import user_cache_folder, write_json_atomically
-from posedy.images import read_image
+from posedy.images import MAX_PIXELS, open_header, read_image
 
 ImageCheck = Literal["always", "once", "never"]
 """When to open images for a check; "once" skips images whose last check passed."""
@@ -91,18 +91,28 @@ def cache_folder() -> Path:
 def cache_key(annotations: Path, folder: Path, images: ImageTable, with_persons: BoolArray) -> str:
     """Computes the cache key of an image check, which changes with the annotation file and the image folder.
 
-    It is a hash of the kinds of issues, the path, size and modification time of the annotation file, the path and
-    modification time of the folder, and the ids, sizes and names of the images. Replacing an image under its old name
-    does not change it.
+    It is a hash of the kinds of issues, the path, size and modification time of the annotation file, the path of the
+    folder, its modification time and those of the subfolders with images, and the ids, sizes and names of the images.
+    Replacing an image under its old name does not change it.
 
     Raises:
         OSError: if the file or the folder is missing.
     """
     file, tree = annotations.stat(), folder.stat()
     kinds = list(_ADVICE)  # a version that checks more repeats earlier checks
-    stats = [kinds, str(annotations.resolve()), file.st_size, file.st_mtime_ns, str(folder.resolve()), tree.st_mtime_ns]
+    stats: list[Any] = [kinds, str(annotations.resolve()), file.st_size, file.st_mtime_ns, str(folder.resolve())]
+    subfolders = {os.path.dirname(name) for name in images.names if name}  # noqa: PTH120  (Path is slow for many)
+    stats += [tree.st_mtime_ns, *((name, _modified(folder / name)) for name in sorted(subfolders - {""}))]
     records = json.dumps([stats, list(map(int, images.ids)), images.names]).encode()
     return hashlib.sha256(records + images.sizes.tobytes() + with_persons.tobytes()).hexdigest()[:32]
+
+
+def _modified(folder: Path) -> int | None:
+    """Returns the modification time of a subfolder; None if it is missing, which the check names."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def is_pass_cached(key: str) -> bool:
@@ -173,8 +183,14 @@ def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool
         return _ImageIssue(index, kind, f"image {images.ids[index]}: {text}")
 
     try:
-        with path.open("rb") as file, Image.open(file) as image:
+        with path.open("rb") as file:
+            image = open_header(file)
+            if image is None:
+                return issue("unreadable image", f"{path} is not an image ({path.stat().st_size} bytes)")
             header = header_of(image)
+            if header.width * header.height > MAX_PIXELS:
+                limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
+                return issue("unreadable image", f"{path} is {header.width} x {header.height}, the limit is {limit}")
             if image.format not in _FORMATS and not _can_decode(path):
                 return issue("unreadable image", f"{path} has the format {image.format}, which OpenCV cannot read")
             if _is_truncated(image, file):
@@ -184,8 +200,6 @@ def _check_image_file(images: ImageTable, index: int, folder: Path, decode: bool
                 read_image(path)
     except FileNotFoundError:
         return issue("missing image", str(path))
-    except UnidentifiedImageError:
-        return issue("unreadable image", f"{path} is not an image ({path.stat().st_size} bytes)")
     except Exception as error:  # decoders raise errors of all kinds for broken files
         return issue("unreadable image", f"{path}: {error}")
     recorded = int(images.sizes[index, 0]), int(images.sizes[index, 1])

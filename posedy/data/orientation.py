@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from posedy.geometry import FloatArray
+from posedy.images import open_header
 
 # Orientations that flip the stored image in x or y; those from 5 on exchange x and y afterwards.
 _FLIPPED_X = (2, 3, 7, 8)
@@ -76,7 +77,10 @@ def read_header(path: Path) -> ImageHeader:
         OSError: if the file is missing or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file:
+            image = open_header(file)
+            if image is None:
+                raise UnidentifiedImageError("it is not an image")
             return header_of(image)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image at {path}: check its name and folder") from error

@@ -2,8 +2,11 @@
 
 import json
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from PIL import Image
@@ -27,13 +30,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The image files that were opened."""
     files: list[object] = []
-    original = Image.open
+    original = image_check.open_header
 
-    def recording_open(file: object, *arguments: object) -> Image.Image:
+    def recording_open(file: BinaryIO) -> Image.Image | None:
         files.append(file)
-        return original(file, *arguments)
+        return original(file)
 
-    monkeypatch.setattr(Image, "open", recording_open)
+    monkeypatch.setattr(image_check, "open_header", recording_open)
     return files
 
 
@@ -63,7 +66,11 @@ def add_image(folder: CocoFolder) -> None:
     os.utime(folder.images, ns=(0, 0))
 
 
-@pytest.mark.parametrize("change", [touch, rename_image, add_image])
+def add_image_in_subfolder(folder: CocoFolder) -> None:
+    os.utime(folder.images / "sub", ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [touch, rename_image, add_image, add_image_in_subfolder])
 def test_changed_dataset_is_checked_again(
     coco_folder: CocoFolder, cache: Path, opened: list[object], change: Callable[[CocoFolder], None]
 ) -> None:
@@ -83,6 +90,23 @@ def test_check_with_errors_or_warnings_is_repeated(coco_folder: CocoFolder, cach
         with pytest.raises(CocoFileError, match=r"a\.jpg"):
             read_coco(coco_folder.annotations, coco_folder.images, image_check="once")
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "problem"), [((16_320, 12_240), "wrong image size"), ((30_000, 12_240), "the limit is")]
+)
+def test_images_are_large_up_to_the_limit_of_reading(
+    coco_folder: CocoFolder, size: tuple[int, int], problem: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    chunks = [header, b"IDAT", b"IEND"]
+    data = b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+    (coco_folder.images / "a.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(CocoFileError, match=problem):
+        read_coco(coco_folder.annotations, coco_folder.images)
+    assert not recwarn.list
 
 
 def test_missing_folder_raises_without_a_check(coco_folder: CocoFolder, opened: list[object]) -> None:

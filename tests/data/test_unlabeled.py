@@ -36,6 +36,12 @@ def read(folder: CocoFolder) -> UnlabeledDataset:
     return UnlabeledDataset([persons], SIZE, ConsistencyConfig(), 1.25, seed=4)
 
 
+def test_keypoints_are_not_checked(coco_folder: CocoFolder) -> None:
+    coco_folder.content["annotations"][0]["keypoints"][0] = -1e9
+    coco_folder.write()
+    assert len(read_unlabeled(coco_folder.annotations, coco_folder.images, COCO17)) == 4
+
+
 def test_boxes_are_read_without_keypoints(coco_folder: CocoFolder) -> None:
     with_keypoints = read_unlabeled(coco_folder.annotations, coco_folder.images, COCO17)
     remove_keypoints(coco_folder)

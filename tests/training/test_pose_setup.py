@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 import posedy
 from posedy.codecs import MSRACodec
 from posedy.config import Config, load_config
 from posedy.data.tables import load_json
+from posedy.images import open_header
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.network_file import save_weights
 from posedy.skeleton import COCO17
@@ -66,8 +66,7 @@ def test_only_rank_0_opens_the_images(
 ) -> None:
     monkeypatch.setattr("posedy.data.image_check.cache_folder", lambda: tmp_path)
     opened: list[object] = []
-    original = Image.open
-    monkeypatch.setattr(Image, "open", lambda file: (opened.append(file), original(file))[1])
+    monkeypatch.setattr("posedy.data.image_check.open_header", lambda file: (opened.append(file), open_header(file))[1])
     config = load_config(None, [f"data.root={synthetic}", *overrides])
     data = read_training_data(config, print, is_main)
     assert len(opened) == expected
