@@ -44,9 +44,9 @@ def _normalize(x, coefficients, c):
 @triton.jit
 def _activate(z, ACTIVATION: tl.constexpr):
     if ACTIVATION != "none":
-        z = tl.maximum(z, 0.0)
+        z = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)  # as torch does: the loss shows what diverged
     if ACTIVATION == "relu6":
-        z = tl.minimum(z, 6.0)
+        z = tl.minimum(z, 6.0, propagate_nan=tl.PropagateNan.ALL)
     return z
 
 
@@ -54,9 +54,9 @@ def _activate(z, ACTIVATION: tl.constexpr):
 def _activation_gradient(g, z, ACTIVATION: tl.constexpr):
     """Returns the gradient with respect to z, given the gradient g with respect to the activation's output."""
     if ACTIVATION != "none":
-        g = tl.where(z > 0.0, g, 0.0)
+        g = tl.where(z <= 0.0, 0.0, g)
     if ACTIVATION == "relu6":
-        g = tl.where(z < 6.0, g, 0.0)
+        g = tl.where(z >= 6.0, 0.0, g)
     return g
 
 
@@ -100,7 +100,7 @@ def _finish_statistics(x, sums, weight, bias, running_mean, running_var, coeffic
     pivot = tl.load(x + c.to(tl.int64) * HW).to(tl.float32)
     first, second = _load_sums(sums, c, S)
     mean = pivot + first / M
-    variance = tl.maximum(second / M - (first / M) * (first / M), 0.0)
+    variance = tl.maximum(second / M - (first / M) * (first / M), 0.0, propagate_nan=tl.PropagateNan.ALL)
     rstd = 1.0 / tl.sqrt(variance + eps)
     tl.store(coefficients + c * 4, mean)
     tl.store(coefficients + c * 4 + 1, rstd)

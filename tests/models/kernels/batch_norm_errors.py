@@ -66,6 +66,26 @@ def compute_errors(shape: tuple[int, ...], mean: float, activation: Any, dtype: 
     }
 
 
+def keeps_nan() -> bool:
+    """Returns whether a channel with a NaN is NaN after norm and activation, in its gradient and its statistics."""
+    from posedy.models.kernels.batch_norm import batch_norm_act
+
+    norm = nn.BatchNorm2d(2)
+    x = torch.ones(2, 2, 3, 3)
+    x[0, 1, 2, 2] = torch.nan
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    norm.to(device)
+    x = x.to(device).requires_grad_()
+    y = batch_norm_act(x, norm, "relu6")
+    y.sum().backward()
+    assert x.grad is not None
+    channels = [y, x.grad]
+    statistics = [norm.running_mean, norm.running_var]
+    return all(bool(each[:, 1].isnan().all() and each[:, 0].isfinite().all()) for each in channels) and all(
+        each is not None and each.isnan().tolist() == [False, True] for each in statistics
+    )
+
+
 def measure() -> list[Any]:
     """Returns all cases with their errors."""
     from posedy.models.kernels import batch_norm

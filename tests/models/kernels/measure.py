@@ -12,6 +12,7 @@ print(
         {
             "depthwise": depthwise_errors.measure(),
             "batch norm": batch_norm_errors.measure(),
+            "nan": [batch_norm_errors.keeps_nan()],
             # a block on the CPU cannot use kernels that are compiled for a GPU
             "blocks": None if torch.cuda.is_available() else block_differences.measure(),
         }

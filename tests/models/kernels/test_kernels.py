@@ -52,6 +52,10 @@ def test_batch_norm_output_gradients_and_statistics_equal_torch(measured: dict[s
             assert value < tolerance, (case, name, value)
 
 
+def test_nan_stays_nan(measured: dict[str, list[Any]]) -> None:
+    assert measured["nan"] == [True]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter is not available with a GPU")
 def test_blocks_with_and_without_kernels_are_equal(measured: dict[str, list[Any]]) -> None:
     blocks = {name: (difference, used) for name, difference, used in measured["blocks"]}
