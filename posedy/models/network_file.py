@@ -31,12 +31,13 @@ _EARLIER_CODECS = {"paper": "msra"}
 
 def network_record(net: Network) -> dict[str, Any]:
     """Returns the record of a network in plain types: what is needed besides its tensors to rebuild it."""
-    record = {"name": net.name, "options": dict(net.options), "input_size": list(net.input_size)}
+    record: dict[str, Any] = {"name": net.name, "options": dict(net.options), "input_size": list(net.input_size)}
     if isinstance(net, Classifier):
         record["classes"] = list(net.classes)
     else:
         record["skeleton"] = dataclasses.asdict(net.skeleton) if net.skeleton is not None else None
-    return json.loads(json.dumps(record, default=_to_plain))
+    plain: dict[str, Any] = json.loads(json.dumps(record, default=_to_plain))
+    return plain
 
 
 def _to_plain(value: Any) -> Any:
