@@ -36,7 +36,7 @@ _DATA, _WORLD_SIZE = "datasets", "number of processes"
 class RunState:
     """Progress of a training run: everything a checkpoint stores besides the configuration.
 
-    The field names, all but `changes`, are the keys of the checkpoint file.
+    The field names, all but `changes`, are the keys of the checkpoint file; older files have no `groups`.
 
     Attributes:
         epoch: completed epochs.
@@ -55,6 +55,7 @@ class RunState:
         average_steps: number of updates of the moving average.
         optimizer: state dict of the optimizer.
         random: state of torch's random generator.
+        groups: the names of the parameters of each group of the optimizer; None in older checkpoints.
         changes: settings that differ from the checkpoint's configuration, one line each.
     """
 
@@ -74,6 +75,7 @@ class RunState:
     average_steps: int = 0
     optimizer: dict[str, Any] = field(default_factory=dict)
     random: torch.Tensor | None = None
+    groups: list[list[str]] | None = None
     changes: Sequence[str] = ()
 
     def describe_progress(self) -> str:
@@ -84,16 +86,12 @@ class RunState:
         """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies.
 
         Raises:
-            ValueError: if learning rate factors group the parameters otherwise than in the run.
+            ValueError: if the learning rate factors group the parameters differently than in the run.
         """
-        before, now = (
-            [len(group["params"]) for group in groups]
-            for groups in (self.optimizer["param_groups"], optimizer.param_groups)
-        )
-        if before != now:
+        if not self._fits(net, optimizer):
             raise ValueError(
-                f"cannot resume with other groups of learning rates, of {now} tensors, in the run {before}: keep the "
-                "run's train.lr_factors and train.attention_lr_factor, or start a new run from its weights "
+                "cannot resume: the learning rate factors divide the parameters into other groups than in the run; "
+                "keep its train.lr_factors and train.attention_lr_factor, or start a new run from its weights "
                 f"(model.weights=RUN/{LAST} and another --out)"
             )
         net.load_state_dict(self.trained if self.trained is not None else self.network["tensors"])
@@ -108,6 +106,22 @@ class RunState:
         if self.random is not None:
             torch.set_rng_state(self.random)
         self.network, self.trained, self.optimizer, self.random = {}, None, {}, None
+
+    def _fits(self, net: Network, optimizer: torch.optim.Optimizer) -> bool:
+        """Returns whether the state of the optimizer belongs to the parameters of its groups, in their order."""
+        if self.groups is not None:
+            return self.groups == _group_names(net, optimizer)
+        # older checkpoints have no names
+        before = [len(group["params"]) for group in self.optimizer["param_groups"]]
+        if before != [len(group["params"]) for group in optimizer.param_groups]:
+            return False
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        return all(
+            value.shape in ((), parameters[index].shape)
+            for index, state in self.optimizer["state"].items()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        )
 
     def save(
         self,
@@ -129,6 +143,7 @@ class RunState:
                 "trained": None if ema is None else net.state_dict(),
                 "average_steps": 0 if ema is None else ema.steps,
                 "optimizer": optimizer.state_dict(),
+                "groups": _group_names(net, optimizer),
                 "random": torch.get_rng_state(),
                 "config": config.model_dump(mode="json"),
                 "data": data_fingerprint,
@@ -159,6 +174,7 @@ def read_run_state(
     checkpoint = read_checkpoint(path)
     if "best_ap" in checkpoint:  # the earlier name
         checkpoint["best_metric"] = checkpoint.pop("best_ap")
+    checkpoint.setdefault("groups", None)
     names = [entry.name for entry in fields(RunState) if entry.name != "changes"]
     missing = [key for key in (*names, "config", "data", "processes") if key not in checkpoint]
     if missing:
@@ -222,6 +238,11 @@ def read_run_state(
     if any(key == _DATA or key.startswith(("eval.", _SKELETON, _PADDING)) for key in changed):
         state.best_metric = None  # not comparable: another evaluation protocol or another validation set
     return state
+
+
+def _group_names(net: Network, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    return [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
 
 
 def _schedule_keys_without_effect(before: LoopConfig, now: LoopConfig) -> set[str]:

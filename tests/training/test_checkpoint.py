@@ -169,7 +169,7 @@ def test_learning_rate_factors_may_change_where_they_group_the_parameters_as_bef
     net, _ = make_net()
     config = load_config(None, ["train.lr_factors={backbone: 0.1}"])
     RunState().save(tmp_path / LAST, net, make_optimizer(net, config.train), None, config, "9 persons, ab12", 2)
-    for factors in ("{backbone: 0.2}", "{backbone.stem: 0.1}"):
+    for factors in ("{backbone: 0.2}", "{backbone.stem: 0.1}", "{head: 0.1}"):
         changed = load_config(None, [f"train.lr_factors={factors}"])
         state = read_run_state(tmp_path, changed, "9 persons, ab12", 2, accept_changes=True)
         optimizer = make_optimizer(net, changed.train)
@@ -177,8 +177,26 @@ def test_learning_rate_factors_may_change_where_they_group_the_parameters_as_bef
             state.restore(net, optimizer, None)
             assert {group["lr_factor"] for group in optimizer.param_groups} == {0.2, 1}
         else:
-            with pytest.raises(ValueError, match=r"cannot resume with other groups of learning rates.*lr_factors"):
-                state.restore(net, optimizer, None)
+            for groups in (state.groups, None):  # older checkpoints do not have them
+                state.groups = groups
+                with pytest.raises(ValueError, match=r"cannot resume: the learning rate factors.*lr_factors"):
+                    state.restore(net, optimizer, None)
+
+
+def test_moments_of_other_parameters_are_rejected(tmp_path: Path) -> None:
+    net, _ = make_net()
+    blocks = [f"backbone.blocks.{index}" for index in (1, 4)]
+    assert len({len(list(net.get_submodule(block).parameters())) for block in blocks}) == 1
+    first, second = (load_config(None, [f"train.lr_factors={{{block}: 0.1}}"]) for block in blocks)
+    optimizer = make_optimizer(net, first.train)
+    net(torch.rand(2, 3, 64, 32)).sum().backward()
+    optimizer.step()
+    RunState().save(tmp_path / LAST, net, optimizer, None, first, "9 persons, ab12", 2)
+    for has_names in (True, False):
+        state = read_run_state(tmp_path, second, "9 persons, ab12", 2, accept_changes=True)
+        state.groups = state.groups if has_names else None
+        with pytest.raises(ValueError, match="cannot resume: the learning rate factors"):
+            state.restore(net, make_optimizer(net, second.train), None)
 
 
 def test_checkpoint_without_run_state_is_rejected(tmp_path: Path) -> None:
