@@ -284,6 +284,13 @@ def test_options_of_parts_may_have_the_names_of_others() -> None:
     assert net.head[1].padding == (1, 1)
     assert "dropout" not in posedy.models.registry.list_options("resnet10-bneck")
 
+    @posedy.register_backbone("my_mobilenet")
+    class MyMobileNet(MobileNetV2):
+        pass
+
+    with pytest.raises(ValueError, match="padding must be one of"):
+        posedy.create_model("my_mobilenet-bneck", padding="tensorflo")
+
 
 def test_the_same_class_may_be_registered_again() -> None:
     assert posedy.register_backbone("my_backbone")(MyBackbone) is MyBackbone

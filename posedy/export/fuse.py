@@ -53,13 +53,13 @@ def _fuse_layers(module: Net, is_own: bool = False) -> Net:
     for name, child in module.named_children():
         if is_own and isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
             child.inplace = True
-        if type(child) is DynamicConv2d and child.attention.temperature is not None:
+        if type(child) is DynamicConv2d and child.attention.temperature is not None and not _has_hooks(child):
             setattr(module, name, FusedDynamicConv2d(child))
         else:
             setattr(module, name, _fuse_layers(child, is_own))
         if isinstance(child, InvertedResidual):
             setattr(module, name, PerImageBlock(child, child.hidden_channels))
-    if not (is_own and isinstance(module, nn.Sequential)):
+    if not (is_own and isinstance(module, nn.Sequential)) or _has_hooks(module):
         return module
     return nn.Sequential(*(layer for layer in module if not isinstance(layer, nn.Identity)))  # type: ignore[return-value]
 

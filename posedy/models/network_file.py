@@ -36,17 +36,18 @@ def network_record(net: Network) -> dict[str, Any]:
         record["classes"] = list(net.classes)
     else:
         record["skeleton"] = dataclasses.asdict(net.skeleton) if net.skeleton is not None else None
-    plain: dict[str, Any] = json.loads(json.dumps(record, default=_to_plain))
-    return plain
+    return {key: _to_plain(value) for key, value in record.items()}
 
 
 def _to_plain(value: Any) -> Any:
-    """Returns a number of NumPy, or a collection of others, in plain types."""
+    """Returns an option, or a part of a skeleton, in the types that checkpoints may have."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, Collection):
-        return list(value)
-    raise TypeError(f"expected options and a skeleton of numbers, texts and collections, got {value!r}")
+    if isinstance(value, Mapping):
+        return {key: _to_plain(each) for key, each in value.items()}
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return [_to_plain(each) for each in value]
+    return value
 
 
 def recorded_skeleton(record: Mapping[str, Any]) -> Skeleton | None:

@@ -200,9 +200,14 @@ def list_options(name: str) -> list[str]:
 
 def list_own_options(name: str) -> set[str]:
     """Lists the options that a network or a backbone has of posedy's own parts, whose values are known."""
-    factories = [factory for _, factory in _parts(name)]
-    own = [factory for factory in factories if getattr(factory, "func", factory).__module__.startswith(f"{_PACKAGE}.")]
-    return {option for factory in own for option in options_of(factory)}
+    return {option for _, factory in _parts(name) if _is_own(factory) for option in options_of(factory)}
+
+
+def _is_own(factory: Callable[..., nn.Module]) -> bool:
+    """Returns whether the parameters of a factory are defined in posedy, also if a class inherits them."""
+    function = getattr(factory, "func", factory)  # of a functools.partial
+    defined = inspect.getattr_static(function, "__init__") if isinstance(function, type) else function
+    return str(getattr(defined, "__module__", "")).startswith(f"{_PACKAGE}.")
 
 
 def _parts(name: str) -> list[tuple[str, Callable[..., nn.Module]]]:

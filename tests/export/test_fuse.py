@@ -148,6 +148,13 @@ def test_layers_of_others_keep_what_they_compute(net: nn.Module, perturb) -> Non
     assert_equal(net, fuse(net), X[:3], 1e-10)
 
 
+def test_hooks_are_kept(perturb) -> None:
+    net = perturb(create_backbone("dy_mobilenetv2_035", depth=0.34).double(), X)
+    for layer in (net.blocks[1].expand, net.blocks[2].expand[0]):
+        layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    assert_equal(net, fuse(net), X[:3], 1e-10)
+
+
 def test_a_norm_of_the_batch_is_kept() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).double().eval()
     assert_equal(net, fuse(net), X[:3], 1e-10)
