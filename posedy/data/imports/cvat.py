@@ -168,11 +168,7 @@ class _ImageReader:
                 persons.append(self._read_skeleton(element, item))
                 groups.append(_group(element))
             elif element.tag == "points" and ";" in element.get("points", ""):
-                person = self._read_unnamed(element, item)
-                if person.problem is not None and self.names:
-                    self.left_out["<points> outside of skeletons"] += 1
-                    continue
-                persons.append(person)
+                persons.append(self._read_unnamed(element, item))
                 groups.append(_group(element))
             elif element.tag == "points" and self.names:
                 self.left_out["<points> outside of skeletons"] += 1

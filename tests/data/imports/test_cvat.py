@@ -56,7 +56,7 @@ def test_shapes_of_other_labels_need_no_names(tmp_path: Path) -> None:
     assert converted.left_out["of other labels"] == 1
     converted = convert(tmp_path, IMAGE.format(SKELETON.format("10.00,20.00") + corners), cvat_labels())
     assert len(keypoints_of(converted)) == 1
-    assert converted.left_out["<points> outside of skeletons"] == 1
+    assert converted.left_out["of other labels"] == 1
 
 
 def test_points_of_datumaro_that_are_outside_are_not_labeled(tmp_path: Path) -> None:
