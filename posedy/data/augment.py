@@ -128,10 +128,11 @@ def training_transform(
     """
     # Without keypoint_params, albumentations skips its conversion and checks of keypoints, which take a tenth of a
     # sample's time. PersonCrop, the only transform that moves pixels, reads the keypoints unconverted.
-    return A.Compose([PersonCrop(input_size, flip_permutation), *map(_create_photometric, photometric)])
+    transforms = [_create_photometric(record, input_size) for record in photometric]
+    return A.Compose([PersonCrop(input_size, flip_permutation), *transforms])
 
 
-def _create_photometric(record: Mapping[str, Any]) -> A.BasicTransform:
+def _create_photometric(record: Mapping[str, Any], input_size: tuple[int, int]) -> A.BasicTransform:
     arguments = dict(record)
     name = arguments.pop("transform", None)
     known = {key: value for key, value in vars(A).items() if inspect.isclass(value) and _is_photometric(value)}
@@ -154,13 +155,13 @@ def _create_photometric(record: Mapping[str, Any]) -> A.BasicTransform:
         transform = known[name](**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"augment.photometric: invalid arguments {arguments} of {name}: {error}") from None
-    _check_result(known[name](**{**arguments, "p": 1}), name)
+    _check_result(known[name](**{**arguments, "p": 1}), name, input_size)
     return transform
 
 
-def _check_result(transform: A.BasicTransform, name: str) -> None:
+def _check_result(transform: A.BasicTransform, name: str, input_size: tuple[int, int]) -> None:
     """Checks that a transform returns a crop like the one it gets, since crops are normalized afterward."""
-    crop = np.full((64, 64, 3), 128, np.uint8)
+    crop = np.full((*input_size[::-1], 3), 128, np.uint8)
     try:
         result = transform(image=crop)["image"]
     except Exception as error:  # such as transforms that need other images, too
