@@ -66,6 +66,14 @@ def test_a_report_never_overwrites_its_inputs(gt, results, tmp_path):
             write_report(results, path, Path(gt.source))
     with pytest.raises(IsADirectoryError):
         write_report(results, tmp_path, Path(gt.source))
+    folder = tmp_path / "test" / "gt"
+    folder.mkdir(parents=True)
+    results.rename(folder / "results.json")
+    write_metrics(folder, gt)
+    (tmp_path / "metrics.csv").write_text("epoch,loss,AP\n1,2.5,\n")
+    for path in (Path(gt.source), folder / "metrics.json", tmp_path / "metrics.csv"):
+        with pytest.raises(ValueError, match="would overwrite"):
+            write_report(folder, path)
 
 
 def test_sigmas_other_than_coco_s_are_listed(gt, results, tmp_path):

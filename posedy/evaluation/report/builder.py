@@ -54,11 +54,6 @@ def write_report(
         )
     # metrics.json describes results.json only, not other results files in the folder
     metrics_file = results_file.parent / "metrics.json"
-    out = out if out is not None else results_file.parent / "report.html"
-    for path in (results_file, metrics_file, annotations, metrics_file.with_suffix(".csv")):
-        if path is not None and path.exists() and out.exists() and path.samefile(out):
-            raise ValueError(f"--out {out} would overwrite {path}: choose another file")
-    check_writable(out)
     record = _read_metrics(metrics_file) if results_file.name == "results.json" else {}
     data = record.get("data", {})
     if images is None and "images" in data:
@@ -76,6 +71,11 @@ def write_report(
     else:
         raise ValueError(f"{results_file}: no metrics.json that names the annotation file: give --annotations FILE")
     gt = replace(gt, category=apply_overrides(gt.category, skeleton))
+    out = out if out is not None else results_file.parent / "report.html"
+    for path in (results_file, metrics_file, annotations, *_training_logs(results_file.parent)):
+        if path.exists() and out.exists() and path.samefile(out):
+            raise ValueError(f"--out {out} would overwrite {path}: choose another file")
+    check_writable(out)
     results = read_results(results_file, gt.num_keypoints)
     contents = collect_contents(
         str(record.get("model", results_file.name)),
@@ -156,14 +156,19 @@ def _replace_category(gt: GroundTruth, category: Any, path: Path) -> GroundTruth
 
 def _read_training_log(folder: Path) -> list[dict[str, str]]:
     """Reads metrics.csv of the training run in the folder or up to two folders up; other tables are ignored."""
-    for run in (folder, *folder.resolve().parents[:2]):
+    for log in _training_logs(folder):
         try:
-            if rows := read_csv(run / "metrics.csv"):
-                return rows if _is_training_log(rows, run / "metrics.csv") else []
+            if rows := read_csv(log):
+                return rows if _is_training_log(rows, log) else []
         except ValueError as error:
             warnings.warn(f"report without training curves: {error}", stacklevel=3)
             return []
     return []
+
+
+def _training_logs(folder: Path) -> list[Path]:
+    """Returns where the training log may be: that of `posedy test --out RUN/test/BOXES` is two folders up."""
+    return [run / "metrics.csv" for run in (folder, *folder.resolve().parents[:2])]
 
 
 def _is_training_log(rows: Sequence[Mapping[str, str]], path: Path) -> bool:
