@@ -1,6 +1,7 @@
 """Datasets of person crops for training and evaluation, from COCO files (`coco.py`)."""
 
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -274,9 +275,11 @@ def set_up_worker(_: int) -> None:
     """Sets up a worker process: one thread, and a process group of its own.
 
     Workers run in parallel already, so more threads would only compete. Terminals and `timeout` signal a whole process
-    group; the main process needs its workers until it has shut down in order.
+    group, SLURM all processes of a job; the main process needs its workers until it has shut down in order. Therefore
+    the first SIGTERM is ignored. A later one, such as that of a shutdown in disorder, ends the worker.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))

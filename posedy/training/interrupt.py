@@ -21,7 +21,9 @@ class StopSignal:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopSignal]:
-    """Context manager that records the first Ctrl-C or SIGTERM; the second one interrupts at once.
+    """Context manager that records Ctrl-C and SIGTERM; the second Ctrl-C interrupts at once.
+
+    Further SIGTERMs are ignored: SLURM and torchrun both send one to each process.
 
     Does nothing outside the main thread, where signals cannot be handled.
     """
@@ -32,9 +34,11 @@ def catch_stop_signals() -> Iterator[StopSignal]:
     def handle(number: int, frame: Any) -> None:
         if os.getpid() != main_pid:  # a worker process that inherited the handler
             return
+        if not stop_signal.received:
+            tqdm.write("stopping after the current step ...")
         stop_signal.received = True
-        signal.signal(number, previous_handlers[number])
-        tqdm.write("stopping after the current step ...")
+        if number == signal.SIGINT:
+            signal.signal(number, previous_handlers[number])
 
     try:
         for caught in (signal.SIGINT, signal.SIGTERM):

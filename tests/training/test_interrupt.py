@@ -1,12 +1,15 @@
-"""Stop signals: the first is recorded, the second interrupts at once."""
+"""Stop signals: the first is recorded, a second Ctrl-C interrupts at once."""
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
+from torch.utils.data import DataLoader
 
+from posedy.data.datasets import set_up_worker
 from posedy.training.interrupt import TrainingInterruptedError, catch_stop_signals
 
 
@@ -35,6 +38,28 @@ def test_second_signal_interrupts_at_once() -> None:
         assert stop_signal.received
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_further_sigterms_are_ignored() -> None:
+    with catch_stop_signals() as stop_signal:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop_signal.received
+
+
+@pytest.mark.slow
+def test_workers_survive_the_sigterm_of_a_job() -> None:
+    """SLURM sends it to the main process and to its workers."""
+    loader = DataLoader(range(8), num_workers=1, worker_init_fn=set_up_worker, prefetch_factor=1)
+    with catch_stop_signals() as stop_signal:
+        batches = iter(loader)
+        received = [int(next(batches))]
+        (worker,) = multiprocessing.active_children()
+        for pid in (worker.pid, os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+        received += [int(batch) for batch in batches]
+    assert stop_signal.received
+    assert received == list(range(8))
 
 
 def test_signals_are_not_handled_outside_the_main_thread() -> None:
