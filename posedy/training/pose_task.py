@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from posedy.codecs import HeatmapCodec
 from posedy.config import Config
 from posedy.data.datasets import SampleIndex, TopDownEvalDataset
 from posedy.data.loaders import EpochBatchSampler
@@ -114,7 +115,7 @@ class PoseTask(Task[PoseNet]):
     def draw(self, net: PoseNet, step: TrainingStep) -> NDArray[np.uint8] | None:
         """Draws training crops with their targets and the network's predictions, if it has heatmaps."""
         codec, dataset = net.codec, self.data.train
-        if codec.output_names != ("heatmaps",):
+        if not isinstance(codec, HeatmapCodec) or codec.output_names != ("heatmaps",):
             return None
         indices = [SampleIndex(0, n * len(dataset) // _VISUALIZED_SAMPLES) for n in range(_VISUALIZED_SAMPLES)]
         batch = default_collate(dataset.__getitems__(indices))
@@ -133,5 +134,6 @@ class PoseTask(Task[PoseNet]):
             predictions.numpy(),
             scores.numpy(),
             dataset.skeleton,
+            codec.heatmap_to_crop_matrix().numpy(),
             _VISUALIZED_SAMPLES,
         )

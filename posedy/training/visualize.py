@@ -1,5 +1,7 @@
 """Batch visualization: crops, targets, heatmaps and predictions, to spot swapped labels and wrong crops by eye."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ def draw_batch(
     predictions: NDArray[np.floating],
     scores: NDArray[np.floating],
     skeleton: Skeleton,
+    heatmap_to_crop: FloatArray,
     max_samples: int = 8,
 ) -> NDArray[np.uint8]:
     """Draws the first samples of a batch, one column per sample.
@@ -43,6 +46,7 @@ def draw_batch(
         predictions: (N, K, 2) decoded keypoints in crop pixels.
         scores: (N, K); as in `draw_poses`, low ones are faint and those of 0 or less not drawn.
         skeleton: skeleton of the K keypoints.
+        heatmap_to_crop: (2, 3) affine matrix of the codec.
         max_samples: number of samples to draw.
 
     Returns:
@@ -56,7 +60,8 @@ def draw_batch(
     if count < 1:
         raise ValueError(f"expected at least one sample to draw, got {len(crops)} crops and max_samples={max_samples}")
     factor = -(-_MIN_TILE_HEIGHT // crops.shape[1])
-    crop_to_tile = _upscaling_matrix(1, factor)
+    crop_to_tile = _upscaling_matrix(factor)
+    heatmap_to_tile = crop_to_tile @ np.vstack([heatmap_to_crop, [0, 0, 1]])
     colors = np.array(keypoint_colors(skeleton), dtype=np.float32)
 
     def overlay_pose(tile: NDArray[np.uint8], points: NDArray, point_scores: NDArray) -> NDArray[np.uint8]:
@@ -65,11 +70,12 @@ def draw_batch(
     columns = []
     for n in range(count):
         tile = crops[n].repeat(factor, axis=0).repeat(factor, axis=1)
+        overlay = partial(_overlay_heatmaps, tile=tile, colors=colors, heatmap_to_tile=heatmap_to_tile)
         scaled, peak = _scale_heatmaps(heatmaps[n])
         rows = [
             overlay_pose(tile, keypoints[n], labeled[n]),
-            _overlay_heatmaps(tile, np.clip(_zero_non_finite(targets[n]), 0, 1), colors, factor),
-            np.vstack([_overlay_heatmaps(tile, scaled, colors, factor), draw_caption(tile.shape[1], (peak, WHITE))]),
+            overlay(np.clip(_zero_non_finite(targets[n]), 0, 1)),
+            np.vstack([overlay(scaled), draw_caption(tile.shape[1], (peak, WHITE))]),
             overlay_pose(tile, predictions[n], scores[n]),
         ]
         rows = [np.pad(row, ((0, _GAP), (0, _GAP), (0, 0))) for row in rows]
@@ -109,13 +115,13 @@ def _check_shapes(
             )
 
 
-def _upscaling_matrix(step: int, factor: int) -> FloatArray:
-    """Returns the affine matrix (2, 3) from a grid with a spacing of `step` crop pixels to pixels of an upscaled crop.
+def _upscaling_matrix(factor: int) -> FloatArray:
+    """Returns the affine matrix (2, 3) from crop pixels to pixels of an upscaled crop.
 
     A crop pixel becomes a square of factor x factor pixels, whose center is (factor - 1) / 2 from its first pixel.
     """
     shift = (factor - 1) / 2
-    return np.array([[step * factor, 0, shift], [0, step * factor, shift]], dtype=np.float64)
+    return np.array([[factor, 0, shift], [0, factor, shift]], dtype=np.float64)
 
 
 def _zero_non_finite(values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -132,11 +138,10 @@ def _scale_heatmaps(heatmaps: NDArray[np.floating]) -> tuple[NDArray[np.float32]
 
 
 def _overlay_heatmaps(
-    tile: NDArray[np.uint8], heatmaps: NDArray[np.float32], colors: NDArray[np.float32], factor: int
+    heatmaps: NDArray[np.float32], tile: NDArray[np.uint8], colors: NDArray[np.float32], heatmap_to_tile: FloatArray
 ) -> NDArray[np.uint8]:
     """Draws heatmaps (K, h, w) with values in [0, 1] over the dimmed tile."""
     height, width = tile.shape[:2]
-    heatmap_to_tile = _upscaling_matrix(STRIDE, factor)
     upscaled = np.stack(
         [
             cv2.warpAffine(heatmap, heatmap_to_tile, (width, height), borderMode=cv2.BORDER_REPLICATE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posedy.codecs import MSRACodec
+from posedy.codecs import HeatmapCodec, MSRACodec, UnbiasedCodec
 from posedy.drawing import CAPTION_HEIGHT, LEFT, MIDDLE, RIGHT
 from posedy.skeleton import Skeleton
 from posedy.training.visualize import draw_batch
@@ -23,13 +23,15 @@ COLOR_TOLERANCE = 60
 SIZES = [(32, 64), (64, 96), (192, 256)]
 
 
-def batch(count: int = 3, size: tuple[int, int] = (64, 96), level: int = 90) -> dict[str, Any]:
+def batch(
+    count: int = 3, size: tuple[int, int] = (64, 96), level: int = 90, codec_class: type[HeatmapCodec] = MSRACodec
+) -> dict[str, Any]:
     """Gray crops of persons facing the camera, with perfect predictions."""
     width, height = size
     pose = np.array([[0.5, 0.25], [0.75, 0.5], [0.25, 0.5]], dtype=np.float32) * [width, height]
     keypoints = np.stack([pose + np.array([0, n * height / 16]) for n in range(count)]).astype(np.float32)
     labeled = np.ones((count, 3), dtype=bool)
-    codec = MSRACodec(size)
+    codec = codec_class(size)
     targets, _ = codec.encode(torch.from_numpy(keypoints), torch.from_numpy(labeled))
     predictions, scores = codec.decode({"heatmaps": targets})
     return {
@@ -41,6 +43,7 @@ def batch(count: int = 3, size: tuple[int, int] = (64, 96), level: int = 90) -> 
         "predictions": predictions.numpy(),
         "scores": scores.numpy(),
         "skeleton": BODY,
+        "heatmap_to_crop": codec.heatmap_to_crop_matrix().numpy(),
     }
 
 
@@ -127,6 +130,19 @@ def test_heatmaps_overlay_the_dimmed_crop() -> None:
     shown = tile(draw_batch(**inputs), inputs, TARGET, 0)
     assert (shown[-10:] == 40).all()
     assert shown.max() > 200
+
+
+@pytest.mark.parametrize("codec_class", [MSRACodec, UnbiasedCodec])
+def test_targets_are_at_the_border_where_the_codec_has_them(codec_class: type[HeatmapCodec]) -> None:
+    inputs = batch(1, (192, 256), codec_class=codec_class)
+    codec, place = codec_class((192, 256)), np.array([188.0, 252.0], np.float32)  # a heatmap pixel of "msra"
+    inputs["keypoints"][:] = place
+    targets, _ = codec.encode(torch.from_numpy(inputs["keypoints"]), torch.from_numpy(inputs["labeled"]))
+    inputs["targets"] = targets.numpy()
+    inputs["targets"][0, 1:] = 0
+    shown = tile(draw_batch(**inputs), inputs, TARGET, 0)
+    brightest = np.unravel_index(shown.sum(axis=-1).argmax(), shown.shape[:2])
+    assert np.abs(np.array(brightest[::-1]) - place).max() <= 1
 
 
 def test_unlabeled_keypoint_appears_in_heatmap_and_prediction_only() -> None:

@@ -97,7 +97,9 @@ def draw_pipeline(person: PersonPrediction) -> Figure:
     _show(second, person.crop, f"2. The {person.crop.shape[0]}x{person.crop.shape[1]} crop")
     heat = person.heatmaps[0].amax(dim=0).numpy()
     _show(third, person.crop, f"3. {person.heatmaps.shape[1]} heatmaps")
-    extent = (-2, person.crop.shape[1] - 2, person.crop.shape[0] - 2, -2)  # heatmap pixel c is at 4 c of the crop
+    corners = np.array([[-0.5, -0.5], [heat.shape[1] - 0.5, heat.shape[0] - 0.5]])
+    (left, top), (right, bottom) = apply_affine(person.net.codec.heatmap_to_crop_matrix().numpy(), corners)
+    extent = (left, right, bottom, top)
     third.imshow(heat, extent=extent, cmap="inferno", alpha=0.75, interpolation="nearest")
     third.set(xlim=(-0.5, person.crop.shape[1] - 0.5), ylim=(person.crop.shape[0] - 0.5, -0.5))
     _show(last, person.poses.draw(person.image), "4. The decoded keypoints in the image")
