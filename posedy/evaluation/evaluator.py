@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
@@ -78,6 +79,7 @@ def predict_crops(
         batch_size=config.batch_size,
         num_workers=workers if len(indices) > config.batch_size else 0,
         worker_init_fn=set_up_worker,
+        generator=torch.Generator(),  # training draws from torch's own
     )
     keypoints: list[FloatArray] = [np.zeros((0, skeleton.num_keypoints, 2))]
     scores = [np.zeros((0, skeleton.num_keypoints), dtype=np.float32)]

@@ -149,7 +149,8 @@ class DryRunReport:
         evaluation = self.evaluation_seconds / self.evaluation_samples * self.val_samples
         return "\n".join(
             [
-                f"a step of {self.batch_size} {self.unit}: {self.step_seconds:.3f} s, loss {self.loss:.5f}",
+                f"a step of {self.batch_size} {self.unit}: {self.step_seconds:.3f} s without waiting for data, "
+                f"loss {self.loss:.5f}",
                 f"an epoch of {self.epoch_steps} steps: about {format_duration(self.epoch_seconds)}",
                 f"an evaluation of {self.val_samples} {self.unit}: about {format_duration(evaluation)}",
                 f"remaining: {self.steps} steps in {self.epochs} epochs, and {self.evaluations} evaluations: about "
@@ -163,8 +164,8 @@ class DryRunReport:
 def dry_run_report(trainer: Trainer) -> DryRunReport:
     """Measures two steps (five with a CUDA graph) and one evaluation batch.
 
-    The steps change the trainer's network: do not use it afterward. Waiting for the first batch is not counted, since
-    workers start only once.
+    The steps change the trainer's network: do not use it afterward. Waiting for data is not counted, since workers
+    start only once, and then load batches ahead; the log of an epoch has its share.
 
     Raises:
         OSError, ValueError: if an image cannot be read.

@@ -185,10 +185,13 @@ class Trainer:
             state.step += 1
             meter.samples += num_samples
             remaining = (self.task.train_size * (config.epochs - state.epoch)) - state.step * config.batch_size
+            seconds_left = max(remaining, 0) / meter.samples_per_second
+            if config.minutes is not None:
+                seconds_left = min(seconds_left, max(60 * (config.minutes - minutes), 0))
             bar.update()
             bar.set_postfix_str(
                 f"loss {state.loss_sum / max(state.step - 1, 1):.5f}, {meter.samples_per_second:.0f} {unit}/s, "
-                f"data {meter.data_share:.0%}, left {format_duration(max(remaining, 0) / meter.samples_per_second)}"
+                f"data {meter.data_share:.0%}, left {format_duration(seconds_left)}"
                 + (f", best {self.task.curves[0]} {state.best_metric:.3f}" if state.best_metric is not None else "")
             )
             if config.minutes is not None and minutes >= config.minutes:
