@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
     """Reads an image file as RGB; transparency is dropped, 16 bits are scaled to 8 (value // 256).
 
-    The decoder fills a truncated JPEG with gray without an error: `check_coco` detects truncated files.
+    Truncated files are an error, which `check_coco` detects before they are used.
 
     Args:
         path: the file; its name may contain any character.
@@ -146,8 +146,8 @@ def _decode(data: bytes, flags: int, name: str | Path) -> NDArray[Any] | None:
 
 MAX_PIXELS = 2**28
 """Maximum number of pixels of an image file: 268 million, 805 MB as an array. Some phones take 16384 x 12288."""
+_MAX_STEM, _MAX_SUFFIX = 50, 10  # characters of the names of downloads, which are up to four bytes each
 # TIFF (also with 64-bit offsets) and PFM
-_MAX_STEM, _MAX_SUFFIX = 60, 10  # characters of the names of downloads, which are up to four bytes each
 _FORMATS_OF_ANY_VALUES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"PF", b"Pf")
 
 

@@ -51,6 +51,8 @@ def read_url(url: str) -> bytes:
                     raise ValueError(f"it is larger than {_MAX_BYTES / 1_000_000:g} MB")
                 if time.monotonic() > deadline:
                     raise ValueError(f"it took longer than {_TIMEOUT:g} s")
+            if answer.length:  # what is left of the promised length
+                raise ValueError(f"the connection ended {answer.length} bytes early")
     except urllib.error.HTTPError as error:
         raise OSError(f"{url} cannot be read: HTTP status {error.code} ({error.reason})") from error
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -239,7 +239,10 @@ def run(arguments: argparse.Namespace) -> int:
         FrameSource(arguments.webcam).close()
     keep_freed_memory()
     given, images = len(images), _download(images, urls, arguments.out / "downloads", has_others=bool(videos))
-    images_failed = len(images) < given
+    if lost := given - len(images):
+        print(f"FAILED: {lost} of {given} downloads and images")
+    if not images and not videos:
+        return 1
     paths = image_paths(images, name_videos=is_for_images) if images else []
     if paths:
         check_video_outputs(videos, arguments.out, tracks, check_image_outputs(paths, arguments.out))
@@ -248,9 +251,9 @@ def run(arguments: argparse.Namespace) -> int:
         lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
     with ended_by_sigterm():
-        images_failed |= bool(images) and _predict_images(arguments, paths, detector)
+        images_failed = bool(images) and _predict_images(arguments, paths, detector)
         videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
-    return int(images_failed or videos_failed)
+    return int(bool(lost) or images_failed or videos_failed)
 
 
 def _download(images: list[str], urls: set[str], folder: Path, has_others: bool) -> list[str]:

@@ -37,7 +37,7 @@ ImageIssueKind = Literal[
 _ADVICE: dict[ImageIssueKind, str] = {
     "missing image": "Download the image, or give the folder that file names are relative to.",
     "unreadable image": "Download the image again, or convert it to JPEG or PNG.",
-    "truncated image": "Download the image again: its lower part would be gray in training.",
+    "truncated image": "Download the image again: training would end with an error.",
     "wrong image size": "Annotations are in pixels of the recorded size, as stored (EXIF rotation is ignored): "
     "download the original image or fix the record.",
     "ambiguous EXIF orientation": "Annotations are read in pixels as stored, and the size of these images does not "

@@ -242,7 +242,8 @@ class PoseEstimator:
             rate: frames per second of an iterable of frames; other sources have their own.
 
         Returns:
-            An iterator over the poses of each frame.
+            An iterator over the poses of each frame. Frames of a camera or a live stream that come too fast are
+            dropped; its attribute `dropped` counts them.
 
         Raises:
             OSError: if the source cannot be read.

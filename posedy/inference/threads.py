@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+FRAME_QUEUE_SIZE = 4
+"""Frames of a video between two threads."""
 _POLL_INTERVAL = 0.1  # seconds after which a blocked thread checks whether it was closed
 
 

@@ -108,7 +108,8 @@ class TrackTable:
             return _DEFAULT_RATE
         typical = np.sort(steps)[(len(steps) - 1) // 2]  # the lower median, which is one of the steps
         # times in files are rounded, and some recordings alternate between two steps: the mean is more exact
-        return float(1 / steps[steps <= _LONGEST_STEP * typical].mean())
+        is_regular = (steps >= typical / _LONGEST_STEP) & (steps <= _LONGEST_STEP * typical)
+        return float(1 / steps[is_regular].mean())
 
     def tracks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yields the id of each track, in ascending order, and the indices of its rows in the order of frames."""

@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from posedy.inference.threads import Prefetcher
+from posedy.inference.threads import FRAME_QUEUE_SIZE, Prefetcher
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.poses import Poses
-
-_QUEUE_SIZE = 4
 
 
 class TrackedPoses(Iterator[Poses]):
@@ -24,8 +22,13 @@ class TrackedPoses(Iterator[Poses]):
     def __init__(self, tracker: PoseTracker, frames: Iterable[Frame]) -> None:
         self._tracker, self._source = tracker, frames
         is_live = isinstance(frames, FrameSource) and frames.is_live
-        self._prefetcher = Prefetcher(frames, _QUEUE_SIZE, drops=True) if is_live else None
+        self._prefetcher = Prefetcher(frames, FRAME_QUEUE_SIZE, drops=True) if is_live else None
         self._frames = iter(frames if self._prefetcher is None else self._prefetcher)
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames of a camera or a live stream that were dropped so far, as they came too fast."""
+        return self._prefetcher.dropped if self._prefetcher is not None else 0
 
     def __next__(self) -> Poses:
         """Returns the poses of the next frame.

@@ -99,7 +99,8 @@ class PoseTracker:
 
     Raises:
         TypeError: if detect_every is not an integer, smooth is not a bool, or `detector` has no method `detect`.
-        ValueError: if detect_every is less than 1, or box_threshold is not in [0, 1].
+        ValueError: if detect_every is less than 1, or box_threshold is not in [0, 1] or below the scores of the boxes
+            that the estimator's detector returns.
     """
 
     def __init__(

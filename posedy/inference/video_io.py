@@ -39,7 +39,7 @@ class FrameSource:
     Attributes:
         path: the file; None for a stream or camera.
         name: name of the source, for messages.
-        is_live: whether it is a camera or a live stream, of which `run_video` drops frames that come too fast.
+        is_live: whether it is a camera or a live stream, of which frames that come too fast are dropped.
         rate: frames per second, 30 if unknown.
         count: frames of a file according to its header; None if unknown, or with `start`, `end` or `stride`.
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from posedy.drawing import DRAW_THRESHOLD, draw_label, draw_person_label
-from posedy.inference.threads import Prefetcher, Worker
+from posedy.inference.threads import FRAME_QUEUE_SIZE, Prefetcher, Worker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_writer import JsonLinesWriter, VideoWriter
 from posedy.poses import Poses
 
-_QUEUE_SIZE = 4  # frames between two threads
 _RATE_FRAMES = 30  # frames over which the displayed frame rate is averaged
 
 ShowFrame = Callable[[NDArray[np.uint8]], bool]
@@ -103,9 +102,9 @@ def run_video(
         if video is not None:
             stack.push(_CloseOrDiscard(video, result))
         output = _Output(video, keypoints, threshold, show is not None, result)
-        writer = Worker(output.write, _QUEUE_SIZE)
+        writer = Worker(output.write, FRAME_QUEUE_SIZE)
         stack.callback(writer.close)
-        frames = Prefetcher(_timed(source, result), _QUEUE_SIZE, drops=source.is_live)
+        frames = Prefetcher(_timed(source, result), FRAME_QUEUE_SIZE, drops=source.is_live)
         stack.callback(frames.close)
         try:
             for frame in frames:

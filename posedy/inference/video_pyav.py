@@ -24,6 +24,7 @@ _MAX_RATE = 480.0  # frames per second; Matroska files without a rate have 1000
 _NUM_PROBED = 30  # packets from which the rate is estimated
 _MIN_MISSING = 1.0  # seconds at the end of a file without a count of frames
 _MAX_ASPECT = 4  # of a pixel; headers with others are wrong
+_MIN_STRETCH = 0.01  # smaller ones are those of rounded sizes
 _DAMAGE_SPAN = 32  # frames after an error in which the decoder may drop others without one
 # formats that name other files and URLs, which the web page must not read
 _PLAYLISTS = {"hls", "dash", "concat", "sdp", "imf"}
@@ -315,8 +316,8 @@ def _describe_streams(container: "av.container.InputContainer") -> str:
 
 
 def _square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Returns the width and height of a frame with square pixels; the smaller side of the stored ones is enlarged."""
-    if not aspect or aspect == 1 or not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
+    """Returns the width and height of a frame with square pixels: the longer sides of its pixels are not shortened."""
+    if not aspect or abs(aspect - 1) < _MIN_STRETCH or not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
         return width, height
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 

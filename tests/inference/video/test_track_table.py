@@ -57,6 +57,7 @@ def test_lines_are_those_of_the_poses(table: TrackTable) -> None:
     [
         *((np.round(np.arange(90) / 29.97, 4), 29.97), ([0, 0.1, 0.2, 5.0, 5.1], 10), ([3.0], 30), ([], 30)),
         ([0, 1 / 30, 3 / 30], 30),  # a frame is missing
+        ([*np.arange(20) / 30, 19 / 30 + 0.001], 30),  # two frames at almost the same time
         (np.round(np.arange(101).repeat(2) / 12 + np.tile([0, 2 / 60], 101), 4)[:201], 24),  # film in a file of 60 Hz
     ],
 )
