@@ -6,9 +6,9 @@ from typing import NoReturn
 
 
 def run_and_exit(main: Callable[[], None], name: str) -> NoReturn:
-    """Runs a command and exits with status 0, or with status 1 and one line for bad input and a loss that diverges."""
+    """Runs a command and exits with status 0, or with status 1 and one line for an OSError or ValueError."""
     try:
         main()
-    except (OSError, ValueError, ArithmeticError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     sys.exit(0)

@@ -25,8 +25,8 @@ def initial_network(config: Config) -> PoseNet:
     Raises:
         OSError, ValueError: if the training set or the weights cannot be read or do not fit.
     """
-    train = config.data.train_set
-    skeleton = read_coco(train.annotations, overrides=config.data.skeleton).skeleton
+    val = config.data.val_set  # which has the keypoints of the training set, also of shards
+    skeleton = read_coco(val.annotations, overrides=config.data.skeleton).skeleton
     torch.manual_seed(config.train.seed)
     return build_network(config, skeleton, print, config.model.weights)
 

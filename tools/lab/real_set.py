@@ -76,6 +76,9 @@ def prepare_real_set(
         teacher = data / f"teacher/{name}.json"
         if teacher.is_file():
             labels = add_teacher_keypoints(labels, _read(teacher), teacher_threshold)
+        if not any(any(person["keypoints"][2::3]) for person in labels["annotations"]):
+            print(f"left out: no person of {name} has a keypoint")
+            continue
         write_json_atomically(out / f"{name}.json", labels)
         pack_persons(read_coco(out / f"{name}.json", folder), out / name, quality=_QUALITY, progress=progress)
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
 
     Raises:
         OSError, ValueError: as `open_trainer` and `summarize` do.
-        NonFiniteLossError: after the last run, if runs diverged; the table has the others.
+        NonFiniteLossError: after the last run, if runs diverged; the table has the others. With several processes it
+            ends the sweep.
     """
     runs = {(name, seed): out / f"{_slug(name)}-seed{seed}" for seed in sweep.seeds for name in sweep.rows}
     diverged = []
@@ -162,6 +164,8 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
             try:
                 metrics = trainer.fit()
             except NonFiniteLossError as error:
+                if trainer.context.world_size > 1:  # it may be that of one process, for which the others wait
+                    raise
                 trainer.log(f"{name}, seed {seed}: {error}")
                 diverged.append(f"{name}, seed {seed}")
                 continue
@@ -279,7 +283,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_intermixed_args(argv)
     sweep = read_sweep(arguments.sweep, arguments.config, arguments.overrides)
     keep_freed_memory()
-    write_json(arguments.json, run_sweep(sweep, arguments.out))
+    try:
+        result = run_sweep(sweep, arguments.out)
+    except NonFiniteLossError as error:
+        sys.exit(f"sweep: {error}")
+    write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

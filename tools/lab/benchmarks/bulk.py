@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -105,8 +105,8 @@ def benchmark_throughput(inputs: Sequence[str], count: int, rounds: int, checkpo
         "runs": [
             {
                 "run": label,
-                "seconds_to_start": sorted(runs[f"{label}, start"])[rounds // 2],
-                "images_per_second": count / sorted(net[label])[rounds // 2],
+                "seconds_to_start": statistics.median_high(runs[f"{label}, start"]),
+                "images_per_second": count / statistics.median_high(net[label]),
                 "speed": ratio(net[labels[0]], net[label]),
             }
             for label in labels
@@ -189,16 +189,21 @@ def benchmark_kills(inputs: Sequence[str], count: int, kills: int, checkpoint: s
         after = []
         for kill in range(kills):
             processes = 2 if kill < kills // 2 else 1
-            run = subprocess.Popen(
-                predict_command(folder, root / "killed", checkpoint, processes),
-                start_new_session=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            # without torchrun, whose processes would survive it
+            runs = [
+                subprocess.Popen(
+                    predict_command(folder, root / "killed", checkpoint),
+                    env=os.environ | {"RANK": str(rank), "WORLD_SIZE": str(processes)},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                for rank in range(processes)
+            ]
             time.sleep(rng.uniform(0.5, 1.5) * (10 + seconds / (kills + 2)))
-            is_running = run.poll() is None
-            os.killpg(run.pid, signal.SIGKILL) if is_running else None
-            run.wait()
+            is_running = all(run.poll() is None for run in runs)
+            for run in runs:
+                run.kill()
+                run.wait()
             parts = len(list((root / "killed").glob("part-*.jsonl")))
             after.append({"processes": processes, "was_running": is_running, "units": parts})
             print(f"kill {kill + 1} of {processes} processes, running: {is_running}, {parts} units done", flush=True)
@@ -241,8 +246,8 @@ def benchmark_memory(inputs: Sequence[str], counts: Sequence[int], checkpoint: s
             command = predict_command(folder, Path(name) / f"out{count}", checkpoint)
             # the process ends with its peak on standard output
             program = (
-                "import sys, resource; from posedy.cli.main import main; main(sys.argv[1:]); "
-                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+                "import sys, resource; from posedy.cli.main import main; status = main(sys.argv[1:]); "
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024); sys.exit(status)"
             )
             done = subprocess.run(
                 [sys.executable, "-c", program, *command[3:]], capture_output=True, text=True, check=True

@@ -1,5 +1,6 @@
 """Benchmark of the implementations of per-image convolution, interleaved with a static convolution."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def _measure(layer: Layer, batch: int, training: bool, rounds: int, device: torc
         "layer": layer.name,
         "batch": batch,
         "mode": "training" if training else "inference",
-        "static_ms": 1000 * sorted(seconds["static"])[rounds // 2],
+        "static_ms": 1000 * statistics.median_high(seconds["static"]),
         "ratios": {name: ratio(seconds[name], seconds["static"]) for name in calls if name != "static"},
         "chosen": choose_formulation(batch, weight, conv_params, fused=not training),
     }
