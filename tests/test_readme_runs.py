@@ -185,7 +185,7 @@ def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.
     if "/part-*" in block or "part-*." in block:
         write_parts(checkout)
         capsys.readouterr()
-    if 'Path("out/' in block:
+    if 'Path("out/' in block or '"out/video.jsonl"' in block:
         write_predictions()
         capsys.readouterr()
     if '"out/clip.csv"' in block:
