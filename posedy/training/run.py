@@ -98,7 +98,9 @@ def open_trainer(
         with context.fail_together():
             if context.is_main:
                 stack.enter_context(lock_run_folder(run))
-        yield Trainer(config, run, progress, accept_changes, context, make_task)
+        yield Trainer(
+            config, run, progress=progress, accept_changes=accept_changes, context=context, make_task=make_task
+        )
 
 
 @dataclass(frozen=True)
