@@ -1,7 +1,9 @@
 """Datasets of person crops for training and evaluation, from COCO files (`coco.py`)."""
 
+import multiprocessing
 import os
 import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -276,10 +278,20 @@ def set_up_worker(_: int) -> None:
 
     Workers run in parallel already, so more threads would only compete. Terminals and `timeout` signal a whole process
     group, SLURM all processes of a job; the main process needs its workers until it has shut down in order. Therefore
-    the first SIGTERM is ignored. A later one, such as that of a shutdown in disorder, ends the worker.
+    SIGTERM ends a worker only if it comes from the main process (on Linux; macOS does not tell the sender).
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    main_process = multiprocessing.parent_process()
+    if main_process is not None and hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in the thread, which waits for it
+        threading.Thread(target=_end_by, args=(main_process.pid,), daemon=True).start()
+
+
+def _end_by(pid: int | None) -> None:
+    """Ends this process as soon as the process `pid` sends SIGTERM."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != pid:
+        pass
+    os._exit(0)

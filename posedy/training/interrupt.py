@@ -34,9 +34,9 @@ def catch_stop_signals() -> Iterator[StopSignal]:
     def handle(number: int, frame: Any) -> None:
         if os.getpid() != main_pid:  # a worker process that inherited the handler
             return
-        if not stop_signal.received:
+        is_first, stop_signal.received = not stop_signal.received, True  # before the output, which takes longer
+        if is_first:
             tqdm.write("stopping after the current step ...")
-        stop_signal.received = True
         if number == signal.SIGINT:
             signal.signal(number, previous_handlers[number])
 

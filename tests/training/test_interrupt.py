@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -55,11 +57,37 @@ def test_workers_survive_the_sigterm_of_a_job() -> None:
         batches = iter(loader)
         received = [int(next(batches))]
         (worker,) = multiprocessing.active_children()
-        for pid in (worker.pid, os.getpid()):
-            os.kill(pid, signal.SIGTERM)
+        subprocess.run(["kill", "-TERM", str(worker.pid), str(os.getpid())], check=True)
         received += [int(batch) for batch in batches]
     assert stop_signal.received
     assert received == list(range(8))
+
+
+FAILING = """
+import sys
+from torch.utils.data import DataLoader, Dataset
+from posedy.data.datasets import set_up_worker
+
+class Damaged(Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        raise OSError("damaged")
+
+held = DataLoader(range(8), num_workers=1, worker_init_fn=set_up_worker)
+iterator = iter(held)  # alive at the end of the program
+try:
+    list(DataLoader(Damaged(), num_workers=1, worker_init_fn=set_up_worker))
+except OSError as error:
+    sys.exit(str(error).splitlines()[-1])
+"""
+
+
+@pytest.mark.slow
+def test_a_program_ends_although_a_worker_failed() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("OSError: damaged")
 
 
 def test_signals_are_not_handled_outside_the_main_thread() -> None:
