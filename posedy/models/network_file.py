@@ -43,11 +43,15 @@ def _to_plain(value: Any) -> Any:
     """Returns an option, or a part of a skeleton, in the types that checkpoints may have."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if isinstance(value, str):  # also a member of an enumeration
+        return str.__str__(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value if value is None or isinstance(value, bool | float) else int(value)
     if isinstance(value, Mapping):
         return {key: _to_plain(each) for key, each in value.items()}
-    if isinstance(value, Collection) and not isinstance(value, str):
+    if isinstance(value, Collection):
         return [_to_plain(each) for each in value]
-    return value
+    raise TypeError(f"expected options and a skeleton of numbers, texts and collections of them, got {value!r}")
 
 
 def recorded_skeleton(record: Mapping[str, Any]) -> Skeleton | None:

@@ -57,6 +57,14 @@ def test_numbers_of_numpy_and_sets_are_recorded_as_plain_types(suffix, tmp_path)
     assert loaded.options["dynamic_layers"] == ["expand"]
 
 
+def test_options_of_other_types_are_not_written(tmp_path):
+    net = create_model("mobilenetv2_035-fpn", **SHALLOW)
+    net.options["activation"] = torch.nn.ReLU
+    with pytest.raises(TypeError, match=r"expected options .* got <class 'torch\.nn"):
+        save_checkpoint(net, tmp_path / "net.pt")
+    assert not (tmp_path / "net.pt").exists()
+
+
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_saved_network_is_loaded_with_its_record(net, suffix, tmp_path):
     path = tmp_path / f"model{suffix}"
