@@ -51,7 +51,7 @@ def _fuse_layers(module: Net, is_own: bool = False) -> Net:
     is_plain_sequence = type(module) is nn.Sequential
     is_own = type(module).__module__.startswith(f"{_PACKAGE}.") or (is_own and is_plain_sequence)
     for name, child in module.named_children():
-        if is_own and isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
+        if is_own and not _has_hooks(module) and isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
             child.inplace = True
         if type(child) is DynamicConv2d and child.attention.temperature is not None and not _has_hooks(child):
             setattr(module, name, FusedDynamicConv2d(child))
@@ -59,7 +59,7 @@ def _fuse_layers(module: Net, is_own: bool = False) -> Net:
             setattr(module, name, _fuse_layers(child, is_own))
         if isinstance(child, InvertedResidual):
             setattr(module, name, PerImageBlock(child, child.hidden_channels))
-    if not (is_own and isinstance(module, nn.Sequential)) or _has_hooks(module):
+    if not (is_own and isinstance(module, nn.Sequential)) or module._forward_pre_hooks or module._forward_hooks:
         return module
     return nn.Sequential(*(layer for layer in module if not isinstance(layer, nn.Identity)))  # type: ignore[return-value]
 
@@ -76,7 +76,7 @@ def fold_norms(net: Net) -> Net:
         if type(module).forward in (nn.Sequential.forward, ConvNormAct.forward):
             _fold_sequence(module)  # type: ignore[arg-type]
     for module in folded.modules():
-        if isinstance(module, DynamicConv2d):
+        if isinstance(module, DynamicConv2d) and not _has_hooks(module.attention):
             fold_attention(module.attention)
     return folded
 
@@ -101,7 +101,8 @@ def _fold_sequence(layers: nn.Sequential) -> None:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_pre_hooks or module._forward_hooks)
+    """Returns whether a module or one in it has forward hooks, which see or change what it computes."""
+    return any(each._forward_pre_hooks or each._forward_hooks for each in module.modules())
 
 
 def _to_torch_conv(conv: DepthwiseConv2d) -> nn.Conv2d:

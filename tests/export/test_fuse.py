@@ -150,7 +150,7 @@ def test_layers_of_others_keep_what_they_compute(net: nn.Module, perturb) -> Non
 
 def test_hooks_are_kept(perturb) -> None:
     net = perturb(create_backbone("dy_mobilenetv2_035", depth=0.34).double(), X)
-    for layer in (net.blocks[1].expand, net.blocks[2].expand[0]):
+    for layer in (net.blocks[1].expand, net.blocks[2].expand[0], net.blocks[3].expand[0].attention):
         layer.register_forward_hook(lambda module, inputs, output: output + 1)
     assert_equal(net, fuse(net), X[:3], 1e-10)
 
