@@ -40,6 +40,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(b"not an image")
         elif self.path == "/truncated.png":
             self._send(png()[:200])
+        elif self.path == "/ends-early.png":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(png()) + 10))
+            self.end_headers()
+            self.wfile.write(png())
         elif self.path == "/garbage":
             self.wfile.write(b"this is not HTTP\r\n\r\n")
         elif self.path in self.redirects:
@@ -142,6 +147,11 @@ def test_the_estimator_reads_urls(server: str, estimator: PoseEstimator) -> None
     for poses in (estimator(f"{server}/image.png"), *estimator([f"{server}/to-image", PIXELS[..., ::-1]])):
         np.testing.assert_allclose(poses.keypoints, expected.keypoints, atol=1e-3)
         assert poses.boxes.tolist() == [[0, 0, 60, 40]]
+
+
+def test_a_download_that_ends_early_is_an_error(server: str) -> None:
+    with pytest.raises(OSError, match=r"ends-early\.png cannot be read: the connection ended 10 bytes early"):
+        read_url(f"{server}/ends-early.png")
 
 
 @pytest.mark.parametrize("path", ["text", "truncated.png", "absent.png", "to-file"])

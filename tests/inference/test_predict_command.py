@@ -69,6 +69,8 @@ def test_a_url_that_fails_does_not_end_the_others(
     (record,) = json.loads((tmp_path / "out" / "keypoints.json").read_text())
     assert Path(record["file"]).parent == tmp_path / "out" / "downloads"
     assert run(parser.parse_args([absent, f"{absent}2", *options, "--out", str(tmp_path / "none")])) == 1
+    assert "FAILED: 2 of 2 downloads and images" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
     with pytest.raises(OSError, match="404"):
         run(parser.parse_args([absent, *options, "--out", str(tmp_path / "none")]))
 

@@ -23,7 +23,7 @@ def initial_network(config: Config) -> PoseNet:
     """Creates the network of a configuration as it is before training.
 
     Raises:
-        OSError, ValueError: if the training set or the weights cannot be read or do not fit.
+        OSError, ValueError: if the validation set or the weights cannot be read or do not fit.
     """
     val = config.data.val_set  # which has the keypoints of the training set, also of shards
     skeleton = read_coco(val.annotations, overrides=config.data.skeleton).skeleton

@@ -77,7 +77,7 @@ def prepare_real_set(
         if teacher.is_file():
             labels = add_teacher_keypoints(labels, _read(teacher), teacher_threshold)
         if not any(any(person["keypoints"][2::3]) for person in labels["annotations"]):
-            print(f"left out: no person of {name} has a keypoint")
+            print(f"left out: no person of {name} has a keypoint; files of an earlier call stay")
             continue
         write_json_atomically(out / f"{name}.json", labels)
         pack_persons(read_coco(out / f"{name}.json", folder), out / name, quality=_QUALITY, progress=progress)

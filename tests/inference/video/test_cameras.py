@@ -101,7 +101,9 @@ def test_frames_of_a_fast_camera_are_not_late(from_python: bool, monkeypatch: py
     tracker = SlowTracker(camera)
     numbers: list[int | None] = []
     if from_python:
-        numbers += [poses.frame for poses in TrackedPoses(tracker, FrameSource(0))]
+        tracked = TrackedPoses(tracker, FrameSource(0))
+        numbers += [poses.frame for poses in tracked]
+        assert len(numbers) + tracked.dropped == 60
     else:
         result = run_video(
             FrameSource(0),

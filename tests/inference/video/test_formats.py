@@ -100,7 +100,10 @@ def test_frames_are_upright(tmp_path: Path, matrix, expected) -> None:
     assert_colors(frames[-1].image, expected(corners_image()))
 
 
-@pytest.mark.parametrize(("aspect", "size"), [(Fraction(4, 3), (128, 64)), (Fraction(8, 9), (96, 72)), (None, SIZE)])
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [(Fraction(4, 3), (128, 64)), (Fraction(8, 9), (96, 72)), (Fraction(160, 159), SIZE), (None, SIZE)],
+)
 def test_pixels_are_square(tmp_path: Path, aspect: Fraction | None, size: tuple[int, int]) -> None:
     _, frames = read(write_clip(tmp_path / "clip.mp4", aspect=aspect))
     assert [frame.image.shape[1::-1] for frame in frames] == [size] * 8
