@@ -75,9 +75,13 @@ NOT_RUN = {
     "python -m tools.lab.attention runs/light_dynamic": "needs a trained network; tests/lab/attention/ tests the tool",
     "python -m tools.lab.attention runs/attention": "needs a trained network; tests/lab/attention/ tests the tool",
     "python -m tools.lab.attention runs/table11": "needs a trained network; tests/lab/attention/ tests the tool",
+    "python -m tools.lab.attention runs/actions": "needs a trained network; tests/lab/attention/ tests the tool",
     "python -m tools.lab.compare_results data/claim": "needs trained networks; tests/lab/ runs it",
+    "python -m tools.lab.compare_classifiers data/actions": "needs trained networks; tests/lab/ runs it",
+    "python -m tools.lab.class_folders DATA": "needs Stanford 40 Actions; tests/lab/test_class_folders.py runs it",
     "python -m tools.lab.curves ": "needs training runs; tests/lab/test_curves.py runs it",
     "posedy test runs/table11": "needs a trained network; the command is run for other networks",
+    "posedy test runs/from_classifier": "needs a trained network; the command is run for other networks",
     "posedy train configs/synthetic/claim.yaml": "needs 13,000 generated images; tests/config/ reads the configuration",
     "posedy predict rtsp:": "needs a camera; tests/inference/video/test_streams.py opens streams",
 }
