@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for videos and cameras."""
+    """Adds detection interval, smoothing, time range, files of tracks and window to the parser of `posedy predict`."""
     videos = parser.add_argument_group("videos and cameras")
     videos.add_argument(
         "--detect-every",
