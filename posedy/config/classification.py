@@ -7,9 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from posedy.config.loop import Experiment, LoopConfig, Optimizer, TemperatureConfig
 from posedy.config.section import Section, reject_options
+from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS
 from posedy.models.factory import create_backbone
 from posedy.models.meta import meta_device
-from posedy.models.registry import DEFAULT_NUM_KERNELS
 
 
 class ImageFolderConfig(Section):

@@ -9,10 +9,11 @@ from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.loop import Experiment, LoopConfig
 from posedy.config.section import Section, reject_options
+from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS
 from posedy.models.factory import create_model
 from posedy.models.meta import meta_device
 from posedy.models.pose_net import HeatmapOutput
-from posedy.models.registry import DEFAULT_NUM_KERNELS, default_codec, list_models
+from posedy.models.registry import default_codec, list_models
 
 
 class KeypointSet(Section):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from posedy.models.dynamic_conv import DynamicConv2d, check_temperature
+from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS, DEFAULT_TEMPERATURE, DynamicConv2d, check_temperature
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
-from posedy.models.registry import DEFAULT_NUM_KERNELS, is_dynamic, list_heads, list_options
+from posedy.models.registry import is_dynamic, list_heads, list_options
 from posedy.models.replacement import Select, make_uniform, replace_convs, restore_convs, spread
 
 DEFAULT_NOISE = 0.05
@@ -98,7 +98,7 @@ def convert_weights(tensors: Mapping[str, Tensor], net: nn.Module, noise: float 
 def to_dynamic(
     module: nn.Module,
     num_kernels: int = DEFAULT_NUM_KERNELS,
-    temperature: float = 30.0,
+    temperature: float = DEFAULT_TEMPERATURE,
     noise: float = DEFAULT_NOISE,
     seed: int = 0,
     select: Select | None = None,

@@ -16,6 +16,11 @@ from torch.nn.modules.utils import _pair
 from posedy.models.autocast import autocast_dtype, disabled_autocast
 from posedy.models.ops import FORMULATIONS, ConvParams, choose_formulation, global_avg_pool
 
+DEFAULT_NUM_KERNELS = 4
+"""The paper's number K of kernels."""
+DEFAULT_TEMPERATURE = 30.0
+"""The paper's temperature tau; for classifiers it is the first one, which is annealed to 1."""
+
 AttentionKind = Literal["softmax", "sigmoid", "normalized"]
 
 
@@ -47,7 +52,7 @@ class KernelAttention(nn.Module):
         in_channels: int,
         num_kernels: int,
         reduction: int = 4,
-        temperature: float = 30.0,
+        temperature: float = DEFAULT_TEMPERATURE,
         kind: AttentionKind = "softmax",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -118,9 +123,9 @@ class DynamicConv2d(nn.Module):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        num_kernels: int = 4,
+        num_kernels: int = DEFAULT_NUM_KERNELS,
         reduction: int = 4,
-        temperature: float = 30.0,
+        temperature: float = DEFAULT_TEMPERATURE,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,

@@ -1,6 +1,5 @@
 """Creation of backbones and pose networks by name; `registry.py` lists the names."""
 
-import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_args
 
@@ -17,11 +16,10 @@ from posedy.models.blocks import (
     static_conv,
 )
 from posedy.models.classifier import Classifier
-from posedy.models.dynamic_conv import check_temperature
+from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS, DEFAULT_TEMPERATURE, check_temperature
 from posedy.models.network_file import read_weights, recorded_options, recorded_skeleton
 from posedy.models.pose_net import HeatmapOutput, PoseNet, last_layer
 from posedy.models.registry import (
-    DEFAULT_NUM_KERNELS,
     DYNAMIC_OPTIONS,
     backbone_factory,
     check_is_string,
@@ -50,7 +48,7 @@ def create_backbone(
     name: str,
     num_kernels: int = DEFAULT_NUM_KERNELS,
     *,
-    temperature: float = 30.0,
+    temperature: float = DEFAULT_TEMPERATURE,
     num_classes: int | None = None,
     dropout: float = 0.0,
     **options: Any,
@@ -90,7 +88,7 @@ def create_classifier(
     classes: Sequence[str],
     *,
     num_kernels: int = DEFAULT_NUM_KERNELS,
-    temperature: float = 30.0,
+    temperature: float = DEFAULT_TEMPERATURE,
     dropout: float = 0.0,
     input_size: tuple[int, int] = (224, 224),
     **options: Any,
@@ -120,13 +118,13 @@ def create_model(
     name: str,
     pretrained: bool = False,
     *,
-    num_keypoints: int = 17,
-    num_kernels: int = DEFAULT_NUM_KERNELS,
-    temperature: float = 30.0,
-    output: HeatmapOutput = "linear",
+    num_keypoints: int | None = None,
+    num_kernels: int | None = None,
+    temperature: float | None = None,
+    output: HeatmapOutput | None = None,
     codec: str | None = None,
     sigma: float | None = None,
-    input_size: tuple[int, int] = (192, 256),
+    input_size: tuple[int, int] | None = None,
     skeleton: Skeleton | None = None,
     model_class: type[PoseNet] = PoseNet,
     **options: Any,
@@ -138,19 +136,21 @@ def create_model(
 
     Args:
         name: one of `list_models()`, `[dy_]timm/NAME-HEAD` with timm installed, or with `pretrained` a preset.
-        pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). What their file records
-            replaces the defaults below; with other keypoints the last layer is random.
-        num_keypoints: K, the number of keypoints, for heatmap codecs one heatmap each.
-        num_kernels: K of each dynamic convolution; static networks take the default only.
-        temperature: tau of the attention's softmax.
-        output: "linear", the paper's; "softmax": each heatmap is a distribution over its pixels, for cross-entropy; or
-            "sigmoid": each heatmap pixel is a probability, for binary cross-entropy. Codecs of several outputs take
-            "linear" only.
+        pretrained: whether to load the weights in the package (`list_models(pretrained=True)`). Arguments that are None
+            are then those of their file; with other keypoints the last layer is random.
+        num_keypoints: K, the number of keypoints, for heatmap codecs one heatmap each; None is that of the skeleton, or
+            17 without one.
+        num_kernels: K of each dynamic convolution, None is 4; static networks take 4 only.
+        temperature: tau of the attention's softmax; None is 30.
+        output: "linear", the paper's, as is None; "softmax": each heatmap is a distribution over its pixels, for
+            cross-entropy; or "sigmoid": each heatmap pixel is a probability, for binary cross-entropy. Codecs of
+            several outputs take "linear" only.
         codec: one of `list_codecs()`; recorded with the network, so that its outputs are decoded by it. None is the
             codec of the head: "simcc" for the head `simcc`, "msra" for heads of heatmaps.
         sigma: standard deviation of the targets in heatmap pixels (for "simcc" in bins), recorded like the codec; None
             is 2 (6) for crops of 256 pixels in height, and in proportion.
-        input_size: (width, height) of the crops, recorded like the codec. Heads of heatmaps support other sizes, too.
+        input_size: (width, height) of the crops, recorded like the codec; None is (192, 256). Heads of heatmaps support
+            other sizes, too.
         skeleton: the skeleton of the keypoints; None is COCO's for 17 keypoints.
         model_class: the class of the network: `PoseNet`, or a subclass that overrides `forward`.
         options: options of the architecture; `list_options(name)` lists those of a network:
@@ -175,10 +175,9 @@ def create_model(
     if not (isinstance(model_class, type) and issubclass(model_class, PoseNet)):
         raise TypeError(f"model_class must be a subclass of posedy.PoseNet, got {model_class!r}")
     if pretrained:
-        given: dict[str, Any] = {"num_kernels": num_kernels, "temperature": temperature, "output": output}
-        given["codec"] = codec
-        given |= {"sigma": sigma, **options}
-        return _create_pretrained(name, num_keypoints, skeleton, input_size, model_class, given)
+        given = {"num_kernels": num_kernels, "temperature": temperature, "output": output, "codec": codec}
+        given |= {"sigma": sigma}
+        return _create_pretrained(name, num_keypoints, skeleton, input_size, model_class, given, options)
     if name in list_presets():
         raise ValueError(f"{name!r} is a preset, the weights of {list_presets()[name]!r}: use pretrained=True")
     check_name(name, list_models())
@@ -186,6 +185,14 @@ def create_model(
     if not head_name:
         raise ValueError(f"{name} has no head; such as {backbone_name or name}-bneck, the heads are {list_heads()}")
     _check_options(name, options)
+    if not isinstance(skeleton, Skeleton | None):
+        raise TypeError(f"skeleton must be a posedy.Skeleton, got {skeleton!r}")
+    if num_keypoints is None:
+        num_keypoints = (skeleton or COCO17).num_keypoints
+    num_kernels = DEFAULT_NUM_KERNELS if num_kernels is None else num_kernels
+    temperature = DEFAULT_TEMPERATURE if temperature is None else temperature
+    output = "linear" if output is None else output
+    input_size = (192, 256) if input_size is None else input_size
     _check_at_least_one(num_keypoints=num_keypoints)
     _check_num_kernels(name, num_kernels)
     check_temperature(temperature)
@@ -197,8 +204,6 @@ def create_model(
         raise ValueError(f"output must be one of {list(get_args(HeatmapOutput))}, got {output!r}")
     if output != "linear" and len(names) > 1:
         raise ValueError(f"output={output!r} is for heatmaps, the codec {codec!r} has {', '.join(names)}: leave it out")
-    if not isinstance(skeleton, Skeleton | None):
-        raise TypeError(f"skeleton must be a posedy.Skeleton, got {skeleton!r}")
     if skeleton is None and num_keypoints == COCO17.num_keypoints:
         skeleton = COCO17
     if skeleton is not None and skeleton.num_keypoints != num_keypoints:
@@ -224,27 +229,25 @@ def create_model(
 
 def _create_pretrained(
     name: str,
-    num_keypoints: int,
+    num_keypoints: int | None,
     skeleton: Skeleton | None,
-    input_size: tuple[int, int],
+    input_size: tuple[int, int] | None,
     model_class: type[PoseNet],
     given: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> PoseNet:
-    """Creates a network with the weights in the package; `given` are the arguments that its file records."""
+    """Creates a network with the weights in the package; `given` are arguments that its file records, None if not."""
     record, tensors = read_weights(weights_path(name))
     name = record["name"]  # the file's name may have more, such as the size of the crops
     recorded = recorded_options(record)
     recorded_keypoints = recorded.pop("num_keypoints")
     temperatures = [float(tensor) for key, tensor in tensors.items() if key.endswith("attention.temperature")]
     recorded |= {"temperature": temperatures[0]} if temperatures else {}
-    defaults = inspect.signature(create_model).parameters
-    if skeleton is None and num_keypoints in (recorded_keypoints, defaults["num_keypoints"].default):
+    if skeleton is None and num_keypoints in (recorded_keypoints, None):
         num_keypoints, skeleton = recorded_keypoints, recorded_skeleton(record)
-    if tuple(input_size) == defaults["input_size"].default:
-        input_size = tuple(record["input_size"])
-    _check_options(name, {option: value for option, value in given.items() if option not in defaults})
-    for option, value in given.items():
-        if value != recorded.get(option) and (option not in defaults or value != defaults[option].default):
+    _check_options(name, options)
+    for option, value in {**{key: value for key, value in given.items() if value is not None}, **options}.items():
+        if value != recorded.get(option):
             raise ValueError(
                 f"the pretrained {name} has {option}={recorded.get(option)!r}, got {value!r}: leave it out, or use "
                 "pretrained=False"
@@ -253,7 +256,7 @@ def _create_pretrained(
         name,
         num_keypoints=num_keypoints,
         skeleton=skeleton,
-        input_size=input_size,
+        input_size=tuple(record["input_size"]) if input_size is None else input_size,
         model_class=model_class,
         **recorded,
     )

@@ -100,8 +100,6 @@ _TIMM = "timm/"
 _PACKAGE = __name__.partition(".")[0]
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 """The folder of the package with the weights of pretrained networks."""
-DEFAULT_NUM_KERNELS = 4
-"""The default number K of kernels of a dynamic convolution."""
 
 
 def list_backbones() -> list[str]:
@@ -130,7 +128,7 @@ def list_models(pretrained: bool = False) -> list[str]:
         f"{backbone}-{head}"
         for backbone in list_backbones()
         for head in heads
-        if not backbone.endswith("mobilenetv2_175") or head in _HEADS_OF_175
+        if backbone.removeprefix("dy_") != "mobilenetv2_175" or head in _HEADS_OF_175
     ]
     return sorted(names, key=is_beyond_paper)
 

@@ -139,6 +139,9 @@ def test_pretrained_weights_with_other_keypoints_have_a_fresh_last_layer(pretrai
         {"temperature": 7.0},
         {"depth": 0.5},
         {"sigma": 3.0},
+        {"num_kernels": 4},  # the defaults of networks without weights
+        {"output": "linear"},
+        {"temperature": 30.0},
     ],
 )
 def test_arguments_that_differ_from_the_pretrained_network_are_rejected(
@@ -147,6 +150,11 @@ def test_arguments_that_differ_from_the_pretrained_network_are_rejected(
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"{name}.*{value}"):
         create_model(NAME, pretrained=True, **arguments)
+
+
+def test_an_input_size_that_is_given_replaces_the_one_of_the_file(pretrained: PoseNet) -> None:
+    for input_size in ((192, 256), (64, 96)):
+        assert create_model(NAME, pretrained=True, input_size=input_size).input_size == input_size
 
 
 def test_networks_without_weights_are_rejected_with_the_nearest_name(pretrained: PoseNet) -> None:

@@ -216,7 +216,8 @@ def test_a_custom_skeleton_is_kept_and_must_fit_the_number_of_keypoints():
     skeleton = Skeleton(("a", "b", "c"), ((0, 1),), (), (0.1, 0.1, 0.1))
     assert create_model("mobilenetv2_035-bneck", num_keypoints=3, skeleton=skeleton).skeleton is skeleton
     with pytest.raises(ValueError, match=r"3 keypoints.*17"):
-        create_model("mobilenetv2_035-bneck", skeleton=skeleton)
+        create_model("mobilenetv2_035-bneck", num_keypoints=17, skeleton=skeleton)
+    assert create_model("mobilenetv2_035-bneck", skeleton=skeleton).num_keypoints == 3
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_035-bneck", "dy_mobilenetv2_035-dy_bneck"])

@@ -7,9 +7,10 @@ from typing import Any
 
 from posedy.codecs import MSRACodec
 from posedy.models.complexity import Complexity, measure
+from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS
 from posedy.models.factory import create_backbone, create_model
 from posedy.models.meta import meta_device
-from posedy.models.registry import DEFAULT_NUM_KERNELS, is_beyond_paper, is_dynamic, list_models
+from posedy.models.registry import is_beyond_paper, is_dynamic, list_models
 from tools.lab.paper.published import (
     AP_PROTOCOL,
     PUBLISHED_AP,
