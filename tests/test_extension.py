@@ -33,7 +33,6 @@ class MyBackbone(posedy.Backbone):
         self.stem = posedy.static_conv(3, width, 3, stride=2, bias=True)
         self.stages = nn.ModuleList(conv(width, width, 3, stride=2, bias=True) for _ in range(4))
         self.feature_channels = (width,) * 4
-        self.classifier = nn.Identity()
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Returns the maps of strides 4 to 32."""

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeGuard, get_args
 import torch
 from torch import Tensor, nn
 
-from posedy.models.dynamic_conv import AttentionKind, DynamicConv2d
+from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS, DEFAULT_TEMPERATURE, AttentionKind, DynamicConv2d
 from posedy.models.kernels.availability import can_use_triton
 from posedy.models.ops import AsymmetricPadConv2d, DepthwiseConv2d
 
@@ -83,8 +83,8 @@ class DynamicConvFactory:
         attention: "softmax", "sigmoid" or "normalized", see `KernelAttention`.
     """
 
-    num_kernels: int = 4
-    temperature: float = 30.0
+    num_kernels: int = DEFAULT_NUM_KERNELS
+    temperature: float = DEFAULT_TEMPERATURE
     attention: AttentionKind = "softmax"
 
     def __call__(
@@ -173,6 +173,10 @@ class Backbone(nn.Module, ABC):
 
     feature_channels: tuple[int, int, int, int]
     classifier: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Identity()
 
     @property
     def out_channels(self) -> int:

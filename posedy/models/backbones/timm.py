@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from posedy.models.blocks import Backbone, ConvFactory, DynamicConvFactory, static_conv
 from posedy.models.replacement import replace_convs
@@ -40,7 +40,6 @@ class TimmBackbone(Backbone):
         channels = net.feature_info.channels()
         c4, c8, c16, c32 = (channels[index] for index in self._indices)
         self.feature_channels = (c4, c8, c16, c32)
-        self.classifier = nn.Identity()
         if isinstance(conv, DynamicConvFactory):
             if conv.attention != "softmax":
                 raise ValueError(f"dy_timm/{timm_name} has softmax attention only, got attention={conv.attention!r}")
