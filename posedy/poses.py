@@ -71,7 +71,7 @@ class Poses:
 
     Attributes:
         keypoints: (P, K, 2) float32 in image pixels.
-        scores: (P, K) float32, the confidence of each keypoint, for heatmaps the height of the peak.
+        scores: (P, K) float32, the confidence of each keypoint, about 1 for a clear one; see the codecs' `decode`.
         boxes: (P, 4) float32 xyxy in image pixels.
         box_scores: (P,) float32.
         skeleton: the skeleton of the K keypoints.

@@ -95,8 +95,9 @@ class HeatmapCodec(Codec):
             outputs: `heatmaps` (N, K, h, w).
 
         Returns:
-            Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32, the heights of the peaks: about
-            1 for a target, NaN where the heatmap contains NaN.
+            Keypoints (N, K, 2) float32 in crop pixels and scores (N, K) float32, the heights of the peaks of the
+            heatmaps, for "unbiased" after they were correlated with a target: about 1 for a target, NaN where the
+            heatmap contains NaN.
 
         Raises:
             ValueError: if the heatmaps have the wrong size.

@@ -66,7 +66,7 @@ class ConsistencyConfig(Section):
     batch_size: int | None = Field(None, ge=1)
     """Unlabeled samples per optimizer step over all devices; None is `train.batch_size`."""
     min_score: float = Field(0.2, ge=0)
-    """Minimum score (height of the peak) of keypoints predicted from the easy crop; others have no loss."""
+    """Minimum score of keypoints predicted from the easy crop; others have no loss."""
     cutout_keypoints: int = Field(5, ge=0)
     """Number of predicted keypoints that are covered by gray squares in the hard crop."""
     cutout_size: float = Field(0.15, gt=0, le=1)
