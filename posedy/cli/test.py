@@ -41,7 +41,11 @@ def register_parser(commands: Any) -> None:
     add_device(parser)
     add_import(parser)
     add_json(parser)
-    parser.description = f"{parser.description}\n\nUnder torchrun, each process predicts a share of the persons."
+    parser.description = (
+        f"{parser.description}\n\nCONFIG gives the data and the evaluation, MODEL records the network. "
+        "model.input_size=[W,H] tests with crops of another size.\n\n"
+        "Under torchrun, each process predicts a share of the persons."
+    )
     parser.set_defaults(run=run)
 
 
@@ -59,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     config = load_config(arguments.config, arguments.overrides)
     choices = arguments.boxes or [str(config.data.boxes or "gt")]
+    keys = [override.partition("=")[0] for override in arguments.overrides]
+    explicit = [key.removeprefix("model.") for key in keys if key.startswith("model.")]
     names = [Path(boxes).stem for boxes in choices]
     if len(set(names)) < len(names):
         arguments.parser.error(f"--boxes: expected distinct file names, as they name the folders, got {choices}")
@@ -68,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         for boxes, name in zip(choices, names, strict=True):
             config.data.boxes = None if boxes == "gt" else Path(boxes)
             out = arguments.out if len(choices) == 1 else arguments.out / name
-            metrics[name] = evaluate_checkpoint(config, arguments.checkpoint, out, device, accelerator)
+            metrics[name] = evaluate_checkpoint(config, arguments.checkpoint, out, device, accelerator, explicit)
         if len(choices) > 1:
             print("\n" + "\n".join(f"AP {numbers['AP']:.3f}  boxes={name}" for name, numbers in metrics.items()))
     if is_main(accelerator):

@@ -1,8 +1,6 @@
 """Evaluation of a network on a COCO dataset: boxes -> poses -> results -> COCO metrics."""
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +11,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from posedy.codecs import create_codec
-from posedy.config import Config, EvalConfig
+from posedy.config import EvalConfig
 from posedy.data.coco import CocoPersons, GroundTruth
 from posedy.data.datasets import TopDownEvalDataset, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
 from posedy.geometry import FloatArray
-from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import load_checkpoint
-from posedy.models.registry import is_dynamic
 from posedy.oks import oks_nms, rescore
 from posedy.poses import to_coco_results
-from posedy.prediction import GraphModel, Model, load_model, predict_keypoints
+from posedy.prediction import Model, predict_keypoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,60 +247,3 @@ def evaluate_model(
         flip_shift=codec.flip_shift,
     )
     return EvalResult(metrics, protocol, results, poses)
-
-
-def load_configured_network(config: Config, checkpoint: Path) -> PoseNet:
-    """Loads a checkpoint of the configured network, in evaluation mode, on the CPU.
-
-    Raises:
-        OSError, ValueError: if the file is missing, is not a checkpoint, or contains another network.
-    """
-    net = load_checkpoint(checkpoint)
-    _check_config_match(config, net, checkpoint)
-    return net
-
-
-def load_eval_model(config: Config, checkpoint: Path, device: str) -> Model:
-    """Loads the configured network, or a graph exported from it, without fusing layers, as training evaluates it.
-
-    Raises:
-        OSError, ValueError: if the file is missing, has the wrong format or network, or the device is absent.
-    """
-    model = load_model(checkpoint, device, "auto" if checkpoint.suffix.lower() == ".onnx" else "torch", fused=False)
-    if isinstance(model, GraphModel) and model.info.decodes:
-        raise ValueError(f"{checkpoint}: expected a graph without decoding, got keypoints: export without --decode")
-    _check_config_match(config, model, checkpoint)
-    if isinstance(model, GraphModel) and model.input_size != config.model.input_size:
-        raise ValueError(
-            f"{checkpoint}: expected input size {config.model.input_size} (model.input_size), got a graph of "
-            f"{model.input_size}: set model.input_size={list(model.input_size)}"
-        )
-    return model
-
-
-def _check_config_match(config: Config, net: PoseNet | Model, checkpoint: Path) -> None:
-    """Checks that a network is the configured one.
-
-    Raises:
-        ValueError: if the name or an option differs.
-    """
-    if net.name != config.model.name:
-        raise ValueError(
-            f"{checkpoint}: expected {config.model.name} (model.name), got {net.name}: use the checkpoint's own "
-            "configuration"
-        )
-    model = config.model
-    expected = {"num_kernels": model.num_kernels, "output": model.output, "codec": model.codec, **model.options}
-    recorded = {name: value for name, value in net.options.items() if name != "num_keypoints"}
-    if not is_dynamic(net.name):
-        recorded["num_kernels"] = model.num_kernels  # old files of static networks record any number; it is unused
-    # an omitted sigma is the default for the configured input size
-    expected["sigma"] = create_codec(model.codec, model.input_size, model.sigma).target_sigma
-    recorded["sigma"] = dataclasses.replace(net.codec, input_size=model.input_size).target_sigma
-    for name in sorted(expected.keys() | recorded.keys()):
-        if expected.get(name) != recorded.get(name):
-            raise ValueError(
-                f"{checkpoint}: expected {name}={expected.get(name, 'default')} (configuration), got "
-                f"{recorded.get(name, 'default')}: use the checkpoint's own configuration, or set "
-                f"model.{name if name in type(model).model_fields else 'options'}"
-            )

@@ -1,6 +1,7 @@
 """Evaluation of a checkpoint, from input files to result files."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ from posedy.data.coco_results import write_results
 from posedy.data.detections import Detections, read_detections
 from posedy.data.image_check import ImageCheck
 from posedy.evaluation.coco_eval import check_evaluation, format_metrics, metrics_to_json
-from posedy.evaluation.evaluator import EvalResult, evaluate_model, load_eval_model
+from posedy.evaluation.evaluator import EvalResult, evaluate_model
 from posedy.evaluation.gallery import draw_gallery
 from posedy.evaluation.matching import match_persons
 from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.evaluation.processes import is_main
+from posedy.evaluation.tested_network import load_tested_network, with_network
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
 from posedy.prediction import Model
 from posedy.system import default_num_workers
 
 
 def evaluate_checkpoint(
-    config: Config, checkpoint: Path, out: Path, device: str = "auto", accelerator: Accelerator | None = None
+    config: Config,
+    checkpoint: Path,
+    out: Path,
+    device: str = "auto",
+    accelerator: Accelerator | None = None,
+    explicit: Collection[str] = (),
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on the configured validation set and writes the result.
 
@@ -34,10 +41,11 @@ def evaluate_checkpoint(
 
     Args:
         config: validation set, boxes (`data.boxes`, None for the ground truth's) and evaluation protocol.
-        checkpoint: a .pt, .safetensors or exported .onnx file of the configured network.
+        checkpoint: a .pt, .safetensors or exported .onnx file, which records the network.
         out: output folder.
         device: name of a device, or "auto".
         accelerator: the processes, see `join_processes`; None is this one alone.
+        explicit: keys of the `model` section that were set for this test, see `with_network`.
 
     Returns:
         The content of metrics.json: the ten metrics, the protocol, the model, its file and the data.
@@ -46,7 +54,10 @@ def evaluate_checkpoint(
         OSError, ValueError: if a file is missing, or files do not match each other.
     """
     check_writable(out / "metrics.json")
-    model = load_eval_model(config, checkpoint, device)
+    model = load_tested_network(checkpoint, device)
+    config, unused = with_network(config, model, checkpoint, explicit)
+    if unused:
+        print(unused)
     persons, boxes, gt = read_val_set(config, model, checkpoint)
     check_evaluation(gt, config.eval.backend)  # the prediction takes long
     result = run_evaluation(model, persons, boxes, config, gt, accelerator)

@@ -81,8 +81,9 @@ def test_training_resumes_and_its_network_is_evaluated(experiment: Callable[...,
     config = experiment(*SETTINGS)
     record = evaluate_checkpoint(config, run / "best.pt", tmp_path / "test", "cpu")
     assert record["protocol"]["codec"] == "simcc"
+    larger = experiment(*SETTINGS, "model.input_size=[64, 64]")
     with pytest.raises(ValueError, match=r"mobilenetv2_035-simcc.*\(32, 64\).*\(64, 64\)"):
-        evaluate_checkpoint(experiment(*SETTINGS, "model.input_size=[64, 64]"), run / "best.pt", tmp_path / "x", "cpu")
+        evaluate_checkpoint(larger, run / "best.pt", tmp_path / "x", "cpu", explicit=["input_size"])
 
 
 def test_the_configuration_has_the_codec_of_the_head(experiment: Callable[..., Config]) -> None:

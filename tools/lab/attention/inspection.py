@@ -16,13 +16,13 @@ from posedy.config import ClassifierConfig, Config
 from posedy.data.image_folder import LabeledImages
 from posedy.evaluation.classifier_eval import ClassifierTest
 from posedy.evaluation.coco_eval import metrics_to_json
-from posedy.evaluation.evaluator import load_configured_network
+from posedy.evaluation.tested_network import with_network
 from posedy.evaluation.testing import read_val_set, run_evaluation
 from posedy.files import write_bytes_atomically, write_json_atomically
 from posedy.models.classifier import Classifier
 from posedy.models.network_file import Network
 from posedy.models.pose_net import PoseNet
-from posedy.models.pretrained import load_classifier
+from posedy.models.pretrained import load_checkpoint, load_classifier
 from posedy.prediction import TorchModel
 from posedy.system import choose_device, default_num_workers
 from posedy.training.task import Evaluation
@@ -82,7 +82,7 @@ def inspect_checkpoint(
 
     Args:
         config: defines the validation set, the boxes of persons (`data.boxes`, None for ground truth) and the protocol.
-        checkpoint: a file of the configured network.
+        checkpoint: a file of a network or a classifier.
         out: output folder.
         device: name of a device, or "auto".
 
@@ -98,7 +98,10 @@ def inspect_checkpoint(
     if isinstance(config, ClassifierConfig):
         net = load_classifier(checkpoint).to(chosen)
     else:
-        net = load_configured_network(config, checkpoint).to(chosen)
+        net = load_checkpoint(checkpoint).to(chosen)
+        config, unused = with_network(config, net, checkpoint)
+        if unused:
+            print(unused)
     layers = dynamic_layers(net)
     if config.eval.batch_size < 2:
         raise ValueError(
