@@ -1,7 +1,7 @@
 """The configuration keys of a classifier with their defaults, the paper's recipe for DY-ResNet (section 5.1)."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -84,8 +84,9 @@ class ClassifierTrainConfig(LoopConfig):
     """Samples per optimizer step over all devices."""
     optimizer: Optimizer = "sgd"
     lr: float = Field(0.1, gt=0)
-    lr_drops: list[Annotated[int, Field(ge=0)]] | None = Field([30, 60, 90])
-    """Milestones of the step schedule in epochs."""
+    lr_drops: list[Annotated[int, Field(ge=0)]] | None = None
+    """Milestones of the step schedule in epochs; None is the paper's 30, 60 and 90 of 100, scaled to `epochs`."""
+    paper_drops: ClassVar[tuple[float, ...]] = (0.3, 0.6, 0.9)
     weight_decay: float = Field(1e-4, ge=0)
     temperature: TemperatureConfig = TemperatureConfig(end=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)

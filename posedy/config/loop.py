@@ -1,6 +1,6 @@
 """The keys that pose networks and classifiers share: those of the training loop."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -70,6 +70,7 @@ class LoopConfig(Section):
     """The learning rate schedule: "step" divides it by ten at each of `lr_drops`, "cosine" decays it from lr to 0."""
     lr_drops: list[Annotated[int, Field(ge=0)]] | None = None
     """Milestones of the step schedule in epochs; None is the paper's 170 and 200 of 210, scaled to `epochs`."""
+    paper_drops: ClassVar[tuple[float, ...]] = (170 / 210, 200 / 210)
     warmup_steps: int = Field(0, ge=0)
     """Number of steps of linear learning rate warm-up."""
     temperature: TemperatureConfig = TemperatureConfig()

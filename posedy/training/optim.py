@@ -95,8 +95,6 @@ def attention_parameters(net: nn.Module) -> set[nn.Parameter]:
     return {parameter for attention in attentions for parameter in attention.parameters()}
 
 
-_PAPER_EPOCHS = 210
-_PAPER_MILESTONES = (170, 200)
 _DECAY_FACTOR = 0.1
 
 
@@ -123,7 +121,7 @@ def lr_milestones(config: LoopConfig) -> list[int]:
     """Returns the epochs after which the step schedule decays: `lr_drops`, or the paper's scaled to `epochs`."""
     if config.lr_drops is not None:
         return config.lr_drops
-    return [round(milestone / _PAPER_EPOCHS * config.epochs) for milestone in _PAPER_MILESTONES]
+    return [round(share * config.epochs) for share in config.paper_drops]
 
 
 def changes_past_learning_rates(before: LoopConfig, now: LoopConfig) -> bool:
