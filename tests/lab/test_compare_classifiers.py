@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
 from posedy.models.factory import create_classifier
 from posedy.models.network_file import network_state, write_checkpoint
 from tools.lab.compare_classifiers import compare_classifiers, main
+from tools.lab.groups import print_comparison
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
@@ -38,3 +40,17 @@ def test_equal_networks_do_not_differ(tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "first: top-1 0.5000 (0.5000)" in printed
     assert "second - first: +0.0000 (+0.0000 to +0.0000) on 6 images" in printed
+
+
+def test_pairs_of_seeds_have_an_interval_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    gains = [0.02, -0.02, 0.05]
+    first = np.array([0.3, 0.4, 0.2])
+    result = {"first": first.tolist(), "second": (first + gains).tolist(), "images": 9}
+    result |= {"difference": 0.0, "low": 0.0, "high": 0.0}
+    print_comparison(result, "top-1", 4, Path("val"))
+    expected = ttest_1samp(gains, 0).confidence_interval(0.95)
+    line = f"over the 3 pairs (+0.0200, -0.0200, +0.0500): {expected.low:+.4f} to {expected.high:+.4f}"
+    assert line in capsys.readouterr().out
+    for members in (first[:1], first[:2]):
+        print_comparison(result | {"first": members.tolist()}, "top-1", 4, Path("val"))
+        assert "pairs" not in capsys.readouterr().out

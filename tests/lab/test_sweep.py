@@ -129,20 +129,20 @@ def result(row: str, seed: int, ap: float) -> RunResult:
 def test_gain_is_computed_seed_by_seed() -> None:
     values = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.15, ("b", 1): 0.37}
     results = [result(row, seed, ap) for (row, seed), ap in values.items()]
-    first, second = summarize(results)["rows"]
+    first, second = summarize(results, ["a", "b"])["rows"]
     assert first["gain"]["values"] == [0, 0]
     assert second["gain"]["mean"] == pytest.approx(0.06)
     assert second["gain"]["std"] == pytest.approx(statistics.stdev([0.05, 0.07]))
     assert second["AP"]["mean"] == pytest.approx(0.26)
     assert second["minutes"] == 4.0
-    table = format_sweep(results)
+    table = format_sweep(results, ["a", "b"])
     assert "| a | 2 | 0.200 ± 0.141 |  | 0.400 ± 0.283 | 4.0 |" in table
     assert "| b | 2 | 0.260 ± 0.156 | +0.060 ± 0.014 (-0.067 to +0.187) |" in table
     assert "boxes=gt" in table.splitlines()[0]
 
 
 def test_one_seed_has_no_standard_deviation() -> None:
-    table = format_sweep([result("a", 0, 0.1), result("b", 0, 0.2)])
+    table = format_sweep([result("a", 0, 0.1), result("b", 0, 0.2)], ["a", "b"])
     assert "±" not in table.split("|", 1)[1]
     assert "| b | 1 | 0.200 | +0.100 | 0.400 | 3.0 |" in table
 
@@ -176,13 +176,24 @@ def test_a_run_that_diverges_does_not_end_the_others(tmp_path: Path, synthetic: 
     with pytest.raises(NonFiniteLossError, match=r"1 of 4 runs diverged: static, seed 3$"):
         run_sweep(sweep, tmp_path / "out", progress=False)
     rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]
-    assert {row["row"]: row["seeds"] for row in rows} == {"static": [5], "K = 2": [3, 5]}
+    assert [(row["row"], row["seeds"]) for row in rows] == [("static", [5]), ("K = 2", [3, 5])]
+    assert [row["gain"]["values"] for row in rows] == [[0.0], [0.0]]  # of the seed that both rows have
+
+
+def test_gains_are_over_the_first_row_if_its_first_run_is_missing() -> None:
+    results = [result("b", 0, 0.3), result("a", 1, 0.1), result("b", 1, 0.2)]
+    first, second = summarize(results, ["a", "b"])["rows"]
+    assert (first["row"], first["seeds"], second["seeds"]) == ("a", [1], [0, 1])
+    assert second["gain"]["values"] == pytest.approx([0.1])
+    (alone,) = summarize(results[:1], ["a", "b"])["rows"]
+    assert alone["gain"] is None
+    assert "+" not in format_sweep(results[:1], ["a", "b"])
 
 
 def test_different_protocols_are_rejected() -> None:
     other = RunResult("b", 0, 4, {"AP": 0.2, "AP50": 0.3}, "boxes=gt, flip=off", 1.0)
     with pytest.raises(ValueError, match=r"b, seed 0.*flip=off"):
-        summarize([result("a", 0, 0.1), other])
+        summarize([result("a", 0, 0.1), other], ["a", "b"])
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import re
 import statistics
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.state import PartialState
-from scipy import stats
 
 from posedy.cli.options import add_json, write_json
 from posedy.config import ClassifierConfig, Config, ConfigError, load_classifier_config, load_config, read_yaml
@@ -25,6 +23,7 @@ from posedy.training.run import open_trainer
 from posedy.training.task import Task
 from posedy.training.trainer import NonFiniteLossError
 from tools.lab.entry import run_and_exit
+from tools.lab.groups import interval_over_seeds
 
 _KEYS = ("task", "config", "seeds", "rows")
 _RESULT = "result.json"
@@ -32,7 +31,6 @@ _TASKS: dict[str, tuple[Callable[..., Config | ClassifierConfig], type[Task]]] =
     "pose": (load_config, PoseTask),
     "classifier": (load_classifier_config, ClassifierTask),
 }
-_CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,25 +175,30 @@ def run_sweep(sweep: Sweep, out: Path, progress: bool = True) -> dict[str, Any]:
                 # the table includes finished runs of earlier calls, unless they were shorter
                 finished = [_read_result(done) for done in runs.values() if (done / _RESULT).is_file()]
                 results = [done for done in finished if done.epochs == sweep.rows[done.row].train.epochs]
-                table = format_sweep(results)
+                rows = list(sweep.rows)
+                table = format_sweep(results, rows)
                 write_bytes_atomically(out / "table.md", f"{table}\n".encode())
-                write_json_atomically(out / "sweep.json", summarize(results), indent=2)
+                write_json_atomically(out / "sweep.json", summarize(results, rows), indent=2)
                 trainer.log(f"\n{table}")
     PartialState().wait_for_everyone()
     if diverged:
         raise NonFiniteLossError(f"{len(diverged)} of {len(runs)} runs diverged: {'; '.join(diverged)}")
-    return summarize([_read_result(run) for run in runs.values()])
+    return summarize([_read_result(run) for run in runs.values()], list(sweep.rows))
 
 
 def _read_result(run: Path) -> RunResult:
     return RunResult(**json.loads((run / _RESULT).read_text(encoding="utf-8")))
 
 
-def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
+def summarize(results: Sequence[RunResult], rows: Sequence[str]) -> dict[str, Any]:
     """Returns, for each row, the mean and standard deviation over seeds of both metrics and of the gain in the first.
 
     The gain over the first row is computed seed by seed, which removes effects of the seed common to all rows. With
     its standard deviation s over n seeds, the 95 % interval of its mean is +- t s / sqrt(n), with Student's t.
+
+    Args:
+        results: the finished runs.
+        rows: the names of all rows in their order; the gain of seeds that the first one lacks is left out.
 
     Raises:
         ValueError: if the results have different evaluation protocols.
@@ -207,30 +210,32 @@ def summarize(results: Sequence[RunResult]) -> dict[str, Any]:
                 f"{results[0].seed} ({results[0].protocol}), got {result.protocol}; use the same eval settings or "
                 "another --out"
             )
-    first = {result.seed: result for result in results if result.row == results[0].row}
+    first = {result.seed: result for result in results if result.row == rows[0]}
     first_metric, second_metric = results[0].metrics
-    rows = []
-    for name in dict.fromkeys(result.row for result in results):
+    records = []
+    for name in rows:
         of_row = [result for result in results if result.row == name]
+        if not of_row:
+            continue
         pairs = [(result, first[result.seed]) for result in of_row if result.seed in first]
         gains = [result.metrics[first_metric] - other.metrics[first_metric] for result, other in pairs]
-        rows.append(
+        records.append(
             {
                 "row": name,
                 "seeds": [result.seed for result in of_row],
                 first_metric: _mean_and_spread([result.metrics[first_metric] for result in of_row]),
                 second_metric: _mean_and_spread([result.metrics[second_metric] for result in of_row]),
                 "gain": _mean_and_spread(gains) if gains else None,
-                "gain_interval": _interval(gains) if len(gains) > 1 else None,
+                "gain_interval": interval_over_seeds(gains) if len(gains) > 1 else None,
                 "minutes": max(result.minutes for result in of_row),
             }
         )
-    return {"protocol": results[0].protocol, "rows": rows}
+    return {"protocol": results[0].protocol, "rows": records}
 
 
-def format_sweep(results: Sequence[RunResult]) -> str:
-    """Returns the table in Markdown, with the evaluation protocol above it."""
-    summary = summarize(results)
+def format_sweep(results: Sequence[RunResult], rows: Sequence[str]) -> str:
+    """Returns the table of `summarize` in Markdown, with the evaluation protocol above it."""
+    summary = summarize(results, rows)
     first, second = results[0].metrics
     lines = [
         f"After the last epoch, mean ± standard deviation over the seeds; {summary['protocol']}",
@@ -238,8 +243,8 @@ def format_sweep(results: Sequence[RunResult]) -> str:
         f"| | seeds | {first} | gain | {second} | max. minutes |",
         "|---|---|---|---|---|---|",
     ]
-    for index, row in enumerate(summary["rows"]):
-        gain = _format(row["gain"], "+") if index and row["gain"] else ""
+    for row in summary["rows"]:
+        gain = _format(row["gain"], "+") if row["row"] != rows[0] and row["gain"] else ""
         if gain and row["gain_interval"]:
             low, high = row["gain_interval"]
             gain += f" ({low:+.3f} to {high:+.3f})"
@@ -253,13 +258,6 @@ def format_sweep(results: Sequence[RunResult]) -> str:
 def _mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     spread = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": spread, "values": list(values)}
-
-
-def _interval(values: Sequence[float]) -> list[float]:
-    """Returns the confidence interval of the mean of at least two values."""
-    mean, count = statistics.fmean(values), len(values)
-    reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
-    return [mean - reach, mean + reach]
 
 
 def _format(value: Mapping[str, Any], sign: str = "") -> str:
