@@ -60,8 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out is not None:
         check_writable(out)
     net = load_classifier(arguments.checkpoint)
-    images = LabeledImages.read(arguments.root, arguments.split)
-    images.check_classes(net.classes, str(arguments.checkpoint))
+    images = LabeledImages.read(arguments.root, arguments.split).with_classes(net.classes, str(arguments.checkpoint))
     size = arguments.size or net.input_size[0]
     config = ClassifierEvalConfig(batch_size=arguments.batch_size, resize=arguments.resize)
     accelerator = join_processes() or Accelerator(cpu=True)

@@ -1,9 +1,11 @@
 """Images of classes in folders, ROOT/SPLIT/CLASS/IMAGE, and their datasets for training and evaluation."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torchvision.transforms import v2
 
 from posedy.config import ClassifierAugmentConfig
 from posedy.data.datasets import SampleIndex
+from posedy.image_paths import IMAGE_SUFFIXES
 from posedy.images import read_image
 
 
@@ -26,9 +29,9 @@ class LabeledImages:
 
     Attributes:
         folder: ROOT/SPLIT.
-        classes: the names of the classes, in alphabetical order.
+        classes: the names of the classes, as `read` returns them in alphabetical order.
         paths: the images.
-        labels: the index of each image's class.
+        labels: the index of each image's class in `classes`.
     """
 
     folder: Path
@@ -38,11 +41,11 @@ class LabeledImages:
 
     @classmethod
     def read(cls, root: Path, split: str) -> "LabeledImages":
-        """Lists the images of a split.
+        """Lists the images of a split, without hidden files and folders.
 
         Raises:
             OSError: if the folder is missing.
-            ValueError: if it has no classes, or a class has no images.
+            ValueError: if it has less than two classes, or a class has no images.
         """
         folder = root / split
         if not folder.is_dir():
@@ -51,10 +54,10 @@ class LabeledImages:
                 f"expected folders of classes in {folder.resolve()} (data.root=ROOT with ROOT/train/CLASS/IMAGE and "
                 f"ROOT/val/CLASS/IMAGE), {f'ROOT has {found}' if found else 'got none'}"
             )
-        try:
-            images = ImageFolder(str(folder), allow_empty=True)
-        except FileNotFoundError as error:
-            raise ValueError(f"{folder}: expected a folder for each class, got none") from error
+        images = _VisibleImages(str(folder), allow_empty=True, is_valid_file=partial(_is_visible_image, folder))
+        if len(images.classes) < 2:
+            found = repr(images.classes[0]) if images.classes else "none"
+            raise ValueError(f"{folder}: expected a folder for each of at least two classes, got {found}")
         counts = Counter(label for _, label in images.samples)
         empty = [name for name, label in images.class_to_idx.items() if not counts[label]]
         if empty:
@@ -66,21 +69,30 @@ class LabeledImages:
         paths = [Path(path) for path, _ in images.samples]
         return cls(folder, tuple(images.classes), paths, [label for _, label in images.samples])
 
-    def check_classes(self, classes: Sequence[str], source: str) -> None:
-        """Checks that the classes are those of a training set or a network.
+    def with_classes(self, classes: Sequence[str], source: str) -> "LabeledImages":
+        """Orders the classes as a training set or a network does, whose outputs are in this order.
 
         Args:
-            classes: the expected names.
+            classes: the names in the expected order.
             source: what has these classes.
 
         Raises:
-            ValueError: if they differ.
+            ValueError: if the names differ.
         """
         for names, others, without in ((self.classes, classes, source), (classes, self.classes, str(self.folder))):
             missing = sorted(set(names) - set(others))
             if missing:
                 other = str(self.folder) if without == source else source
                 raise ValueError(f"{without} has no class {missing[0]!r}, which {other} has")
+        index_of = {name: index for index, name in enumerate(classes)}
+        labels = [index_of[self.classes[label]] for label in self.labels]
+        return dataclasses.replace(self, classes=tuple(classes), labels=labels)
+
+    def shuffled(self) -> "LabeledImages":
+        """Returns the images in a random order, always the same, so that neighbors are of different classes."""
+        order = np.random.default_rng(0).permutation(len(self)).tolist()
+        paths, labels = ([items[index] for index in order] for items in (self.paths, self.labels))
+        return dataclasses.replace(self, paths=paths, labels=labels)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -92,7 +104,25 @@ class LabeledImages:
     def fingerprint(self) -> str:
         """A hash of the names of classes and images that does not depend on the root."""
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+class _VisibleImages(ImageFolder):
+    """An ImageFolder without hidden folders, such as .ipynb_checkpoints."""
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        """Lists the folders of classes, and their indices in alphabetical order."""
+        names = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir())
+        classes = [name for name in names if not name.startswith(".")]
+        return classes, {name: index for index, name in enumerate(classes)}
+
+
+def _is_visible_image(folder: Path, path: str) -> bool:
+    """Returns whether a file has the suffix of an image, and neither its name nor a folder's begins with a dot."""
+    file = Path(path)
+    return file.suffix.lower() in IMAGE_SUFFIXES and not any(
+        part.startswith(".") for part in file.relative_to(folder).parts
+    )
 
 
 class ClassifierTrainDataset(Dataset[dict[str, Any]]):

@@ -43,8 +43,8 @@ class ClassifierTask(Task[Classifier]):
     def __init__(self, config: ClassifierConfig, context: DistributedContext) -> None:
         self.config, self.context = config, context
         self._train = LabeledImages.read(config.data.root, "train")
-        self._val = LabeledImages.read(config.data.root, config.data.val_folder)
-        self._val.check_classes(self._train.classes, str(self._train.folder))
+        val = LabeledImages.read(config.data.root, config.data.val_folder)
+        self._val = val.with_classes(self._train.classes, str(self._train.folder))
         for images in (self._train, self._val):
             context.log(str(images))
         self.train_size, self.val_size = len(self._train), len(self._val)

@@ -1,6 +1,8 @@
 """Training of classifiers: loss, metrics, exact resuming, bad folders, and a pose network that starts from one."""
 
 import json
+import math
+import os
 import re
 import shutil
 import subprocess
@@ -28,7 +30,7 @@ from posedy.training.checkpoint import BEST, LAST
 from posedy.training.classifier_task import ClassifierStep, ClassifierTask
 from posedy.training.distributed import DistributedContext
 from posedy.training.interrupt import TrainingInterruptedError
-from posedy.training.optim import make_optimizer
+from posedy.training.optim import learning_rate, lr_milestones, make_optimizer
 from posedy.training.trainer import Trainer
 from tests.training.test_distributed import launch
 
@@ -80,6 +82,34 @@ def test_kernels_may_start_equal(classifier: Callable[..., ClassifierConfig]) ->
     layers = [layer for layer in net.modules() if isinstance(layer, DynamicConv2d)]
     assert layers
     assert all(torch.equal(layer.weight[0], kernel) for layer in layers for kernel in layer.weight)
+
+
+# section 5.1: epochs, lr, weight decay, dropout, label smoothing, mixup
+RECIPES = {
+    "resnet10": (100, 0.1, 1e-4, 0, 0, 0),
+    "resnet18": (100, 0.1, 1e-4, 0.1, 0, 0),
+    "mobilenetv2_035": (300, 0.05, 4e-5, 0, 0, 0),
+    "mobilenetv2_050": (300, 0.05, 4e-5, 0, 0, 0),
+    "mobilenetv2_075": (300, 0.05, 4e-5, 0.1, 0.1, 0),
+    "mobilenetv2_100": (300, 0.05, 4e-5, 0.2, 0.1, 0.2),
+    "mobilenetv3_small": (300, 0.1, 3e-5, 0.2, 0, 0),
+}
+
+
+@pytest.mark.slow
+def test_recipes_are_those_of_section_5_1() -> None:
+    for path in CONFIGS:
+        config = load_classifier_config(path)
+        train = config.train
+        regularization = (config.model.dropout, train.label_smoothing, config.augment.mixup)
+        assert (train.epochs, train.lr, train.weight_decay, *regularization) == RECIPES[path.stem.removeprefix("dy_")]
+        rates = [learning_rate(train, epoch, steps_per_epoch=1) / train.lr for epoch in range(train.epochs)]
+        if "resnet" in path.stem:
+            expected = [0.1 ** sum(epoch >= drop for drop in (30, 60, 90)) for epoch in range(100)]
+        else:
+            expected = [(1 + math.cos(math.pi * epoch / 300)) / 2 for epoch in range(300)]
+        assert rates == pytest.approx(expected)
+        assert (train.warmup_steps, train.clip_gradients, train.ema_decay, train.lr_factors) == (0, None, None, {})
 
 
 @pytest.mark.slow
@@ -243,6 +273,7 @@ def test_the_command_writes_metrics_with_their_protocol(
         (lambda root: (root / "train/green").mkdir(), "the class 'green' has no images"),
         (lambda root: (root / "val/red").rename(root / "val/rot"), "train has no class 'rot', which .*val has"),
         (lambda root: (root / "train/red/3.png").write_bytes(b"no image"), "3.png"),
+        (lambda root: shutil.rmtree(root / "train/red"), "at least two classes, got 'blue'"),
     ],
 )
 def test_a_bad_folder_gives_one_clear_message(
@@ -257,6 +288,63 @@ def test_a_bad_folder_gives_one_clear_message(
     assert "Traceback" not in error
     assert len(error.strip().splitlines()) == 1
     assert re.search(message, error)
+
+
+def test_hidden_files_and_folders_are_no_images(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(folder, root)
+    expected = LabeledImages.read(root, "val")
+    image = (root / "val/red/0.png").read_bytes()
+    for name in (".ipynb_checkpoints/0.png", "red/.thumbnails/0.png", "red/._0.png"):
+        (root / "val" / name).parent.mkdir(exist_ok=True)
+        (root / "val" / name).write_bytes(image)
+    (root / "val/red/notes.txt").touch()
+    read = LabeledImages.read(root, "val")
+    assert (read.classes, read.paths, read.labels) == (expected.classes, expected.paths, expected.labels)
+    (root / "val/red/0.png").rename(root / "val/red/0.jfif")
+    assert len(LabeledImages.read(root, "val")) == len(expected)
+
+
+def test_names_that_are_not_utf8_have_a_fingerprint(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(folder, root)
+    before = LabeledImages.read(root, "val").fingerprint
+    try:
+        (root / "val/red/0.png").rename(root / "val/red" / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 only")
+    assert LabeledImages.read(root, "val").fingerprint not in (before, "")
+
+
+def test_labels_are_in_the_order_of_the_networks_outputs(folder: Path, tmp_path: Path) -> None:
+    (folder_copy := tmp_path / "root").mkdir()
+    for name, count in (("a", 1), ("b", 4)):
+        (folder_copy / "val" / name).mkdir(parents=True)
+        for index in range(count):
+            shutil.copy(folder / "val/red/0.png", folder_copy / "val" / name / f"{index}.png")
+    net = create_classifier("mobilenetv2_035", ["b", "a"], depth=0.34, input_size=(32, 32))
+    torch.nn.init.constant_(net.backbone.classifier[-1].bias, 0)
+    net.backbone.classifier[-1].bias.data[0] = 100  # always "b"
+    write_checkpoint({"network": network_state(net)}, tmp_path / "net.pt")
+    out = tmp_path / "metrics.json"
+    assert main(["test-classifier", str(tmp_path / "net.pt"), str(folder_copy), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["top1"] == 0.8
+
+
+def test_shuffled_images_keep_their_labels(folder: Path) -> None:
+    images = LabeledImages.read(folder, "train")
+    shuffled = images.shuffled()
+    pairs, expected = (list(zip(split.paths, split.labels, strict=True)) for split in (shuffled, images))
+    assert sorted(pairs) == sorted(expected)
+    changes = sum(a != b for a, b in zip(shuffled.labels, shuffled.labels[1:], strict=False))
+    assert changes > len(images) / 4  # 1 in the order of the classes
+    assert shuffled.paths == images.shuffled().paths
+
+
+def test_the_default_schedule_scales_with_the_epochs(classifier: Callable[..., ClassifierConfig]) -> None:
+    assert lr_milestones(load_classifier_config(None).train) == [30, 60, 90]
+    assert lr_milestones(classifier("train.epochs=10").train) == [3, 6, 9]
+    assert lr_milestones(classifier("train.epochs=10", "train.lr_drops=[8]").train) == [8]
 
 
 @pytest.mark.parametrize("name", [pytest.param("mobilenetv2_035", marks=pytest.mark.slow), "dy_mobilenetv2_035"])

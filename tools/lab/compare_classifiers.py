@@ -57,8 +57,9 @@ def _predict(paths: Sequence[Path], images: LabeledImages, config: ClassifierEva
     accelerator, right = Accelerator(cpu=True), []
     for path in paths:
         net = load_classifier(path)
-        images.check_classes(net.classes, str(path))
-        test = ClassifierTest(images, net.input_size[0], config, accelerator, progress=True)
+        test = ClassifierTest(
+            images.with_classes(net.classes, str(path)), net.input_size[0], config, accelerator, progress=True
+        )
         right.append(test.predict_ranks(net).numpy() == 0)
     return np.stack(right)
 

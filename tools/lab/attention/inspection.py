@@ -138,8 +138,8 @@ def _pose_evaluation(config: Config, net: PoseNet, checkpoint: Path, device: tor
 def _classifier_evaluation(
     config: ClassifierConfig, net: Classifier, checkpoint: Path, device: torch.device
 ) -> Evaluate:
-    images = LabeledImages.read(config.data.root, config.data.val_folder)
-    images.check_classes(net.classes, str(checkpoint))
+    images = LabeledImages.read(config.data.root, config.data.val_folder).with_classes(net.classes, str(checkpoint))
+    images = images.shuffled()  # attention is shuffled within batches, which would be of one class
     accelerator = Accelerator(cpu=device.type == "cpu")
     test = ClassifierTest(images, config.model.input_size, config.eval, accelerator, default_num_workers())
     return lambda: Evaluation(test.evaluate(net), test.protocol)
