@@ -122,8 +122,8 @@ def register_parser(commands: Any) -> None:
         "--keypoint-threshold",
         type=parse_score,
         metavar="SCORE",
-        help="draw keypoints with scores at or below SCORE faintly; files keep all keypoints. In videos keypoints above it "
-        "give the next box of a person (default: 0.2)",
+        help="draw keypoints with scores at or below SCORE faintly; files keep all keypoints. In videos keypoints "
+        "above it give the next box of a person (default: 0.2)",
     )
     add_import(parser)
     add_bulk(parser)
