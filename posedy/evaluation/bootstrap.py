@@ -156,7 +156,6 @@ def bootstrap_intervals(
     annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images = "all",
-    sigmas: Sequence[float] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, ConfidenceInterval]:
@@ -166,11 +165,10 @@ def bootstrap_intervals(
         annotations: see `evaluate_keypoints`, also for the errors raised.
         results: COCO keypoint results.
         images: images to evaluate and resample.
-        sigmas: (K,) OKS sigmas; by default the category's.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
     """
-    metrics = WeightedMetrics(match_results(annotations, results, images, sigmas))
+    metrics = WeightedMetrics(match_results(annotations, results, images))
     return _to_intervals([metrics(weights) for weights in _sample_weights(metrics.num_images, resamples, seed)])
 
 
@@ -178,7 +176,6 @@ def bootstrap_difference(
     annotations: AnnotationSource | GroundTruth,
     results: tuple[list[dict[str, Any]], list[dict[str, Any]]],
     images: Images = "all",
-    sigmas: Sequence[float] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, tuple[float, ConfidenceInterval]]:
@@ -190,7 +187,6 @@ def bootstrap_difference(
         annotations: see `evaluate_keypoints`.
         results: two results on the same images, the baseline first.
         images: "all" or image ids; "detected" may select different images for the two.
-        sigmas: (K,) OKS sigmas; by default the category's.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
 
@@ -201,7 +197,7 @@ def bootstrap_difference(
         OSError: as `evaluate_keypoints`.
         ValueError: likewise, and if "detected" selects different images.
     """
-    first, second = (WeightedMetrics(match_results(annotations, each, images, sigmas)) for each in results)
+    first, second = (WeightedMetrics(match_results(annotations, each, images)) for each in results)
     if first.images != second.images:
         raise ValueError(
             "expected two results on the same images, got results on different images "

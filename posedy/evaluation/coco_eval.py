@@ -110,7 +110,7 @@ def evaluated_images(
     annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     images: Images = "all",
-) -> list[int]:
+) -> list[Any]:
     """Returns the sorted ids of the images that `evaluate_keypoints` evaluates.
 
     Raises:
@@ -298,7 +298,10 @@ def _make_coco_dict(gt: GroundTruth, annotations: list[dict[str, Any]]) -> dict[
     }
 
 
-def _preview(values: Sequence[Any], limit: int = 5) -> str:
+_SHOWN = 5  # values in a message
+
+
+def _preview(values: Sequence[Any]) -> str:
     """Formats the first values of a sequence for error messages."""
-    shown = ", ".join(repr(value) for value in values[:limit])
-    return shown if len(values) <= limit else f"{shown}, ... ({len(values)} in all)"
+    shown = ", ".join(repr(value) for value in values[:_SHOWN])
+    return shown if len(values) <= _SHOWN else f"{shown}, ... ({len(values)} in all)"

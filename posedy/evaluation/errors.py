@@ -59,17 +59,13 @@ class ErrorAnalysis:
         return np.stack([(self.classes == index).sum(axis=0) for index in range(len(ERROR_CLASSES))], axis=1)
 
 
-def classify_keypoints(persons: MatchedPersons) -> NDArray[np.int64]:
+def _classify(persons: MatchedPersons) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Classifies predicted keypoints.
 
     Returns:
-        (P, K) index into `ERROR_CLASSES`, -1 where the keypoint is not labeled or the person not matched.
+        (P, K) index into `ERROR_CLASSES`, -1 where the keypoint is not labeled or the person not matched, and the
+        highest similarity (P, K) with any ground-truth keypoint.
     """
-    return _classify(persons)[0]
-
-
-def _classify(persons: MatchedPersons) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns the classes (P, K) and the highest similarity (P, K) with any ground-truth keypoint."""
     own = persons.similarity
     inverted, swapped = np.zeros_like(own), np.zeros_like(own)
     # the counterpart of an unpaired keypoint is itself; argmax below resolves this tie in favor of "own"

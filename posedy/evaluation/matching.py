@@ -98,9 +98,8 @@ def match_persons(
     annotations: AnnotationSource | GroundTruth,
     results: list[dict[str, Any]],
     sigmas: Sequence[float] | None = None,
-    oks_threshold: float = MIN_MATCH_OKS,
 ) -> MatchedPersons:
-    """Matches results to labeled persons as COCOeval does at one OKS threshold.
+    """Matches results to labeled persons as COCOeval does at the OKS threshold `MIN_MATCH_OKS`.
 
     In descending order of score, each of an image's 20 highest-scoring results is matched to the unmatched person with
     the highest OKS.
@@ -109,10 +108,9 @@ def match_persons(
         annotations: see `evaluate_keypoints`, also for the errors raised.
         results: COCO keypoint results.
         sigmas: (K,) OKS sigmas; by default the category's.
-        oks_threshold: minimum OKS of a match.
     """
     gt = annotations if isinstance(annotations, GroundTruth) else GroundTruth.from_coco(annotations)
-    evaluation = match_results(gt, results, sigmas=sigmas, oks_thresholds=[oks_threshold])
+    evaluation = match_results(gt, results, sigmas=sigmas, oks_thresholds=[MIN_MATCH_OKS])
     matched_ids: dict[int, float] = {}
     # loadRes numbers the results it receives from 1
     category_indices = [index for index, result in enumerate(results) if result["category_id"] == gt.category["id"]]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.evaluation.errors import ERROR_CLASSES, analyze_errors, classify_keypoints
-from posedy.evaluation.matching import match_persons
+from posedy.evaluation.errors import ERROR_CLASSES, analyze_errors
 from posedy.skeleton import COCO17
 from tools.lab.baselines import ground_truth_results, swapped_sides_results
 
@@ -72,7 +71,7 @@ def distance_at(similarity, keypoint):
     ],
 )
 def test_moved_keypoint_has_the_expected_class(two_persons, keypoint, position, expected):
-    classes = classify_keypoints(match_persons(two_persons, move_keypoint(two_persons, keypoint, position)))
+    classes = analyze_errors(two_persons, move_keypoint(two_persons, keypoint, position)).classes
     assert ERROR_CLASSES[classes[0, keypoint]] == expected
     others = np.delete(classes[0], keypoint)
     assert (others == ERROR_CLASSES.index("good")).all()
@@ -85,7 +84,7 @@ def test_class_follows_the_most_similar_ground_truth(two_persons):
     triplets[LEFT_WRIST, :2] = make_person(20)[LEFT_WRIST] + [0, distance_at(0.6, LEFT_WRIST)]
     two_persons["annotations"][1]["keypoints"] = triplets.reshape(-1).tolist()
     results = move_keypoint(two_persons, LEFT_WRIST, triplets[LEFT_WRIST, :2])
-    classes = classify_keypoints(match_persons(two_persons, results))
+    classes = analyze_errors(two_persons, results).classes
     assert ERROR_CLASSES[classes[0, LEFT_WRIST]] == "swap"
     assert ERROR_CLASSES[classes[1, LEFT_WRIST]] == "good"
 
@@ -134,7 +133,7 @@ def test_unlabeled_keypoints_are_neither_classified_nor_compared(two_persons):
     position = triplets[RIGHT_WRIST, :2].copy()
     triplets[RIGHT_WRIST] = 0
     two_persons["annotations"][0] |= {"keypoints": triplets.reshape(-1).tolist(), "num_keypoints": 16}
-    classes = classify_keypoints(match_persons(two_persons, move_keypoint(two_persons, LEFT_WRIST, position)))
+    classes = analyze_errors(two_persons, move_keypoint(two_persons, LEFT_WRIST, position)).classes
     assert classes[0, RIGHT_WRIST] == -1
     assert ERROR_CLASSES[classes[0, LEFT_WRIST]] == "miss"
 
