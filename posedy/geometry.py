@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.floating]
 
+DEFAULT_PADDING = 1.25
+"""The factor by which crops are larger than boxes, the paper's and that of `PoseEstimator`."""
 _MAX_WARP_SIDE = 32766  # cv2.warpAffine indexes pixels with 16 bits
 
 
@@ -34,7 +36,7 @@ def box_iou(boxes: ArrayLike, others: ArrayLike) -> FloatArray:
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
-def padded_region(boxes: ArrayLike, aspect: float, padding: float = 1.25) -> tuple[FloatArray, FloatArray]:
+def padded_region(boxes: ArrayLike, aspect: float, padding: float = DEFAULT_PADDING) -> tuple[FloatArray, FloatArray]:
     """Computes the image regions of crops: each box is extended to an aspect ratio, then padded.
 
     Args:

@@ -9,6 +9,7 @@ from posedy.codecs import HeatmapCodec, create_codec
 from posedy.config.augmentation import AugmentConfig, ConsistencyConfig
 from posedy.config.loop import Experiment, LoopConfig
 from posedy.config.section import Section, reject_options
+from posedy.geometry import DEFAULT_PADDING
 from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS
 from posedy.models.factory import create_model
 from posedy.models.meta import meta_device
@@ -60,7 +61,7 @@ class DataConfig(Section):
     `train.consistency`."""
     boxes: Path | None = None
     """Person boxes for testing (COCO results of a detector); None uses ground truth boxes."""
-    padding: float = Field(1.25, gt=0)
+    padding: float = Field(DEFAULT_PADDING, gt=0)
     """Factor on the size of person boxes, in training and testing."""
     check_images: bool = True
     """Whether to check all image files before training or testing. A dataset that passed is not checked again until

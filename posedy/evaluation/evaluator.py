@@ -16,7 +16,7 @@ from posedy.data.coco import CocoPersons, GroundTruth
 from posedy.data.datasets import TopDownEvalDataset, set_up_worker
 from posedy.data.detections import Detections
 from posedy.evaluation.coco_eval import evaluate_keypoints
-from posedy.geometry import FloatArray
+from posedy.geometry import DEFAULT_PADDING, FloatArray
 from posedy.oks import oks_nms, rescore
 from posedy.poses import to_coco_results
 from posedy.prediction import Model, predict_keypoints
@@ -194,7 +194,7 @@ def evaluate_model(
     boxes: Detections | None,
     config: EvalConfig,
     *,
-    padding: float = 1.25,
+    padding: float = DEFAULT_PADDING,
     workers: int = 0,
     gt: GroundTruth | None = None,
     accelerator: Accelerator | None = None,

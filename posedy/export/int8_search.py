@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from posedy.export.graph_file import GraphInfo
 from posedy.export.onnx_int8 import StaticQuantizer
 from posedy.export.runtimes import Array, GraphRunner, make_runner
+from posedy.geometry import DEFAULT_PADDING
 from posedy.models.pose_net import normalize_array, predict_outputs
 
 MOVED_DISTANCE = 0.05
 """A keypoint is moved if it is farther than this from the float network's, relative to the size of the person."""
-_PADDING = 1.25
-"""Size of a crop relative to its person, for `person_size`."""
 _MIN_SCORE = 0.2
 _TARGET_MOVED, _TARGET_DISTANCE = 0.01, 0.0075
 """The search ends at this agreement: `light` then has 1 and `balanced` 5 layers in float32, of 77."""
@@ -161,7 +160,7 @@ def compare_keypoints(
 ) -> Agreement:
     """Compares keypoints and scores with those of the float graph, where its scores are at least 0.2, if any are."""
     width, height = info.input_size
-    distances = np.linalg.norm(predicted[0] - expected[0], axis=-1) / (np.sqrt(width * height) / _PADDING)
+    distances = np.linalg.norm(predicted[0] - expected[0], axis=-1) / (np.sqrt(width * height) / DEFAULT_PADDING)
     confident = expected[1] >= _MIN_SCORE
     chosen = distances[confident] if confident.any() else distances.ravel()
     difference = float(np.abs(predicted[1] - expected[1]).mean())

@@ -22,7 +22,7 @@ from posedy.evaluation.evaluator import evaluate_model
 from posedy.export.graph_file import GraphInfo
 from posedy.export.int8_search import Calibration
 from posedy.export.runtimes import GraphRunner
-from posedy.geometry import image_to_crop_matrix, padded_region, warp_crop
+from posedy.geometry import DEFAULT_PADDING, image_to_crop_matrix, padded_region, warp_crop
 from posedy.image_paths import image_paths
 from posedy.images import read_image, rgb_to_bgr
 from posedy.inference.detectors import create_detector, detector_thresholds
@@ -36,7 +36,6 @@ MAX_DROP = 0.01
 """Largest allowed decrease of AP."""
 _MAX_IMAGES = 1000
 """Number of images on which AP is compared; of more, evenly spaced ones are taken."""
-_PADDING = 1.25
 _DETECTOR = "posedy"
 
 
@@ -80,7 +79,7 @@ def _detected_crops(detector: CleanedDetector, paths: Sequence[Path], input_size
         image = read_image(path, apply_exif=True)
         boxes = detector.detect(rgb_to_bgr(image))[0]
         if len(boxes):
-            regions = zip(*padded_region(boxes, input_size[0] / input_size[1], _PADDING), strict=True)
+            regions = zip(*padded_region(boxes, input_size[0] / input_size[1], DEFAULT_PADDING), strict=True)
             crops += [
                 warp_crop(image, image_to_crop_matrix(center, size, input_size), input_size) for center, size in regions
             ]
@@ -143,7 +142,7 @@ def _subset(file: CocoFile, image_ids: Sequence[int]) -> CocoFile:
 
 def _annotated_crops(persons: CocoPersons, input_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Returns crops (N, H, W, 3) of the persons of a COCO file, at most `MAX_CROPS`."""
-    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, input_size, _PADDING)
+    crops = TopDownEvalDataset(persons, persons.image_index, persons.boxes, input_size, DEFAULT_PADDING)
     return np.stack([crops[index]["crop"] for index in _spread(len(crops), MAX_CROPS)])
 
 
@@ -167,7 +166,7 @@ class _AccuracyCheck:
         results = []
         for runner in (before, after):
             model = GraphModel(runner, info, torch.device("cpu"), info.runtime)
-            results.append(evaluate_model(model, self._persons, None, config, padding=_PADDING, gt=self._gt))
+            results.append(evaluate_model(model, self._persons, None, config, padding=DEFAULT_PADDING, gt=self._gt))
         gain, interval = bootstrap_difference(self._gt, (results[0].results, results[1].results))["AP"]
         text = (
             f"AP {results[1].metrics['AP']:.3f}, float {results[0].metrics['AP']:.3f}: {gain:+.3f} (95 % "

@@ -14,6 +14,7 @@ from posedy.data.loaders import EpochBatchSampler, MixedBatchSampler
 from posedy.data.shards import ShardTrainDataset
 from posedy.data.unlabeled import MixedDataset, UnlabeledDataset, read_unlabeled
 from posedy.evaluation.coco_eval import check_evaluation
+from posedy.geometry import DEFAULT_PADDING
 from posedy.models.dynamic_conv import make_kernels_equal
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
@@ -163,6 +164,11 @@ def build_network(
     )
     if config.train.equal_kernels:
         make_kernels_equal(net)
+    if config.data.padding != DEFAULT_PADDING:
+        log(
+            f"warning: data.padding={config.data.padding:g}, but PoseEstimator and exported programs pad by "
+            f"{DEFAULT_PADDING:g}: there the network is less accurate"
+        )
     if net.in_channels not in (1, 3):
         raise ValueError(f"model.options: expected in_channels 1 or 3, got in_channels={net.in_channels}")
     codec = net.codec

@@ -34,6 +34,14 @@ def test_build_network_warns_of_another_temperature(tmp_path: Path, start: float
     assert (advice in "\n".join(messages)) is warns
 
 
+@pytest.mark.parametrize(("padding", "warns"), [(1.25, False), (1.5, True)])
+def test_build_network_warns_of_a_padding_that_prediction_does_not_have(padding: float, warns: bool) -> None:
+    messages: list[str] = []
+    config = load_config(None, [f"model.name={NAME}", f"data.padding={padding}"])
+    build_network(config, COCO17, messages.append, None)
+    assert any("data.padding=1.5" in message for message in messages) is warns
+
+
 @pytest.mark.parametrize("equal", [False, True])
 def test_kernels_start_independent_or_equal(equal: bool) -> None:
     net = build_network(load_config(None, [f"model.name={NAME}", f"train.equal_kernels={equal}"]), COCO17, print, None)
