@@ -200,6 +200,26 @@ def rgb_to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return _convert_color(image, cv2.COLOR_RGB2BGR)
 
 
+def encode_jpeg(bgr: NDArray[np.uint8], quality: int = 92) -> bytes:
+    """Encodes an image (H, W, 3) BGR as JPEG.
+
+    Args:
+        bgr: the image.
+        quality: from 0 to 100.
+
+    Raises:
+        ValueError: if OpenCV cannot encode it.
+    """
+    try:
+        encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error as error:
+        raise ValueError(f"the image cannot be encoded as JPEG: {error.err}") from error
+    if not encoded:
+        height, width = bgr.shape[:2]
+        raise ValueError(f"an image of {width} x {height} pixels (width x height) cannot be encoded as JPEG")
+    return data.tobytes()
+
+
 def from_rgb(
     rgb: NDArray[np.uint8], like: ImageLike, channels: ChannelOrder
 ) -> "NDArray[np.uint8] | Image.Image | Tensor":

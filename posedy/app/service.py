@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posedy.files import write_bytes_atomically, write_json_atomically
-from posedy.images import rgb_to_bgr, to_rgb
+from posedy.images import encode_jpeg, rgb_to_bgr, to_rgb
 from posedy.inference.detectors import DEFAULT_DETECTOR, CleanedDetector, create_detector, detector_thresholds
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.predict import encode_jpeg
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_frame import has_pyav
 from posedy.inference.video_io import Frame, FrameSource

@@ -5,7 +5,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import cv2
 from accelerate import Accelerator
 
 from posedy.config import Config
@@ -22,6 +21,7 @@ from posedy.evaluation.plausibility import warn_of_doubts
 from posedy.evaluation.processes import is_main
 from posedy.evaluation.tested_network import load_tested_network, with_network
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
+from posedy.images import encode_jpeg, rgb_to_bgr
 from posedy.prediction import Model
 from posedy.system import default_num_workers
 
@@ -81,11 +81,11 @@ def evaluate_checkpoint(
     gallery = draw_gallery(
         matched, lambda image_id: persons.image_path(index_of[image_id]), on_missing=lambda _, error: print(error)
     )
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(gallery, cv2.COLOR_RGB2BGR))
+    jpeg = encode_jpeg(rgb_to_bgr(gallery))
     # all computed before the first is written: an error leaves the files of an earlier run unchanged
     write_results(out / "results.json", result.results)
     write_json_atomically(out / "metrics.json", record, indent=2)
-    write_bytes_atomically(out / "persons.jpg", jpeg.tobytes())
+    write_bytes_atomically(out / "persons.jpg", jpeg)
     print(f"wrote {out / 'metrics.json'}, {out / 'results.json'} and {out / 'persons.jpg'}")
     return record
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from posedy.drawing import draw_label
 from posedy.files import named_write_errors, write_bytes_atomically
-from posedy.inference.predict import encode_jpeg
+from posedy.images import encode_jpeg
 from posedy.inference.video_io import FrameSource
 
 _FRAMES, _COLUMNS = 12, 4

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,7 +15,7 @@ from posedy.data.issues import format_reasons
 from posedy.data.orientation import read_headers, warn_of_ambiguous
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.files import check_writable, write_bytes_atomically, write_json_atomically
-from posedy.images import read_image, rgb_to_bgr
+from posedy.images import encode_jpeg, read_image, rgb_to_bgr
 from posedy.inference.box_files import BoxesByName, read_boxes_by_name
 from posedy.inference.boxes import checked_boxes
 from posedy.inference.detectors import (
@@ -33,7 +32,6 @@ from posedy.poses import count_persons, format_count
 from posedy.prediction import RuntimeChoice
 
 KEYPOINTS_FILE = "keypoints.json"
-_JPEG_QUALITY = 92
 _BOX_OPTIONS = "--box x1,y1,x2,y2 (a single image), --boxes FILE, --detector NAME"
 
 _Boxes = tuple[ArrayLike, ArrayLike | None]
@@ -305,20 +303,3 @@ def _with_boxes(
         else:
             job.seconds["boxes"] = seconds
             yield job, image, next(found)
-
-
-def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """Encodes a drawing (H, W, 3) BGR as JPEG.
-
-    Raises:
-        ValueError: if OpenCV cannot encode it.
-    """
-    try:
-        encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    except cv2.error as error:
-        raise ValueError(f"the drawing cannot be encoded as JPEG: {error.err}") from error
-    if not encoded:
-        raise ValueError(
-            f"the drawing of {image.shape[1]} x {image.shape[0]} pixels (width x height) cannot be encoded as JPEG"
-        )
-    return data.tobytes()

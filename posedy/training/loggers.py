@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from posedy.data.loaders import Batch
 from posedy.files import read_csv, write_bytes_atomically
+from posedy.images import encode_jpeg, rgb_to_bgr
 from posedy.training.task import Task
 
 METRICS_FILE = "metrics.csv"
@@ -66,8 +66,8 @@ class RunLogger:
 
     def write_image(self, image: NDArray[np.uint8], epoch: int) -> None:
         """Writes a batch visualization (H, W, 3) RGB to pictures/epoch-NNNN.jpg and to TensorBoard."""
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        write_bytes_atomically(self._run / "pictures" / f"epoch-{epoch:04d}.jpg", jpeg.tobytes())
+        jpeg = encode_jpeg(rgb_to_bgr(image))
+        write_bytes_atomically(self._run / "pictures" / f"epoch-{epoch:04d}.jpg", jpeg)
         self._writer.add_image("batch", image, epoch, dataformats="HWC")
         self._writer.flush()
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from posedy.data.coco import CocoPersons
 from posedy.files import write_json_atomically
 from posedy.geometry import FloatArray, padded_region, xyxy_to_xywh
-from posedy.images import read_image
+from posedy.images import encode_jpeg, read_image, rgb_to_bgr
 
 
 class PackedPerson(NamedTuple):
@@ -85,9 +85,9 @@ def _crop_persons(
             image = read_image(persons.image_path(image_index))
         half = margin * longer[index] / 2
         packed, offset, scale = _crop(image, centers[index] - half, centers[index] + half, float(scales[index]))
-        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(packed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        jpeg = encode_jpeg(rgb_to_bgr(packed), quality)
         annotation = _annotation(persons, int(index), offset, scale)
-        yield PackedPerson(jpeg.tobytes(), packed.shape[1], packed.shape[0], annotation)
+        yield PackedPerson(jpeg, packed.shape[1], packed.shape[0], annotation)
 
 
 def pack_persons(

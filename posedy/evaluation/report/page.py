@@ -5,8 +5,6 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-import cv2
-
 from posedy.evaluation.analysis import PCK_FRACTIONS
 from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.evaluation.errors import ERROR_CLASSES
@@ -19,6 +17,7 @@ from posedy.evaluation.report.plots import (
     plot_precision_recall,
     plot_training,
 )
+from posedy.images import encode_jpeg, rgb_to_bgr
 
 _STYLE = """
 :root { color-scheme: light; --line: #d9dee3; --soft: #5c6770; }
@@ -208,8 +207,7 @@ def _render_gallery(contents: ReportContents) -> str:
     title = "Persons"
     if contents.gallery is None:
         return _render_section(title, contents.missing_images, "") if contents.missing_images else ""
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(contents.gallery, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    source = base64.b64encode(jpeg.tobytes()).decode()
+    source = base64.b64encode(encode_jpeg(rgb_to_bgr(contents.gallery), quality=85)).decode()
     image = (
         '<div class="gallery"><img alt="persons, ground truth next to prediction" '
         f'src="data:image/jpeg;base64,{source}"></div>'

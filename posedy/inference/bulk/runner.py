@@ -10,7 +10,7 @@ from typing import Any
 
 from posedy.drawing import draw_poses
 from posedy.files import atomic_write, named_write_errors, write_bytes_atomically
-from posedy.images import rgb_to_bgr
+from posedy.images import encode_jpeg, rgb_to_bgr
 from posedy.inference.bulk.formats import FORMATS, ImageResult, as_text
 from posedy.inference.bulk.inputs import ERRORS_FILE, ERRORS_FOLDER, InputList, prepare_inputs
 from posedy.inference.bulk.pipeline import Image, Job, UnitResult, predict_units
@@ -18,7 +18,6 @@ from posedy.inference.bulk.progress import BulkProgress
 from posedy.inference.bulk.reading import SourceReader
 from posedy.inference.bulk.sources import list_sources
 from posedy.inference.estimator import PoseEstimator
-from posedy.inference.predict import encode_jpeg
 from posedy.poses import format_count
 
 _DRAWINGS_FOLDER = "drawings"

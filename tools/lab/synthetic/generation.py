@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from posedy.cpu_threads import visible_cpus
 from posedy.files import write_json_atomically
+from posedy.images import encode_jpeg
 from tools.lab.synthetic.layout import CATEGORY, DETECTIONS_FILE, FOLDERS, MARK, SPLITS, is_dataset_path, keypoints_file
 from tools.lab.synthetic.scene import generate_image
 from tools.lab.synthetic.simulated_detector import simulate_detections
@@ -107,8 +108,7 @@ def _generate_and_write(folder: Path, seed: int, split: int, index: int) -> _Wri
     image_id = index + 1
     height, width = generated.image.shape[:2]
     record = {"id": image_id, "file_name": f"{image_id:012d}.jpg", "width": width, "height": height}
-    _, jpeg = cv2.imencode(".jpg", generated.image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(65, 96))])
-    (folder / record["file_name"]).write_bytes(jpeg.tobytes())
+    (folder / record["file_name"]).write_bytes(encode_jpeg(generated.image, quality=int(rng.integers(65, 96))))
     return _WrittenImage(
         record,
         [{"image_id": image_id, **annotation} for annotation in generated.annotations],
