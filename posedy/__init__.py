@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from posedy.cpu_threads import configure_openmp as _configure_openmp
 
 if TYPE_CHECKING:
-    from posedy.api import evaluate, train
+    from posedy.api import Metrics, evaluate, train
     from posedy.codecs import Codec, list_codecs, register_codec
-    from posedy.data.coco import read_coco
+    from posedy.data.coco import CocoPersons, read_coco
     from posedy.export.fuse import fuse
-    from posedy.export.onnx import export_onnx
+    from posedy.export.onnx import ExportReport, export_onnx
     from posedy.inference.detectors import list_detectors, register_detector
     from posedy.inference.estimator import PoseEstimator
     from posedy.inference.offline_smoothing import smooth_tracks
     from posedy.inference.track_table import TrackTable
+    from posedy.inference.tracked_poses import TrackedPoses
     from posedy.inference.tracking import PoseTracker
     from posedy.models.blocks import Backbone, static_conv
     from posedy.models.conversion import to_dynamic, to_static
@@ -41,8 +42,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backbone": "posedy.models.blocks",
     "COCO17": "posedy.skeleton",
+    "CocoPersons": "posedy.data.coco",
     "Codec": "posedy.codecs",
     "DynamicConv2d": "posedy.models.dynamic_conv",
+    "ExportReport": "posedy.export.onnx",
+    "Metrics": "posedy.api",
     "Pose": "posedy.poses",
     "PoseEstimator": "posedy.inference.estimator",
     "PoseNet": "posedy.models.pose_net",
@@ -50,6 +54,7 @@ _HOMES = {
     "Poses": "posedy.poses",
     "Skeleton": "posedy.skeleton",
     "TrackTable": "posedy.inference.track_table",
+    "TrackedPoses": "posedy.inference.tracked_poses",
     "create_model": "posedy.models.factory",
     "evaluate": "posedy.api",
     "export_onnx": "posedy.export.onnx",
@@ -77,8 +82,11 @@ _HOMES = {
 __all__ = [
     "COCO17",
     "Backbone",
+    "CocoPersons",
     "Codec",
     "DynamicConv2d",
+    "ExportReport",
+    "Metrics",
     "Pose",
     "PoseEstimator",
     "PoseNet",
@@ -86,6 +94,7 @@ __all__ = [
     "Poses",
     "Skeleton",
     "TrackTable",
+    "TrackedPoses",
     "__version__",
     "create_model",
     "evaluate",

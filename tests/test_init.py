@@ -69,3 +69,18 @@ def test_every_public_method_has_a_docstring(name: str) -> None:
         if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
     }
     assert [member for member, value in documented.items() if not value.__doc__] == []
+
+
+def test_arguments_of_another_type_are_named() -> None:
+    for call in (
+        lambda: posedy.fuse("balanced"),
+        lambda: posedy.set_temperature("balanced", 1),
+        lambda: posedy.smooth_tracks([]),
+        lambda: posedy.TrackTable.from_poses(["balanced"]),
+        lambda: posedy.PoseTracker("balanced"),
+        lambda: posedy.to_dynamic("balanced"),
+        lambda: posedy.to_static("balanced"),
+        lambda: posedy.save_checkpoint("balanced", "net.pt"),
+    ):
+        with pytest.raises(TypeError, match=r"expected .*(balanced|\[\]|str)"):
+            call()

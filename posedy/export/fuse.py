@@ -35,7 +35,12 @@ def fuse(net: Net) -> Net:
 
     Args:
         net: a network of `create_model` or `create_backbone`; it is not changed.
+
+    Raises:
+        TypeError: if the network is not a module.
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {net!r:.100}: posedy.load_checkpoint loads files")
     return _fuse_layers(fold_norms(net)).to(memory_format=torch.channels_last)
 
 

@@ -69,7 +69,12 @@ def smooth_tracks(table: TrackTable, settings: OfflineSmoothing | None = None) -
 
     Returns:
         A new table with all rows of the given one, moved by at most `max_shift`, and rows for filled gaps.
+
+    Raises:
+        TypeError: if the table is not a `TrackTable`.
     """
+    if not isinstance(table, TrackTable):
+        raise TypeError(f"expected a posedy.TrackTable, got {table!r:.100}: TrackTable.from_poses makes one of poses")
     settings = settings or OfflineSmoothing()
     max_gap = settings.max_gap + _TIME_TOLERANCE
     table = _fill_absences(table, max_gap)

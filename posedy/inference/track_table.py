@@ -154,11 +154,15 @@ class TrackTable:
             rate: frames per second of poses without times; None for 30.
 
         Raises:
+            TypeError: if `poses` are not those of frames.
             ValueError: if there are no frames, poses have no track ids, only some have a time or a number, the number
                 of times is not that of frames, times do not increase, or the rate is not positive, contradicts the
                 times of the poses by more than 1 %, or is given together with `times`.
         """
         frames = list(poses)
+        for each in frames:
+            if not isinstance(each, Poses):
+                raise TypeError(f"expected the posedy.Poses of each frame, got {each!r:.100}")
         if not frames:
             raise ValueError("expected the poses of at least one frame, got none")
         if any(each.track_ids is None for each in frames):

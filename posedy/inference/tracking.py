@@ -98,7 +98,8 @@ class PoseTracker:
         settings: constants of tracking; the numbers above are the defaults.
 
     Raises:
-        TypeError: if detect_every is not an integer, smooth is not a bool, or `detector` has no method `detect`.
+        TypeError: if the estimator is a name, detect_every is not an integer, smooth is not a bool, or `detector` has
+            no method `detect`.
         ValueError: if detect_every is less than 1, or box_threshold is not in [0, 1] or below the scores of the boxes
             that the estimator's detector returns.
     """
@@ -113,6 +114,8 @@ class PoseTracker:
         box_threshold: float | None = None,
         settings: TrackingSettings = DEFAULT_SETTINGS,
     ) -> None:
+        if isinstance(estimator, str):
+            raise TypeError(f"expected a PoseEstimator, got {estimator!r}: use posedy.PoseEstimator({estimator!r})")
         if isinstance(detect_every, bool) or not isinstance(detect_every, int | numbers.Integral):
             raise TypeError(f"expected detect_every to be an integer, got {detect_every!r}")
         if detect_every < 1:

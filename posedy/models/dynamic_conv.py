@@ -244,8 +244,11 @@ def set_temperature(net: nn.Module, temperature: float) -> None:
         temperature: tau of the softmax.
 
     Raises:
+        TypeError: if the network is not a module.
         ValueError: if the temperature is not a positive number.
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {net!r:.100}: posedy.load_checkpoint loads files")
     check_temperature(temperature)
     for module in net.modules():
         if isinstance(module, KernelAttention) and module.temperature is not None:
