@@ -33,6 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     report = check_coco(arguments.annotations, arguments.images, arguments.decode)
     print(report.format())
-    findings = [dataclasses.asdict(item) for item in report.issues]
-    write_json(arguments.json, {"ok": report.ok, "flip_pairs": report.flip_pairs, "findings": findings})
+    issues = [dataclasses.asdict(item) for item in report.issues]
+    write_json(arguments.json, {"ok": report.ok, "flip_pairs": report.flip_pairs, "issues": issues})
     return 0 if report.ok else 1

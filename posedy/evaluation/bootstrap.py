@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from posedy.data.coco import GroundTruth
 from posedy.data.coco_file import AnnotationSource
 from posedy.evaluation.coco_eval import METRIC_NAMES, Images, match_results
+from posedy.poses import format_count
 
 RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
@@ -233,7 +234,7 @@ def _sample_weights(num_images: int, resamples: int, seed: int) -> NDArray[np.in
     rng = np.random.default_rng(seed)
     if num_images < MIN_IMAGES:
         warnings.warn(
-            f"confidence intervals over {num_images} image{'s' * (num_images != 1)} are too narrow: a bootstrap needs "
+            f"confidence intervals over {format_count(num_images, 'image')} are too narrow: a bootstrap needs "
             f"at least {MIN_IMAGES} images, better hundreds",
             stacklevel=3,
         )

@@ -10,6 +10,7 @@ import torch
 from posedy.config import DELETED_KEYS, ClassifierConfig, Config, LoopConfig, upgrade_keys
 from posedy.models.network_file import Network, network_state, read_checkpoint, write_checkpoint
 from posedy.models.registry import is_dynamic
+from posedy.poses import format_count
 from posedy.training.optim import ModelEMA, changes_past_learning_rates, describe_learning_rates, lr_milestones
 
 LAST = "last.pt"
@@ -80,7 +81,7 @@ class RunState:
 
     def describe_progress(self) -> str:
         """Returns the progress as text, such as "7 epochs and 1 step"."""
-        return _format_count(self.epoch, "epoch") + (f" and {_format_count(self.step, 'step')}" if self.step else "")
+        return format_count(self.epoch, "epoch") + (f" and {format_count(self.step, 'step')}" if self.step else "")
 
     def restore(self, net: Network, optimizer: torch.optim.Optimizer, ema: ModelEMA | None) -> None:
         """Loads the state into a newly built network, its optimizer and its moving average, and frees the copies.
@@ -266,10 +267,6 @@ def _format_difference(key: str, before: Any, now: Any) -> str:
     if key == _DATA:
         return f"{key}: {before} in the run, {now} now"
     return f"{key}: {before!r} in the run, {now!r} now"
-
-
-def _format_count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_converted_file_passes_the_check_and_has_the_same_persons(yolo: Path, tm
     assert main(to_coco(yolo / "data.yaml", out)) == 0
     assert main(["check", str(out), "--images", str(yolo / "images/val"), "--decode", "--json", str(numbers)]) == 0
     report = json.loads(numbers.read_text())
-    assert (report["ok"], report["findings"]) == (True, [])
+    assert (report["ok"], report["issues"]) == (True, [])
     assert ["left_eye", "right_eye"] in report["flip_pairs"]
     before = json.loads((MINI / "annotations/person_keypoints_val2017.json").read_text())
     persons = [annotation for annotation in before["annotations"] if not annotation["iscrowd"]]
