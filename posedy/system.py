@@ -6,8 +6,9 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -81,14 +82,36 @@ def one_torch_thread() -> Iterator[None]:
 
     For a few small tensors between two calls of another runtime, such as heatmaps of one person, more threads gain
     nothing, but compete with the runtime's and wait for each other: on two cores beside two busy processes a pose in
-    OpenVINO takes half as long without them. Other threads that have used torch's threads before keep their number.
+    OpenVINO takes half as long without them. Other threads keep their number, also those that start during the block:
+    `torch.set_num_threads` would set it for them, too. The block has no effect where torch has other libraries than
+    OpenMP's, or hides their functions.
     """
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
+    count = torch.get_num_threads()  # a new thread gets its number now, so that the block does not set it
+    previous = [(set_threads, set_threads(1)) for set_threads in _thread_setters()]
     try:
         yield
     finally:
-        torch.set_num_threads(count)
+        for set_threads, number in previous:
+            set_threads(count if number is None else number)
+
+
+@functools.cache
+def _thread_setters() -> tuple[Callable[[int], int | None], ...]:
+    """Returns the functions of OpenMP and MKL that set the number of threads for operators of the calling thread.
+
+    MKL's returns the previous number; 0 is the number of all threads.
+    """
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    try:
+        # its functions hold the interpreter's lock, which waiting for takes longer than they do
+        library = ctypes.PyDLL(str(Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{suffix}"))
+        setters = [library.omp_set_num_threads]
+    except (OSError, AttributeError):
+        return ()
+    setters[0].restype = None
+    if hasattr(library, "MKL_Set_Num_Threads_Local"):
+        setters.append(library.MKL_Set_Num_Threads_Local)
+    return tuple(setters)
 
 
 def supports_bf16(device: torch.device) -> bool:

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -152,6 +153,64 @@ def test_one_thread_is_for_this_thread_and_this_block() -> None:
             other.join()
         assert torch.get_num_threads() == 2
         assert seen == [2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_keep_their_number_while_others_have_one() -> None:
+    """Threads start, use torch and enter the block while others are inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen: list[int] = []
+    barrier = threading.Barrier(5)
+
+    def observe() -> None:
+        seen.append(torch.get_num_threads())
+
+    def enter(turn: int) -> None:
+        barrier.wait()
+        for _ in range(turn):
+            with one_torch_thread():
+                pass
+        with one_torch_thread():
+            barrier.wait()
+            bystander = threading.Thread(target=observe)
+            bystander.start()
+            bystander.join()
+            barrier.wait()
+        observe()
+
+    threads = [threading.Thread(target=enter, args=[turn]) for turn in range(4)]
+    try:
+        with one_torch_thread():
+            for thread in threads:
+                thread.start()
+            for _ in range(3):
+                barrier.wait()
+        for thread in threads:
+            thread.join()
+        bystander = threading.Thread(target=observe)
+        bystander.start()
+        bystander.join()
+        observe()
+        assert seen == [3] * 10
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torch hides OpenMP's functions")
+def test_one_thread_is_for_mkl_and_may_be_nested() -> None:
+    def numbers() -> list[str]:
+        return re.findall(r"(?:omp|mkl)_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_torch_thread():
+            with one_torch_thread():
+                assert set(numbers()) == {"1"}
+            assert set(numbers()) == {"1"}
+        assert set(numbers()) == {"3"}
     finally:
         torch.set_num_threads(before)
 
