@@ -176,6 +176,8 @@ def load_graph(
 ) -> tuple[GraphRunner, GraphInfo, torch.device, Runtime]:
     """Loads an exported file: its runner, its metadata, its device and its runtime.
 
+    On a CPU it runs with torch's number of threads, as networks in PyTorch do.
+
     Args:
         path: NAME.onnx.
         device: name of the device, see `graph_device`.
@@ -188,7 +190,8 @@ def load_graph(
     model, info = read_graph(path)
     runtime = info.runtime if runtime is None else runtime
     chosen = graph_device(device, runtime)
-    return make_runner(model.SerializeToString(), info.batch, runtime, chosen), info, chosen, runtime
+    threads = torch.get_num_threads() if chosen.type == "cpu" else 0
+    return make_runner(model.SerializeToString(), info.batch, runtime, chosen, threads), info, chosen, runtime
 
 
 def _first_line(error: Exception) -> str:

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
+from posedy.export.graph_file import load_graph
 from posedy.export.onnx_layers import Batch
-from posedy.export.runtimes import check_provider, graph_device, make_runner
+from posedy.export.runtimes import Runtime, check_provider, graph_device, make_runner
 
 from .conftest import images
 
@@ -99,3 +102,14 @@ def test_invalid_graph_is_rejected(runtime: str) -> None:
 def test_unknown_runtime_is_rejected() -> None:
     with pytest.raises(ValueError, match="tensorrt"):
         make_runner(b"", 1, "tensorrt")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_files_run_with_the_number_of_threads_of_torch(free: Path, runtime: Runtime) -> None:
+    runner: Any = load_graph(free, "cpu", runtime)[0]
+    threads = torch.get_num_threads()  # 1 in tests, and not the default of the runtimes
+    if runtime == "onnxruntime":
+        assert runner._session.get_session_options().intra_op_num_threads == threads
+    else:
+        with runner._single_pool.acquire(1) as (request,):
+            assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
