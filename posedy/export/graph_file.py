@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from posedy.models.dynamic_conv import temperatures
 from posedy.models.network_file import network_record, recorded_options, recorded_skeleton
 from posedy.models.pose_net import PoseNet
 from posedy.skeleton import Skeleton
+
+_LOGGER = logging.getLogger("posedy")
 
 METADATA_KEY = "posedy"
 DETECTOR_KEY = "posedy-detector"
@@ -180,7 +183,8 @@ def load_graph(
 
     Args:
         path: NAME.onnx.
-        device: name of the device, see `graph_device`.
+        device: name of the device, see `graph_device`. With "auto" a file runs on the CPU, with a warning, if ONNX
+            Runtime supports CUDA, but cannot start it.
         runtime: None is the runtime that the file was exported for.
 
     Raises:
@@ -190,8 +194,15 @@ def load_graph(
     model, info = read_graph(path)
     runtime = info.runtime if runtime is None else runtime
     chosen = graph_device(device, runtime)
+    content = model.SerializeToString()
+    if device == "auto" and chosen.type != "cpu":
+        try:
+            return make_runner(content, info.batch, runtime, chosen), info, chosen, runtime
+        except ValueError as error:
+            _LOGGER.warning("%s runs on the CPU: %s", path, error)
+        chosen = torch.device("cpu")
     threads = torch.get_num_threads() if chosen.type == "cpu" else 0
-    return make_runner(model.SerializeToString(), info.batch, runtime, chosen, threads), info, chosen, runtime
+    return make_runner(content, info.batch, runtime, chosen, threads), info, chosen, runtime
 
 
 def _first_line(error: Exception) -> str:

@@ -96,7 +96,8 @@ class OnnxRuntimeRunner:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=[provider_options])
         except Exception as error:  # its exceptions have no common base class
-            raise ValueError(f"ONNX Runtime cannot load the graph: {error}") from error
+            hint = "" if device.type == "cpu" else " (device='cpu' needs no GPU)"
+            raise ValueError(f"ONNX Runtime cannot load the graph: {error}{hint}") from error
         # ONNX Runtime silently falls back to the CPU if a provider does not start
         check_provider(self._session.get_providers(), provider)
         self._batch = batch
@@ -117,7 +118,8 @@ def check_provider(providers: Sequence[str], expected: str) -> None:
     """
     if not providers or providers[0] != expected:
         raise ValueError(
-            f"expected ONNX Runtime to use {expected}, got {', '.join(providers) or 'none'}: check its installation"
+            f"expected ONNX Runtime to use {expected}, got {', '.join(providers) or 'none'}: check its installation "
+            "(for CUDA also the versions of CUDA and cuDNN), or use device='cpu'"
         )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 import pytest
 import torch
 
+from posedy.export import graph_file
 from posedy.export.graph_file import load_graph
 from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import Runtime, check_provider, graph_device, make_runner
@@ -113,3 +115,37 @@ def test_files_run_with_the_number_of_threads_of_torch(free: Path, runtime: Runt
     else:
         with runner._single_pool.acquire(1) as (request,):
             assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The name of a file, where ONNX Runtime has the CUDA provider, but cannot start it."""
+
+    class Session:
+        def __init__(self, model: bytes, options: object, providers: list[Any]) -> None:
+            pass
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name="images")]
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    info = SimpleNamespace(runtime="onnxruntime", batch=1)
+    monkeypatch.setattr(graph_file, "read_graph", lambda _: (onnx.ModelProto(), info))
+    return Path("pose.onnx")
+
+
+def test_auto_is_the_cpu_if_cuda_does_not_start(no_cuda: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_graph(no_cuda, "auto")[2].type == "cpu"
+    (warning,) = caplog.messages
+    assert "pose.onnx" in warning
+    assert "CUDAExecutionProvider" in warning
+
+
+def test_cuda_that_does_not_start_is_an_error_if_it_is_requested(no_cuda: Path) -> None:
+    with pytest.raises(ValueError, match=r"CUDAExecutionProvider.*device='cpu'"):
+        load_graph(no_cuda, "cuda")
