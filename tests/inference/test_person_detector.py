@@ -6,11 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from posedy.data.coco import GroundTruth
 from posedy.geometry import box_iou, xywh_to_xyxy
-from posedy.inference.detectors import create_detector, list_detectors
+from posedy.inference.detectors import create_detector, list_detectors, nanodet
 from posedy.inference.detectors.nanodet import (
     THRESHOLDS,
     PersonDetector,
@@ -253,3 +254,15 @@ def test_other_images_are_rejected(
 def test_invalid_options_are_rejected(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PersonDetector(**options)  # type: ignore[arg-type]
+
+
+def test_openvino_runs_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [values[None] for values in random_outputs((32, 32))]
+    monkeypatch.setattr(nanodet, "choose_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
+    monkeypatch.setattr(nanodet, "_run_graph", lambda net: lambda inputs: (outputs[0][..., None], outputs[1]))
+    for device in ("auto", "cpu"):
+        detector = PersonDetector((32, 32), device=device, runtime="openvino")
+        assert detector.device.type == "cpu"
+        assert len(detector.detect(np.zeros((32, 32, 3), np.uint8))[0])
+    with pytest.raises(ValueError, match="cuda"):
+        PersonDetector(device="cuda", runtime="openvino")

@@ -67,7 +67,7 @@ class PersonDetector:
             accurate, 320 faster. A pair (width, height) stretches all images to this size.
         threshold: boxes with lower scores, from 0 to 1, are dropped. The default is the threshold of tracked persons,
             the lowest one of `PoseEstimator`, which drops boxes of images below its own `box_threshold`.
-        device: as for `PoseEstimator`.
+        device: as for `PoseEstimator`; OpenVINO runs on the CPU.
         runtime: "torch", "openvino" or, for an exported file, "onnxruntime"; "auto" is OpenVINO on a CPU, if it is
             installed, as for `PoseEstimator`.
         weights: a .safetensors file of other weights of the same network, or an .onnx file of `posedy export`, which
@@ -109,6 +109,10 @@ class PersonDetector:
             self.runtime: str = exported_runtime
             self._run: _Candidates = _ExportedFile(weights, exported_runtime)
         else:
+            if runtime == "openvino" and self.device.type != "cpu":
+                if device != "auto":
+                    raise ValueError(f"expected device cpu for OpenVINO, got {device!r}")
+                self.device = torch.device("cpu")
             is_default = runtime == "auto" and self.device.type == "cpu" and prefers_openvino()
             self.runtime = "openvino" if runtime == "openvino" or is_default else "torch"
             net = load_nanodet(PERSON_WEIGHTS if weights is None else weights).requires_grad_(False)
