@@ -21,7 +21,16 @@ from posedy.export.graph_file import DETECTOR_KEY, read_metadata
 from posedy.export.onnx import TOLERANCE, trace
 from posedy.export.onnx_weights import remove_traces, store_weights
 from posedy.export.openvino_graph import FreeSizeRunner
-from posedy.export.runtimes import RUNTIMES, Array, Runtime, make_runner, openvino_core, require
+from posedy.export.runtimes import (
+    RUNTIMES,
+    Array,
+    Runtime,
+    is_installed,
+    make_runner,
+    openvino_core,
+    prefers_openvino,
+    require,
+)
 from posedy.export.tracing import relative_difference
 from posedy.files import atomic_write, named_write_errors
 from posedy.models.nanodet import (
@@ -64,7 +73,7 @@ def export_detector_onnx(
     Args:
         path: NAME.onnx.
         weights: a .safetensors file of the detector's weights.
-        runtime: the runtime that verifies the file; the other one can run it too.
+        runtime: runtime that verifies the file, and the default for running it; the other one can run it too.
         half: whether large weights are stored in float16, which halves the file size; they are computed in float32.
 
     Raises:
@@ -79,7 +88,7 @@ def export_detector_onnx(
     module = _Boxes(load_nanodet(weights)).eval().requires_grad_(False)
     with atomic_write(path) as temporary:
         with named_write_errors(path):
-            _write_graph(module, temporary, half)
+            _write_graph(module, temporary, runtime, half)
         difference = _largest_difference(_make_runner(temporary.read_bytes(), runtime), module)
         tolerance = _HALF_TOLERANCE if half else TOLERANCE
         if not difference <= tolerance:
@@ -90,8 +99,19 @@ def export_detector_onnx(
     return DetectorExportReport(difference, tolerance)
 
 
-def load_detector_graph(path: str | Path, runtime: Runtime, threads: int = 0) -> Callable[[Array], list[Array]]:
-    """Loads an exported detector: a function from images (N, H, W, 3) uint8 RGB to boxes (N, A, 4) and scores (N, A).
+def load_detector_graph(
+    path: str | Path, runtime: Runtime | None = None, threads: int = 0
+) -> tuple[Callable[[Array], list[Array]], Runtime]:
+    """Loads an exported detector: a function from images to boxes and scores, and its runtime.
+
+    Args:
+        path: NAME.onnx.
+        runtime: None is ONNX Runtime if the file was exported for it and it is installed. For other files, also earlier
+            ones without a runtime, it is OpenVINO if that is installed, otherwise ONNX Runtime.
+        threads: number of threads; 0 is the runtime's default.
+
+    Returns:
+        A function from images (N, H, W, 3) uint8 RGB to boxes (N, A, 4) and scores (N, A), and the name of the runtime.
 
     Raises:
         OSError: if the file cannot be read.
@@ -103,7 +123,19 @@ def load_detector_graph(path: str | Path, runtime: Runtime, threads: int = 0) ->
             f"{path} is not a detector that posedy exported; export one with posedy export {PERSON_WEIGHTS.stem} "
             "--out detector.onnx"
         )
-    return _make_runner(model.SerializeToString(), runtime, threads)
+    if runtime is None:
+        is_for_onnxruntime = _recorded_runtime(entries[DETECTOR_KEY]) == "onnxruntime" and is_installed("onnxruntime")
+        runtime = "openvino" if prefers_openvino() and not is_for_onnxruntime else "onnxruntime"
+    return _make_runner(model.SerializeToString(), runtime, threads), runtime
+
+
+def _recorded_runtime(text: str) -> Any:
+    """Returns the runtime in the metadata of a detector; None if there is none."""
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return None
+    return fields.get("runtime") if isinstance(fields, dict) else None
 
 
 def _free_sides() -> dict[int, Any]:
@@ -125,7 +157,7 @@ class _Boxes(nn.Module):
         return decode_outputs(logits, bins, (images.shape[2], images.shape[1]))
 
 
-def _write_graph(module: _Boxes, path: Path, half: bool) -> None:
+def _write_graph(module: _Boxes, path: Path, runtime: Runtime, half: bool) -> None:
     """Traces the module and writes its graph and metadata."""
     import onnx
 
@@ -134,7 +166,8 @@ def _write_graph(module: _Boxes, path: Path, half: bool) -> None:
     remove_traces(model)
     store_weights(model, "float16" if half else "float32")
     version = importlib.metadata.version("posedy")
-    onnx.helper.set_model_props(model, {DETECTOR_KEY: json.dumps({"name": PERSON_WEIGHTS.stem, "version": version})})
+    metadata = {"name": PERSON_WEIGHTS.stem, "version": version, "runtime": runtime}
+    onnx.helper.set_model_props(model, {DETECTOR_KEY: json.dumps(metadata)})
     model.producer_name, model.producer_version = "posedy", version
     onnx.save(model, path)
 

@@ -205,7 +205,7 @@ def prefers_openvino() -> bool:
     if choice not in ("auto", "torch"):
         raise ValueError(f"expected the environment variable POSEDY_RUNTIME to be auto or torch, got {choice!r}")
     is_forked = _create_core.cache_info().currsize > 0 and _create_core()[1] != os.getpid()
-    return choice == "auto" and importlib.util.find_spec("openvino") is not None and not is_forked
+    return choice == "auto" and is_installed("openvino") and not is_forked
 
 
 def import_openvino() -> Any:
@@ -286,12 +286,17 @@ def _concatenate(outputs: list[list[Array]], count: int) -> list[Array]:
     return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
 
 
+def is_installed(package: str) -> bool:
+    """Returns whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def require(*packages: str) -> None:
     """Checks that packages are installed.
 
     Raises:
         ValueError: if a package is missing; the message has the command that installs it.
     """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    missing = [package for package in packages if not is_installed(package)]
     if missing:
         raise ValueError(f"ONNX files need the package {missing[0]}: pip install 'posedy[export]'")

@@ -1,18 +1,22 @@
 """ONNX export of the person detector: equality with PyTorch in both runtimes, and its use as weights."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from posedy.cli.main import main
 from posedy.export import onnx_detector
+from posedy.export.graph_file import DETECTOR_KEY, read_metadata
 from posedy.export.onnx_detector import export_detector_onnx
+from posedy.export.runtimes import Runtime
 from posedy.inference.detectors.nanodet import PersonDetector, decode_boxes
 from posedy.models.nanodet import NUM_BINS, PERSON_WEIGHTS, decode_outputs
 from posedy.prediction import load_model
@@ -70,6 +74,41 @@ def test_the_command_line_exports_and_uses_it(exported: Path, tmp_path: Path, ca
     assert main(["detect", str(image), "--out", str(files[1])]) == 0
     counts = [line for line in capsys.readouterr().out.splitlines() if "boxes on" in line]
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "installed", "expected"),
+    [
+        ({"runtime": "onnxruntime"}, True, "onnxruntime"),
+        ({"runtime": "onnxruntime"}, False, "openvino"),
+        ({"runtime": "openvino"}, True, "openvino"),
+        ({}, True, "openvino"),  # files of earlier versions
+    ],
+)
+def test_a_file_runs_in_the_runtime_of_its_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: dict[str, str], installed: bool, expected: str
+) -> None:
+    monkeypatch.setattr(onnx_detector, "prefers_openvino", lambda: True)
+    monkeypatch.setattr(onnx_detector, "is_installed", lambda package: installed)
+    monkeypatch.setattr(onnx_detector, "_make_runner", lambda model, runtime, threads: runtime)
+    entries = {DETECTOR_KEY: json.dumps({"name": "x"} | recorded)}
+    monkeypatch.setattr(onnx_detector, "read_metadata", lambda path: (onnx.ModelProto(), entries))
+    assert PersonDetector(weights=tmp_path / "x.onnx").runtime == expected
+    assert PersonDetector(weights=tmp_path / "x.onnx", runtime="onnxruntime").runtime == "onnxruntime"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_runtime_of_the_export_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
+) -> None:
+    def write_empty_graph(module: object, images: object, path: Path, *_: object) -> None:
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [])), path)
+
+    monkeypatch.setattr(onnx_detector, "trace", write_empty_graph)
+    monkeypatch.setattr(onnx_detector, "_largest_difference", lambda *_: 0.0)
+    monkeypatch.setattr(onnx_detector, "_make_runner", lambda *_: None)
+    export_detector_onnx(tmp_path / "x.onnx", runtime=runtime)
+    assert json.loads(read_metadata(tmp_path / "x.onnx")[1][DETECTOR_KEY])["runtime"] == runtime
 
 
 @pytest.mark.parametrize(

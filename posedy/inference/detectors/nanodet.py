@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -68,8 +68,9 @@ class PersonDetector:
         threshold: boxes with lower scores, from 0 to 1, are dropped. The default is the threshold of tracked persons,
             the lowest one of `PoseEstimator`, which drops boxes of images below its own `box_threshold`.
         device: as for `PoseEstimator`; OpenVINO runs on the CPU.
-        runtime: "torch", "openvino" or, for an exported file, "onnxruntime"; "auto" is OpenVINO on a CPU, if it is
-            installed, as for `PoseEstimator`.
+        runtime: "torch", "openvino" or, for an exported file, "onnxruntime". "auto" is the runtime that an .onnx file
+            was exported for, see `posedy.export.onnx_detector.load_detector_graph`; for weights it is OpenVINO on a
+            CPU, if it is installed, as for `PoseEstimator`.
         weights: a .safetensors file of other weights of the same network, or an .onnx file of `posedy export`, which
             runs on the CPU; None for the weights in the package.
         nms_iou: boxes that overlap a box of a higher score by more are dropped as duplicates.
@@ -103,11 +104,9 @@ class PersonDetector:
         if is_graph:
             assert weights is not None
             self.device = torch.device("cpu")
-            exported_runtime: Runtime = "onnxruntime"
-            if runtime == "openvino" or (runtime == "auto" and prefers_openvino()):
-                exported_runtime = "openvino"
-            self.runtime: str = exported_runtime
-            self._run: _Candidates = _ExportedFile(weights, exported_runtime)
+            exported = _ExportedFile(weights, None if runtime == "auto" else cast(Runtime, runtime))
+            self.runtime: str = exported.runtime
+            self._run: _Candidates = exported
         else:
             if runtime == "openvino" and self.device.type != "cpu":
                 if device != "auto":
@@ -184,8 +183,8 @@ class _Network:
 class _ExportedFile:
     """An exported file in ONNX Runtime or OpenVINO: candidates of resized BGR images (N, H, W, 3) for a threshold."""
 
-    def __init__(self, path: str | Path, runtime: Runtime) -> None:
-        self._run = load_detector_graph(path, runtime, torch.get_num_threads())
+    def __init__(self, path: str | Path, runtime: Runtime | None) -> None:
+        self._run, self.runtime = load_detector_graph(path, runtime, torch.get_num_threads())
 
     def __call__(self, images: NDArray[np.uint8], threshold: float) -> list[Detections]:
         all_boxes, all_scores = self._run(images[..., ::-1])
