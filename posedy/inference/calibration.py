@@ -46,7 +46,8 @@ def read_calibration(
 
     Args:
         net: the network, for the size of the crops and the keypoints.
-        images: a folder of images like those of the application.
+        images: a folder of images like those of the application; with annotations, the one that their file names are
+            relative to.
         annotations: a COCO keypoint file: crops are then of its boxes on those of its images that are in the folder,
             and AP is compared, too. Otherwise they are of the persons that the package's detector finds.
         allow_drop: whether a network is exported that is less accurate than allowed.
@@ -55,9 +56,9 @@ def read_calibration(
         OSError: if a file cannot be read.
         ValueError: if there are too few images or persons, or the annotations are of other keypoints or images.
     """
-    paths = image_paths([str(images)])
     if annotations is not None:
         return _from_annotations(net, Path(images), Path(annotations), allow_drop)
+    paths = image_paths([str(images)])
     if len(paths) < 2:
         raise ValueError(f"calibration needs at least two images, got {len(paths)} in {images}: hundreds are better")
     threshold = detector_thresholds(_DETECTOR).display

@@ -107,6 +107,18 @@ def test_annotations_of_other_images_are_rejected(
         read_calibration(net, synthetic / "val2017", few)
 
 
+def test_annotated_images_may_be_in_subfolders(
+    net: PoseNet, synthetic: Path, annotations: Path, tmp_path: Path
+) -> None:
+    content = json.loads(annotations.read_text())
+    for record in content["images"]:
+        record["file_name"] = f"val2017/{record['file_name']}"
+    nested = tmp_path / "nested.json"
+    nested.write_text(json.dumps(content))
+    expected = read_calibration(net, synthetic / "val2017", annotations)
+    np.testing.assert_array_equal(read_calibration(net, synthetic, nested).crops, expected.crops)
+
+
 def test_inputs_are_checked(net: PoseNet, synthetic: Path, annotations: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no image in folder"):
