@@ -105,17 +105,22 @@ class GraphInfo:
 
     @classmethod
     def from_json(cls, text: str) -> "GraphInfo":
-        """Creates the metadata of an exported file from the JSON text of `to_json`.
+        """Creates the metadata of an exported file from the JSON text of `to_json`; further keys are ignored.
 
         Raises:
             KeyError, TypeError, ValueError: if the JSON is invalid.
         """
         fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise TypeError(f"expected an object, got {type(fields).__name__}")
         if "half" in fields:  # files written before weights in int8
             fields["weights"] = "float16" if fields.pop("half") else "float32"
         if fields.get("float_layers") is not None:
             fields["float_layers"] = tuple(fields["float_layers"])
-        info = cls(**fields)
+        keys = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
+        if missing := [key for key, is_required in keys.items() if is_required and key not in fields]:
+            raise ValueError(f"no {', '.join(missing)}")
+        info = cls(**{key: value for key, value in fields.items() if key in keys})
         _ = info.codec  # raises if codec, input size or sigma are invalid
         skeleton = info.skeleton
         if skeleton is not None and skeleton.num_keypoints != info.num_keypoints:
@@ -171,7 +176,20 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[Any, GraphInfo]:
     try:
         return model, GraphInfo.from_json(entries[METADATA_KEY])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} has metadata that this version of posedy does not support: {error}") from error
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        version, current = _written_version(entries[METADATA_KEY]), importlib.metadata.version("posedy")
+        raise ValueError(
+            f"{path} has invalid metadata: {reason}. It was written by posedy {version}, this is posedy {current}: "
+            "update posedy, or export the network again"
+        ) from error
+
+
+def _written_version(text: str) -> str:
+    """Returns the version of posedy in metadata that may be invalid."""
+    try:
+        return str(json.loads(text)["version"])
+    except (KeyError, TypeError, ValueError):
+        return "of an unknown version"
 
 
 def load_graph(

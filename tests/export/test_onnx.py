@@ -1,5 +1,6 @@
 """Exported graphs equal PyTorch, have metadata, and are not written on errors."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import posedy
 from posedy.cli.main import main
 from posedy.codecs import UnbiasedCodec
 from posedy.export import onnx as export
@@ -223,6 +225,35 @@ def test_damaged_and_foreign_files_are_rejected(free: Path, tmp_path: Path) -> N
     onnx.save(model, tmp_path / "strange.onnx")
     with pytest.raises(ValueError, match="metadata"):
         read_graph(tmp_path / "strange.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, None),
+        ({"quality": {"AP": 0.5}}, None),
+        ({"batch": ...}, "batch"),
+        ({"record": {}}, "options"),
+        ({"weights": "float4"}, "float4"),
+        ({"version": ..., "batch": ...}, "unknown version"),
+        ({"runtime": "abacus"}, "abacus"),
+    ],
+)
+def test_metadata_of_a_later_version(
+    two_layers: PoseNet, tmp_path: Path, changes: dict[str, object], named: str | None
+) -> None:
+    info = dataclasses.replace(GraphInfo.from_network(two_layers, batch=1, runtime="openvino"), version="99.0")
+    fields = {key: value for key, value in (json.loads(info.to_json()) | changes).items() if value is not ...}
+    path, model = tmp_path / "x.onnx", onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.helper.set_model_props(model, {"posedy": json.dumps(fields)})
+    onnx.save(model, path)
+    if named is None:
+        assert dataclasses.asdict(read_graph(path)[1]) == dataclasses.asdict(GraphInfo.from_json(info.to_json()))
+    else:
+        with pytest.raises(ValueError, match=rf"x\.onnx.*{named}") as caught:
+            read_graph(path)
+        assert ("99.0" in str(caught.value)) == ("version" in fields)
+        assert posedy.__version__ in str(caught.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
