@@ -5,7 +5,7 @@ import numbers
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import torch
@@ -290,6 +290,17 @@ class PoseEstimator:
     def lowest_box_score(self) -> float:
         """The score from which on the detector that was given by name returns boxes; 0 for other detectors."""
         return self.thresholds.lowest_drawn if isinstance(self._detector_choice, str) else 0.0
+
+    def __reduce__(self) -> NoReturn:
+        """Rejects pickling and copies: the graphs and locks of an estimator belong to its process.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied: create one in each process, from the same "
+            "arguments; the threads of a process may share one"
+        )
 
     def _get_detector(self) -> CleanedDetector:
         if self._detector_choice is None:

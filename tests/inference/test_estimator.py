@@ -1,4 +1,7 @@
+import copy
 import json
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +54,12 @@ def test_keypoints_are_at_the_dots(dot_net: PoseNet, flip: bool, scale: float) -
     assert np.abs(poses.keypoints - expected).max() < 0.5 * heatmap_pixel
     assert poses.keypoints.dtype == poses.scores.dtype == poses.boxes.dtype == poses.box_scores.dtype == np.float32
     assert poses.skeleton == dot_net.skeleton
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.deepcopy, copy.copy])
+def test_pickling_is_rejected_with_what_to_do(estimator: PoseEstimator, duplicate: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match=r"PoseEstimator.*in each process"):
+        duplicate({"nested": estimator} if duplicate is not copy.copy else estimator)
 
 
 def test_every_kind_of_image_has_the_same_poses(estimator: PoseEstimator, image: np.ndarray, tmp_path: Path) -> None:
