@@ -218,6 +218,8 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
     numbers: dict[str, Any] = {"difference": report.difference, "tolerance": TOLERANCE}
     if (arguments.half or arguments.int8) and report.agreement is None:
         numbers["rounding"] = report.rounding
+    if info.decodes and report.agreement is None:
+        numbers |= {"moved_fraction": report.moved_fraction, "largest_distance": report.largest_distance}
     if report.agreement is not None:
         numbers |= dataclasses.asdict(report.agreement)
         numbers |= {"float_layers": list(info.float_layers or ()), "accuracy": report.accuracy}
@@ -226,9 +228,10 @@ def _write_onnx(net: "PoseNet", arguments: argparse.Namespace) -> dict[str, Any]
 
 def _describe_accuracy(report: "ExportReport") -> list[str]:
     """Returns the lines about the differences from PyTorch."""
-    from posedy.export.onnx import TOLERANCE
+    from posedy.export.onnx import MOVED_PIXELS, TOLERANCE
 
-    difference = f"{report.difference:.1e} of the largest output (tolerance {TOLERANCE:.0e})"
+    largest = "of the largest score" if report.info.decodes else "of the largest output"
+    difference = f"{report.difference:.1e} {largest} (tolerance {TOLERANCE:.0e})"
     inputs = "on noise and smooth shapes"
     if report.agreement is not None:
         layers = report.info.float_layers or ()
@@ -238,9 +241,16 @@ def _describe_accuracy(report: "ExportReport") -> list[str]:
             f"int8 and float graph, on other images than those of the calibration: {report.agreement}",
         ]
         return lines if report.accuracy is None else [*lines, report.accuracy]
-    if report.info.weights != "float32":
-        return [
+    if report.info.weights == "float32":
+        lines = [f"largest difference from PyTorch: {difference}, {inputs}"]
+    else:
+        lines = [
             f"largest difference from the graph with the rounded weights in float32: {difference}, {inputs}",
-            f"largest difference from PyTorch, by rounding the weights: {report.rounding:.1e} of the largest output",
+            f"largest difference from PyTorch, by rounding the weights: {report.rounding:.1e} {largest}",
         ]
-    return [f"largest difference from PyTorch: {difference}, {inputs}"]
+    if report.info.decodes:
+        lines.append(
+            f"keypoints that moved by more than {MOVED_PIXELS:g} px from PyTorch's: {report.moved_fraction:.1%}, the "
+            f"farthest by {report.largest_distance:.3f} px of the crop"
+        )
+    return lines

@@ -39,7 +39,8 @@ after the rounding.
 
 # rounding may resolve near ties of heatmap pixels differently, so a few keypoints may move
 _MAX_MOVED_FRACTION = 0.05
-_MOVED_PIXELS = 0.05
+MOVED_PIXELS = 0.05
+"""A keypoint has moved if it is farther than this from PyTorch's in x or y, in crop pixels."""
 
 _LARGEST_VERIFIED_BATCH = 5
 
@@ -61,7 +62,9 @@ class ExportReport:
         difference: largest difference from PyTorch relative to the largest output (of scores, if the graph decodes);
             with weights in float16 or int8, that from the graph with the rounded weights in float32; if convolutions
             compute in int8, too, that of the float graph from PyTorch.
-        moved_fraction: fraction of keypoints at other positions than in PyTorch; 0 if the graph outputs heatmaps.
+        moved_fraction: fraction of keypoints at other positions than in PyTorch, by more than `MOVED_PIXELS`, on noise
+            and smooth shapes; 0 if the graph outputs heatmaps. With a calibration, of the float graph.
+        largest_distance: largest distance of these keypoints in x or y, in crop pixels.
         rounding: with weights in float16 or int8, the largest difference from PyTorch, by the rounding of weights; 0
             with a calibration, where `agreement` has the differences.
         agreement: if convolutions compute in int8, the comparison with the float graph.
@@ -71,6 +74,7 @@ class ExportReport:
     info: GraphInfo
     difference: float
     moved_fraction: float
+    largest_distance: float = 0.0
     rounding: float = 0.0
     agreement: Agreement | None = None
     accuracy: str | None = None
@@ -252,13 +256,13 @@ def _round_weights(model: Any, reference: _Outputs | _Keypoints, report: ExportR
         return tuple(torch.from_numpy(output) for output in same(inputs.numpy()))
 
     verified = _verify(runner, run, reference.net, info, "the float32 graph's")
-    rounding, moved_fraction = _compare(runner, reference, reference.net, info)
+    rounding, moved_fraction, distance = _compare(runner, reference, reference.net, info)
     if rounding > _MAX_ROUNDING:
         raise ValueError(
             f"rounding weights to {info.weights} changes the output by {rounding:.1e} of the largest (allowed: "
             f"{_MAX_ROUNDING:g}), no file was written: export without half and int8"
         )
-    return dataclasses.replace(verified, rounding=rounding, moved_fraction=moved_fraction)
+    return dataclasses.replace(verified, rounding=rounding, moved_fraction=moved_fraction, largest_distance=distance)
 
 
 def _quantize(
@@ -303,7 +307,7 @@ def _verify(
     Raises:
         ValueError: if they differ by more than the tolerance.
     """
-    difference, moved_fraction = _compare(runner, expected, net, info)
+    difference, moved_fraction, distance = _compare(runner, expected, net, info)
     if not difference <= TOLERANCE:
         raise ValueError(
             f"the graph's output differs from {source} by {difference:.1e} of the largest output "
@@ -311,18 +315,18 @@ def _verify(
         )
     if moved_fraction > _MAX_MOVED_FRACTION:
         raise ValueError(f"{moved_fraction:.0%} of the graph's keypoints differ from {source}, no file was written")
-    return ExportReport(info, difference, moved_fraction)
+    return ExportReport(info, difference, moved_fraction, distance)
 
 
 def _compare(
     runner: GraphRunner, expected: Callable[[Tensor], tuple[Tensor, ...]], net: PoseNet, info: GraphInfo
-) -> tuple[float, float]:
-    """Returns the largest relative difference of the outputs, and the fraction of keypoints that moved.
+) -> tuple[float, float, float]:
+    """Returns the largest relative difference of outputs, the fraction of moved keypoints and the largest distance.
 
     Raises:
         ValueError: if an output has another shape.
     """
-    difference, moved, keypoints = 0.0, 0, 0
+    difference, moved, keypoints, largest_distance = 0.0, 0, 0, 0.0
     # several images, also for batch size 1: OpenVINO then runs two at a time
     for size in (1, _LARGEST_VERIFIED_BATCH if info.batch == "free" else 2):
         for inputs in (random_inputs(net, info.decodes, size), smooth_inputs(net, info.decodes, size)):
@@ -331,15 +335,16 @@ def _compare(
             outputs = [torch.from_numpy(output) for output in runner(inputs.numpy())]
             if info.decodes:
                 distances = (outputs[0] - wanted_outputs[0]).abs().amax(dim=-1)
-                moved += int((~(distances <= _MOVED_PIXELS)).sum())  # NaN, too
+                moved += int((~(distances <= MOVED_PIXELS)).sum())  # NaN, too
                 keypoints += distances.numel()
+                largest_distance = max(largest_distance, float(distances.max()))
             for output, wanted in list(zip(outputs, wanted_outputs, strict=True))[1 if info.decodes else 0 :]:
                 if output.shape != wanted.shape:
                     raise ValueError(
                         f"expected a graph output of shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
                     )
                 difference = max(difference, relative_difference(output, wanted))
-    return difference, moved / keypoints if keypoints else 0.0
+    return difference, moved / keypoints if keypoints else 0.0, largest_distance
 
 
 _OPSET = 18

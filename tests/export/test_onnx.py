@@ -24,6 +24,7 @@ from posedy.export.graph_file import GraphInfo, read_graph
 from posedy.export.onnx import export_onnx
 from posedy.export.onnx_layers import Batch
 from posedy.export.runtimes import make_runner
+from posedy.export.tracing import random_inputs, smooth_inputs
 from posedy.models.dynamic_conv import temperatures
 from posedy.models.factory import create_model
 from posedy.models.network_file import network_record, save_weights
@@ -315,7 +316,45 @@ def test_keypoints_that_are_not_numbers_are_moved(net: PoseNet) -> None:
     def compute(value: float) -> Callable[[np.ndarray], list[np.ndarray]]:
         return lambda crops: [np.full((len(crops), 17, 2), value, np.float32), np.ones((len(crops), 17), np.float32)]
 
-    assert export._verify(compute(5.04), expect, net, info).moved_fraction == 0
+    report = export._verify(compute(5.04), expect, net, info)
+    assert report.moved_fraction == 0
+    assert report.largest_distance == pytest.approx(0.04, abs=1e-5)
     for value in (5.06, np.nan):
         with pytest.raises(ValueError, match="100% of the graph's keypoints differ"):
             export._verify(compute(value), expect, net, info)
+
+
+def test_keypoints_that_move_by_rounding_are_reported(two_layers: PoseNet, tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    report = export_onnx(two_layers, path, with_decoding=True, flip=False, half=True)
+    runner, reference = make_runner(path.read_bytes(), 1, "onnxruntime", threads=1), TorchModel(two_layers)
+    distances = []
+    for size in (1, 2):
+        for make_inputs in (random_inputs, smooth_inputs):
+            crops = make_inputs(two_layers, True, size).numpy()
+            distances.append(np.abs(runner(crops)[0] - reference.decode(reference(crops))[0]).max(axis=-1).ravel())
+    assert report.moved_fraction == pytest.approx((np.concatenate(distances) > 0.05).mean())
+    assert report.largest_distance == pytest.approx(np.concatenate(distances).max(), rel=1e-3)
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+def test_the_command_names_moved_keypoints(
+    two_layers: PoseNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, decodes: bool
+) -> None:
+    info = GraphInfo.from_network(two_layers, batch=1, runtime="openvino", decodes=decodes, weights="int8")
+
+    def write(net: PoseNet, path: Path, **_: object) -> export.ExportReport:
+        path.write_bytes(b"")
+        return export.ExportReport(info, 1e-5, 0.25, 1.5, rounding=0.125)
+
+    monkeypatch.setattr(export, "export_onnx", write)
+    out, numbers = tmp_path / "x.onnx", tmp_path / "x.json"
+    options = ["--decode"] if decodes else []
+    assert main(["export", "light", "--out", str(out), "--int8", *options, "--json", str(numbers)]) == 0
+    record = json.loads(numbers.read_text())
+    assert (record["rounding"], record.get("moved_fraction"), record.get("largest_distance")) == (
+        0.125,
+        0.25 if decodes else None,
+        1.5 if decodes else None,
+    )
+    assert ("25.0%" in capsys.readouterr().out) is decodes
