@@ -81,6 +81,7 @@ def test_arguments_of_another_type_are_named() -> None:
         lambda: posedy.to_dynamic("balanced"),
         lambda: posedy.to_static("balanced"),
         lambda: posedy.save_checkpoint("balanced", "net.pt"),
+        lambda: posedy.export_onnx("balanced", "net.onnx"),
     ):
         with pytest.raises(TypeError, match=r"expected .*(balanced|\[\]|str)"):
             call()

@@ -48,6 +48,7 @@ SKIPPED_BLOCKS = {
     "import mediapipe": "needs MediaPipe, which is no dependency, and its network files",
     "from rtmlib": "needs rtmlib, which is no dependency, and downloads its networks",
     "from ultralytics": "needs ultralytics, which is no dependency, and downloads its networks",
+    "yolo_val.json": "needs predictions of ultralytics",
     "from mmpose": "needs MMPose, which is no dependency, and downloads its networks",
     "import fiftyone": "needs FiftyOne, which is no dependency, and its database",
 }
@@ -195,6 +196,9 @@ def test_python_blocks_run_as_pasted(block: str, checkout: Path, capsys: pytest.
     if '"out/clip.csv"' in block:
         run_block("docs/tutorials/video_analysis.md", 0)
         assert main(["predict", "clip.mp4", "--tracks", "csv"]) == 0
+        capsys.readouterr()
+    if '"detector.onnx"' in block:
+        assert main(["export", "nanodet_g_person", "--out", "detector.onnx"]) == 0
         capsys.readouterr()
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
     shown = re.findall(rf"^```python\n{re.escape(block)}```\n\n```text\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)

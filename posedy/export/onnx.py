@@ -114,9 +114,12 @@ def export_onnx(
 
     Raises:
         OSError: if the file cannot be written.
+        TypeError: if the network is not a `PoseNet`.
         ValueError: if an argument is invalid, a package is missing, the graph's output differs from the network's, or
             an int8 graph is less accurate than the calibration allows.
     """
+    if not isinstance(net, PoseNet):
+        raise TypeError(f"expected a posedy.PoseNet, got {net!r:.100}: posedy.load_checkpoint loads files and presets")
     if half and int8:
         raise ValueError("expected half or int8, got both: weights are stored in float16 or in int8")
     if calibration is not None and not int8:
