@@ -1,9 +1,10 @@
 """Video pipeline: reading, pose tracking and writing run concurrently."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from posedy.drawing import DRAW_THRESHOLD, draw_label, draw_person_label
+from posedy.inference.interrupt_guard import InterruptGuard
 from posedy.inference.threads import FRAME_QUEUE_SIZE, Prefetcher, Worker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_writer import JsonLinesWriter, VideoWriter
@@ -75,8 +77,8 @@ def run_video(
 ) -> VideoResult:
     """Draws and writes the poses that a function finds for each frame, for `posedy predict`.
 
-    After Ctrl-C the files hold all frames up to then; without a frame, and after an error, no file is written, and
-    earlier ones stay.
+    After Ctrl-C the files hold all frames up to then, even if it is pressed again; without a frame, and after an
+    error, no file is written, and earlier ones stay.
 
     Args:
         source: frames; closed at the end.
@@ -93,8 +95,7 @@ def run_video(
     """
     result = VideoResult()
     began = time.perf_counter()
-    with ExitStack() as stack:
-        stack.callback(source.close)
+    with _prefetched(source, result) as frames, InterruptGuard() as guard, ExitStack() as stack:
         keypoints = JsonLinesWriter(keypoints_path) if keypoints_path is not None else None
         if keypoints is not None:
             stack.push(_CloseOrDiscard(keypoints, result))
@@ -104,8 +105,6 @@ def run_video(
         output = _Output(video, keypoints, threshold, show is not None, result)
         writer = Worker(output.write, FRAME_QUEUE_SIZE)
         stack.callback(writer.close)
-        frames = Prefetcher(_timed(source, result), FRAME_QUEUE_SIZE, drops=source.is_live)
-        stack.callback(frames.close)
         try:
             for frame in frames:
                 with _StageTimer(result, "poses"):
@@ -118,12 +117,32 @@ def run_video(
                 if show is not None and (drawing := output.take_drawing()) is not None and not show(drawing):
                     result.interrupted = True
                     break
+            guard.close()
         except KeyboardInterrupt:
+            guard.close()
             result.interrupted = True
+            with suppress(OSError):  # Ctrl-C also ends the program that reads the output
+                tqdm.write("stopping ...", file=sys.stderr)
+    result.interrupted |= guard.is_interrupted
     result.damaged, result.missing, result.dropped = source.damaged, source.missing, frames.dropped
     result.notes = video.notes if video is not None else []
     result.seconds = time.perf_counter() - began
     return result
+
+
+@contextmanager
+def _prefetched(source: FrameSource, result: VideoResult) -> Iterator[Prefetcher[Frame]]:
+    """Reads a source in a background thread, and closes it at the end of the block."""
+    frames = Prefetcher(_timed(source, result), FRAME_QUEUE_SIZE, drops=source.is_live)
+    try:
+        yield frames
+    finally:
+        try:
+            frames.close()
+        except KeyboardInterrupt:  # the thread waits for a stream, which must stay open as long
+            result.interrupted = True
+        else:
+            source.close()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 import json
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
 
@@ -11,9 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from posedy.inference.estimator import PoseEstimator
+from posedy.inference.threads import Prefetcher
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import Frame, FrameSource
 from posedy.inference.video_pipeline import run_video
+from posedy.inference.video_writer import JsonLinesWriter, VideoWriter
 from posedy.poses import Poses
 from posedy.skeleton import numbered_skeleton
 
@@ -89,6 +92,58 @@ def test_ctrl_c_before_the_first_frame_writes_nothing(video, tmp_path) -> None:
     assert (result.frames, result.interrupted) == (0, True)
     assert [file.read_text() for file in files] == ["earlier"] * 2
     assert sorted(tmp_path.iterdir()) == sorted([video, *files])
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Presses Ctrl-C, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("frames", [8, 25])
+def test_ctrl_c_while_files_are_finished_loses_nothing(
+    tracker, video, tmp_path, monkeypatch, capsys, ctrl_c, frames: int
+) -> None:
+    """Pressed again after the eighth frame, or for the first time after the last one."""
+
+    def stop(frame: Frame, poses: Poses) -> None:
+        if frame.number == frames:
+            ctrl_c()
+
+    for writer in (VideoWriter, JsonLinesWriter):
+        close = writer.close
+        monkeypatch.setattr(writer, "close", lambda self, close=close: (ctrl_c(), close(self), ctrl_c()))
+    files = tmp_path / "drawn.mp4", tmp_path / "lines.jsonl"
+    result = run_video(FrameSource(video), by_image(tracker), *files, on_frame=stop)
+    assert (result.frames, result.interrupted) == (frames, True)
+    assert len(read_frames(files[0])) == len(files[1].read_text().splitlines()) == frames
+    assert sorted(tmp_path.iterdir()) == sorted([video, *files])
+    assert capsys.readouterr().err.count("stopping") == (frames < 25)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_files_are_finished_before_a_stream_that_stalls(tracker, video, tmp_path, monkeypatch) -> None:
+    """Ctrl-C, pressed again while the thread waits for a stream, which must stay open as long."""
+    lines, closed, waiting = tmp_path / "lines.jsonl", [], []
+    close = Prefetcher.close
+
+    def press_again(self: Prefetcher) -> None:
+        assert len(lines.read_text().splitlines()) == 8
+        waiting.append(self)
+        raise KeyboardInterrupt
+
+    def stop(frame: Frame, poses: Poses) -> None:
+        if frame.number == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Prefetcher, "close", press_again)
+    source = FrameSource(video)
+    monkeypatch.setattr(source, "close", lambda: closed.append(source))
+    assert run_video(source, by_image(tracker), keypoints_path=lines, on_frame=stop).interrupted
+    assert closed == []
+    close(waiting[0])
 
 
 def test_late_frames_of_live_sources_are_counted(tracker, video) -> None:
