@@ -131,7 +131,7 @@ def register_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs `posedy predict`: predicts keypoints in images or videos; returns 1 if one of them failed.
+    """Runs `posedy predict`: predicts keypoints in images or videos; returns 1 if one failed or was interrupted.
 
     Raises:
         OSError, ValueError: if an argument is invalid or nothing can be written.
@@ -270,7 +270,7 @@ def _predict_videos(
     detector: "Detector | None",
     tracks: "TrackOutputs",
 ) -> bool:
-    """Predicts videos; returns whether one failed."""
+    """Predicts videos; returns whether one failed or was not processed to its end."""
     from posedy.inference.estimator import PoseEstimator
     from posedy.inference.predict_videos import predict_videos
 

@@ -50,8 +50,8 @@ def predict_videos(
     """Tracks the poses of videos and writes `out`/NAME.mp4 with drawings and `out`/NAME.jsonl with keypoints.
 
     A video that fails is reported and skipped. Ctrl-C stops after the current frame, keeps what has been written, and
-    leaves the following videos out; before the first frame nothing is written. On a terminal a line on standard error
-    shows the progress of each video.
+    leaves the following videos out, whose number is reported; before the first frame nothing is written. On a terminal
+    a line on standard error shows the progress of each video.
 
     Args:
         sources: video files, URLs of videos and streams, or numbers of cameras, see `FrameSource`.
@@ -71,13 +71,15 @@ def predict_videos(
         report: called with lines of text: the network, and the frames and times of each video.
 
     Returns:
-        The sources that failed.
+        The sources that failed or, after Ctrl-C or the closing of the window, were not processed to their end. Cameras
+        and live streams have none.
 
     Raises:
         OSError: if `out` cannot be written, or the detector's weights cannot be read or downloaded.
         TypeError, ValueError: if the detector is invalid, or two videos would be written to the same file.
     """
     failures: list[Path | str | int] = []
+    unfinished: list[Path | str | int] = []
     window = _open_window() if show else None
     if show and window is None:
         report("no window can be opened (no display, or OpenCV without GUI support): frames are written to files only")
@@ -86,7 +88,7 @@ def predict_videos(
     detector = create_detector(detector, str(estimator.device), threshold=lowest)
     originals = {source.resolve() for source in sources if isinstance(source, Path)}
     report(estimator.description)
-    for source, video in zip(sources, videos, strict=True):
+    for number, (source, video) in enumerate(zip(sources, videos, strict=True), start=1):
         lines = video.with_suffix(".jsonl")
         try:
             if video.resolve() in originals:
@@ -125,12 +127,16 @@ def predict_videos(
             _logger.debug("%s", source, exc_info=True)
             continue
         if is_interrupted:
+            skipped = sources[number:]
+            unfinished = [*([] if frames.is_live else [source]), *skipped]
+            if skipped:
+                report(f"interrupted: {len(skipped)} of {len(sources)} videos were not processed")
             break
     if window is not None:
         cv2.destroyAllWindows()
     if failures:
         report(f"FAILED: {len(failures)} of {len(sources)} videos")
-    return failures
+    return [*failures, *unfinished]
 
 
 def _describe_error(error: Exception) -> str:

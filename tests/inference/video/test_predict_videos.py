@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from posedy.inference.detectors import base as detectors
 from posedy.inference.estimator import PoseEstimator
 from posedy.inference.predict_videos import _format_video_result, check_video_outputs, predict_videos
 from posedy.inference.track_outputs import TrackOutputs
+from posedy.inference.video_io import FrameSource
 from posedy.inference.video_pipeline import VideoResult
 from posedy.models.network_file import save_weights
 
@@ -155,9 +157,35 @@ def test_ctrl_c_before_the_first_frame_leaves_everything(dot_net, make_video, tm
     source, lines = make_video([[(20.0, 30.0)]] * 3), []
     estimator = PoseEstimator(dot_net, device="cpu", flip=False)
     options = {"tracks": TrackOutputs(True, ["csv"], True), "report": lines.append}
-    assert predict_videos([source], estimator, StoppingDetector(), tmp_path / "out", **options) == []
+    assert predict_videos([source], estimator, StoppingDetector(), tmp_path / "out", **options) == [source]
     assert lines[1:] == [f"{source}: interrupted before the first frame, so that nothing was written"]
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["earlier"]
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_ctrl_c_counts_the_videos_that_are_left_out(dot_net, make_video, tmp_path, monkeypatch, is_live) -> None:
+    class StoppingDetector:
+        calls = 0
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            self.calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return [], []
+
+    class Source(FrameSource):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.is_live = is_live
+
+    monkeypatch.setattr("posedy.inference.predict_videos.FrameSource", Source)
+    sources = [make_video([[(20.0, 30.0)]] * 5, name) for name in ("a.avi", "b.avi", "c.avi")]
+    estimator, lines = PoseEstimator(dot_net, device="cpu", flip=False), []
+    options = {"detect_every": 1, "report": lines.append}
+    unfinished = predict_videos(sources, estimator, StoppingDetector(), tmp_path / "out", **options)
+    assert unfinished == (sources[1:] if is_live else sources)
+    assert "2 of 3 videos" in lines[-1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jsonl", "a.mp4"]
 
 
 class Terminal(io.StringIO):

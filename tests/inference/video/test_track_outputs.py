@@ -124,7 +124,8 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 
 def test_ctrl_c_while_drawing_stops_and_says_how_much_was_drawn(smooth_offline, end_drawing, tmp_path) -> None:
     end_drawing(8, KeyboardInterrupt())
-    _, smoothed, tracks = smooth_offline()  # and nothing of the second video
+    _, smoothed, tracks, left_out = smooth_offline()
+    assert "1 of 2 videos" in left_out
     assert "interrupted, 8 of 20 frames drawn in" in smoothed
     assert "first.csv" in tracks
     assert sorted(contents_of(tmp_path / "out")) == ["first.csv", "first.jsonl", "first.mp4"]
@@ -242,7 +243,7 @@ def test_files_of_an_earlier_run_are_left_after_an_interruption(net, make_video,
     monkeypatch.setattr(
         "posedy.inference.predict_videos.run_video", lambda *arguments, **_: interrupt(arguments[0], arguments[3])
     )
-    assert predict(net, tmp_path, first, second) == 0
+    assert predict(net, tmp_path, first, second) == 1
     assert (tmp_path / "out/made.csv").is_file()
     assert (tmp_path / "out/second.jsonl").read_text() == "of an earlier run"
     assert not (tmp_path / "out/second.csv").exists()
