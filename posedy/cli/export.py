@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posedy.cli.options import add_command, add_import, add_json, ended_by_sigterm, write_json
+from posedy.cli.options import add_command, add_import, add_json, ended_by_signals, write_json
 
 if TYPE_CHECKING:
     from posedy.export.onnx import ExportReport
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     from posedy.files import check_writable
 
     check_writable(out)
-    with ended_by_sigterm():
+    with ended_by_signals():
         name, numbers = (_write_detector if _is_detector(arguments) else _write_network)(arguments)
     size = out.stat().st_size
     print(f"wrote {out}: {name}, {size / 1e6:.1f} MB")

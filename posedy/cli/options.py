@@ -1,10 +1,12 @@
 """Options and helpers shared by the commands."""
 
 import argparse
+import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -290,18 +292,33 @@ def parse_score(text: str) -> float:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Ends the block by SystemExit at SIGTERM, so that temporary files are deleted, as after Ctrl-C."""
+def ended_by_signals() -> Iterator[None]:
+    """Ends the block by SystemExit at SIGTERM, so that temporary files are deleted, and at SIGHUP as Ctrl-C does.
 
-    def end(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    try:
-        previous = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # outside of the main thread, where signals cannot be handled
+    SIGHUP comes when the terminal is closed; what is printed there afterwards is dropped. It stays ignored after
+    `nohup`. Does nothing outside the main thread, where signals cannot be handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    terminals = [file for file in (1, 2) if os.isatty(file)]  # writing to a closed one is an error
+
+    def terminate(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    def hang_up(number: int, frame: object) -> None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for file in terminals:
+            os.dup2(nothing, file)
+        os.close(nothing)
+        raise KeyboardInterrupt
+
+    handlers: dict[int, Callable[[int, object], None]] = {signal.SIGTERM: terminate}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
+        handlers[signal.SIGHUP] = hang_up
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -15,7 +15,7 @@ from posedy.cli.options import (
     add_import,
     add_runtime,
     check_detector_weights,
-    ended_by_sigterm,
+    ended_by_signals,
     parse_score,
 )
 from posedy.cli.predict_bulk import add_bulk, check_no_bulk, run_bulk
@@ -205,7 +205,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.detector is not None:
         lowest = detector_thresholds(arguments.detector).with_box_threshold(arguments.box_threshold).lowest_drawn
         detector = create_detector(arguments.detector, arguments.device, arguments.detector_weights, lowest)
-    with ended_by_sigterm():
+    with ended_by_signals():
         images_failed = bool(images) and _predict_images(arguments, paths, detector)
         videos_failed = bool(videos) and _predict_videos(arguments, videos, detector, tracks)
     return int(bool(lost) or images_failed or videos_failed)

@@ -5,7 +5,7 @@ import os
 from functools import partial
 from typing import Any
 
-from posedy.cli.options import DETECTOR, check_detector_weights, ended_by_sigterm
+from posedy.cli.options import DETECTOR, check_detector_weights, ended_by_signals
 
 _FORMATS = ("parquet", "jsonl", "coco")
 # options of the command that have no meaning for tables, with their defaults
@@ -104,7 +104,7 @@ def run_bulk(arguments: argparse.Namespace) -> int:
         "threads": _result_threads(estimator.runtime, choice),
     }
     print(estimator.description)
-    with ended_by_sigterm():
+    with ended_by_signals():
         predict_bulk(
             arguments.inputs,
             arguments.out,

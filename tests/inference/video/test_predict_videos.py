@@ -221,6 +221,33 @@ def test_sigterm_deletes_temporary_files(model, make_video, tmp_path, monkeypatc
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_closed_terminal_keeps_the_results(model, make_video, tmp_path, monkeypatch, is_ignored: bool) -> None:
+    """As Ctrl-C does; `nohup` ignores the signal."""
+
+    class StoppedDetector:
+        calls = 0
+
+        def detect(self, image: np.ndarray) -> tuple[list, list]:
+            self.calls += 1
+            if self.calls == 3:
+                os.kill(os.getpid(), signal.SIGHUP)
+            return [], []
+
+    monkeypatch.setitem(detectors._DETECTORS, "stopped", StoppedDetector)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    argv = ["predict", str(make_video([[(20.0, 30.0)]] * 5)), "--detector", "stopped", "--checkpoint", model]
+    try:
+        status = main([*argv, "--detect-every", "1", "--device", "cpu", "--out", str(tmp_path / "out")])
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert status == (0 if is_ignored else 1)
+    assert len((tmp_path / "out/made.jsonl").read_text().splitlines()) == (5 if is_ignored else 2)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["made.jsonl", "made.mp4"]
+
+
 def test_videos_are_predicted_without_a_display(dot_net, detector, make_video, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
