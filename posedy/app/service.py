@@ -202,9 +202,10 @@ class PoseService:
         settings = (model, detector)
         if state is None or settings != state.settings or now - state.last_time > _MAX_CAMERA_GAP:
             state = CameraState(self._new_tracker(model, detector), settings)
-        if now > state.last_time:
+        if now > state.frame_time:
             image = state.tracker(rgb_to_bgr(image), now).draw(image, threshold, channels="rgb")
-            state.last_time = now
+            state.frame_time = now
+        state.last_time = time.monotonic()
         return image, state
 
     def _estimate(self, image: NDArray[np.uint8], key: _ImageKey) -> tuple[Poses, float]:
@@ -262,9 +263,11 @@ class CameraState:
     Attributes:
         tracker: the pose tracker.
         settings: model and detector of the tracker.
-        last_time: time of the last frame in seconds.
+        frame_time: time of the last frame in seconds.
+        last_time: time at which its poses were there: processing is no pause between frames.
     """
 
     tracker: PoseTracker
     settings: tuple[str, str]
+    frame_time: float = -np.inf
     last_time: float = -np.inf

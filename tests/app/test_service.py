@@ -5,6 +5,7 @@ import shutil
 import stat
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -154,6 +155,16 @@ def test_process_frame_keeps_state_until_a_gap(service: PoseService, model: str)
     assert second is first
     first.last_time -= 100
     assert service.process_frame(frame, model, "full-image", 0.2, first)[1] is not first
+
+
+def test_a_slow_frame_is_no_gap(service: PoseService, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 15.0, 15.1, 20.1, 20.2, 25.2])  # before and after frames that take 5 s
+    monkeypatch.setattr("posedy.app.service.time", SimpleNamespace(monotonic=lambda: next(times)))
+    frame = np.zeros((96, 64, 3), np.uint8)
+    _, first = service.process_frame(frame, model, "full-image", 0.2, None)
+    for _ in range(2):
+        _, state = service.process_frame(frame, model, "full-image", 0.2, first)
+        assert state is first
 
 
 def test_service_rejects_invalid_files_and_settings(
