@@ -1,5 +1,6 @@
 """Pose estimation of images, videos and camera frames for the web page, independent of gradio."""
 
+import functools
 import shutil
 import tempfile
 import threading
@@ -238,9 +239,12 @@ class PoseService:
         return PoseTracker(self._get_estimator(model, flip=False), self._get_detector(detector))
 
     def _get_estimator(self, model: str, flip: bool) -> PoseEstimator:
+        """Returns an estimator with or without the flip test, which is fixed in a graph that decodes."""
         if model not in self.models:
             raise ValueError(f"unknown model {model!r}, expected one of {', '.join(self.models)}")
         with self._lock:
+            fixed = _graph_flip(model)
+            flip = flip if fixed is None else fixed
             if (model, flip) not in self._estimators:
                 self._estimators[model, flip] = PoseEstimator(model, self.device, flip=flip, runtime=self.runtime)
             return self._estimators[model, flip]
@@ -271,3 +275,14 @@ class CameraState:
     settings: tuple[str, str]
     frame_time: float = -np.inf
     last_time: float = -np.inf
+
+
+@functools.cache
+def _graph_flip(model: str) -> bool | None:
+    """Returns whether an exported graph that decodes averages with the flipped crop; None for other networks."""
+    if Path(model).suffix.lower() != ".onnx":
+        return None
+    from posedy.export.graph_file import read_graph
+
+    _, info = read_graph(model)
+    return info.flip if info.decodes else None

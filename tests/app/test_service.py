@@ -10,10 +10,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from posedy.app.service import VIDEO_FORMAT, PoseService
+from posedy.export.onnx import export_onnx
 from posedy.inference.detectors import base as detectors
 from posedy.inference.estimator import PoseEstimator
+from posedy.models.factory import create_model
+from posedy.skeleton import COCO17
 
 
 @pytest.fixture
@@ -165,6 +169,19 @@ def test_a_slow_frame_is_no_gap(service: PoseService, model: str, monkeypatch: p
     for _ in range(2):
         _, state = service.process_frame(frame, model, "full-image", 0.2, first)
         assert state is first
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_graphs_that_decode_keep_their_flip_test(tmp_path: Path, image_path: str, flip: bool) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net = create_model("mobilenetv2_035-bneck", input_size=(32, 64), skeleton=COCO17)
+    model = str(tmp_path / "decoding.onnx")
+    export_onnx(net, model, with_decoding=True, flip=flip)
+    service = PoseService((model,), device="cpu")
+    assert service.process_image(image_path, model, "full-image", 0.2).summary.startswith("1 person")
+    video = write_video(tmp_path / "v.avi", 2)
+    assert service.process_video(video, model, "full-image", 0.2).summary.startswith("2 frames")
 
 
 def test_service_rejects_invalid_files_and_settings(
