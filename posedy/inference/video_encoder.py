@@ -12,13 +12,12 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from posedy.inference.video_audio import AudioCopy
-from posedy.inference.video_frame import pad_to_even_sides
+from posedy.inference.video_frame import MAX_GAP, pad_to_even_sides
 from posedy.poses import format_count
 
 # the first one that FFmpeg has; superfast at 25 has the size and error of veryfast at 23 in two thirds of the time
 _ENCODERS = {"libx264": {"preset": "superfast", "crf": "25"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
 _CLOCK = 90_000  # ticks per second of the timestamps, as in MPEG
-_MAX_GAP = 3600.0  # seconds between frames; larger differences are treated as invalid timestamps
 _KEYFRAME_INTERVAL = 60  # frames, for players that jump to a time
 _BT709 = 1  # number of the color space, its primaries and its transfer function
 
@@ -57,7 +56,7 @@ class PyAVWriter:
             self._open(image.shape[1], image.shape[0], time)
         else:
             elapsed = time - self._last_time
-            self._time += max(elapsed, 1 / _CLOCK) if 0 < elapsed <= _MAX_GAP else 1 / self._rate
+            self._time += max(elapsed, 1 / _CLOCK) if 0 < elapsed <= MAX_GAP else 1 / self._rate
         self._last_time = time
         if (image.shape[1], image.shape[0]) != self._size:
             image = np.asarray(cv2.resize(image, self._size), np.uint8)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_RATE = 30.0
+MAX_GAP = 3600.0
+"""Seconds between frames; writers treat larger differences as invalid timestamps."""
 INSTALL_PYAV = 'pip install "posedy[video]"'
 _MAX_SIDE = 16384  # pixels of a frame: larger than 16K video
 

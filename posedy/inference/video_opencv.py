@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from posedy.inference.video_frame import (
     DEFAULT_RATE,
     INSTALL_PYAV,
+    MAX_GAP,
     Clock,
     ReadFrame,
     check_frame_size,
@@ -26,7 +27,6 @@ _MAX_RATE = 999.0  # frames per second; Matroska files without a rate have 1000
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # they name other files and URLs, which the web page must not read
 _CODECS = {".mp4": "mp4v", ".webm": "VP80"}
-_MAX_GAP = 10.0  # seconds between frames; larger differences are treated as invalid timestamps
 _RATE_FRAMES = 12  # frames from which an unknown rate is estimated
 
 
@@ -172,7 +172,7 @@ class OpenCVWriter:
             self._open(image.shape[1], image.shape[0])
         else:
             elapsed = time - self._last_time
-            self._ticks_elapsed += elapsed * self._rate if 0 < elapsed <= _MAX_GAP else 1
+            self._ticks_elapsed += elapsed * self._rate if 0 < elapsed <= MAX_GAP else 1
             self._write_pending(round(self._ticks_elapsed) - self._ticks_written)
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size).astype(np.uint8, copy=False)

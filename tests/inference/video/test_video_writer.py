@@ -63,6 +63,7 @@ def test_odd_sides_get_a_copy_without_pyav(
     [
         ([0, 0.1, 0.2, 0.3], [40, 80, 120, 160]),  # constant rate
         ([7.0, 7.3, 7.4], [40, 40, 40, 80, 120]),  # slow camera or damaged frame
+        ([0, 12, 12.1], [*120 * [40], 80, 120]),  # a long gap
         ([0, 0.3, 0.31, 0.32, 0.5], [40, 40, 40, 160, 160, 200]),  # faster than the rate in between
         ([0, 0.1, 5000, 5000.1, 5000.05], [40, 80, 120, 160, 200]),  # invalid times
     ],
