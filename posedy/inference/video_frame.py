@@ -14,6 +14,7 @@ DEFAULT_RATE = 30.0
 MAX_GAP = 3600.0
 """Seconds between frames; writers treat larger differences as invalid timestamps."""
 INSTALL_PYAV = 'pip install "posedy[video]"'
+_MIN_STEP = 2e-4  # seconds between frames, whose times are written with four decimals
 _MAX_SIDE = 16384  # pixels of a frame: larger than 16K video
 
 
@@ -111,7 +112,8 @@ class Clock:
             timestamp: its timestamp in seconds, if it has one.
             duration: the duration of a frame in seconds, if known.
         """
-        if timestamp is None or not math.isfinite(timestamp) or timestamp < 0 or timestamp <= self._time:
+        is_valid = timestamp is not None and math.isfinite(timestamp) and timestamp >= 0
+        if timestamp is None or not is_valid or timestamp < self._time + _MIN_STEP:
             timestamp = max(self._time + (number - self._number) * (duration or 1 / self._rate), 0.0)
         self._number, self._time = number, timestamp
         return timestamp

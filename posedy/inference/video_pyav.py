@@ -82,6 +82,8 @@ class PyAVReader:
         Numbers include frames that were damaged, also those that the decoder drops without an error.
         """
         clock = Clock(self.rate)
+        is_avi = self._container.format.name == "avi"
+        first_decoded = self._probed[0].dts if self._probed else None
         origin: int | None = None
         yielded, end = 0, 0.0
         for frame in self._decode():
@@ -91,13 +93,18 @@ class PyAVReader:
             shape = _square_size(frame.width, frame.height, self._stream.sample_aspect_ratio)
             check_frame_size(self._name, *shape)
             base = frame.time_base or self._stream.time_base
-            if origin is None and frame.pts is not None:
-                first = frame.pts if self._stream.start_time is None else self._stream.start_time
-                # live streams may begin with frames without timestamps
-                origin = frame.pts - round(end / base) if yielded else first
-            timestamp = None if frame.pts is None or origin is None else float((frame.pts - origin) * base)
-            duration = float(frame.duration * base) if frame.duration else None
             number = yielded + self.damaged
+            # AVI stores the order of decoding only: FFmpeg numbers B-frames of H.264 by it, out of order
+            ticks = frame.dts if is_avi else frame.pts
+            if origin is None and ticks is not None:
+                if yielded:  # live streams may begin with frames without timestamps
+                    origin = ticks - round(end / base)
+                else:
+                    origin = ticks if self._stream.start_time is None else self._stream.start_time
+                    if is_avi and first_decoded is not None:  # the delay of the decoder, with frames lost before
+                        origin += ticks - first_decoded - round(number / self.rate / base)
+            timestamp = None if ticks is None or origin is None else float((ticks - origin) * base)
+            duration = float(frame.duration * base) if frame.duration else None
             time = clock.tick(number, timestamp, duration)
             yield ReadFrame(number, time, partial(_to_bgr, frame, shape))
             yielded, end = yielded + 1, time + 1 / self.rate

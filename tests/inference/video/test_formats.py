@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
+from posedy.inference.video_frame import Clock
 from posedy.inference.video_io import FrameSource, is_video_file
 from posedy.inference.video_opencv import OpenCVReader
 from posedy.inference.video_pyav import _LostFrames
 from tests.inference.video.clips import (
     RATE,
     SIZE,
+    av,
     corners_image,
     set_display_matrix,
     write_clip,
@@ -116,6 +118,29 @@ def test_times_of_variable_rate_start_at_zero(tmp_path: Path) -> None:
     np.testing.assert_allclose([frame.time for frame in frames], times, atol=1e-3)
     _, frames = read(write_clip(tmp_path / "late.ts", times=[time + 3 for time in times]))
     np.testing.assert_allclose([frame.time for frame in frames], times, atol=1e-3)
+
+
+@pytest.mark.parametrize(("codec", "b_frames"), [("libx264", 0), ("libx264", 2), ("mpeg4", 2)])
+def test_times_of_avi_are_in_order_and_start_at_zero(tmp_path: Path, codec: str, b_frames: int) -> None:
+    """AVI stores no times of frames, only their order of decoding."""
+    with av.open(str(tmp_path / "clip.avi"), "w") as output:
+        stream = output.add_stream(codec, rate=RATE, options={"bf": str(b_frames), "b-adapt": "0", "g": "8"})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.codec_context.max_b_frames = b_frames
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((*SIZE[::-1], 3), 10 * number, np.uint8), format="bgr24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    source, frames = read(tmp_path / "clip.avi")
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(20) / RATE, atol=1e-6)
+    np.testing.assert_allclose([frame.image.mean() for frame in frames], 10 * np.arange(20), atol=8)
+    assert (source.damaged, source.missing) == (0, 0)
+
+
+def test_times_that_nearly_repeat_differ_in_files() -> None:
+    clock = Clock(25.0)
+    times = [clock.tick(number, timestamp) for number, timestamp in enumerate([0.0, 0.04, 0.04001, 0.12, 0.1203])]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.12, 0.1203])
 
 
 def test_rate_of_browsers_recordings_is_that_of_timestamps(tmp_path: Path) -> None:
