@@ -7,38 +7,48 @@ from typing import Self
 import av
 from av.error import FFmpegError
 
+from posedy.inference.video_pyav import frame_streams
+
 _CODECS = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # of those in mp4 files
 _MAX_ERRORS_IN_A_ROW = 50
 
 
 class AudioCopy:
-    """Copies the packets of a video's sound, up to the time of the frames that were written.
+    """Copies the packets of a track of a video's sound, up to the time of the frames that were written.
 
     Args:
         source: the opened video.
+        track: the track.
         output: the container to write, whose streams of video were added.
         start: time of the output's first frame in the source, in seconds.
 
     Attributes:
         damaged: number of damaged parts that were left out.
+        others: number of the source's other tracks, which are left out.
     """
 
-    def __init__(self, source: "av.container.InputContainer", output: "av.container.OutputContainer", start: float):
-        self._source, self._output = source, output
-        audio = source.streams.audio[0]
-        self._stream = output.add_stream_from_template(audio)
-        video = source.streams.video[0]
+    def __init__(
+        self,
+        source: "av.container.InputContainer",
+        track: "av.audio.stream.AudioStream",
+        output: "av.container.OutputContainer",
+        start: float,
+    ) -> None:
+        self._source, self._track, self._output = source, track, output
+        self._stream = output.add_stream_from_template(track)
+        video = frame_streams(source)[0]
         self._start = start + float((video.start_time or 0) * (video.time_base or 0))
-        self._packets: Iterator[av.Packet] = source.demux(audio)
+        self._packets: Iterator[av.Packet] = source.demux(track)
         self._pending: av.Packet | None = None
         self.damaged = 0
+        self.others = len(source.streams.audio) - 1
 
     @classmethod
     def open(cls, path: Path, output: "av.container.OutputContainer", start: float) -> Self | None:
-        """Opens the sound of a video file; returns None if it has none.
+        """Opens the first track of a video file's sound that mp4 takes; returns None if the file has no sound.
 
         Raises:
-            ValueError: if mp4 does not take its codec, or it cannot be read.
+            ValueError: if mp4 takes no track's codec, or the file cannot be read.
         """
         try:
             source = av.open(
@@ -46,14 +56,13 @@ class AudioCopy:
             )
         except FFmpegError as error:
             raise ValueError(f"{path} cannot be read again ({error.strerror})") from error
-        if source.streams.audio:
-            context = source.streams.audio[0].codec_context
-            name = "unknown codec" if context is None else context.codec.canonical_name
+        names = [_codec_name(track) for track in source.streams.audio]
+        for track, name in zip(source.streams.audio, names, strict=True):
             if name in _CODECS:
-                return cls(source, output, start)
-            source.close()
-            raise ValueError(f"mp4 files take no {name}")
+                return cls(source, track, output, start)
         source.close()
+        if names:
+            raise ValueError(f"mp4 files take no {' and no '.join(dict.fromkeys(names))}")
         return None
 
     def copy_until(self, time: float) -> None:
@@ -86,9 +95,13 @@ class AudioCopy:
                 return next(self._packets, None)
             except ValueError:
                 self.damaged += 1
-                self._packets = self._source.demux(self._source.streams.audio[0])
+                self._packets = self._source.demux(self._track)
         return None
 
     def close(self) -> None:
         """Closes the video from which the audio is copied."""
         self._source.close()
+
+
+def _codec_name(track: "av.audio.stream.AudioStream") -> str:
+    return "unknown codec" if track.codec_context is None else track.codec_context.codec.canonical_name

@@ -128,6 +128,8 @@ class PyAVWriter:
         audio, self._audio = self._audio, None
         if audio is not None:
             audio.close()
+            if audio.others:
+                self.notes.append(f"{format_count(audio.others, 'other track')} of sound left out")
             if audio.damaged:
                 self.notes.append(f"damaged sound left out in {format_count(audio.damaged, 'place')}")
 

@@ -54,7 +54,7 @@ class PyAVReader:
         try:
             if isinstance(source, Path):
                 self._check_format()
-            videos = [stream for stream in self._container.streams.video if not _is_cover(stream)]
+            videos = frame_streams(self._container)
             if not videos:
                 raise ValueError(f"{source} has no video{_describe_streams(self._container)}")
             self._stream = videos[0]
@@ -312,9 +312,10 @@ class _LostFrames:
         return len(self._waiting) if self._is_regular and self._watched else self._errors
 
 
-def _is_cover(stream: "av.video.stream.VideoStream") -> bool:
-    """Returns whether a video stream is the cover image of a sound file."""
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+def frame_streams(container: "av.container.InputContainer") -> "list[av.video.stream.VideoStream]":
+    """Returns the videos of a container, of which the first is read, without the cover images of sound files."""
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _describe_streams(container: "av.container.InputContainer") -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def write_clip(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
         if sound is not None:
-            _write_tone(output, sound, num_frames / rate)
+            write_tone(output, sound, num_frames / rate)
     return path
 
 
@@ -79,11 +80,12 @@ def _same_priority() -> Iterator[None]:
 def write_sound(path: Path, codec: str = "aac") -> Path:
     """Writes a file with a tone and without a video."""
     with av.open(f"file:{path}", "w") as output:
-        _write_tone(output, output.add_stream(codec, rate=_SAMPLE_RATE, layout="mono"), 0.5)
+        write_tone(output, output.add_stream(codec, rate=_SAMPLE_RATE, layout="mono"), 0.5)
     return path
 
 
-def _write_tone(output, stream, seconds: float) -> None:
+def write_tone(output: Any, stream: Any, seconds: float) -> None:
+    """Writes a tone to a stream of an open container."""
     for start in range(0, round(seconds * _SAMPLE_RATE), 1024):
         tone = 9000 * np.sin(np.arange(start, start + 1024) / 10)
         samples = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")

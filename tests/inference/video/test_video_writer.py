@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import pytest
 
 from posedy.inference.video_io import FrameSource
 from posedy.inference.video_writer import JsonLinesWriter, VideoWriter
-from tests.inference.video.clips import streams_of, write_clip
+from tests.inference.video.clips import av, streams_of, write_clip, write_tone
 
 
 @pytest.fixture
@@ -130,6 +131,42 @@ def test_sound_is_copied(tmp_path: Path, name: str, codec: str, copied: str | No
     else:
         assert streams["audio"] == (copied, pytest.approx(0.75, abs=0.05))
         assert writer.notes == []
+
+
+def write_tracks(path: Path, codecs: list[str]) -> Path:
+    """Writes a video from 0.5 to 1.5 s with several tracks of sound from 0 s on."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        tracks = [output.add_stream(codec, rate=48_000, layout="mono") for codec in codecs]
+        output.start_encoding()
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(gray_image(20 * number), format="bgr24")
+            frame.pts, frame.time_base = 5 + number, Fraction(1, 10)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        for track in tracks:
+            write_tone(output, track, 1.5)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codecs", "copied", "note"),
+    [(["pcm_s16le", "aac"], "aac", "1 other track"), (["aac", "aac", "flac"], "aac", "2 other tracks")],
+)
+def test_the_first_track_of_sound_that_mp4_takes_is_copied(
+    tmp_path: Path, codecs: list[str], copied: str, note: str
+) -> None:
+    path = write_tracks(tmp_path / "a.mkv", codecs)
+    source = FrameSource(path)
+    writer = VideoWriter(tmp_path / "drawn.mp4", source.rate, path)
+    for frame in source:
+        writer.write(frame.image, frame.time)
+    writer.close()
+    source.close()
+    assert streams_of(tmp_path / "drawn.mp4")["audio"] == (copied, pytest.approx(1.0, abs=0.05))
+    assert len(writer.notes) == 1
+    assert note in writer.notes[0]
 
 
 @pytest.mark.parametrize("has_pyav", [True, False])
