@@ -46,6 +46,7 @@ class FrameReader(Protocol):
 
     Attributes:
         is_live: whether it is a camera or a stream without an end, of which late frames are dropped.
+        has_sound: whether it has sound, which OpenCV does not tell.
         rate: frames per second, 30 if unknown.
         count: frames of a file according to its header; None if unknown.
         damaged: unreadable frames so far, without those after the last readable one.
@@ -53,6 +54,7 @@ class FrameReader(Protocol):
     """
 
     is_live: bool
+    has_sound: bool
     rate: float
     count: int | None
     damaged: int

@@ -40,6 +40,7 @@ class FrameSource:
         path: the file; None for a stream or camera.
         name: name of the source, for messages.
         is_live: whether it is a camera or a live stream, of which frames that come too fast are dropped.
+        has_sound: whether it has sound; without PyAV it is unknown, and False.
         rate: frames per second, 30 if unknown.
         count: frames of a file according to its header; None if unknown, or with `start`, `end` or `stride`.
 
@@ -66,6 +67,7 @@ class FrameSource:
         self._reader = _open_reader(source if self.path is None else self.path, timeout)
         self._start, self._end, self._stride = start, end, stride
         self.is_live = self._reader.is_live
+        self.has_sound = self._reader.has_sound
         self.rate = self._reader.rate / stride
         is_whole = start == 0 and end is None and stride == 1
         self.count = self._reader.count if is_whole else None

@@ -45,6 +45,7 @@ class OpenCVReader:
         if isinstance(source, int) and source < 0:  # OpenCV would crash the process
             raise ValueError(f"expected the number of a camera from 0, got {source}")
         self.is_live = isinstance(source, int)
+        self.has_sound = False
         head = b""
         if isinstance(source, Path):
             with source.open("rb") as file:

@@ -125,7 +125,9 @@ def run_video(
                 tqdm.write("stopping ...", file=sys.stderr)
     result.interrupted |= guard.is_interrupted
     result.damaged, result.missing, result.dropped = source.damaged, source.missing, frames.dropped
-    result.notes = video.notes if video is not None else []
+    if video is not None:
+        is_lost = source.has_sound and source.path is None  # a second connection may get another part of a stream
+        result.notes = [*video.notes, *(["sound left out (read from a URL)"] if is_lost else [])]
     result.seconds = time.perf_counter() - began
     return result
 

@@ -71,6 +71,7 @@ class PyAVReader:
         except (OSError, ValueError):
             self._container.close()
             raise
+        self.has_sound = bool(self._container.streams.audio)
         self.rate = self._find_rate()
         self.damaged = 0
         self.missing = 0

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 from posedy.inference.video_io import FrameSource
+from posedy.inference.video_pipeline import run_video
+from posedy.poses import Poses
+from posedy.skeleton import numbered_skeleton
 from tests.inference.video.clips import RATE, SIZE, av, corners_image, write_clip
 
 SDP = (
@@ -48,6 +51,15 @@ def test_a_video_is_read_from_its_url(tmp_path: Path, server: str) -> None:
     assert (source.path, source.count, source.is_live) == (None, 8, False)
     assert [frame.time for frame in source] == pytest.approx([number / RATE for number in range(8)])
     source.close()
+
+
+@pytest.mark.parametrize("audio", ["aac", None])
+def test_sound_of_a_url_is_left_out_with_a_note(tmp_path: Path, server: str, audio: str | None) -> None:
+    write_clip(tmp_path / "clip.mp4", audio=audio)
+    keypoints = np.zeros((0, 1, 2), np.float32)
+    nobody = Poses(keypoints, keypoints[..., 0], np.zeros((0, 4)), np.zeros(0), numbered_skeleton(1))
+    result = run_video(FrameSource(f"{server}/clip.mp4"), lambda frame: nobody, tmp_path / "drawn.mp4")
+    assert [("sound" in note, "URL" in note) for note in result.notes] == ([(True, True)] if audio else [])
 
 
 @pytest.fixture
