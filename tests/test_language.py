@@ -52,6 +52,8 @@ ALLOWED = {
     ("tools/lab/benchmarks/blazepose_script.py", "landmark"): "the names of MediaPipe's files and attributes",
     ("tests/lab/benchmarks/test_peers.py", "landmark"): "the names of MediaPipe's files and attributes",
     ("docs/how_to/from_mediapipe.md", "landmark"): "the names of MediaPipe's attributes and functions",
+    ("posedy/app/page.py", "mirror"): "the name of gradio's option",
+    ("tests/app/test_page.py", "mirror"): "the name of gradio's option",
     ("CHANGELOG.md", None): "its migration table has the names of earlier versions",
 }
 FILES = subprocess.run(

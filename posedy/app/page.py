@@ -168,7 +168,14 @@ def _add_videos(service: PoseService, settings: list[Any]) -> None:
 
 def _add_camera(service: PoseService, settings: list[Any]) -> None:
     """Adds the camera and its frames with the poses drawn."""
-    camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera", elem_id="camera")
+    camera = gr.Image(
+        sources=["webcam"],
+        webcam_options=gr.WebcamOptions(mirror=False),  # a flipped person has left and right exchanged
+        streaming=True,
+        type="numpy",
+        label="Camera",
+        elem_id="camera",
+    )
     drawing = gr.Image(
         label="Keypoints", interactive=False, format="jpeg", buttons=["fullscreen"], elem_id="camera-drawing"
     )

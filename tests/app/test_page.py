@@ -21,6 +21,13 @@ def test_page_has_tabs_and_no_analytics(address: str) -> None:
     assert {"Image", "Video", "Camera", "Network", "Person detector", "Example images"} <= labels
 
 
+def test_the_camera_is_not_flipped(address: str) -> None:
+    """Left and right of a flipped person are exchanged."""
+    config = json.loads(urlopen(f"{address}/config").read())
+    (camera,) = [item["props"] for item in config["components"] if item["props"].get("elem_id") == "camera"]
+    assert camera["webcam_options"]["mirror"] is False
+
+
 def test_the_last_of_several_quick_choices_counts(address: str) -> None:
     config = json.loads(urlopen(f"{address}/config").read())
     name_of = {component["id"]: component["props"].get("elem_id") for component in config["components"]}
