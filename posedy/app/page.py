@@ -1,5 +1,6 @@
 """Web page with tabs for images, videos and the camera."""
 
+import base64
 import functools
 import os
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from posedy.app.service import VIDEO_FORMAT, CameraState, PoseService, Result
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.examples import example_credits, example_images
+from posedy.images import rgb_to_bgr
+from posedy.inference.predict import encode_jpeg
 from posedy.models.registry import list_presets
 
 MAX_FILE_MB = 50
@@ -187,11 +190,20 @@ def _add_camera(service: PoseService, settings: list[Any]) -> None:
         if frame is None:
             return None, last
         try:
-            return service.process_frame(frame, model, detector, threshold, last)
+            drawn, state = service.process_frame(frame, model, detector, threshold, last)
         except (OSError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from error
+        jpeg = base64.b64encode(encode_jpeg(rgb_to_bgr(drawn))).decode()
+        return {"url": f"data:image/jpeg;base64,{jpeg}"}, state
 
-    camera.stream(process_frame, [camera, state, *settings], [drawing, state], stream_every=0.1, concurrency_limit=1)
+    camera.stream(
+        process_frame,
+        [camera, state, *settings],
+        [drawing, state],
+        stream_every=0.1,
+        concurrency_limit=1,
+        postprocess=False,  # it would write a file for each frame
+    )
 
 
 def _model_choices(service: PoseService) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 POSEDY_SCREENSHOTS=docs/images pytest tests/app/test_browser.py -k screenshot   # web_page.jpg, web_page_narrow.jpg
 """
 
+import base64
 import json
 import os
 import re
@@ -204,6 +205,7 @@ def test_video_returns_playable_drawing(page: Any, tmp_path: Path) -> None:
 
 
 def test_the_detector_finds_the_person_before_the_camera(page: Any, camera_frame: NDArray[np.uint8]) -> None:
+    files = set(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*"))
     page.get_by_role("tab", name="Camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
     page.locator("#camera").get_by_role("button", name="Record").or_(
@@ -217,8 +219,9 @@ def test_the_detector_finds_the_person_before_the_camera(page: Any, camera_frame
         return image?.src !== before && image?.naturalWidth > 100
     }"""
     page.wait_for_function(has_changed, arg=first)
-    response = page.request.get(page.evaluate("document.querySelector('#camera-drawing img').src"))
-    drawn = cv2.imdecode(np.frombuffer(response.body(), np.uint8), cv2.IMREAD_COLOR)
+    source = page.evaluate("document.querySelector('#camera-drawing img').src")
+    jpeg = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+    drawn = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert drawn.shape == camera_frame.shape
     rows, columns = np.nonzero(cv2.absdiff(drawn, camera_frame).max(axis=2) > 80)
     [[x1, y1, x2, y2]], _ = PersonDetector(threshold=0.4, device="cpu").detect(camera_frame)
@@ -226,3 +229,4 @@ def test_the_detector_finds_the_person_before_the_camera(page: Any, camera_frame
     assert is_inside.sum() > 2000  # the skeleton, from the head to the feet
     assert np.ptp(rows[is_inside]) > 0.5 * (y2 - y1)
     assert is_inside.mean() > 0.9
+    assert set(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")) == files  # none for each frame
