@@ -201,7 +201,7 @@ def _add_camera(service: PoseService, settings: list[Any]) -> None:
         [camera, state, *settings],
         [drawing, state],
         stream_every=0.1,
-        concurrency_limit=1,
+        concurrency_limit=None,  # a browser has its place until its camera stops
         postprocess=False,  # it would write a file for each frame
     )
 

@@ -204,16 +204,28 @@ def test_video_returns_playable_drawing(page: Any, tmp_path: Path) -> None:
     assert [json.loads(line)["frame"] for line in lines] == list(range(40))
 
 
-def test_the_detector_finds_the_person_before_the_camera(page: Any, camera_frame: NDArray[np.uint8]) -> None:
-    files = set(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*"))
+def start_camera(page: Any) -> None:
+    """Starts the camera and waits for the first frame with keypoints."""
     page.get_by_role("tab", name="Camera").click()
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
     page.locator("#camera").get_by_role("button", name="Record").or_(
         page.locator("#camera button[aria-label='start stream'], #camera .icon >> visible=true")
     ).first.click()
-    drawing = page.locator("#camera-drawing img")
-    drawing.wait_for()
-    first = drawing.get_attribute("src")
+    page.locator("#camera-drawing img").wait_for()
+
+
+def test_two_browsers_use_their_cameras(page: Any, address: str) -> None:
+    start_camera(page)
+    other = page.context.browser.new_context(permissions=["camera"]).new_page()
+    other.set_default_timeout(60_000)
+    other.goto(address)
+    start_camera(other)
+
+
+def test_the_detector_finds_the_person_before_the_camera(page: Any, camera_frame: NDArray[np.uint8]) -> None:
+    files = set(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*"))
+    start_camera(page)
+    first = page.locator("#camera-drawing img").get_attribute("src")
     has_changed = """before => {
         const image = document.querySelector('#camera-drawing img')
         return image?.src !== before && image?.naturalWidth > 100

@@ -39,6 +39,14 @@ def test_the_last_of_several_quick_choices_counts(address: str) -> None:
     assert modes["examples", "select"] == modes["image", "upload"] == "always_last"
 
 
+def test_several_browsers_may_use_their_cameras(model: str) -> None:
+    """A browser has its place among the events until its camera stops."""
+    from posedy.app.page import make_page  # gradio is optional
+
+    page = make_page(PoseService((model,), device="cpu"))
+    assert [event.concurrency_limit for event in page.fns.values() if event.connection == "stream"] == [None]
+
+
 def test_endpoints_have_names_for_their_parameters(address: str) -> None:
     endpoints = json.loads(urlopen(f"{address}/gradio_api/info").read())["named_endpoints"]
     settings = ["model", "detector", "threshold"]
