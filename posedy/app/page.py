@@ -3,6 +3,7 @@
 import base64
 import functools
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from posedy.examples import example_credits, example_images
 from posedy.images import rgb_to_bgr
 from posedy.inference.predict import encode_jpeg
 from posedy.models.registry import list_presets
+from posedy.poses import format_count
 
 MAX_FILE_MB = 50
 """The largest upload in megabytes."""
@@ -54,7 +56,7 @@ def make_page(service: PoseService) -> gr.Blocks:
         with gr.Tab("Image") as image_tab, gr.Row():
             _add_images(service, settings, shows_images, [page.load, image_tab.select])
         with gr.Tab("Video") as video_tab, gr.Row():
-            _add_videos(service, settings)
+            page.unload(_add_videos(service, settings))
         with gr.Tab("Camera") as camera_tab, gr.Row():
             _add_camera(service, settings)
         gr.on([video_tab.select, camera_tab.select], lambda: False, None, shows_images, api_visibility="private")
@@ -140,11 +142,17 @@ def _add_images(service: PoseService, settings: list[Any], is_shown: gr.State, s
     on(show_events, show, [source, *settings], [is_shown, *outputs], api_visibility="private")
 
 
-def _add_videos(service: PoseService, settings: list[Any]) -> None:
-    """Adds the upload of a video and its result, which changes of settings do not change by themselves."""
+def _add_videos(service: PoseService, settings: list[Any]) -> Callable[[gr.Request], None]:
+    """Adds the upload of a video and its result, which changes of settings do not change by themselves.
+
+    Returns:
+        The function that stops the video of a request's session.
+    """
+    running: dict[str | None, threading.Event] = {}  # whether to stop the video of each session
     with gr.Column(scale=2):
         video = gr.File(label=f"Your video (up to {MAX_FILE_MB} MB)", height=120, elem_id="video")
         again = gr.Button("Run again with the current settings", size="sm", elem_id="video-again")
+        stop = gr.Button("Stop", size="sm", elem_id="video-stop")
     with gr.Column(scale=3):
         drawing = gr.Video(label="Keypoints", interactive=False, buttons=[], elem_id="video-drawing")
         summary = gr.Markdown(elem_id="video-summary")
@@ -152,12 +160,23 @@ def _add_videos(service: PoseService, settings: list[Any]) -> None:
 
     @_as_outputs(len(downloads))
     def process_video(
-        video: str, model: str, detector: str, threshold: float, progress: gr.Progress = _PROGRESS
+        video: str, model: str, detector: str, threshold: float, request: gr.Request, progress: gr.Progress = _PROGRESS
     ) -> Result:
+        is_stopped = running[request.session_hash] = threading.Event()
+
         def report(done: int, total: int | None) -> None:
+            if is_stopped.is_set():
+                raise InterruptedError(f"Stopped after {format_count(done, 'frame')}")
             progress((done, total), unit="frames")
 
-        return service.process_video(video, model, detector, threshold, report)
+        try:
+            return service.process_video(video, model, detector, threshold, report)
+        finally:
+            del running[request.session_hash]
+
+    def stop_video(request: gr.Request) -> None:
+        if (is_stopped := running.get(request.session_hash)) is not None:
+            is_stopped.set()
 
     gr.on(
         [video.change, again.click],
@@ -165,8 +184,11 @@ def _add_videos(service: PoseService, settings: list[Any]) -> None:
         [video, *settings],
         [drawing, summary, *downloads],
         show_progress_on=drawing,
+        trigger_mode="always_last",  # after a video that is stopped the next one follows
         api_name="process_video",
     )
+    gr.on([stop.click, video.clear], stop_video, queue=False, api_visibility="private")
+    return stop_video
 
 
 def _add_camera(service: PoseService, settings: list[Any]) -> None:
@@ -236,7 +258,8 @@ def _as_outputs(num_files: int) -> Callable[[Callable[..., Result]], Callable[..
                 result = process(path, *settings)
             except (OSError, ValueError) as error:
                 folder = f"{Path(path).parent}{os.sep}"  # temporary folder of the upload, meaningless to users
-                message = f"**Failed:** {str(error).replace(folder, '')}"
+                prefix = "" if isinstance(error, InterruptedError) else "**Failed:** "
+                message = f"{prefix}{str(error).replace(folder, '')}"
                 return [None, message, *num_files * [_update_download(None)]]
             files = (result.drawing, *result.keypoints)
             return [str(result.drawing), result.summary, *map(_update_download, files)]

@@ -204,6 +204,19 @@ def test_video_returns_playable_drawing(page: Any, tmp_path: Path) -> None:
     assert [json.loads(line)["frame"] for line in lines] == list(range(40))
 
 
+def test_a_video_is_stopped(page: Any, tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "video.mp4", 10.0)
+    for number in range(3000):
+        writer.write(np.zeros((32, 32, 3), np.uint8), number / 10)
+    writer.close()
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#video input[type=file]").set_input_files(tmp_path / "video.mp4")
+    page.locator("#video-drawing").get_by_text(re.compile("/3.*k frames")).wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.locator("#video-summary").get_by_text("Stopped after").wait_for()
+    assert page.locator("#video-drawing video").count() == 0
+
+
 def start_camera(page: Any) -> None:
     """Starts the camera and waits for the first frame with keypoints."""
     page.get_by_role("tab", name="Camera").click()

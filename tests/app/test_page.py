@@ -1,7 +1,11 @@
 import json
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -36,7 +40,7 @@ def test_the_last_of_several_quick_choices_counts(address: str) -> None:
         for dependency in config["dependencies"]
         for component, event in dependency["targets"]
     }
-    assert modes["examples", "select"] == modes["image", "upload"] == "always_last"
+    assert modes["examples", "select"] == modes["image", "upload"] == modes["video", "change"] == "always_last"
 
 
 def test_several_browsers_may_use_their_cameras(model: str) -> None:
@@ -45,6 +49,39 @@ def test_several_browsers_may_use_their_cameras(model: str) -> None:
 
     page = make_page(PoseService((model,), device="cpu"))
     assert [event.concurrency_limit for event in page.fns.values() if event.connection == "stream"] == [None]
+
+
+def test_a_video_is_stopped_by_its_session_only(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio  # slow import, needed only here
+
+    from posedy.app.page import make_page
+
+    counts, is_seen = [], threading.Event()
+
+    def process_video(self: PoseService, *arguments: Any) -> None:
+        report = arguments[-1]
+        while True:
+            report(len(counts) + 1, None)
+            counts.append(len(counts) + 1)
+            is_seen.set()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(PoseService, "process_video", process_video)
+    page = make_page(PoseService((model,), device="cpu"))
+    events = {(event.api_name, event.targets[0][1]): event.fn for event in page.fns.values()}
+    (process,) = [fn for (name, _), fn in events.items() if name == "process_video"]
+    (unload,) = [fn for (_, trigger), fn in events.items() if trigger == "unload"]
+    requests = [gradio.Request(session_hash=name) for name in ("one", "other")]
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(process, "video.mp4", model, "full-image", 0.2, requests[0], lambda *_, **__: None)
+        assert is_seen.wait(60)
+        unload(requests[1])
+        is_seen.clear()
+        assert is_seen.wait(60)  # another session
+        unload(requests[0])
+        drawing, message, *_ = job.result(60)
+    assert drawing is None
+    assert message == f"Stopped after {len(counts) + 1} frames"
 
 
 def test_endpoints_have_names_for_their_parameters(address: str) -> None:
