@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from posedy.app.service import VIDEO_FORMAT, CameraState, PoseService, Result
 from posedy.drawing import DRAW_THRESHOLD
 from posedy.examples import example_credits, example_images
-from posedy.images import rgb_to_bgr
-from posedy.inference.predict import encode_jpeg
+from posedy.images import encode_jpeg, rgb_to_bgr
 from posedy.models.registry import list_presets
 from posedy.poses import format_count
 
@@ -172,7 +171,7 @@ def _add_videos(service: PoseService, settings: list[Any]) -> Callable[[gr.Reque
         try:
             return service.process_video(video, model, detector, threshold, report)
         finally:
-            del running[request.session_hash]
+            running.pop(request.session_hash, None)
 
     def stop_video(request: gr.Request) -> None:
         if (is_stopped := running.get(request.session_hash)) is not None:
