@@ -343,6 +343,38 @@ def test_unbiased_decoding_has_an_offset_only_where_the_logarithm_has_a_vertex()
     assert scores[0].tolist() == pytest.approx([1, 1, 0])
 
 
+def elongated_gaussian(codec: HeatmapCodec, center: np.ndarray, long: float, degrees: float) -> Tensor:
+    """A heatmap (1, 1, h, w) with a Gaussian of standard deviations `long` and 1.5 pixels, the first at an angle."""
+    width, height = codec.heatmap_size
+    rows, columns = np.mgrid[:height, :width]
+    dx, dy = columns - center[0], rows - center[1]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    along, across = cos * dx + sin * dy, cos * dy - sin * dx
+    return torch.from_numpy(np.exp(-(along**2) / (2 * long**2) - across**2 / (2 * 1.5**2)))[None, None]
+
+
+@pytest.mark.parametrize("degrees", [45, -45, 20])
+def test_the_center_of_an_oblique_gaussian_is_decoded_exactly(degrees: float) -> None:
+    """A Gaussian correlated with a target is a Gaussian, and the logarithm of this one has a mixed derivative."""
+    codec = UnbiasedCodec()
+    for center in np.random.default_rng(0).uniform(20, [28, 44], (10, 2)):
+        keypoints, _ = codec.decode({"heatmaps": elongated_gaussian(codec, center, 4, degrees)})
+        np.testing.assert_allclose(keypoints[0, 0], center * [191 / 47, 255 / 63], atol=0.005)
+
+
+def test_an_unbiased_offset_is_at_most_one_heatmap_pixel() -> None:
+    """The highest pixel of a long ridge may be several pixels from its center."""
+    codec, center = UnbiasedCodec((96, 128), sigma=2), np.array([10.2, 15.3])
+    heatmap = elongated_gaussian(codec, center, 40, 22)
+    matches = match_by_loops(codec, heatmap[0, 0].numpy())
+    peak = np.array(np.unravel_index(matches.argmax(), matches.shape))[::-1]
+    assert abs(center - peak)[0] > 1.5
+    keypoints, _ = codec.decode({"heatmaps": heatmap})
+    offset = keypoints[0, 0].numpy() / [95 / 23, 127 / 31] - peak
+    assert abs(offset[0]) == pytest.approx(1, abs=1e-4)
+    assert abs(offset[1]) <= 1 + 1e-4
+
+
 def flip_error(training: HeatmapCodec, testing: HeatmapCodec) -> float:
     """The mean error in crop pixels of decoding targets of crops merged with those of the flipped crops."""
     width, height = training.input_size
