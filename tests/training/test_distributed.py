@@ -110,6 +110,54 @@ def test_two_processes_train_and_evaluate_like_one(
     assert [row["AP"] for row in rows[0]] == [row["AP"] for row in rows[1]]
 
 
+# Trains, and writes the sum of the running means before and at the evaluation.
+EVALUATE_STATISTICS = """
+import json, sys
+from pathlib import Path
+import torch
+from posedy.config import load_config
+from posedy.evaluation.coco_eval import METRIC_NAMES
+from posedy.training.task import Evaluation
+from posedy.training.trainer import Trainer
+
+torch.set_num_threads(1)
+run = Path(sys.argv[2])
+trainer = Trainer(load_config(sys.argv[1]), run, progress=False)
+train_epoch, sums = trainer._train_epoch, []
+
+def record_sum():
+    means = (buffer for name, buffer in trainer.net.named_buffers() if name.endswith("running_mean"))
+    sums.append(float(sum(mean.double().sum() for mean in means)))
+
+def train(stop_signal):
+    train_epoch(stop_signal)
+    record_sum()
+
+def evaluate(net, workers, progress):
+    assert net is trainer.net
+    record_sum()
+    return Evaluation(dict.fromkeys(METRIC_NAMES, 0.5), "stub")
+
+trainer._train_epoch, trainer.task.evaluate = train, evaluate
+trainer.fit()
+(run / f"{trainer.context.rank}.json").write_text(json.dumps(sums))
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_evaluate_with_the_running_statistics_of_the_first(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    script, path, run = tmp_path / "script.py", tmp_path / "config.yaml", tmp_path / "run"
+    script.write_text(EVALUATE_STATISTICS)
+    path.write_text(experiment("train.epochs=1").to_yaml())
+    process = launch(script, path, run)
+    assert process.returncode == 0, process.stderr[-3000:]
+    first, second = (json.loads((run / f"{rank}.json").read_text()) for rank in range(2))
+    assert first[0] != second[0]
+    assert first[1] == second[1] == first[0]
+
+
 EVALUATE = """
 import json, sys
 from pathlib import Path

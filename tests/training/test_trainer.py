@@ -17,13 +17,16 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from posedy.config import Config
+from posedy.evaluation.coco_eval import METRIC_NAMES
 from posedy.evaluation.evaluator import evaluate_model
 from posedy.files import read_csv
 from posedy.models.factory import create_model
 from posedy.models.network_file import read_checkpoint, save_weights
+from posedy.models.pose_net import PoseNet
 from posedy.models.pretrained import load_checkpoint
 from posedy.prediction import TorchModel
 from posedy.training.checkpoint import BEST, LAST
+from posedy.training.task import Evaluation
 from posedy.training.trainer import NonFiniteLossError, Trainer, TrainingInterruptedError
 from tools.lab.synthetic import generate_dataset
 
@@ -78,6 +81,45 @@ def test_training_lowers_the_loss(experiment: Experiment, tmp_path: Path) -> Non
     Trainer(config, tmp_path, progress=False).fit()
     losses = [float(row["loss"]) for row in read_csv(tmp_path / "metrics.csv")]
     assert losses[-1] < losses[0] - 0.3
+
+
+def evaluate_as(values: list[float], evaluated: list[dict[str, torch.Tensor]]) -> Callable[..., Evaluation]:
+    """A task's evaluation with given values of all metrics, which records the tensors of the evaluated networks."""
+
+    def evaluate(net: PoseNet, workers: int, progress: bool) -> Evaluation:
+        evaluated.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+        return Evaluation(dict.fromkeys(METRIC_NAMES, values[len(evaluated) - 1]), "stub")
+
+    return evaluate
+
+
+def test_the_best_checkpoint_is_that_of_the_highest_ap(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(experiment("train.epochs=3", "train.batch_size=19", "eval.every=1"), tmp_path, progress=False)
+    evaluated: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(trainer.task, "evaluate", evaluate_as([0.1, 0.5, 0.3], evaluated))
+    trainer.fit()
+    best, last = read_checkpoint(tmp_path / BEST), read_checkpoint(tmp_path / LAST)
+    assert (best["epoch"], best["metrics"]["AP"]) == (2, 0.5)
+    assert (last["epoch"], last["metrics"]["AP"], last["best_metric"]) == (3, 0.3, 0.5)
+    assert_equal(tensors(tmp_path, BEST), evaluated[1])
+    assert_equal(tensors(tmp_path), evaluated[2])
+
+
+def test_the_moving_average_is_evaluated_and_saved(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment("train.epochs=1", "train.batch_size=19", "train.ema_decay=0.9")
+    trainer = Trainer(config, tmp_path, progress=False)
+    evaluated: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(trainer.task, "evaluate", evaluate_as([0.5], evaluated))
+    trainer.fit()
+    assert trainer.ema is not None
+    average = dict(trainer.ema.net.state_dict())
+    assert not torch.equal(average["head.heatmap.weight"], trainer.net.state_dict()["head.heatmap.weight"])
+    for saved in (*evaluated, tensors(tmp_path, BEST), tensors(tmp_path, LAST)):
+        assert_equal(saved, average)
 
 
 RECIPES = {
