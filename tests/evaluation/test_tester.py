@@ -1,5 +1,6 @@
 """Evaluation from boxes to COCO metrics, with ground truth in place of a network and with a network."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,23 @@ class Oracle(Model):
         return outputs
 
 
+class Noise(Model):
+    """A model that returns random heatmaps, and records the flip permutations that it gets."""
+
+    def __init__(self, num_keypoints: int) -> None:
+        codec = MSRACodec((32, 64))
+        super().__init__(
+            **{"name": "noise", "options": {}, "skeleton": None, "num_keypoints": num_keypoints},
+            **{"codec": codec, "device": torch.device("cpu")},
+        )
+        self.flip_permutations: list[Sequence[int] | None] = []
+
+    def __call__(self, crops: np.ndarray, flip_permutation: Sequence[int] | None = None) -> dict[str, Tensor]:
+        self.flip_permutations.append(flip_permutation)
+        seed = torch.Generator().manual_seed(int(crops.sum()))
+        return {"heatmaps": torch.rand(len(crops), self.num_keypoints, 16, 8, generator=seed)}
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_ground_truth_heatmaps_reach_the_accuracy_of_the_codec(persons: CocoPersons, flip: bool) -> None:
     config = EvalConfig(flip=flip, batch_size=7)
@@ -98,6 +116,26 @@ def test_nms_keeps_the_higher_scored_of_equal_poses(persons: CocoPersons) -> Non
     results = poses_to_results(persons, twice, areas, EvalConfig())
     assert all(result["score"] == 1 for result in results)
     assert len(poses_to_results(persons, twice, areas, EvalConfig(nms=None))) == 2 * len(persons)
+
+
+@pytest.mark.parametrize(("nms", "num_kept"), [(0.5, 1), (0.9, 2)])
+def test_nms_has_the_threshold_of_the_configuration(persons: CocoPersons, nms: float, num_kept: int) -> None:
+    """Each image has a person and a copy that is moved by a tenth of its size, which is an OKS between 0.5 and 0.9."""
+    first = np.unique(persons.image_index, return_index=True)[1]
+    areas = crop_areas(persons)[first]
+    poses = BoxPoses(*(value[first] for value in vars(ground_truth_poses(persons)).values()))
+    moved = replace(
+        poses,
+        keypoints=poses.keypoints + [0.1, 0] * np.sqrt(areas)[:, None, None],
+        box_scores=np.full(len(first), 0.5, np.float32),
+    )
+    assert 0.5 < np.exp(-(0.1**2) / (8 * np.square(persons.skeleton.sigmas))).mean() < 0.9
+    both = BoxPoses(
+        *(np.concatenate(values) for values in zip(vars(poses).values(), vars(moved).values(), strict=True))
+    )
+    results = poses_to_results(persons, both, np.concatenate([areas, areas]), EvalConfig(nms=nms))
+    assert len(results) == num_kept * len(first)
+    assert sum(result["score"] == 1 for result in results) == len(first)
 
 
 def test_nms_uses_the_area_of_the_padded_crop(persons: CocoPersons, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +205,28 @@ def test_detections_may_cover_some_images_only(persons: CocoPersons, synthetic: 
     assert {result["image_id"] for result in evaluated.results} <= set(persons.image_ids[:3].tolist())
     assert "person_detections_val2017.json" in str(evaluated.protocol)
     assert 0 <= evaluated.metrics["AP"] < 0.5
+
+
+def test_results_of_detections_have_the_scores_of_the_file(persons: CocoPersons, synthetic: Path) -> None:
+    path = synthetic / "annotations/person_detections_val2017.json"
+    scores = np.array([record["score"] for record in json.loads(path.read_text())])
+    detections = read_detections(path, persons)
+    assert len(detections) == len(scores)
+    assert scores.std() > 0.1
+    config = EvalConfig(flip=False, nms=None, keypoint_threshold=0.3)
+    evaluated = evaluate_model(Noise(persons.skeleton.num_keypoints), persons, detections, config)
+    np.testing.assert_allclose(evaluated.poses.box_scores, scores, rtol=1e-6)
+    expected = rescore(scores, evaluated.poses.scores, 0.3)
+    order = np.argsort(detections.image_index, kind="stable")
+    np.testing.assert_allclose([result["score"] for result in evaluated.results], expected[order], rtol=1e-6)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_crops_are_flipped_only_for_the_flip_test(persons: CocoPersons, flip: bool) -> None:
+    model = Noise(persons.skeleton.num_keypoints)
+    result = evaluate_model(model, persons, None, EvalConfig(flip=flip, batch_size=10))
+    assert model.flip_permutations == [persons.skeleton.flip_permutation if flip else None] * -(-len(persons) // 10)
+    assert result.protocol.flip == flip
 
 
 def test_protocol_contains_all_settings() -> None:
