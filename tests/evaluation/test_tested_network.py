@@ -1,6 +1,7 @@
 """Evaluation of networks and exported graphs, whose files replace the configuration's network."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_graph_and_network_have_equal_metrics(files: dict[str, Path], synthetic:
     graph_metrics = evaluate_checkpoint(config, files["net.onnx"], tmp_path / "graph", "cpu")
     assert graph_metrics["AR"] == pytest.approx(net_metrics["AR"], abs=0.005)
     assert graph_metrics["model"] == NAME
+
+
+def test_boxes_below_the_threshold_of_the_configuration_are_left_out(
+    files: dict[str, Path], synthetic: Path, tmp_path: Path
+) -> None:
+    boxes = synthetic / "annotations/person_detections_val2017.json"
+    scores = np.array([record["score"] for record in json.loads(boxes.read_text())])
+    settings = [f"data.root={synthetic}", f"data.boxes={boxes}", "eval.box_threshold=0.5", "eval.flip=false"]
+    config = load_config(None, [*SETTINGS, *settings])
+    protocol = evaluate_checkpoint(config, files["net.safetensors"], tmp_path, "cpu")["protocol"]
+    assert (protocol["num_boxes"], protocol["box_threshold"]) == ((scores >= 0.5).sum(), 0.5)
+    assert 0 < protocol["num_boxes"] < len(scores)
 
 
 def test_graphs_that_decode_or_have_another_size_are_rejected(files: dict[str, Path]) -> None:
