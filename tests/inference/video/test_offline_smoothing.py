@@ -121,6 +121,62 @@ def test_absent_persons_get_rows_within_short_gaps_only() -> None:
     assert np.unique(smooth_tracks(other).track_ids).tolist() == [1, 8]
 
 
+def test_keypoints_are_weighted_by_their_scores() -> None:
+    table = noisy(40)
+    scores = np.random.default_rng(1).uniform(0.3, 1, (40, 2))
+    smoothed = smooth_tracks(replace(table, scores=scores), OfflineSmoothing(cutoff=3, max_shift=10)).keypoints
+    lam = 30 / (2 * np.pi * 3) ** 4
+    for k in range(2):
+        weights = scores[:, k] / scores[:, k].mean()
+        for values, actual in zip(table.keypoints[:, k].T, smoothed[:, k].T, strict=True):
+            expected = make_smoothing_spline(table.times, values, weights, lam)(table.times)
+            np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_rows_of_an_absence_follow_the_times_and_have_the_lower_scores() -> None:
+    """The frames 4 to 6 are absent, between scores of 0.9 and 0.4 in one order or the other."""
+    times = np.array([0, 0.05, 0.1, 0.15, 0.16, 0.18, 0.3, 0.35, 0.4, 0.45])
+    present, absent = np.array([0, 1, 2, 3, 7, 8, 9]), slice(4, 7)
+    table = make_table(200 * times[present], times, frames=present)
+    table.boxes[:] += np.stack([200, 100, 240, 80] * times[present, None], axis=0)
+    for before, after in ((0.9, 0.4), (0.4, 0.9)):
+        low_first = np.where(present < 5, before, after)
+        scores = np.stack([low_first, 1.3 - low_first], axis=1)
+        smoothed = smooth_tracks(replace(table, scores=scores, box_scores=low_first, pose_scores=low_first / 2))
+        assert smoothed.row_frames.tolist() == list(range(10))
+        assert smoothed.filled[absent].all()
+        assert not smoothed.filled[[0, 1, 2, 3, 7, 8, 9]].any()
+        np.testing.assert_allclose(
+            smoothed.boxes[absent], [0, 0, 60, SIZE] + np.array([200, 100, 240, 80]) * times[absent, None]
+        )
+        np.testing.assert_allclose(smoothed.keypoints[absent, 0, 0], 200 * times[absent], atol=1e-6)
+        np.testing.assert_allclose(smoothed.scores[absent], 0.4)
+        np.testing.assert_allclose(smoothed.box_scores[absent], 0.4)
+        np.testing.assert_allclose(smoothed.pose_scores[absent], 0.2)
+        np.testing.assert_array_equal(smoothed.scores[smoothed.row_frames < 4], scores[present < 4])
+
+
+def test_keypoints_of_an_absence_without_confident_neighbors_are_interpolated() -> None:
+    times = np.array([0, 0.05, 0.06, 0.2, 0.25])
+    present = np.array([0, 1, 3, 4])
+    table = make_table(200 * times[present], times, score=0.1, frames=present)
+    table.scores[1:3] = [[0.15, 0.05], [0.1, 0.2]]
+    smoothed = smooth_tracks(table)
+    np.testing.assert_allclose(smoothed.keypoints[2, :, 0], [200 * 0.06, 200 * 0.06 + 50])
+    np.testing.assert_allclose(smoothed.scores[2], [0.1, 0.05])
+    assert smoothed.filled[2].all()
+
+
+def test_keypoints_that_were_filled_before_are_no_measurements() -> None:
+    times = np.arange(40) / 20
+    table = make_table(30 * times, times)
+    table.keypoints[10:13, 0] += 80
+    table.filled[10:13, 0] = True
+    smoothed = smooth_tracks(table)
+    np.testing.assert_allclose(smoothed.keypoints[:, 0, 0], 30 * times, atol=1e-6)
+    np.testing.assert_array_equal(smoothed.filled, table.filled)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("score", [0.9, 0.0])
 def test_short_tracks_stay_finite(count: int, score: float) -> None:
