@@ -7,6 +7,7 @@ import pytest
 
 from posedy.inference.detectors import FullImageDetector
 from posedy.inference.estimator import PoseEstimator
+from posedy.inference.smoothing import OneEuroFilter
 from posedy.inference.track_table import TrackTable
 from posedy.inference.tracking import PoseTracker
 from posedy.inference.video_io import FrameSource
@@ -228,6 +229,73 @@ def test_extra_detections_run_at_every_fifth_frame_at_most() -> None:
     for step in range(60):
         tracker(FRAME, step / 30)
     assert detector.calls <= 2 + 60 / 5
+
+
+class GivenPose:
+    """An estimator of the keypoints (17, 2) that are set, in each box, and a detector of the box that is set."""
+
+    skeleton = COCO17
+
+    def __init__(self) -> None:
+        self.keypoints, self.scores = np.zeros((17, 2), np.float32), np.full(17, 0.9, np.float32)
+        self.box: list[float] | None = PERSON
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, box_scores: np.ndarray) -> Poses:
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        keypoints, scores = (np.repeat(value[None], len(boxes), axis=0) for value in (self.keypoints, self.scores))
+        return Poses(keypoints, scores, boxes, np.asarray(box_scores, np.float32), COCO17)
+
+    def detect(self, image: np.ndarray) -> tuple[list, list]:
+        return ([self.box], [0.9]) if self.box is not None else ([], [])
+
+
+def moving_keypoints(count: int) -> np.ndarray:
+    """Keypoints (count, 17, 2) of a person who moves through PERSON."""
+    start = np.random.default_rng(0).uniform(PERSON[:2], np.subtract(PERSON[2:], [30, 40]), (17, 2))
+    return (start + 2.5 * np.arange(count)[:, None, None] * [1, 1.2]).astype(np.float32)
+
+
+@pytest.mark.parametrize("box", [[100, 50, 180, 190], [60, 50, 300, 190]])
+def test_speeds_are_relative_to_the_longer_side_of_the_box(box: list[float]) -> None:
+    size = max(box[2] - box[0], box[3] - box[1])
+    pose, one_euro = GivenPose(), OneEuroFilter()
+    pose.box = box
+    tracker = PoseTracker(pose, pose, detect_every=1)  # type: ignore[arg-type]
+    for step, keypoints in enumerate(moving_keypoints(10)):
+        pose.keypoints = keypoints
+        expected = one_euro(keypoints, step / 30, size)
+        np.testing.assert_allclose(tracker(FRAME, step / 30).keypoints[0], expected, atol=1e-3)
+
+
+def test_smoothing_scales_with_the_image() -> None:
+    smoothed = {}
+    for scale in (1, 10):
+        pose = GivenPose()
+        pose.box = [scale * side for side in PERSON]
+        frame = np.zeros((scale * 200, scale * 320, 3), np.uint8)
+        tracker = PoseTracker(pose, pose, detect_every=1)  # type: ignore[arg-type]
+        smoothed[scale] = []
+        for step, keypoints in enumerate(moving_keypoints(8)):
+            pose.keypoints = scale * keypoints
+            smoothed[scale].append(tracker(frame, step / 30).keypoints[0])
+    np.testing.assert_allclose(smoothed[10], np.multiply(10, smoothed[1]), atol=1e-2)
+
+
+def test_smoothing_restarts_after_an_absence() -> None:
+    """The track continues, but its first keypoints after a frame without the person are not averaged with old ones."""
+    pose = GivenPose()
+    tracker = PoseTracker(pose, pose, detect_every=1)  # type: ignore[arg-type]
+    ids = []
+    for step, keypoints in enumerate(moving_keypoints(8)):
+        pose.keypoints = keypoints
+        pose.box = PERSON if step < 3 or step >= 5 else None
+        pose.scores[:] = 0.9 if step != 3 else 0.05  # the person is lost, and absent at frame 4
+        poses = tracker(FRAME, step / 30)
+        ids.append(poses.track_ids.tolist())
+        if len(poses):
+            is_raw = np.allclose(poses.keypoints[0], keypoints, atol=1e-4)
+            assert is_raw == (step in (0, 5)), step
+    assert ids == [[1]] * 4 + [[]] + [[1]] * 3
 
 
 def test_invalid_boxes_are_dropped_with_one_warning(estimator, detector, draw_frame) -> None:
