@@ -100,6 +100,24 @@ def test_several_sets_are_concatenated(persons: CocoPersons) -> None:
         assert (both[SampleIndex(0, index)]["crop"] == both[SampleIndex(0, index + len(persons))]["crop"]).all()
 
 
+def test_images_of_several_sets_are_read_from_their_own_folders(persons: CocoPersons) -> None:
+    other = read_coco(
+        persons.annotations.with_name("person_keypoints_val2017.json"), persons.image_dir.with_name("val2017")
+    )
+    assert len(other) < len(persons)
+    sets = (persons, other, persons)
+    combined = TopDownTrainDataset(sets, SIZE, IDENTITY, 1.25, seed=0)
+    expected = [
+        dataset[SampleIndex(0, index)]
+        for dataset in (TopDownTrainDataset([each], SIZE, IDENTITY, 1.25, seed=0) for each in sets)
+        for index in range(len(dataset))
+    ]
+    assert len(combined) == len(expected)
+    for index, sample in enumerate(expected):
+        for key, value in combined[SampleIndex(0, index)].items():
+            assert np.array_equal(value, sample[key]), (index, key)
+
+
 def test_sets_with_different_keypoints_raise(persons: CocoPersons) -> None:
     skeleton = dataclasses.replace(persons.skeleton, keypoints=tuple(f"k{i}" for i in range(17)))
     other = dataclasses.replace(persons, skeleton=skeleton)
