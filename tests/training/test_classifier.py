@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from posedy.cli.main import main
-from posedy.config import ClassifierConfig, ConfigError, load_classifier_config
+from posedy.config import ClassifierConfig, ClassifierEvalConfig, ConfigError, load_classifier_config
 from posedy.data.datasets import SampleIndex
-from posedy.data.image_folder import ClassifierTrainDataset, LabeledImages
-from posedy.evaluation.classifier_eval import _ranks
+from posedy.data.image_folder import ClassifierEvalDataset, ClassifierTrainDataset, LabeledImages
+from posedy.evaluation.classifier_eval import ClassifierTest, _ranks
 from posedy.models.dynamic_conv import DynamicConv2d
 from posedy.models.factory import create_classifier, create_model
 from posedy.models.network_file import network_state, read_checkpoint, write_checkpoint
@@ -339,6 +339,59 @@ def test_shuffled_images_keep_their_labels(folder: Path) -> None:
     changes = sum(a != b for a, b in zip(shuffled.labels, shuffled.labels[1:], strict=False))
     assert changes > len(images) / 4  # 1 in the order of the classes
     assert shuffled.paths == images.shuffled().paths
+
+
+@pytest.fixture
+def gradients(tmp_path: Path) -> LabeledImages:
+    """A wide and a tall image whose red is the row, whose green is the column, and whose blue is constant."""
+    for name, shape in (("tall", (48, 37)), ("wide", (37, 50))):
+        rows, columns = np.mgrid[: shape[0], : shape[1]]
+        (tmp_path / "val" / name).mkdir(parents=True)
+        image = np.stack([np.full(shape, 200), columns, rows], axis=-1).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "val" / name / "0.png"), image)
+    return LabeledImages.read(tmp_path, "val")
+
+
+def test_evaluated_crops_are_central(gradients: LabeledImages) -> None:
+    """Also if the margins are odd; the images have the size to which they are resized."""
+    dataset = ClassifierEvalDataset(gradients, 32, 37 / 32)
+    assert [dataset[index]["label"] for index in range(2)] == [0, 1]
+    for index, (height, width) in enumerate([(48, 37), (37, 50)]):
+        red, green, blue = dataset[index]["image"].int()
+        top, left = int(red[0, 0]), int(green[0, 0])
+        assert abs(2 * top - (height - 32)) <= 1
+        assert abs(2 * left - (width - 32)) <= 1
+        rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+        assert torch.equal(red, (top + rows).int())
+        assert torch.equal(green, (left + columns).int())
+        assert (blue == 200).all()
+
+
+class MeanColor(torch.nn.Module):
+    """A classifier with 3 logits, the means of the channels of a crop, which records its crops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(3))
+        self.crops: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.crops.append(x)
+        return x.mean(dim=(2, 3)) + self.bias
+
+
+def test_classifiers_are_evaluated_on_normalized_rgb(gradients: LabeledImages) -> None:
+    net = MeanColor()
+    config = ClassifierEvalConfig(resize=37 / 32, batch_size=2)
+    test = ClassifierTest(gradients, 32, config, DistributedContext(load_classifier_config(None).train).accelerator)
+    ranks = test.predict_ranks(net)
+    dataset = ClassifierEvalDataset(gradients, 32, 37 / 32)
+    rgb = torch.stack([dataset[index]["image"] for index in range(2)]).double() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (rgb - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(torch.cat(net.crops).double(), expected, rtol=0, atol=1e-5)
+    own = expected.mean(dim=(2, 3))
+    assert ranks.tolist() == [int((own[index] > own[index, index]).sum()) for index in range(2)]
 
 
 def test_the_default_schedule_scales_with_the_epochs(classifier: Callable[..., ClassifierConfig]) -> None:

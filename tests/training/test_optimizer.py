@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posedy.config import TrainConfig
+from posedy.config import ClassifierTrainConfig, TrainConfig
 from posedy.models.factory import create_model
 from posedy.training.optim import make_optimizer, split_parameters
 
@@ -55,6 +55,19 @@ def test_weight_decay_is_decoupled_from_the_gradient() -> None:
     after = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if index < decayed else old)
+
+
+def test_sgd_has_a_momentum_of_09() -> None:
+    net = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(net, ClassifierTrainConfig(optimizer="sgd", lr=0.1, weight_decay=0))
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    gradients = {name: torch.randn_like(value) for name, value in before.items()}
+    for total in (1.0, 1.0 + 1.9, 1.0 + 1.9 + 2.71):
+        for name, parameter in net.named_parameters():
+            parameter.grad = gradients[name].clone()
+        optimizer.step()
+        for name, parameter in net.named_parameters():
+            torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * total * gradients[name])
 
 
 def test_longest_module_name_sets_the_learning_rate_factor() -> None:
