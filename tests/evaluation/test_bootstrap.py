@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from posedy.evaluation.bootstrap import (
     MeanMetrics,
@@ -99,6 +100,27 @@ def test_intervals_contain_the_metrics_and_depend_on_the_seed(annotations, noise
         assert intervals[name].low < metrics[name] < intervals[name].high
     assert bootstrap_intervals(annotations, noised_results, resamples=150) == intervals
     assert bootstrap_intervals(annotations, noised_results, resamples=150, seed=1) != intervals
+
+
+class ShareDetected:
+    """Metrics of images of one person each: the share of those that are detected."""
+
+    def __init__(self, detected):
+        self.num_images, self.detected = len(detected), detected
+
+    def __call__(self, weights):
+        return dict.fromkeys(METRIC_NAMES, (weights * self.detected).sum() / weights.sum())
+
+
+def test_interval_has_the_quantiles_of_95_percent():
+    """The share of a resample of n images, to none of another result, is binomial."""
+    first, second = ShareDetected(np.zeros(40)), ShareDetected(np.arange(40) < 16)
+    difference, interval = paired_difference(first, second, resamples=4000)["AP"]
+    assert difference == pytest.approx(16 / 40)
+    expected = binom.ppf([0.025, 0.975], 40, 16 / 40) / 40
+    assert [interval.low, interval.high] == pytest.approx(expected)
+    narrower = binom.ppf([0.05, 0.95], 40, 16 / 40) / 40
+    assert interval.low < narrower[0] < narrower[1] < interval.high
 
 
 @pytest.mark.slow
