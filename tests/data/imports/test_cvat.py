@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from posedy.data.conversion import ConvertedFile
@@ -81,6 +82,15 @@ def test_a_rotated_box_is_the_one_around_its_corners(tmp_path: Path) -> None:
     nose = '<points label="nose" occluded="0" points="50,50" group_id="1"></points>'
     (person,) = convert(tmp_path, IMAGE.format(box + nose)).content["annotations"]
     assert person["bbox"] == pytest.approx([45, 45, 10, 20])
+
+
+def test_a_box_is_rotated_about_its_center(tmp_path: Path) -> None:
+    box = '<box label="dog" occluded="0" xtl="40" ytl="50" xbr="60" ybr="60" rotation="30" group_id="1"></box>'
+    nose = '<points label="nose" occluded="0" points="50,50" group_id="1"></points>'
+    (person,) = convert(tmp_path, IMAGE.format(box + nose)).content["annotations"]
+    # half of the 20 x 10 pixels: 10 cos + 5 sin and 10 sin + 5 cos, around (50, 55)
+    half = np.array([10 * 0.75**0.5 + 5 * 0.5, 10 * 0.5 + 5 * 0.75**0.5])
+    np.testing.assert_allclose(person["bbox"], [*([50, 55] - half), *(2 * half)], atol=0.01)
 
 
 def test_images_of_a_project_are_in_the_folder_of_their_subset(tmp_path: Path) -> None:

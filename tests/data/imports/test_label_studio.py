@@ -92,6 +92,21 @@ def test_a_rotated_rectangle_is_the_box_around_its_corners(tasks: list[dict[str,
     np.testing.assert_allclose(bbox, [50, 10, 30, 100], atol=1e-6)
 
 
+@pytest.mark.parametrize("degrees", [30, -20])
+def test_a_rectangle_is_rotated_clockwise_about_its_first_corner(
+    tasks: list[dict[str, Any]], tmp_path: Path, degrees: float
+) -> None:
+    width, height = EXAMPLE[0].size
+    box = regions(tasks, "rectanglelabels")[0]["value"]
+    box |= {"x": 60 / width * 100, "y": 40 / height * 100, "rotation": degrees}
+    box |= {"width": 50 / width * 100, "height": 20 / height * 100}
+    bbox = convert(tmp_path, tasks).content["annotations"][0]["bbox"]
+    along = 50 * np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])  # y points down
+    across = 20 * np.array([-np.sin(np.radians(degrees)), np.cos(np.radians(degrees))])
+    corners = np.array([60, 40]) + np.stack([0 * along, along, across, along + across])
+    np.testing.assert_allclose(bbox, [*corners.min(axis=0), *np.ptp(corners, axis=0)], atol=1e-6)
+
+
 def test_a_turned_view_changes_nothing_but_is_noted(tasks: list[dict[str, Any]], tmp_path: Path) -> None:
     expected = convert(tmp_path, tasks).content
     for region in tasks[0]["annotations"][0]["result"]:
