@@ -171,7 +171,11 @@ def test_json_lines_are_named(tmp_path):
 
 
 def test_results_may_contain_arrays():
-    check_results([with_changes(keypoints=np.zeros(51), score=np.float32(0.5), image_id=np.int64(3))])
+    entry = with_changes(keypoints=np.zeros(51), score=np.float32(0.5), image_id=np.int64(3))
+    check_results([entry], num_keypoints=17)
+    for name, value in (("keypoints", np.zeros(50)), ("keypoints", np.full(51, np.nan)), ("score", np.float32("inf"))):
+        with pytest.raises(CocoFileError, match="entry 1: "):
+            check_results([entry, {**entry, name: value}])
 
 
 def test_wrong_number_of_keypoints_raises():

@@ -76,9 +76,12 @@ def test_page_contains_training_curves_of_a_training_run(gt, make_noisy_results)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [0, 500])
-def test_page_is_valid_for_perfect_and_useless_results(gt, make_noisy_results, noise):
-    ParsedPage(render_page(collect_contents("x", [], gt, make_noisy_results(noise))))
+@pytest.mark.parametrize(("noise", "ap"), [(0, "1.000"), (500, "0.000")])
+def test_page_is_valid_for_perfect_and_useless_results(gt, make_noisy_results, noise, ap):
+    parsed = ParsedPage(render_page(collect_contents("x", [], gt, make_noisy_results(noise))))
+    assert parsed.open == []
+    assert f"x: AP {ap}" in parsed.texts
+    assert len(set(parsed.ids)) == len(parsed.ids)
 
 
 def test_undefined_metrics_are_shown_as_dashes(gt, make_noisy_results):
