@@ -178,6 +178,11 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.classifier = nn.Identity()
 
+    def set_classifier(self, classifier: nn.Module) -> None:
+        """Replaces the classifier; it becomes the last module, in the order of the computation."""
+        del self.classifier
+        self.classifier = classifier
+
     @property
     def out_channels(self) -> int:
         """Channels of the last feature map."""

@@ -79,7 +79,7 @@ def create_backbone(
     backbone = _create_part(factory, (), conv, options)
     if not isinstance(backbone, Backbone):
         raise ValueError(f"{name}: a classifier needs a subclass of posedy.Backbone, got {type(backbone).__name__}")
-    backbone.classifier = make_classifier(backbone.out_channels, num_classes, dropout)
+    backbone.set_classifier(make_classifier(backbone.out_channels, num_classes, dropout))
     return backbone
 
 
@@ -242,7 +242,11 @@ def _create_pretrained(
     recorded = recorded_options(record)
     recorded_keypoints = recorded.pop("num_keypoints")
     temperatures = [float(tensor) for key, tensor in tensors.items() if key.endswith("attention.temperature")]
-    recorded |= {"temperature": temperatures[0]} if temperatures else {}
+    if temperatures:
+        recorded["temperature"] = temperatures[0]
+    elif not is_dynamic(name):
+        given = {**given, "temperature": None}  # networks without weights ignore it, too
+        recorded["num_kernels"] = DEFAULT_NUM_KERNELS
     if skeleton is None and num_keypoints in (recorded_keypoints, None):
         num_keypoints, skeleton = recorded_keypoints, recorded_skeleton(record)
     _check_options(name, options)

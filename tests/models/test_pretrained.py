@@ -152,6 +152,13 @@ def test_arguments_that_differ_from_the_pretrained_network_are_rejected(
         create_model(NAME, pretrained=True, **arguments)
 
 
+def test_defaults_that_static_networks_ignore_are_no_differences() -> None:
+    net = create_model("light", pretrained=True, num_kernels=4, temperature=30.0)
+    assert net.options == create_model("light", pretrained=True).options
+    with pytest.raises(ValueError, match="num_kernels=4, got 2"):
+        create_model("light", pretrained=True, num_kernels=2)
+
+
 def test_an_input_size_that_is_given_replaces_the_one_of_the_file(pretrained: PoseNet) -> None:
     for input_size in ((192, 256), (64, 96)):
         assert create_model(NAME, pretrained=True, input_size=input_size).input_size == input_size

@@ -287,6 +287,14 @@ def test_model_class_is_the_class_of_the_network():
     assert type(create_model("mobilenetv2_035-bneck", model_class=Custom)) is Custom
 
 
+@pytest.mark.parametrize("name", ["resnet10", "mobilenetv2_035", "mobilenetv3_small"])
+def test_the_classifier_is_the_last_module(name):
+    """Optimizers and checkpoints of earlier commits have the parameters in this order."""
+    names = [key for key, _ in create_backbone(name, num_classes=2).named_parameters()]
+    assert names[-1].startswith("classifier.")
+    assert not names[0].startswith("classifier.")
+
+
 def test_the_codec_is_recorded():
     net = create_model("mobilenetv2_035-bneck", codec="unbiased", sigma=1.5, input_size=(64, 96))
     assert net.codec == UnbiasedCodec((64, 96), 1.5)

@@ -110,7 +110,7 @@ class MobileNetV2(Backbone):
         self.out_indices = tuple(index for index, _ in outputs)
         self.feature_channels = (outputs[0][1], outputs[1][1], outputs[2][1], last_channels)
         self.last = conv_norm_act(static_conv(channels, last_channels, 1), last_channels, nn.ReLU6())
-        self.classifier = make_classifier(last_channels, num_classes, dropout)
+        self.set_classifier(make_classifier(last_channels, num_classes, dropout))
         init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -89,7 +89,7 @@ class MobileNetV3Small(Backbone):
         self.feature_channels = (strides_4_to_16[0], strides_4_to_16[1], strides_4_to_16[2], _LAST_CHANNELS)
         self.last = conv_norm_act(static_conv(channels, _LAST_CHANNELS, 1), _LAST_CHANNELS, nn.Hardswish())
         self.se = SqueezeExcitation(_LAST_CHANNELS) if se else nn.Identity()
-        self.classifier = make_classifier(_LAST_CHANNELS, num_classes, dropout, _CLASSIFIER_CHANNELS)
+        self.set_classifier(make_classifier(_LAST_CHANNELS, num_classes, dropout, _CLASSIFIER_CHANNELS))
         init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

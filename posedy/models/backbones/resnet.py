@@ -87,7 +87,7 @@ class ResNet(Backbone):
                 channels = out_channels
         self.blocks = nn.Sequential(*layers)
         self.feature_channels = _STAGE_CHANNELS
-        self.classifier = make_classifier(channels, num_classes, dropout)
+        self.set_classifier(make_classifier(channels, num_classes, dropout))
         init_weights(self)
 
     def features(self, x: Tensor) -> list[Tensor]:
