@@ -41,11 +41,11 @@ class InterruptGuard:
         self._is_closed = True
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._is_closed:
-            self.is_interrupted = True
-            return
         try:
-            self._previous[number](number, frame)
+            if not self._is_closed or number != signal.SIGINT:  # the handler of SIGHUP drops what is printed
+                self._previous[number](number, frame)
         except KeyboardInterrupt:
-            self.is_interrupted = self._is_closed = True  # here, as a second signal may follow at once
-            raise
+            if not self._is_closed:
+                self.is_interrupted = self._is_closed = True  # here, as a second signal may follow at once
+                raise
+        self.is_interrupted = True

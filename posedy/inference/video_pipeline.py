@@ -117,6 +117,8 @@ def run_video(
                 if show is not None and (drawing := output.take_drawing()) is not None and not show(drawing):
                     result.interrupted = True
                     break
+                if guard.is_interrupted:  # Python dropped the KeyboardInterrupt, as in a finalizer
+                    break
             guard.close()
         except KeyboardInterrupt:
             guard.close()
