@@ -55,9 +55,6 @@ class LabeledImages:
                 f"ROOT/val/CLASS/IMAGE), {f'ROOT has {found}' if found else 'got none'}"
             )
         images = _VisibleImages(str(folder), allow_empty=True, is_valid_file=partial(_is_visible_image, folder))
-        if len(images.classes) < 2:
-            found = repr(images.classes[0]) if images.classes else "none"
-            raise ValueError(f"{folder}: expected a folder for each of at least two classes, got {found}")
         counts = Counter(label for _, label in images.samples)
         empty = [name for name, label in images.class_to_idx.items() if not counts[label]]
         if empty:
@@ -111,9 +108,16 @@ class _VisibleImages(ImageFolder):
     """An ImageFolder without hidden folders, such as .ipynb_checkpoints."""
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """Lists the folders of classes, and their indices in alphabetical order."""
+        """Lists the folders of classes, and their indices in alphabetical order.
+
+        Raises:
+            ValueError: if there are less than two.
+        """
         names = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir())
         classes = [name for name in names if not name.startswith(".")]
+        if len(classes) < 2:
+            found = repr(classes[0]) if classes else "none"
+            raise ValueError(f"{directory}: expected a folder for each of at least two classes, got {found}")
         return classes, {name: index for index, name in enumerate(classes)}
 
 

@@ -273,7 +273,8 @@ def test_the_command_writes_metrics_with_their_protocol(
         (lambda root: (root / "train/green").mkdir(), "the class 'green' has no images"),
         (lambda root: (root / "val/red").rename(root / "val/rot"), "train has no class 'rot', which .*val has"),
         (lambda root: (root / "train/red/3.png").write_bytes(b"no image"), "3.png"),
-        (lambda root: shutil.rmtree(root / "train/red"), "at least two classes, got 'blue'"),
+        (lambda root: shutil.rmtree(root / "train/red"), "train: .*at least two classes, got 'blue'"),
+        (lambda root: [shutil.rmtree(root / "val" / name) for name in ("red", "blue")], "val: .*two classes, got none"),
     ],
 )
 def test_a_bad_folder_gives_one_clear_message(
