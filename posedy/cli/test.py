@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: if a file is missing or invalid, or the files do not fit each other.
     """
-    from posedy.config import load_config
+    from posedy.config import load_config, override_keys
     from posedy.evaluation.processes import is_main, join_processes, printing_once
     from posedy.evaluation.testing import evaluate_checkpoint
     from posedy.system import keep_freed_memory, local_device
@@ -63,8 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     config = load_config(arguments.config, arguments.overrides)
     choices = arguments.boxes or [str(config.data.boxes or "gt")]
-    keys = [override.partition("=")[0] for override in arguments.overrides]
-    explicit = [key.removeprefix("model.") for key in keys if key.startswith("model.")]
+    explicit = [key.removeprefix("model.") for key in override_keys(arguments.overrides) if key.startswith("model.")]
     names = [Path(boxes).stem for boxes in choices]
     if len(set(names)) < len(names):
         arguments.parser.error(f"--boxes: expected distinct file names, as they name the folders, got {choices}")

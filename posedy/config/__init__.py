@@ -14,6 +14,7 @@ from posedy.config.reading import (
     ConfigError,
     load_classifier_config,
     load_config,
+    override_keys,
     read_yaml,
     upgrade_keys,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "TrainConfig",
     "load_classifier_config",
     "load_config",
+    "override_keys",
     "read_yaml",
     "upgrade_keys",
 ]

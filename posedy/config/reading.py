@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,26 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 def load_classifier_config(path: str | Path | None, overrides: Sequence[str] = ()) -> ClassifierConfig:
     """Reads the configuration of a classifier, see `load_config`."""
     return _load(path, overrides, ClassifierConfig)
+
+
+def override_keys(overrides: Sequence[str]) -> list[str]:
+    """Returns the dotted keys that `section.key=value` strings set; a mapping as value sets those in it.
+
+    Raises:
+        ConfigError: if a string is invalid.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(values, override, Config)
+    return _leaf_keys(values)
+
+
+def _leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        keys += _leaf_keys(value, f"{key}.") if isinstance(value, dict) and value else [key]
+    return keys
 
 
 def _load(path: str | Path | None, overrides: Sequence[str], schema: type[S]) -> S:

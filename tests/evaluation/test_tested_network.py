@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from posedy.config import Config, load_config
+from posedy.config import Config, load_config, override_keys
 from posedy.evaluation.tested_network import load_tested_network, with_network
 from posedy.evaluation.testing import evaluate_checkpoint
 from posedy.export.graph_file import METADATA_KEY, read_graph
@@ -130,3 +130,9 @@ def test_any_configuration_of_the_data_tests_a_network(
     assert f"name {NAME} (configuration: dy_mobilenetv2_050-dy_bneck)" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"model\.name"):
         evaluate_checkpoint(load_config(None, other), files["net.safetensors"], tmp_path, "cpu", explicit=["name"])
+
+
+def test_mappings_set_the_keys_in_them() -> None:
+    overrides = ["model.options={depth: 0.5}", "model={name: a}", "data.root=x", "model.codec=msra"]
+    assert override_keys(overrides[:1]) == ["model.options.depth"]
+    assert override_keys(overrides[1:]) == ["model.name", "model.codec", "data.root"]
