@@ -165,6 +165,9 @@ def format_throughput(result: dict[str, Any]) -> str:
     )
 
 
+_KILLED_THREADS = 2
+
+
 def benchmark_kills(inputs: Sequence[str], count: int, kills: int, checkpoint: str, seed: int = 0) -> dict[str, Any]:
     """Kills runs at random moments, first two processes and then one, and compares the results with a whole run.
 
@@ -179,11 +182,12 @@ def benchmark_kills(inputs: Sequence[str], count: int, kills: int, checkpoint: s
         The result in plain types: whether each image is there once, and whether its line is that of the whole run.
     """
     images, rng = image_paths(inputs), random.Random(seed)
+    threads = {"OMP_NUM_THREADS": str(_KILLED_THREADS)}  # a run resumes with as many only
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         folder = link_images(images, root / "all", count)
         began = time.perf_counter()
-        _run(predict_command(folder, root / "whole", checkpoint), 2)
+        _run(predict_command(folder, root / "whole", checkpoint), _KILLED_THREADS)
         seconds = time.perf_counter() - began
         print(f"whole run: {seconds:.0f} s", flush=True)
         after = []
@@ -193,7 +197,7 @@ def benchmark_kills(inputs: Sequence[str], count: int, kills: int, checkpoint: s
             runs = [
                 subprocess.Popen(
                     predict_command(folder, root / "killed", checkpoint),
-                    env=os.environ | {"RANK": str(rank), "WORLD_SIZE": str(processes)},
+                    env=os.environ | threads | {"RANK": str(rank), "WORLD_SIZE": str(processes)},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
@@ -207,7 +211,7 @@ def benchmark_kills(inputs: Sequence[str], count: int, kills: int, checkpoint: s
             parts = len(list((root / "killed").glob("part-*.jsonl")))
             after.append({"processes": processes, "was_running": is_running, "units": parts})
             print(f"kill {kill + 1} of {processes} processes, running: {is_running}, {parts} units done", flush=True)
-        _run(predict_command(folder, root / "killed", checkpoint), 2)
+        _run(predict_command(folder, root / "killed", checkpoint), _KILLED_THREADS)
         whole, killed = read_results(root / "whole"), read_results(root / "killed")
         return {
             "images": count,
