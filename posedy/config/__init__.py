@@ -12,6 +12,7 @@ from posedy.config.loop import LoopConfig, Optimizer, Precision, Schedule, Tempe
 from posedy.config.reading import (
     DELETED_KEYS,
     ConfigError,
+    flatten_keys,
     load_classifier_config,
     load_config,
     override_keys,
@@ -52,6 +53,7 @@ __all__ = [
     "SkeletonConfig",
     "TemperatureConfig",
     "TrainConfig",
+    "flatten_keys",
     "load_classifier_config",
     "load_config",
     "override_keys",

@@ -61,15 +61,18 @@ def override_keys(overrides: Sequence[str]) -> list[str]:
     values: dict[str, Any] = {}
     for override in overrides:
         _apply_override(values, override, Config)
-    return _leaf_keys(values)
+    return list(flatten_keys(values))
 
 
-def _leaf_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        keys += _leaf_keys(value, f"{key}.") if isinstance(value, dict) and value else [key]
-    return keys
+def flatten_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested mappings by dotted keys, such as model.options.depth."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten_keys(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _load(path: str | Path | None, overrides: Sequence[str], schema: type[S]) -> S:

@@ -1,13 +1,13 @@
 """Checkpoints of a training run: written atomically, with tensors and plain types only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from posedy.config import DELETED_KEYS, ClassifierConfig, Config, LoopConfig, upgrade_keys
+from posedy.config import DELETED_KEYS, ClassifierConfig, Config, LoopConfig, flatten_keys, upgrade_keys
 from posedy.models.network_file import Network, network_state, read_checkpoint, write_checkpoint
 from posedy.models.registry import is_dynamic
 from posedy.poses import format_count
@@ -186,13 +186,13 @@ def read_run_state(
     upgrade_keys(checkpoint["config"])
     recorded = {
         key: value
-        for key, value in _flatten(checkpoint["config"]).items()
+        for key, value in flatten_keys(checkpoint["config"]).items()
         if key not in DELETED_KEYS or value != DELETED_KEYS[key]
     }
     # a checkpoint older than a key was trained with the key's default
-    before = _flatten(type(config)().model_dump(mode="json")) | recorded
+    before = flatten_keys(type(config)().model_dump(mode="json")) | recorded
     before |= {_DATA: checkpoint["data"], _WORLD_SIZE: checkpoint["processes"]}
-    now = _flatten(config.model_dump(mode="json")) | {_DATA: data_fingerprint, _WORLD_SIZE: world_size}
+    now = flatten_keys(config.model_dump(mode="json")) | {_DATA: data_fingerprint, _WORLD_SIZE: world_size}
     if not is_dynamic(config.model.name):
         before.pop("model.num_kernels", None)  # older runs record any number, which static networks do not use
         now.pop("model.num_kernels")
@@ -267,13 +267,3 @@ def _format_difference(key: str, before: Any, now: Any) -> str:
     if key == _DATA:
         return f"{key}: {before} in the run, {now} now"
     return f"{key}: {before!r} in the run, {now!r} now"
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
