@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from posedy.models.blocks import ConvNormAct, InvertedResidual
-from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention
+from posedy.models.dynamic_conv import DynamicConv2d, KernelAttention, check_is_module
 from posedy.models.ops import FORMULATIONS, AsymmetricPadConv2d, DepthwiseConv2d, choose_formulation, conv2d
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -39,8 +39,7 @@ def fuse(net: Net) -> Net:
     Raises:
         TypeError: if the network is not a module.
     """
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"expected a torch.nn.Module, got {net!r:.100}: posedy.load_checkpoint loads files")
+    check_is_module(net)
     return _fuse_layers(fold_norms(net)).to(memory_format=torch.channels_last)
 
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from posedy.models.dynamic_conv import DEFAULT_NUM_KERNELS, DEFAULT_TEMPERATURE, DynamicConv2d, check_temperature
+from posedy.models.dynamic_conv import (
+    DEFAULT_NUM_KERNELS,
+    DEFAULT_TEMPERATURE,
+    DynamicConv2d,
+    check_is_module,
+    check_temperature,
+)
 from posedy.models.factory import create_model
 from posedy.models.pose_net import PoseNet
 from posedy.models.registry import is_dynamic, list_heads, list_options
@@ -140,7 +146,7 @@ def to_dynamic(
             of kernels, an argument is out of range, or the module cannot be run on an image (N, C, 224, 224) and there
             is no `select`.
     """
-    _check_module(module)
+    check_is_module(module)
     _check_noise(noise)
     check_temperature(temperature)
     if not isinstance(module, PoseNet):
@@ -173,15 +179,10 @@ def to_static(module: nn.Module) -> nn.Module:
         TypeError: if it is not a module.
         ValueError: if a layer has sigmoid attention, whose weights do not sum to one.
     """
-    _check_module(module)
+    check_is_module(module)
     if not isinstance(module, PoseNet):
         return restore_convs(module)
     return _counterpart(module, static_name(module.name), 0, 0, None)
-
-
-def _check_module(module: object) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"expected a network, an instance of torch.nn.Module, got {module!r:.100}")
 
 
 def _check_noise(noise: float) -> None:

@@ -247,8 +247,7 @@ def set_temperature(net: nn.Module, temperature: float) -> None:
         TypeError: if the network is not a module.
         ValueError: if the temperature is not a positive number.
     """
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"expected a torch.nn.Module, got {net!r:.100}: posedy.load_checkpoint loads files")
+    check_is_module(net)
     check_temperature(temperature)
     for module in net.modules():
         if isinstance(module, KernelAttention) and module.temperature is not None:
@@ -278,6 +277,18 @@ def temperatures(net: nn.Module) -> set[float]:
     """Returns the distinct softmax temperatures in a network; empty for static networks and sigmoid attention."""
     attentions = (module for module in net.modules() if isinstance(module, KernelAttention))
     return {float(each.temperature) for each in attentions if each.temperature is not None}
+
+
+def check_is_module(net: object) -> None:
+    """Checks that a network is a module.
+
+    Raises:
+        TypeError: if it is something else, such as a name.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(
+            f"expected a network, an instance of torch.nn.Module, got {net!r:.100}: posedy.load_checkpoint loads files"
+        )
 
 
 def check_temperature(temperature: float) -> None:

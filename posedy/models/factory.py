@@ -175,8 +175,13 @@ def create_model(
     if not (isinstance(model_class, type) and issubclass(model_class, PoseNet)):
         raise TypeError(f"model_class must be a subclass of posedy.PoseNet, got {model_class!r}")
     if pretrained:
-        given = {"num_kernels": num_kernels, "temperature": temperature, "output": output, "codec": codec}
-        given |= {"sigma": sigma}
+        given = {
+            "num_kernels": num_kernels,
+            "temperature": temperature,
+            "output": output,
+            "codec": codec,
+            "sigma": sigma,
+        }
         return _create_pretrained(name, num_keypoints, skeleton, input_size, model_class, given, options)
     if name in list_presets():
         raise ValueError(f"{name!r} is a preset, the weights of {list_presets()[name]!r}: use pretrained=True")
@@ -250,7 +255,7 @@ def _create_pretrained(
     if skeleton is None and num_keypoints in (recorded_keypoints, None):
         num_keypoints, skeleton = recorded_keypoints, recorded_skeleton(record)
     _check_options(name, options)
-    for option, value in {**{key: value for key, value in given.items() if value is not None}, **options}.items():
+    for option, value in ({key: value for key, value in given.items() if value is not None} | dict(options)).items():
         if value != recorded.get(option):
             raise ValueError(
                 f"the pretrained {name} has {option}={recorded.get(option)!r}, got {value!r}: leave it out, or use "
